@@ -1,0 +1,15 @@
+"""particle_grid: thousands of particles on a grid, played with discrete or continuous actions."""
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["ParticleGrid"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the environment when it is asked for: the simulator alone needs neither PufferLib nor Gymnasium."""
+    if name == "ParticleGrid":
+        from particle_grid.env import ParticleGrid
+
+        return ParticleGrid
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,200 @@
+"""ParticleGrid: the simulator as a native PufferLib environment. It runs the kernels, in order, on its buffers."""
+
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pufferlib
+from gymnasium.spaces import Box, MultiDiscrete
+
+from particle_grid.sim import kernels, observe, rng, tasks
+from particle_grid.sim.scripted import actions_for
+from particle_grid.sim.state import AGENT_1, Layout, World, allocate, make_rules, restore
+
+ACTIONS = ("discrete", "continuous")
+REPORT_EVERY = 32  # steps between two infos
+
+
+class ParticleGrid(pufferlib.PufferEnv):
+    """Particles on a grid, in one or several worlds. num_agents = N = worlds * agents.
+
+    Observations are uint8[N, (2 * vision + 1)**2 + 7]: the window around the agent row by row (0 empty, 1 food, 2 wall,
+    3 to 6 agents by colour), then its row and column in the field, its place in its cell (row, column), its last
+    displacement (row, column; 128 is none) and its last reward (128 is 0).
+
+    Actions are (row, column): `discrete` MultiDiscrete([3, 3]), where 0, 1, 2 mean -1, 0, 1, or `continuous`
+    Box(-1, 1, (2,)), times `speed` cells. Both see the same.
+
+    Truncation: an agent that respawns, or whose world starts anew, does not act in that step. Its action is ignored,
+    its reward is 0, `truncations` is set, and the observation is the first of its new episode. The observation before
+    it was the last of the old one: its value is the exact bootstrap for the step before. Nothing ever terminates.
+
+    task: one of `particle_grid.sim.tasks.names()`, with its parameters as `task_params`.
+    worlds, agents (in each), height, width (cells), vision, speed (cells a step), lifespan (expected steps until an
+    agent respawns), horizon (steps until a world starts anew), walls (share of the cells): see `World`.
+    seed: for a first `reset()` without one. buf: PufferLib's buffers, made here if None.
+    checked: raise on actions that are out of range, NaN or infinite, which are else clipped or mean "stay".
+
+    Raises ValueError or TypeError, in one sentence, for whatever cannot be built.
+    """
+
+    def __init__(
+        self,
+        task: str = "group",
+        action: str = "continuous",
+        worlds: int = 1,
+        agents: int = 4096,
+        height: int = 1024,
+        width: int = 1024,
+        vision: int = 5,
+        speed: float = 1.0,
+        seed: int | None = 0,
+        buf: dict[str, np.ndarray] | None = None,
+        *,
+        lifespan: float = 150.0,
+        horizon: int = 0,
+        walls: float = 0.0,
+        checked: bool = False,
+        **task_params: Any,
+    ) -> None:
+        if action not in ACTIONS:
+            raise ValueError(f"There is no action form {action!r}. The action forms are: {', '.join(ACTIONS)}.")
+        self.world = World(worlds, agents, height, width, vision, speed, lifespan, horizon, walls)
+        self.task_name, self.task, self.checked = task, make_task(task, task_params), checked
+        self.discrete, self.vision = action == "discrete", vision
+        self.layout = Layout(self.world)
+        self.task.init(self.layout)
+        self.rules = make_rules(self.layout, self.discrete)
+        self.state = allocate(self.layout)
+        self.num_agents = worlds * agents
+        self.single_observation_space = Box(0, 255, (self.world.row,), np.uint8)
+        self.single_action_space = (
+            MultiDiscrete([3, 3], dtype=np.int32) if self.discrete else Box(-1.0, 1.0, (2,), np.float32)
+        )
+        super().__init__(buf)
+        if not self.observations.flags.c_contiguous:
+            raise ValueError("buf['observations'] is not contiguous: give a buffer whose rows follow one another.")
+        self.render_mode = None
+        self._seed: int | None = 0 if seed is None else seed
+        self._steps = 0
+
+    def reset(self, seed: int | None = None) -> tuple[np.ndarray, list[dict[str, float]]]:
+        """Starts all worlds; the same seed gives the same bytes. Without a seed the generators go on."""
+        seed = self._seed if seed is None else seed
+        if seed is not None:
+            self.state.rng[:] = rng.seeded(seed, self.world.worlds)
+        self._seed, self._steps = None, 0
+        kernels.start(self.state, self.rules)
+        self.state.finished[:] = 0
+        self.rewards[:], self.terminals[:], self.truncations[:], self.masks[:] = 0, False, False, True
+        self._observe(rewarded=False)
+        return self.observations, []
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[dict[str, float]]]:
+        """One step of all agents. actions: integers or floats [N, 2], as the action form wants; raises if not so."""
+        self._take(actions)
+        kernels.advance(self.state, self.rules, self.actions, self.truncations)
+        self._observe(rewarded=True)
+        self._steps += 1
+        infos = [self._report()] if self._steps % REPORT_EVERY == 0 else []
+        return self.observations, self.rewards, self.terminals, self.truncations, infos
+
+    def _take(self, actions: np.ndarray) -> None:
+        """Puts actions into the buffer. Raises ValueError or TypeError for those of another shape or kind."""
+        if actions is self.actions and not self.checked:
+            return
+        actions = np.asarray(actions)
+        if actions.shape != self.actions.shape:
+            raise ValueError(f"actions have the shape {actions.shape}, but {self.num_agents} agents need {self.actions.shape}.")
+        wanted = np.integer if self.discrete else np.floating
+        if not np.issubdtype(actions.dtype, wanted):
+            kind = "integers (0, 1, 2)" if self.discrete else "floats in [-1, 1]"
+            raise TypeError(f"actions are {actions.dtype}, but this action form needs {kind}: convert them first.")
+        if self.checked:
+            low, high = (0, 2) if self.discrete else (-1, 1)
+            wrong = np.flatnonzero(~((actions >= low) & (actions <= high)).all(1))  # NaN fails both
+            if len(wrong):
+                raise ValueError(
+                    f"The action {actions[wrong[0]]} of agent {wrong[0]} is not within [{low}, {high}]: clip it, or build "
+                    f"the environment with checked=False, which clips and lets agents with NaN stay."
+                )
+        if actions is not self.actions:
+            np.clip(actions, np.iinfo(np.int32).min, np.iinfo(np.int32).max, out=self.actions, casting="unsafe") if (
+                self.discrete
+            ) else np.copyto(self.actions, actions, casting="same_kind")
+
+    def _observe(self, rewarded: bool) -> None:
+        """Writes observations and rewards of the state as it is; without rewards, 0, at the start."""
+        observe.windows(self.state, self.rules, self.observations)
+        if rewarded:
+            self.task.reward(self.state, self.layout, self.rewards)
+        if observe.finish(self.state, self.rules, self.observations, self.rewards, self.truncations):
+            agent = np.flatnonzero(~(np.abs(self.rewards) <= 1))[0]
+            raise ValueError(
+                f"Task {self.task_name} gave agent {agent} the reward {self.rewards[agent]}: rewards are numbers in [-1, 1]."
+            )
+
+    def score(self) -> np.ndarray:
+        """Score of the last step in the task's unit, f64[sides], each the mean over the agents of a side."""
+        each = self.task.score(self.state, self.layout)
+        if self.task.sides == 1:
+            return each.mean(keepdims=True, dtype=np.float64)
+        return np.array([each[self.side(k)].mean(dtype=np.float64) for k in range(self.task.sides)])
+
+    def side(self, k: int) -> np.ndarray:
+        """Which agents are of side k, bool[N]: all of them where a task has one side only."""
+        return self.state.colour == AGENT_1 + k if self.task.sides > 1 else np.ones(self.num_agents, bool)
+
+    def scripted_actions(self, generator: np.ndarray) -> np.ndarray:
+        """The actions of the task's scripted policy for the present observations; generator u64[1] is its own."""
+        aim = np.zeros((self.num_agents, 2), np.float32)
+        self.task.scripted(self.observations, self.layout, generator, aim)
+        return actions_for(aim, self.world.speed, self.discrete)
+
+    def _report(self) -> dict[str, float]:
+        """Score now, share of agents that moved, and the mean return and length of episodes since the last report."""
+        score = self.score()
+        report = {"score": float(score[0])} if len(score) == 1 else {}
+        report |= {f"score_{k + 1}": float(value) for k, value in enumerate(score) if len(score) > 1}
+        report["moved"] = float(self.state.displacement.any(1).mean())
+        episodes, returns, lengths = self.state.finished.sum(0)
+        if episodes:
+            report |= {"episode_return": returns / episodes, "episode_length": lengths / episodes}
+        self.state.finished[:] = 0
+        return report
+
+    def _buffers(self) -> dict[str, np.ndarray]:
+        return {name: getattr(self, name) for name in ("observations", "rewards", "terminals", "truncations")}
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """A copy of everything: `load_state_dict` in an equal environment continues bit for bit."""
+        saved = self.state._asdict() | self._buffers() | {"steps": np.array(self._steps)}
+        return {name: array.copy() for name, array in saved.items()}
+
+    def load_state_dict(self, saved: dict[str, np.ndarray]) -> None:
+        """Takes over a `state_dict`. Raises ValueError for that of an environment with other settings."""
+        restore(self.state, saved)
+        for name, array in self._buffers().items():
+            array[...] = saved[name]
+        self._steps, self._seed = int(saved["steps"]), None
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def make_task(name: str, params: dict[str, Any]) -> tasks.Task:
+    """A task with its parameters. Raises ValueError for an unknown task or parameter, TypeError for a wrong type."""
+    kind = tasks.load(name)
+    known = {field.name: field for field in fields(kind)}
+    for key, value in params.items():
+        if key not in known:
+            raise ValueError(f"Task {name} has no parameter {key!r}. It has: {', '.join(known) or 'none'}.")
+        default = known[key].default
+        if isinstance(default, bool | int | float) and not np.isscalar(value) or isinstance(value, str) != (
+            isinstance(default, str) or default is None
+        ):
+            if value is not None or default is not None:
+                raise TypeError(f"Parameter {key}={value!r} of task {name} should be like {default!r}.")
+    return kind(**params)

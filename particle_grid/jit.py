@@ -1,0 +1,76 @@
+"""How every kernel of the package is compiled, and where the compiled code is kept.
+
+Numba's own cache looks at the file of the cached function only: it goes stale when a helper or a constant in another
+file changes, and a cached kernel ignores `NUMBA_BOUNDSCHECK`. So the cache folder is named by a hash of all kernel
+sources and of that flag: what changes the machine code changes the folder.
+"""
+
+import hashlib
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import numba
+from numba import prange
+
+PACKAGE = Path(__file__).parent
+
+
+def _kernel_sources() -> list[Path]:
+    """Files whose text decides machine code: the simulator, and whatever else compiles through this module."""
+    files = sorted(PACKAGE.rglob("*.py"))
+    return [file for file in files if file.parent.name == "sim" or "particle_grid.jit" in file.read_text("utf-8")]
+
+
+def cache_folder() -> Path:
+    """Folder for compiled kernels: inside NUMBA_CACHE_DIR if set, else in the user's cache, else in the temporary one."""
+    digest = hashlib.sha256(f"boundscheck={os.environ.get('NUMBA_BOUNDSCHECK', '')}".encode())
+    for file in _kernel_sources():
+        digest.update(file.read_bytes())
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "particle_grid"
+    fallback = Path(tempfile.gettempdir()) / f"particle_grid-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    for base in [Path(chosen)] if chosen else [user, fallback]:
+        folder = base / digest.hexdigest()[:16]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
+    raise OSError(f"No folder for compiled kernels can be written ({chosen or user}): set NUMBA_CACHE_DIR to one that can.")
+
+
+numba.config.CACHE_DIR = str(cache_folder())
+
+# error_model="numpy": Python's check for division by zero would keep loops from vectorising.
+kernel = numba.njit(cache=True, nogil=True, error_model="numpy")
+_parallel = numba.njit(cache=True, nogil=True, error_model="numpy", parallel=True)
+
+
+def _twin(function: FunctionType) -> FunctionType:
+    """A copy under another name: Numba's cache tells functions apart by name and line, not by their options."""
+    name = function.__name__ + "_parallel"
+    copy = FunctionType(function.__code__, function.__globals__, name, function.__defaults__, function.__closure__)
+    copy.__qualname__, copy.__module__, copy.__doc__ = name, function.__module__, function.__doc__
+    return copy
+
+
+def parallel_kernel(function: FunctionType) -> Callable[..., Any]:
+    """Compiles a function with `prange` twice: for one thread without any threading, and for several.
+
+    The serial twin serves processes that were started by another one as well: a worker shares the machine with its
+    siblings, and a thread pool that was already running when the process forked cannot be used in the child.
+    """
+    serial, parallel = kernel(function), _parallel(_twin(function))
+    worker = multiprocessing.parent_process() is not None
+
+    def call(*args: Any) -> Any:
+        return (serial if worker or numba.get_num_threads() == 1 else parallel)(*args)
+
+    call.__name__, call.__doc__ = function.__name__, function.__doc__
+    return call

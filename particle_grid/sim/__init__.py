@@ -1,0 +1,1 @@
+"""The simulator: numpy arrays and Numba kernels, nothing else."""

@@ -1,0 +1,92 @@
+"""Pictures that agents can form: cells u8[height, width], 0 for none, else 1.. for the agents' colours."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFont
+
+from particle_grid.jit import kernel
+
+MAX_COLOURS = 4
+# What a colour of an image is matched with, in RGB: one anchor for each colour of agents.
+ANCHORS = np.array([(213, 94, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)], float)
+
+
+def of_text(text: str, colours: int) -> np.ndarray:
+    """Letters in a pixel font, one cell a pixel, coloured in turn. Raises ValueError for a text without any."""
+    font, letters = ImageFont.load_default_imagefont(), [letter for letter in text if not letter.isspace()]
+    strange = sorted({letter for letter in letters if not 32 < ord(letter) < 127})
+    if not letters or strange:
+        reason = f"has characters without a pixel font: {' '.join(strange)}" if strange else "has no letters"
+        raise ValueError(f"text={text!r} {reason}. Use plain Latin letters, digits and signs, or image=PATH.")
+    columns: list[np.ndarray] = []
+    for letter in text:
+        mask = font.getmask(letter, "1")
+        glyph = np.array(mask, np.uint8).reshape(mask.size[1], mask.size[0]) > 0
+        inked = np.flatnonzero(glyph.any(0))
+        glyph = glyph[:, inked[0] : inked[-1] + 1] if len(inked) else np.zeros((len(glyph), 2), bool)
+        number = len([c for c in text[: len(columns) // 2] if not c.isspace()])
+        columns += [glyph * np.uint8(1 + number % colours), np.zeros((len(glyph), 1), np.uint8)]
+    return _trim(np.concatenate(columns, 1))
+
+
+def of_image(path: str | Path, colours: int) -> np.ndarray:
+    """Pixels of an image file, each matched with the nearest of `colours` colours; transparent ones are no part of the
+    picture, nor, in an image without transparency, are those of the colour of its corner.
+
+    Raises ValueError for a file that is missing, is no image, or shows nothing."""
+    try:
+        with Image.open(path) as image:
+            rgba = np.asarray(image.convert("RGBA"), float)
+    except FileNotFoundError:
+        raise ValueError(f"image={path}: there is no such file.") from None
+    except (OSError, Image.DecompressionBombError) as error:
+        raise ValueError(f"image={path} cannot be read as an image ({error}). Use a PNG file.") from None
+    inked = rgba[..., 3] >= 128
+    if inked.all():
+        inked = np.abs(rgba[..., :3] - rgba[0, 0, :3]).sum(-1) > 96
+    if not inked.any():
+        raise ValueError(f"image={path} shows nothing: all of it is transparent or of one colour.")
+    nearest = ((rgba[..., None, :3] - ANCHORS[:colours]) ** 2).sum(-1).argmin(-1)
+    return _trim(np.where(inked, 1 + nearest, 0).astype(np.uint8))
+
+
+def _trim(picture: np.ndarray) -> np.ndarray:
+    rows, columns = np.flatnonzero(picture.any(1)), np.flatnonzero(picture.any(0))
+    return picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def enlarge(picture: np.ndarray, cells: int, height: int, width: int) -> np.ndarray:
+    """The picture scaled by repeating or skipping pixels, as large as fits `height` x `width` with at most about
+    `cells` of its cells coloured. Raises ValueError if nothing of it would be left."""
+    share = np.sqrt(cells / np.count_nonzero(picture))
+    scale = min(share, height / picture.shape[0], width / picture.shape[1])
+    if scale >= 1:
+        scale = np.floor(scale)  # whole factors keep the strokes of letters even
+    rows, columns = (max(1, int(scale * side)) for side in picture.shape)
+    scaled = picture[np.ix_(np.arange(rows) * picture.shape[0] // rows, np.arange(columns) * picture.shape[1] // columns)]
+    if not scaled.any():
+        raise ValueError(f"A picture of {picture.shape[0]} x {picture.shape[1]} pixels leaves nothing at {rows} x {columns}.")
+    return scaled
+
+
+@kernel
+def distance_to(targets, out):
+    """Writes into out u16[height, width] how many moves (straight or diagonal) each cell is from targets bool."""
+    height, width = targets.shape
+    far = np.uint16(65535)
+    for r in range(height):
+        for c in range(width):
+            out[r, c] = np.uint16(0) if targets[r, c] else far
+    for sweep in range(2):  # down and right, then up and left: exact for moves of a chess king
+        step = 1 if sweep == 0 else -1
+        for a in range(height):
+            r = a if sweep == 0 else height - 1 - a
+            for b in range(width):
+                c = b if sweep == 0 else width - 1 - b
+                best = np.int64(out[r, c])
+                for d_r, d_c in ((-1, -1), (-1, 0), (-1, 1), (0, -1)):
+                    y, x = r + step * d_r, c + step * d_c
+                    if 0 <= y < height and 0 <= x < width:
+                        best = min(best, np.int64(out[y, x]) + 1)
+                out[r, c] = np.uint16(best)

@@ -1,0 +1,52 @@
+"""A seeded random generator per world: splitmix64, whose whole state is one uint64 that is saved with the world.
+
+Source: G. L. Steele, D. Lea, C. H. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+Each function advances the generator `rng[w]` of world w, so worlds can run in any order on any number of threads.
+"""
+
+import math
+
+import numpy as np
+
+from particle_grid.jit import kernel
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+S27, S30, S31, S32, S11 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(32), np.uint64(11)
+
+
+def seeded(seed: int, worlds: int) -> np.ndarray:
+    """Generators u64[worlds] of independent worlds, from one seed."""
+    return np.random.SeedSequence(seed).generate_state(worlds, np.uint64)
+
+
+@kernel
+def next_u64(rng, w):
+    """The next 64 random bits of world w."""
+    rng[w] += GOLDEN
+    z = rng[w]
+    z = (z ^ (z >> S30)) * MIX_1
+    z = (z ^ (z >> S27)) * MIX_2
+    return z ^ (z >> S31)
+
+
+@kernel
+def below(rng, w, n):
+    """A random integer in [0, n), n < 2**32, by multiplication (bias under n / 2**32)."""
+    return np.int64(((next_u64(rng, w) >> S32) * np.uint64(n)) >> S32)
+
+
+@kernel
+def uniform(rng, w):
+    """A random float64 in [0, 1)."""
+    return np.float64(next_u64(rng, w) >> S11) * 2.0**-53
+
+
+@kernel
+def lifetime(rng, w, lifespan):
+    """Steps until the next respawn: geometric with mean `lifespan`; for ever (2**62) if it is 0."""
+    if lifespan <= 0:
+        return np.int64(1) << 62
+    if lifespan <= 1:
+        return np.int64(1)
+    return np.int64(1) + np.int64(math.log1p(-uniform(rng, w)) / math.log1p(-1.0 / lifespan))

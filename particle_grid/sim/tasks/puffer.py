@@ -1,0 +1,138 @@
+"""Agents start in a blob at the top and spell a word or a picture together."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from particle_grid.jit import kernel, parallel_kernel, prange
+from particle_grid.sim import picture
+from particle_grid.sim.rng import below, uniform
+from particle_grid.sim.scripted import towards, wander
+from particle_grid.sim.state import AGENT_1, FOOD, Layout, State
+
+ROUND = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))  # the eight moves, straight ones even
+
+
+@dataclass(frozen=True)
+class Puffer:
+    """reward: `fill` while on a target cell of one's own colour, and for coming nearer to one.
+
+    Free target cells look like food. The shaping is the change of a potential, minus the distance to the nearest
+    target cell of one's colour, discounted as the trainer discounts: it does not change which policy is best
+    (A. Ng, D. Harada, S. Russell, "Policy invariance under reward transformations", ICML 1999)."""
+
+    text: str = "PUFFER"
+    image: str | None = None  # path of an image that replaces the text
+    colours: int = 2
+    fill: float = 0.5  # reward a step on a target cell
+    shaping: float = 0.02  # potential lost for each cell of distance
+    gamma: float = 0.99  # discount of the shaping: the trainer's
+    packing: float = 0.5  # share of the blob's cells that hold an agent at the start
+
+    unit: ClassVar[str] = "share of the picture filled"
+    sides: ClassVar[int] = 1
+
+    def init(self, layout: Layout) -> None:
+        world = layout.world
+        layout.mix_colours(self.colours)  # raises for a number that there is not
+        drawn = picture.of_image(self.image, self.colours) if self.image else picture.of_text(self.text, self.colours)
+        try:
+            drawn = picture.enlarge(drawn, world.agents, world.height // 2, world.width)
+        except ValueError as error:
+            name = f"image={self.image}" if self.image else f"text={self.text!r}"
+            raise ValueError(f"{name} does not fit into a {world.height} x {world.width} world. {error}") from None
+        top, left = world.height - world.height // 4 - len(drawn) // 2 - 1, (world.width - drawn.shape[1]) // 2
+        cells = np.zeros((world.height, world.width), np.uint8)
+        cells[top : top + drawn.shape[0], left : left + drawn.shape[1]] = drawn
+        layout.targets = cells > 0
+        layout.map = np.zeros((self.colours, world.height, world.width), np.uint16)
+        for colour in range(self.colours):
+            picture.distance_to(cells == colour + 1, layout.map[colour])
+        shares = np.bincount(drawn.ravel(), minlength=self.colours + 1)[1:].cumsum()
+        # Agents of a colour are as many as its cells in proportion, and mixed: a fixed stride through the picture.
+        ranks = (np.arange(world.agents) * 0.6180339887498949) % 1.0 * shares[-1]
+        layout.colour[:] = AGENT_1 + np.searchsorted(shares, ranks, side="right")
+        layout.blob(self.packing, row=0.0)
+
+    def reward(self, state: State, layout: Layout, rewards: np.ndarray) -> None:
+        numbers = (np.float32(x) for x in (self.fill, self.shaping, self.gamma))
+        _reward(state.position, state.displacement, state.colour, layout.map, layout.world.vision, *numbers, rewards)
+
+    def score(self, state: State, layout: Layout) -> np.ndarray:
+        row, column = (state.position - layout.world.vision).astype(np.int64).T
+        filled = layout.map[state.colour - AGENT_1, row, column] == 0
+        return filled * np.float32(layout.world.agents / np.count_nonzero(layout.targets))
+
+    def scripted(self, observations: np.ndarray, layout: Layout, rng: np.ndarray, aim: np.ndarray) -> None:
+        _scripted(observations, layout.world.vision, layout.map, np.float32(self.fill), rng, aim)
+
+
+@kernel
+def _distance(distance, vision, colour, row, column):
+    """Cells from a position (in grid coordinates) to the nearest target cell of a colour."""
+    return np.float32(distance[colour - AGENT_1, int(row) - vision, int(column) - vision])
+
+
+@parallel_kernel
+def _reward(position, displacement, colour, distance, vision, fill, shaping, gamma, rewards):
+    one = np.float32(1)
+    for i in prange(rewards.shape[0]):
+        row, column = position[i, 0], position[i, 1]
+        now = _distance(distance, vision, colour[i], row, column)
+        before = _distance(distance, vision, colour[i], row - displacement[i, 0], column - displacement[i, 1])
+        reward = shaping * (before - gamma * now) + (fill if now == 0 else np.float32(0))
+        rewards[i] = min(max(reward, -one), one)
+
+
+@kernel
+def _free_target(window, plan, row, column, vision):
+    """Where the nearest free target cell of the plan's colour is in the window (its index); -1
+    if there is none. The agent knows its place to 1/256 of the field, so the plan is believed to within a cell."""
+    side, nearest, at = 2 * vision + 1, vision + 1, -1
+    for k in range(side * side):
+        d_row, d_column = k // side - vision, k % side - vision
+        r, c, gap = row + d_row, column + d_column, max(abs(d_row), abs(d_column))
+        if window[k] == FOOD and gap < nearest and 0 <= r < plan.shape[0] and 0 <= c < plan.shape[1] and plan[r, c] <= 1:
+            nearest, at = gap, k
+    return at
+
+
+@kernel
+def _downhill(plan, row, column, vision, rng):
+    """The move (row, column) that comes nearest to the plan's cells, straight ones and a random turn first; (0, 0) if
+    the agent is as near as it can tell."""
+    best, d_row, d_column, first = plan[row, column], 0, 0, below(rng, 0, 8)
+    for k in range(8):
+        turn = (first + k) % 4 * 2 + (k >= 4)
+        d_r, d_c = ROUND[turn]
+        r, c = row + d_r * vision, column + d_c * vision
+        if 0 <= r < plan.shape[0] and 0 <= c < plan.shape[1] and plan[r, c] < best:
+            best, d_row, d_column = plan[r, c], d_r, d_c
+    return d_row, d_column
+
+
+@kernel
+def _scripted(observations, vision, distance, fill, rng, aim):
+    """On a target cell (the last reward tells) it makes room by stepping down while the cell below is a free one;
+    elsewhere it goes to the nearest free target cell in sight, or follows the plan, or looks around."""
+    side, (height, width) = 2 * vision + 1, distance.shape[1:]
+    middle = side * side // 2
+    for i in range(observations.shape[0]):
+        window, features = observations[i], observations[i, side * side :]
+        plan = distance[window[middle] - AGENT_1]
+        row, column = (features[0] * height + height // 2) // 256, (features[1] * width + width // 2) // 256
+        stopped = features[4] == 128 and features[5] == 128
+        aim[i, 0], aim[i, 1] = 0.0, 0.0
+        if (float(features[6]) - 128) / 127 > 0.8 * fill:
+            if window[middle + side] == FOOD:
+                towards(features, 1, 0, aim[i])
+            continue
+        at = _free_target(window, plan, row, column, vision)
+        d_row, d_column = _downhill(plan, row, column, vision, rng)
+        if at >= 0:
+            towards(features, at // side - vision, at % side - vision, aim[i])
+        elif (d_row != 0 or d_column != 0) and uniform(rng, 0) < (0.6 if stopped else 0.9):
+            aim[i, 0], aim[i, 1] = d_row, d_column
+        else:
+            wander(features, rng, aim[i])

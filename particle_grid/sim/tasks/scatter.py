@@ -1,0 +1,39 @@
+"""Spawn packed in a blob, get away from everyone."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from particle_grid.jit import parallel_kernel, prange
+from particle_grid.sim.scripted import steer
+from particle_grid.sim.state import Layout, State
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """reward: minus the others in sight, scaled."""
+
+    scale: float = 0.1  # reward for each other agent in sight
+    packing: float = 0.5  # share of the blob's cells that hold an agent at the start
+
+    unit: ClassVar[str] = "others in sight, negative"
+    sides: ClassVar[int] = 1
+
+    def init(self, layout: Layout) -> None:
+        layout.blob(self.packing)
+
+    def reward(self, state: State, layout: Layout, rewards: np.ndarray) -> None:
+        _reward(state.own_in_sight, np.float32(self.scale), rewards)
+
+    def score(self, state: State, layout: Layout) -> np.ndarray:
+        return -state.own_in_sight.astype(np.float32)
+
+    def scripted(self, observations: np.ndarray, layout: Layout, rng: np.ndarray, aim: np.ndarray) -> None:
+        steer(observations, layout.world.vision, rng, aim, own=-1.0, others=-1.0, wall=-0.5, wander=False)
+
+
+@parallel_kernel
+def _reward(in_sight, scale, rewards):
+    for i in prange(rewards.shape[0]):
+        rewards[i] = max(-scale * in_sight[i], np.float32(-1))
