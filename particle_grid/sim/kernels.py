@@ -63,13 +63,17 @@ def spawn(s, r, w, i):
 
 @kernel
 def start_world(s, r, w):
-    """World w anew: its ground plan, random walls, the agents in order of index, then the food."""
+    """World w anew: its ground plan, random walls, the agents in order of index, each with its place in the order
+    of moving, then the food."""
     s.grid[w] = r.ground
     s.tick[w] = 0
     place(s, r, w, WALL, r.walls)
     agents = s.position.shape[0] // s.grid.shape[0]
     for i in range(w * agents, (w + 1) * agents):
         spawn(s, r, w, i)
+        k = w * agents + below(s.rng, w, i - w * agents + 1)  # a random permutation, built from the inside out
+        s.order[i] = s.order[k]
+        s.order[k] = i - w * agents
     s.food_debt[w] = place(s, r, w, FOOD, r.food)
 
 
@@ -124,28 +128,43 @@ def walk(s, r, w, i, d_row, d_column):
 
 
 @kernel
-def move_world(s, r, w, actions, truncations):
-    """Moves each agent of world w by its action, one after another: whoever comes first gets the cell.
+def next_order(s, w, first, agents):
+    """Stirs the order in which the agents of world w move, by some random swaps, and returns (start, direction): where
+    in it this tick begins, and whether it goes forwards (1) or backwards (-1).
 
-    The order is a fresh affine permutation each tick, k -> start + k * stride modulo a prime >= agents, so that of any
-    two agents each comes first equally often. Actions are clipped to r.centre +- 1; an agent whose action is NaN or
-    infinite stays, and so does one that spawned in this step."""
+    The order starts as a uniformly random permutation and stays one, so that in any contest each agent is equally
+    likely to come first; start and direction are new each tick, so that no order holds for long."""
+    for _ in range(1 + agents // 8):
+        i, j = first + below(s.rng, w, agents), first + below(s.rng, w, agents)
+        s.order[i], s.order[j] = s.order[j], s.order[i]
+    return below(s.rng, w, agents), 2 * below(s.rng, w, 2) - 1
+
+
+@kernel
+def move_agent(s, r, w, i, actions):
+    """Moves agent i by its action, clipped to r.centre +- 1; with one that is NaN or infinite it stays."""
+    row, column = s.position[i, 0], s.position[i, 1]
+    a_row, a_column = np.float32(actions[i, 0]) - r.centre, np.float32(actions[i, 1]) - r.centre
+    s.eaten[i] = 0
+    if math.isfinite(a_row) and math.isfinite(a_column):
+        d_row, d_column = min(max(a_row, -ONE), ONE) * r.speed, min(max(a_column, -ONE), ONE) * r.speed
+        s.eaten[i] = walk(s, r, w, i, d_row, d_column)
+    s.displacement[i, 0], s.displacement[i, 1] = s.position[i, 0] - row, s.position[i, 1] - column
+
+
+@kernel
+def move_world(s, r, w, actions, truncations):
+    """Moves the agents of world w one after another, but for those that spawned in this step. Whoever comes first gets
+    a contested cell."""
     agents = s.position.shape[0] // s.grid.shape[0]
-    index, stride = below(s.rng, w, r.prime), 1 + below(s.rng, w, r.prime - 1)
-    for _ in range(r.prime):
-        index += stride
-        if index >= r.prime:
-            index -= r.prime
-        if index >= agents or truncations[w * agents + index]:
-            continue
-        i = w * agents + index
-        row, column = s.position[i, 0], s.position[i, 1]
-        a_row, a_column = np.float32(actions[i, 0]) - r.centre, np.float32(actions[i, 1]) - r.centre
-        s.eaten[i] = 0
-        if math.isfinite(a_row) and math.isfinite(a_column):
-            d_row, d_column = min(max(a_row, -ONE), ONE) * r.speed, min(max(a_column, -ONE), ONE) * r.speed
-            s.eaten[i] = walk(s, r, w, i, d_row, d_column)
-        s.displacement[i, 0], s.displacement[i, 1] = s.position[i, 0] - row, s.position[i, 1] - column
+    first = w * agents
+    at, direction = next_order(s, w, first, agents)
+    for _ in range(agents):
+        i = first + s.order[first + at]
+        if not truncations[i]:
+            move_agent(s, r, w, i, actions)
+        at += direction
+        at = 0 if at == agents else agents - 1 if at < 0 else at
 
 
 @kernel

@@ -113,7 +113,6 @@ class Rules(NamedTuple):
     walls: int  # cells
     food: int  # cells
     edible: bool  # food is eaten by walking onto it; else it stays and is covered
-    prime: int  # the smallest prime >= agents and >= 2: the modulus of the order of moving
 
 
 class State(NamedTuple):
@@ -127,6 +126,7 @@ class State(NamedTuple):
     eaten: np.ndarray  # u8[N] food eaten in the last step
     own_in_sight: np.ndarray  # i16[N] other agents of one's own colour in the window
     others_in_sight: np.ndarray  # i16[N] agents of other colours in the window
+    order: np.ndarray  # i32[N] the order in which a world's agents move, as their numbers within it
     expiry: np.ndarray  # i64[N] the world's tick in which the agent respawns
     born: np.ndarray  # i64[N] the world's tick in which it last spawned
     episode_return: np.ndarray  # f32[N] rewards since then
@@ -188,7 +188,6 @@ def make_rules(layout: Layout, discrete: bool) -> Rules:
         walls=walls,
         food=food,
         edible=layout.targets is None,
-        prime=smallest_prime(max(2, world.agents)),
     )
 
 
@@ -205,6 +204,7 @@ def allocate(layout: Layout) -> State:
         eaten=np.zeros(n, np.uint8),
         own_in_sight=np.zeros(n, np.int16),
         others_in_sight=np.zeros(n, np.int16),
+        order=np.zeros(n, np.int32),
         expiry=np.zeros(n, np.int64),
         born=np.zeros(n, np.int64),
         episode_return=np.zeros(n, np.float32),
@@ -214,10 +214,3 @@ def allocate(layout: Layout) -> State:
         finished=np.zeros((worlds, 3), np.float64),
     )
 
-
-def smallest_prime(least: int) -> int:
-    """The smallest prime >= least (>= 2)."""
-    candidate = least
-    while any(candidate % d == 0 for d in range(2, int(candidate**0.5) + 1)):
-        candidate += 1
-    return candidate

@@ -1,0 +1,150 @@
+"""What all entry points share: Hydra, with errors that say in one sentence what is wrong and what to do."""
+
+import difflib
+import functools
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TypeVar, cast
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+
+from particle_grid.sim import tasks
+
+T = TypeVar("T")
+PACKAGE = Path(__file__).parent
+TRACEBACK = "PARTICLE_GRID_TRACEBACK"  # environment variable: 1 shows where an error comes from
+# Errors that a user can cause; any other kind is a bug.
+EXPECTED = (ValueError, TypeError, OSError, RuntimeError, HydraException, OmegaConfBaseException)
+
+
+class JobError(RuntimeError):
+    """A job of a sweep failed, and its reason has been reported."""
+
+
+def config_folder() -> Path:
+    """The folder of the configs: inside an installed package, else beside it in the repository."""
+    packaged = PACKAGE / "conf"
+    return packaged if packaged.is_dir() else PACKAGE.parent / "conf"
+
+
+def register_tasks() -> None:
+    """Lets tasks without a YAML file in conf/task be named on the command line, with their class's defaults."""
+    for name in tasks.names():
+        if not (config_folder() / "task" / f"{name}.yaml").exists():
+            node = {"name": name} | asdict(tasks.load(name)())
+            ConfigStore.instance().store(group="task", name=name, node=node)
+
+
+def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Decorator: `main(config)` becomes `main()`, which reads conf/{config_name}.yaml and the command line.
+
+    Exit codes: 0 done, 1 an error (one line on stderr), 130 Ctrl-C. In a sweep (-m) a failing job is reported and the
+    others still run. An exception of a kind that only bugs raise comes with its traceback."""
+
+    def decorate(main: Callable[[DictConfig], None]) -> Callable[[], None]:
+        @functools.wraps(main)
+        def job(config: DictConfig) -> None:
+            try:
+                main(config)
+            except Exception as error:
+                info = HydraConfig.get()
+                if info.mode != RunMode.MULTIRUN:
+                    sys.exit(report(error))  # Hydra would print a line of its own about an exception
+                report(error, f"job {info.job.num} ({info.job.override_dirname})")
+                raise JobError from None  # Hydra goes on with the next job and raises this at the end
+
+        run = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)(job)
+
+        @functools.wraps(main)
+        def entry() -> None:
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of being printed
+            # Hydra's "+" adds keys to a config. Here that is only ever a misspelt key: let it be found.
+            sys.argv[1:] = [re.sub(r"^\+{1,2}(?!hydra[./])", "", argument) for argument in sys.argv[1:]]
+            try:
+                register_tasks()
+                run()
+            except JobError:
+                sys.exit(1)
+            except Exception as error:
+                sys.exit(report(error))
+            except KeyboardInterrupt:
+                print("interrupted", file=sys.stderr)
+                sys.exit(130)
+
+        return entry
+
+    return decorate
+
+
+def report(error: Exception, where: str = "") -> int:
+    """Prints an error on stderr, with its traceback if asked for or unexpected; returns the exit code 1."""
+    if os.environ.get(TRACEBACK) == "1" or not isinstance(error, EXPECTED):
+        traceback.print_exception(error)
+    print(f"error{' in ' + where if where else ''}: {explain(error)}", file=sys.stderr)
+    return 1
+
+
+def explain(error: Exception) -> str:
+    """What is wrong and what to do, in one line."""
+    cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
+    line = " ".join(str(cause).split())
+    match cause:
+        case ConfigKeyError() | ConfigAttributeError() if isinstance(cause.parent_node, DictConfig):
+            return unknown_key(cause.parent_node, str(cause.key))
+        case MissingMandatoryValue():
+            return f"{cause.full_key} must be given: add {cause.full_key}=VALUE to the command line."
+        case MissingConfigException(missing_cfg_file=str(path), options=[*options]):
+            group, _, choice = path.rpartition("/")
+            return unknown(f"{group} {choice!r}", choice, options)
+        case OverrideParseException():
+            return f"{cause.override!r} cannot be read: write key=value, and quote a value with special characters."
+        case HydraException() | OmegaConfBaseException():
+            return f"{line} (--help shows what there is)"
+    place = traceback.extract_tb(cause.__traceback__)[-1]
+    if line and (place.line or "").startswith("raise"):
+        return line  # somebody found words for this case; what an operation raises by itself seldom says where
+    return f"{type(cause).__name__}: {line} ({Path(place.filename).name}:{place.lineno}; {TRACEBACK}=1 shows the way)"
+
+
+def unknown(what: str, word: str, known: Iterable[str]) -> str:
+    """The sentence about a word that is not known: the nearest one, and what there is."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"There is no {what}.{hint} There are: {', '.join(known) or 'none'}."
+
+
+def unknown_key(node: DictConfig, key: str, known: Iterable[str] | None = None) -> str:
+    """The sentence about a key that a node of the config has not, or should not have where `known` is given."""
+    level = node._get_full_key(None)
+    known = [str(k) for k in node if k != "hydra"] if known is None else known
+    return unknown(f"key {key!r}{f' in {level}' if level else ''}", key, known)
+
+
+def typed(cls: type[T], node: DictConfig) -> T:
+    """A dataclass from a node of the config. What the node does not hold takes its default.
+
+    Raises ValueError for an unknown key, a wrong type or a missing value, and whatever the dataclass itself raises."""
+    types = {field.name: field.type for field in fields(cls)}  # type: ignore[arg-type]
+    values = {}
+    for key, value in node.items():
+        if key not in types:
+            raise ValueError(unknown_key(node, str(key), types))
+        # 5e6 is the natural way to write a number of steps, and a float to YAML.
+        whole = isinstance(value, float) and value.is_integer() and types[str(key)] in (int, "int")
+        values[key] = int(value) if whole else value
+    try:
+        return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values)))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{node._get_full_key(error.full_key)}: {str(error).splitlines()[0]}.") from None

@@ -1,0 +1,35 @@
+"""The environments that invariants are tested on: every registered task in both action forms, small and quick."""
+
+import numpy as np
+
+from particle_grid.env import ACTIONS, ParticleGrid
+from particle_grid.sim import tasks
+
+CASES = [(task, action) for task in tasks.names() for action in ACTIONS]
+SMALL = {"worlds": 2, "agents": 60, "height": 40, "width": 48, "lifespan": 12.0, "walls": 0.02}
+PARAMS = {"puffer": {"text": "P"}}  # the default word is wider than the small world
+
+
+def small(task, action, **changes):
+    """A small environment, not yet reset."""
+    return ParticleGrid(task=task, action=action, **(SMALL | PARAMS.get(task, {}) | changes))
+
+
+def random_actions(env, generator):
+    if env.discrete:
+        return generator.integers(0, 3, (env.num_agents, 2), dtype=np.int32)
+    return generator.uniform(-1, 1, (env.num_agents, 2)).astype(np.float32)
+
+
+def play(env, steps, seed=0):
+    """Plays random actions from a reset on; yields what `step` returns."""
+    env.reset(seed)
+    generator = np.random.default_rng(seed)
+    for _ in range(steps):
+        yield env.step(random_actions(env, generator))
+
+
+def field(env):
+    """The playing field of all worlds, u8[worlds, height, width]."""
+    v = env.vision
+    return env.state.grid[:, v : v + env.world.height, v : v + env.world.width]

@@ -1,0 +1,168 @@
+"""The simulator once more, slow and plain: Python integers, lists and float32 scalars, one agent at a time.
+
+It shares no code with the kernels. `Oracle` is told the same rules and seed, and must hold the same bytes at any time.
+"""
+
+import math
+
+import numpy as np
+
+EMPTY, FOOD, WALL, AGENT_1 = 0, 1, 2, 3
+f32 = np.float32
+ALL_64 = 2**64 - 1
+
+
+class Generator:
+    """splitmix64 on Python integers."""
+
+    def __init__(self, state):
+        self.state = int(state)
+
+    def bits(self):
+        self.state = (self.state + 0x9E3779B97F4A7C15) & ALL_64
+        z = self.state
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & ALL_64
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & ALL_64
+        return z ^ (z >> 31)
+
+    def below(self, n):
+        return (self.bits() >> 32) * n >> 32
+
+    def lifetime(self, lifespan):
+        if lifespan == 0:
+            return 2**62
+        if lifespan <= 1:
+            return 1
+        share = (self.bits() >> 11) / 2**53
+        return 1 + int(math.log1p(-share) / math.log1p(-1 / lifespan))
+
+
+class Agent:
+    def __init__(self, colour):
+        self.colour, self.row, self.column = colour, f32(0), f32(0)
+        self.moved_row = self.moved_column = f32(0)
+        self.under, self.eaten, self.born, self.expiry, self.total = EMPTY, 0, 0, 0, f32(0)
+
+    @property
+    def cell(self):
+        return int(self.row), int(self.column)
+
+
+class WorldOracle:
+    """One world under the rules r."""
+
+    def __init__(self, r, colours, seed):
+        self.r, self.generator = r, Generator(seed)
+        self.agents = [Agent(int(colour)) for colour in colours]
+        self.finished = [0.0, 0.0, 0.0]
+        self.start()
+
+    def start(self):
+        r = self.r
+        self.grid = [[int(cell) for cell in row] for row in r.ground]
+        self.tick = 0
+        self.place(WALL, r.walls)
+        self.order = []
+        for number, agent in enumerate(self.agents):
+            self.spawn(agent)
+            k = self.generator.below(number + 1)
+            self.order.append(number)
+            self.order[k], self.order[number] = number, self.order[k]
+        self.debt = self.place(FOOD, r.food)
+
+    def field(self):
+        return self.r.vision, self.r.vision, self.r.height, self.r.width
+
+    def empty_cell(self, top, left, height, width):
+        for _ in range(32):
+            row, column = top + self.generator.below(height), left + self.generator.below(width)
+            if self.grid[row][column] == EMPTY:
+                return row, column
+        cells = [(top + k // width, left + k % width) for k in range(height * width)]
+        first = self.generator.below(height * width)
+        return next(((r, c) for r, c in cells[first:] + cells[:first] if self.grid[r][c] == EMPTY), None)
+
+    def place(self, code, count):
+        for k in range(count):
+            cell = self.empty_cell(*self.field())
+            if cell is None:
+                return count - k
+            self.grid[cell[0]][cell[1]] = code
+        return 0
+
+    def spawn(self, agent):
+        top, left, height, width = (int(x) for x in self.r.spawn[agent.colour - AGENT_1])
+        cell = self.empty_cell(self.r.vision + top, self.r.vision + left, height, width) or self.empty_cell(*self.field())
+        self.grid[cell[0]][cell[1]] = agent.colour
+        agent.row, agent.column = f32(cell[0] + 0.5), f32(cell[1] + 0.5)
+        agent.moved_row = agent.moved_column = agent.total = f32(0)
+        agent.under, agent.eaten, agent.born = EMPTY, 0, self.tick
+        agent.expiry = self.tick + self.generator.lifetime(self.r.lifespan)
+
+    def step(self, actions):
+        """actions [agents][2]; returns which agents spawned anew."""
+        self.tick += 1
+        anew = 0 < self.r.horizon <= self.tick
+        truncated = [anew or agent.expiry <= self.tick for agent in self.agents]
+        for agent, gone in zip(self.agents, truncated, strict=True):
+            if gone:
+                self.finished[0] += 1
+                self.finished[1] += float(agent.total)
+                self.finished[2] += self.tick - agent.born
+                if not anew:
+                    self.grid[agent.cell[0]][agent.cell[1]] = agent.under
+                    self.spawn(agent)
+        if anew:
+            self.start()
+        for _ in range(1 + len(self.agents) // 8):
+            i, j = (self.generator.below(len(self.agents)) for _ in range(2))
+            self.order[i], self.order[j] = self.order[j], self.order[i]
+        start, forwards = self.generator.below(len(self.agents)), self.generator.below(2)
+        turn = self.order[start:] + self.order[:start] if forwards else self.order[start::-1] + self.order[:start:-1]
+        for index in turn:
+            if not truncated[index]:
+                self.move(self.agents[index], actions[index])
+        if self.r.edible:
+            self.debt = self.place(FOOD, self.debt + sum(agent.eaten for agent in self.agents))
+        return truncated
+
+    def move(self, agent, action):
+        before = agent.row, agent.column
+        agent.eaten = 0
+        wish = [f32(a) - self.r.centre for a in action]
+        if all(math.isfinite(a) for a in wish):
+            d = [min(max(a, f32(-1)), f32(1)) * self.r.speed for a in wish]
+            parts = max(1, math.ceil(max(abs(d[0]), abs(d[1]))))
+            for _ in range(parts):
+                if not self.stretch(agent, f32(float(d[0]) / parts), f32(float(d[1]) / parts)):
+                    break
+        agent.moved_row, agent.moved_column = agent.row - before[0], agent.column - before[1]
+
+    def stretch(self, agent, d_row, d_column):
+        row, column = agent.row + d_row, agent.column + d_column
+        old, new = agent.cell, (int(row), int(column))
+        if new != old:
+            cell = self.grid[new[0]][new[1]]
+            if cell not in (EMPTY, FOOD) or abs(new[0] - old[0]) > 1 or abs(new[1] - old[1]) > 1:
+                return False
+            self.grid[old[0]][old[1]] = agent.under
+            self.grid[new[0]][new[1]] = agent.colour
+            eats = cell == FOOD and self.r.edible
+            agent.eaten += eats
+            agent.under = EMPTY if eats else cell
+        agent.row, agent.column = row, column
+        return True
+
+    def sight(self, agent):
+        """The window, row by row, and the other agents in it: (of the agent's colour, of other colours)."""
+        v, (row, column) = self.r.vision, agent.cell
+        window = [self.grid[r][c] for r in range(row - v, row + v + 1) for c in range(column - v, column + v + 1)]
+        own = sum(cell == agent.colour for cell in window) - 1
+        return window, own, sum(cell >= AGENT_1 for cell in window) - own - 1
+
+    def features(self, agent, reward):
+        r, v = self.r, f32(self.r.vision)
+        shares = [(agent.row - v) / f32(r.height), (agent.column - v) / f32(r.width)]
+        shares += [agent.row - f32(agent.cell[0]), agent.column - f32(agent.cell[1])]
+        signed = [min(max(x / r.speed, f32(-1)), f32(1)) for x in (agent.moved_row, agent.moved_column)] + [f32(reward)]
+        return [int(x * f32(256)) for x in shares] + [int(f32(128.5) + f32(127) * x) for x in signed]

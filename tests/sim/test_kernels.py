@@ -1,0 +1,159 @@
+"""Each kernel against the plain oracle, byte for byte, on random worlds."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from particle_grid.sim import kernels, observe, rng
+from particle_grid.sim.state import Layout, World, allocate, make_rules
+from tests.sim.oracle import Generator, WorldOracle
+
+
+@st.composite
+def layouts(draw):
+    vision = draw(st.integers(1, 8))
+    side = 2 * vision + 1
+    height, width = draw(st.integers(side, side + 8)), draw(st.integers(side, side + 8))
+    agents = draw(st.integers(1, height * width // 3))
+    world = World(
+        worlds=draw(st.integers(1, 3)),
+        agents=agents,
+        height=height,
+        width=width,
+        vision=vision,
+        speed=draw(st.sampled_from([0.3, 0.999, 1.0, 1.7, 3.0])),
+        lifespan=draw(st.sampled_from([0, 1, 3.5, 40])),
+        horizon=draw(st.sampled_from([0, 0, 1, 4])),
+        walls=draw(st.sampled_from([0.0, 0.1])),
+    )
+    layout = Layout(world)
+    layout.mix_colours(draw(st.integers(1, 4)))
+    kind = draw(st.sampled_from(["food", "targets", "blob"]))
+    if kind == "food":
+        layout.food = draw(st.sampled_from([0.0, 0.1, 0.5]))
+    elif kind == "targets":
+        layout.targets = np.zeros((height, width), bool)
+        layout.targets[: height // 4] = True
+        layout.walls[-1, ::3] = True
+    else:
+        layout.blob(draw(st.sampled_from([0.2, 1.0])), draw(st.sampled_from([0.0, 0.5, 1.0])))
+    return layout
+
+
+def random_actions(generator, n, discrete):
+    """Mostly sensible actions, with all that may go wrong in between."""
+    if discrete:
+        return generator.integers(0, 3, (n, 2), dtype=np.int32) + generator.choice(
+            np.array([0, 7, -9], np.int32), (n, 2), p=[0.96, 0.02, 0.02]
+        )
+    actions = generator.uniform(-1.3, 1.3, (n, 2)).astype(np.float32)
+    wild = generator.random((n, 2)) < 0.03
+    actions[wild] = generator.choice(np.array([np.nan, np.inf, -np.inf, 1e30], np.float32), wild.sum())
+    return actions
+
+
+def assert_same(state, worlds, when):
+    agents = [agent for world in worlds for agent in world.agents]
+    got = {
+        "grid": [world.grid for world in worlds],
+        "position": [(a.row, a.column) for a in agents],
+        "displacement": [(a.moved_row, a.moved_column) for a in agents],
+        "under": [a.under for a in agents],
+        "eaten": [a.eaten for a in agents],
+        "order": [number for world in worlds for number in world.order],
+        "expiry": [a.expiry for a in agents],
+        "born": [a.born for a in agents],
+        "episode_return": [a.total for a in agents],
+        "tick": [world.tick for world in worlds],
+        "rng": [world.generator.state for world in worlds],
+        "food_debt": [world.debt for world in worlds],
+        "finished": [world.finished for world in worlds],
+    }
+    for name, expected in got.items():
+        actual = getattr(state, name)
+        assert actual.tobytes() == np.array(expected, actual.dtype).tobytes(), f"{name} differs {when}"
+
+
+@pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(layout=layouts(), seed=st.integers(0, 2**32))
+def test_kernels_equal_the_plain_oracle(layout, seed, discrete):
+    world, rules, state = layout.world, make_rules(layout, discrete), allocate(layout)
+    state.rng[:] = rng.seeded(seed, world.worlds)
+    oracles = [WorldOracle(rules, layout.colour, state.rng[w]) for w in range(world.worlds)]
+    kernels.start(state, rules)
+    assert_same(state, oracles, "after the start")
+    n = world.worlds * world.agents
+    observations, truncations = np.zeros((n, world.row), np.uint8), np.zeros(n, bool)
+    generator = np.random.default_rng(seed)
+    for step in range(6):
+        actions = random_actions(generator, n, discrete)
+        kernels.advance(state, rules, actions, truncations)
+        by_world = actions.reshape(world.worlds, world.agents, 2)  # [worlds * agents, 2]
+        expected = [flag for oracle, part in zip(oracles, by_world, strict=True) for flag in oracle.step(part)]
+        assert truncations.tolist() == expected
+        assert_same(state, oracles, f"after step {step}")
+        check_sight(state, rules, oracles, observations, truncations, generator)
+
+
+def check_sight(state, rules, oracles, observations, truncations, generator):
+    observe.windows(state, rules, observations)
+    rewards = generator.uniform(-1, 1, len(observations)).astype(np.float32)
+    given_rewards = rewards.copy()
+    assert observe.finish(state, rules, observations, rewards, truncations) == 0
+    agents = [(oracle, agent) for oracle in oracles for agent in oracle.agents]
+    for i, (oracle, agent) in enumerate(agents):
+        reward = np.float32(0) if truncations[i] else given_rewards[i]
+        window, own, others = oracle.sight(agent)
+        assert rewards[i] == reward
+        assert observations[i].tolist() == window + oracle.features(agent, reward)
+        assert (state.own_in_sight[i], state.others_in_sight[i]) == (own, others)
+        agent.total += reward
+        assert state.episode_return[i] == agent.total
+
+
+@settings(max_examples=200, deadline=None)
+@given(vision=st.integers(4, 7), seed=st.integers(0, 2**32))
+def test_vector_windows_equal_plain_windows(vision, seed):
+    world = World(worlds=2, agents=30, height=2 * vision + 3, width=2 * vision + 5, vision=vision)
+    layout = Layout(world)
+    layout.mix_colours(4)
+    rules, state = make_rules(layout, True), allocate(layout)
+    state.rng[:] = rng.seeded(seed, 2)
+    kernels.start(state, rules)
+    plain, vector = np.zeros((2, 60, world.row), np.uint8)
+    observe._windows_plain(state, vision, plain)
+    counts = state.own_in_sight.copy(), state.others_in_sight.copy()
+    state.own_in_sight[:], state.others_in_sight[:] = -1, -1
+    observe._windows_simd(state, vision, vector)
+    side = (2 * vision + 1) ** 2
+    assert (plain[:, :side] == vector[:, :side]).all()
+    assert (counts[0] == state.own_in_sight).all()
+    assert (counts[1] == state.others_in_sight).all()
+
+
+@given(seed=st.integers(0, 2**64 - 1), n=st.integers(1, 2**32 - 1), lifespan=st.floats(0, 1e6))
+def test_random_numbers_equal_the_plain_oracle(seed, n, lifespan):
+    state, plain = np.array([seed], np.uint64), Generator(seed)
+    for _ in range(5):
+        assert rng.below(state, 0, n) == plain.below(n)
+        assert rng.lifetime(state, 0, lifespan) == plain.lifetime(lifespan)
+        assert int(rng.next_u64(state, 0)) == plain.bits()
+
+
+def test_lifetimes_have_the_expected_mean():
+    state = np.array([1], np.uint64)
+    lives = np.array([rng.lifetime(state, 0, 20.0) for _ in range(20_000)])
+    assert lives.min() == 1
+    assert abs(lives.mean() - 20) < 0.6  # four standard errors
+
+
+def test_rewards_that_are_no_numbers_in_range_are_counted():
+    layout = Layout(World(agents=4, height=16, width=16))
+    rules, state = make_rules(layout, True), allocate(layout)
+    kernels.start(state, rules)
+    rewards = np.array([np.nan, np.inf, 1.5, -1], np.float32)
+    observations = np.zeros((4, layout.world.row), np.uint8)
+    assert observe.finish(state, rules, observations, rewards, np.zeros(4, bool)) == 3
+    assert np.isfinite(state.episode_return).all()

@@ -1,0 +1,303 @@
+"""Invariants of the environment, over every registered task and action form."""
+
+import numba
+import numpy as np
+import pytest
+
+from particle_grid import ParticleGrid
+from particle_grid.sim.state import AGENT_1, FOOD, WALL
+from tests.cases import CASES, field, play, random_actions, small
+
+every_case = pytest.mark.parametrize(("task", "action"), CASES)
+
+
+@every_case
+def test_each_cell_holds_one_agent_and_grid_and_positions_agree(task, action):
+    env = small(task, action, speed=1.3)
+    for _ in play(env, 60):
+        world = np.arange(env.num_agents) // env.world.agents
+        row, column = env.state.position.astype(int).T
+        assert (env.state.grid[world, row, column] == env.state.colour).all()
+        assert (env.state.grid >= AGENT_1).sum() == env.num_agents  # with the line above: no two share a cell
+        assert len({*zip(world, row, column, strict=True)}) == env.num_agents
+
+
+@every_case
+def test_walls_and_colours_stay_and_food_is_conserved(task, action):
+    env = small(task, action)
+    steps = play(env, 60)
+    next(steps)
+
+    def food():
+        return (field(env) == FOOD).sum() + (env.state.under == FOOD).sum() + env.state.food_debt.sum()
+
+    walls, colours, meals = env.state.grid == WALL, env.state.colour.copy(), food()
+    assert walls[:, 0].all()
+    assert walls[:, :, 0].all()
+    for _ in steps:
+        assert ((env.state.grid == WALL) == walls).all()
+        assert (env.state.colour == colours).all()
+        assert food() == meals
+
+
+@every_case
+def test_observations_show_the_grid_around_the_agent(task, action):
+    env = small(task, action)
+    v, side = env.vision, 2 * env.vision + 1
+    for observations, rewards, *_ in play(env, 25):
+        for i in range(0, env.num_agents, 7):
+            row, column = env.state.position[i].astype(int)
+            grid = env.state.grid[i // env.world.agents]
+            window = observations[i, : side * side].reshape(side, side)  # [side * side]
+            assert (window == grid[row - v : row + v + 1, column - v : column + v + 1]).all()
+            assert window[v, v] == env.state.colour[i]
+        last_reward = (observations[:, -1].astype(float) - 128) / 127
+        assert np.abs(last_reward - rewards).max() < 0.51 / 127 + 1e-6
+
+
+@every_case
+def test_features_tell_position_and_displacement(task, action):
+    env = small(task, action, speed=0.7)
+    at = (2 * env.vision + 1) ** 2
+    for observations, *_ in play(env, 25):
+        features = observations[:, at:].astype(float)
+        place = (env.state.position - env.vision) / [env.world.height, env.world.width]
+        assert (features[:, 0:2] == np.floor(place * 256)).mean() > 0.999  # float32 rounds the other way at times
+        assert np.abs(features[:, 0:2] / 256 - place).max() <= 1 / 256 + 1e-6
+        assert np.abs(features[:, 2:4] / 256 - env.state.position % 1).max() <= 1 / 256
+        assert np.abs((features[:, 4:6] - 128) / 127 - env.state.displacement / 0.7).max() < 0.51 / 127 + 1e-5
+
+
+@every_case
+def test_rewards_are_finite_and_within_one(task, action):
+    for _, rewards, terminals, _, _ in play(small(task, action), 60):
+        assert np.isfinite(rewards).all()
+        assert np.abs(rewards).max() <= 1
+        assert not terminals.any()
+
+
+@every_case
+def test_every_jump_is_flagged_as_truncation_in_its_step_and_nothing_else_is(task, action):
+    env = small(task, action, lifespan=6.0, horizon=25)
+    before, flagged, steps = None, 0, 0
+    for _, rewards, _, truncations, _ in play(env, 100):
+        steps += 1
+        position = env.state.position.copy()
+        assert (env.state.displacement[truncations] == 0).all()
+        assert (rewards[truncations] == 0).all()
+        assert truncations.all() == (steps % 25 == 0)
+        if before is not None:
+            jumped = np.abs(position - before).max(1) > 1.001
+            assert truncations[jumped].all()
+            walked = before + env.state.displacement
+            assert np.allclose(position[~truncations], walked[~truncations], atol=1e-5)
+        before, flagged = position, flagged + truncations.mean()
+    assert 0.12 < flagged / steps < 0.25  # 1 / 6 of the lives end in a step, and each world every 25 steps
+
+
+@every_case
+def test_the_same_seed_gives_the_same_bytes_with_one_and_two_threads(task, action):
+    runs = []
+    for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS), 1):
+        numba.set_num_threads(threads)
+        env = small(task, action)
+        digests = [b"".join(x.tobytes() for x in step[:4]) for step in play(env, 40, seed=len(runs) // 2)]
+        runs.append((digests, env.state_dict()["grid"].tobytes()))
+    numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    assert runs[0] == runs[1]
+    assert runs[0] != runs[2]  # another seed
+
+
+@every_case
+def test_a_saved_state_continues_bit_for_bit(task, action):
+    env, other = small(task, action), small(task, action, seed=9)
+    for _ in play(env, 20):
+        pass
+    other.reset(5)
+    other.load_state_dict(env.state_dict())
+    assert (other.observations == env.observations).all()
+    generator = np.random.default_rng(3)
+    for _ in range(40):
+        actions = random_actions(env, generator)
+        one, two = env.step(actions), other.step(actions)
+        assert all((a == b).all() for a, b in zip(one[:4], two[:4], strict=True))
+        assert one[4] == two[4]
+    assert all((a == other.state_dict()[k]).all() for k, a in env.state_dict().items())
+
+
+@every_case
+def test_reset_with_a_seed_repeats_and_without_one_goes_on(task, action):
+    env = small(task, action)
+    first = env.reset(7)[0].copy()
+    assert (env.reset(7)[0] == first).all()
+    assert (env.reset()[0] != first).any()
+    fresh = small(task, action, seed=7)
+    assert (fresh.reset()[0] == first).all()
+
+
+@every_case
+def test_a_script_beats_random_actions(task, action):
+    scores = []
+    for scripted in (False, True):
+        env = small(task, action, lifespan=60.0, walls=0.0)
+        env.reset(0)
+        generator, bits, total = np.random.default_rng(0), np.zeros(1, np.uint64), []
+        for _ in range(150):
+            env.step(env.scripted_actions(bits) if scripted else random_actions(env, generator))
+            total.append(env.score())
+        scores.append(np.mean(total, 0))
+    # Of two sides that play against each other only the hunters can be compared with random ones here.
+    assert scores[1][0] > scores[0][0]
+
+
+def test_a_continuous_agent_crosses_a_cell_in_four_steps_of_three_tenths():
+    env = ParticleGrid(task="center", action="continuous", agents=1, height=20, width=20, lifespan=0)
+    env.reset(0)
+    env.state.grid[0, int(env.state.position[0, 0]), int(env.state.position[0, 1])] = 0
+    env.state.position[0] = 10.0, 10.0  # at the corner of its cell
+    env.state.grid[0, 10, 10] = env.state.colour[0]
+    cells = []
+    for _ in range(4):
+        env.step(np.array([[0.3, 0.0]], np.float32))
+        cells.append(int(env.state.position[0, 0]))
+        assert env.state.displacement[0, 0] == pytest.approx(0.3, abs=1e-6)
+    assert cells == [10, 10, 10, 11]
+
+
+@pytest.mark.parametrize("action", ["discrete", "continuous"])
+def test_a_fast_agent_jumps_over_nothing(action):
+    env = ParticleGrid(task="center", action=action, agents=1, height=20, width=20, speed=5.0, lifespan=0)
+    env.reset(0)
+    for obstacle in range(12, 16):
+        field(env)[:] = 0
+        env.state.position[0] = 10.5, 10.5
+        env.state.grid[0, 10, 10] = env.state.colour[0]
+        env.state.grid[0, obstacle, 10] = WALL
+        env.step(np.array([[2, 1]], np.int32) if action == "discrete" else np.array([[1, 0]], np.float32))
+        assert int(env.state.position[0, 0]) == min(obstacle - 1, 15)
+
+
+def contest(offsets, rounds):
+    """How often each of several agents wins a cell that all want, alone in a world with bystanders."""
+    env = ParticleGrid(task="group", action="discrete", agents=23, height=30, width=30, lifespan=0)
+    env.reset(0)
+    wins, start = np.zeros(len(offsets)), env.state.position.copy()
+    around = np.array([(-1, -1), (1, 1), (-1, 1), (1, -1)])[: len(offsets)]
+    field(env)[:] = 0
+    for _ in range(rounds):
+        field(env)[:] = 0
+        env.state.position[:] = start
+        env.state.position[:, 0] = 30.5  # bystanders wait in a row of their own
+        env.state.position[:, 1] = 6.5 + np.arange(23)
+        env.state.position[offsets] = 15.5 + around
+        row, column = env.state.position.astype(int).T
+        env.state.grid[0, row, column] = env.state.colour
+        actions = np.ones((23, 2), np.int32)
+        actions[offsets] = 1 - around
+        env.step(actions)
+        wins += (env.state.position[offsets].astype(int) == 15).all(1)
+    assert wins.sum() == rounds
+    return wins / rounds
+
+
+@pytest.mark.parametrize("offsets", [[0, 1], [1, 0], [3, 20], [5, 6, 7], [2, 9, 16, 22]])
+def test_no_agent_is_favoured_in_a_contested_cell(offsets):
+    rounds, share = 6000, 1 / len(offsets)
+    # Orders of moving stay similar for some ticks, so fewer rounds count than were played: a third of them.
+    error = np.sqrt(share * (1 - share) / (rounds / 3))
+    assert np.abs(contest(offsets, rounds) - share).max() < 4 * error
+
+
+@pytest.mark.parametrize("action", ["discrete", "continuous"])
+def test_out_of_range_actions_are_clipped_or_stay_and_raise_in_checked_mode(action):
+    env = small("group", action, checked=False, lifespan=0)
+    env.reset(0)
+    if action == "discrete":
+        wrong, right = np.full((120, 2), 99, np.int64), np.full((120, 2), 2, np.int32)
+    else:
+        wrong, right = np.full((120, 2), 50.0), np.ones((120, 2), np.float32)
+    twin = small("group", action, lifespan=0)
+    twin.reset(0)
+    assert (env.step(wrong)[0] == twin.step(right)[0]).all()
+    if action == "continuous":
+        for value in (np.nan, np.inf, -np.inf):
+            nonsense = np.full((120, 2), value, np.float32)
+            before = env.state.position.copy()
+            env.step(nonsense)
+            assert (env.state.position == before).all()
+    checked = small("group", action, checked=True)
+    checked.reset(0)
+    with pytest.raises(ValueError, match="agent 0 is not within"):
+        checked.step(wrong)
+    checked.step(right)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"task": "grup"}, r"no task 'grup'. The tasks are: center, forage"),
+        ({"action": "both"}, r"no action form 'both'. The action forms are: discrete, continuous"),
+        ({"agents": 5000, "height": 64, "width": 64}, r"agents=5000 do not fit.*4096 free cells"),
+        ({"height": 10}, r"height=10 is smaller than the window.*11 x 11"),
+        ({"vision": 600}, r"smaller than the window|too large"),
+        ({"agents": 0}, r"agents=0 is too small"),
+        ({"agents": 2.5}, r"agents=2.5 is not a whole number"),
+        ({"speed": float("nan")}, r"speed=nan is out of range"),
+        ({"speed": -1}, r"speed=-1 is out of range"),
+        ({"lifespan": 0.5}, r"lifespan=0.5 is out of range"),
+        ({"walls": 1.5}, r"walls=1.5 is out of range"),
+        ({"scal": 1}, r"Task group has no parameter 'scal'. It has: colours, scale"),
+        ({"colours": 9}, r"colours=9 is out of range"),
+        ({"colours": "many"}, r"colours='many' of task group should be like 4"),
+        ({"task": "forage", "food": 1.0}, r"food=1.0 is out of range"),
+        ({"task": "forage", "food": 0.999, "agents": 9000}, r"do not fit"),
+        ({"task": "predator_prey", "predators": 2.0}, r"predators=2.0 is out of range"),
+        ({"task": "scatter", "packing": 0.0}, r"packing=0.0 is out of range"),
+        ({"task": "puffer", "text": "\u9b5a"}, r"characters without a pixel font"),
+        ({"task": "puffer", "text": " "}, r"has no letters"),
+        ({"task": "puffer", "image": "missing.png"}, r"image=missing.png: there is no such file"),
+    ],
+)
+def test_wrong_arguments_raise_one_clear_sentence(arguments, message):
+    with pytest.raises((ValueError, TypeError), match=message) as caught:
+        ParticleGrid(**({"agents": 16, "height": 128, "width": 128} | arguments))
+    assert "\n" not in str(caught.value)
+
+
+@every_case
+def test_actions_of_a_wrong_shape_or_kind_raise(task, action):
+    env = small(task, action)
+    env.reset(0)
+    good = random_actions(env, np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r"shape \(119, 2\).*need \(120, 2\)"):
+        env.step(good[1:])
+    with pytest.raises(TypeError, match="this action form needs"):
+        env.step(good.astype(np.float32 if action == "discrete" else np.int32))
+    with pytest.raises(TypeError, match="this action form needs"):
+        env.step(good.astype(str))
+
+
+def test_a_state_of_other_settings_is_refused_and_nothing_is_changed():
+    env, other = small("group", "discrete"), small("group", "discrete", agents=61)
+    env.reset(0), other.reset(0)
+    before = env.state_dict()
+    with pytest.raises(ValueError, match="build it with the settings it was saved with"):
+        env.load_state_dict(other.state_dict())
+    assert all((before[name] == array).all() for name, array in env.state_dict().items())
+
+
+def test_reports_come_every_32_steps_and_tell_episodes():
+    env = small("forage", "discrete")
+    infos = [info for *_, info in play(env, 64)]
+    assert [bool(info) for info in infos] == [step in (31, 63) for step in range(64)]
+    report = infos[63][0]
+    assert set(report) == {"score", "moved", "episode_return", "episode_length"}
+    assert 8 < report["episode_length"] < 16  # lifespan 12
+    assert report["score"] == env.score()[0]
+
+
+def test_a_crowded_world_still_moves_on():
+    env = ParticleGrid(task="forage", action="discrete", agents=100, height=11, width=11, food=0.16, lifespan=2.0)
+    for _ in play(env, 50):
+        assert (field(env) >= AGENT_1).sum() == 100
+        assert (field(env) == FOOD).sum() + env.state.food_debt.sum() == round(0.16 * 121)
