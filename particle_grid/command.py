@@ -112,7 +112,7 @@ def explain(error: Exception) -> str:
         case HydraException() | OmegaConfBaseException():
             return f"{line} (--help shows what there is)"
     place = traceback.extract_tb(cause.__traceback__)[-1]
-    if line and (place.line or "").startswith("raise"):
+    if line and isinstance(cause, EXPECTED) and (place.line or "").startswith("raise"):
         return line  # somebody found words for this case; what an operation raises by itself seldom says where
     return f"{type(cause).__name__}: {line} ({Path(place.filename).name}:{place.lineno}; {TRACEBACK}=1 shows the way)"
 

@@ -120,10 +120,11 @@ class ParticleGrid(pufferlib.PufferEnv):
                     f"The action {actions[wrong[0]]} of agent {wrong[0]} is not within [{low}, {high}]: clip it, or build "
                     f"the environment with checked=False, which clips and lets agents with NaN stay."
                 )
-        if actions is not self.actions:
-            np.clip(actions, np.iinfo(np.int32).min, np.iinfo(np.int32).max, out=self.actions, casting="unsafe") if (
-                self.discrete
-            ) else np.copyto(self.actions, actions, casting="same_kind")
+        if actions is self.actions:
+            return
+        if self.discrete:  # integers of any width: what does not fit is out of range, and stays so
+            actions = np.clip(actions, -1, 3)
+        np.copyto(self.actions, actions, casting="same_kind")
 
     def _observe(self, rewarded: bool) -> None:
         """Writes observations and rewards of the state as it is; without rewards, 0, at the start."""
@@ -192,9 +193,7 @@ def make_task(name: str, params: dict[str, Any]) -> tasks.Task:
         if key not in known:
             raise ValueError(f"Task {name} has no parameter {key!r}. It has: {', '.join(known) or 'none'}.")
         default = known[key].default
-        if isinstance(default, bool | int | float) and not np.isscalar(value) or isinstance(value, str) != (
-            isinstance(default, str) or default is None
-        ):
-            if value is not None or default is not None:
-                raise TypeError(f"Parameter {key}={value!r} of task {name} should be like {default!r}.")
+        number = isinstance(default, int | float)  # else text, or None for no path
+        if number != isinstance(value, int | float | np.number) and not (value is None and default is None):
+            raise TypeError(f"Parameter {key}={value!r} of task {name} should be like {default!r}.")
     return kind(**params)

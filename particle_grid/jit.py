@@ -18,6 +18,7 @@ import numba
 from numba import prange
 
 PACKAGE = Path(__file__).parent
+FEW_AGENTS = 2048  # fewer are left to one thread
 
 
 def _kernel_sources() -> list[Path]:
@@ -52,7 +53,7 @@ kernel = numba.njit(cache=True, nogil=True, error_model="numpy")
 _parallel = numba.njit(cache=True, nogil=True, error_model="numpy", parallel=True)
 
 
-def _twin(function: FunctionType) -> FunctionType:
+def _twin(function: Callable[..., Any]) -> FunctionType:
     """A copy under another name: Numba's cache tells functions apart by name and line, not by their options."""
     name = function.__name__ + "_parallel"
     copy = FunctionType(function.__code__, function.__globals__, name, function.__defaults__, function.__closure__)
@@ -60,17 +61,23 @@ def _twin(function: FunctionType) -> FunctionType:
     return copy
 
 
-def parallel_kernel(function: FunctionType) -> Callable[..., Any]:
-    """Compiles a function with `prange` twice: for one thread without any threading, and for several.
+_worker = [multiprocessing.parent_process() is not None]  # whether another process started this one
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _worker.__setitem__(0, True))
 
-    The serial twin serves processes that were started by another one as well: a worker shares the machine with its
-    siblings, and a thread pool that was already running when the process forked cannot be used in the child.
-    """
+
+def parallel_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiles a function with a `prange` over agents or worlds twice: for one thread, and for several.
+
+    Its first argument is a `State`, or an array with an entry for each agent. Several threads take it only where there
+    is enough to share: to wake them costs as much as a thousand agents. The serial twin also serves processes that
+    another one started: a worker shares the machine with its siblings, and a thread pool that was already running when
+    the process forked cannot be used in the child."""
     serial, parallel = kernel(function), _parallel(_twin(function))
-    worker = multiprocessing.parent_process() is not None
 
-    def call(*args: Any) -> Any:
-        return (serial if worker or numba.get_num_threads() == 1 else parallel)(*args)
+    def call(first: Any, *rest: Any) -> Any:
+        few = len(getattr(first, "position", first)) < FEW_AGENTS
+        return (serial if few or _worker[0] or numba.get_num_threads() == 1 else parallel)(first, *rest)
 
     call.__name__, call.__doc__ = function.__name__, function.__doc__
     return call

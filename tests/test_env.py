@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from particle_grid import ParticleGrid
+from particle_grid.jit import FEW_AGENTS
 from particle_grid.sim.state import AGENT_1, FOOD, WALL
 from tests.cases import CASES, field, play, random_actions, small
 
@@ -100,8 +101,9 @@ def test_the_same_seed_gives_the_same_bytes_with_one_and_two_threads(task, actio
     runs = []
     for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS), 1):
         numba.set_num_threads(threads)
-        env = small(task, action)
-        digests = [b"".join(x.tobytes() for x in step[:4]) for step in play(env, 40, seed=len(runs) // 2)]
+        env = small(task, action, agents=1100, height=130, width=120)  # enough for several threads
+        assert env.num_agents >= FEW_AGENTS
+        digests = [b"".join(x.tobytes() for x in step[:4]) for step in play(env, 15, seed=len(runs) // 2)]
         runs.append((digests, env.state_dict()["grid"].tobytes()))
     numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
     assert runs[0] == runs[1]

@@ -56,17 +56,21 @@ def _trim(picture: np.ndarray) -> np.ndarray:
     return picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def enlarge(picture: np.ndarray, cells: int, height: int, width: int) -> np.ndarray:
-    """The picture scaled by repeating or skipping pixels, as large as fits `height` x `width` with at most about
-    `cells` of its cells coloured. Raises ValueError if nothing of it would be left."""
-    share = np.sqrt(cells / np.count_nonzero(picture))
-    scale = min(share, height / picture.shape[0], width / picture.shape[1])
-    if scale >= 1:
-        scale = np.floor(scale)  # whole factors keep the strokes of letters even
-    rows, columns = (max(1, int(scale * side)) for side in picture.shape)
-    scaled = picture[np.ix_(np.arange(rows) * picture.shape[0] // rows, np.arange(columns) * picture.shape[1] // columns)]
+def fit(picture: np.ndarray, cells: int, height: int, width: int, shrink: bool) -> np.ndarray:
+    """The picture at the largest scale that fits `height` x `width` with at most about `cells` coloured cells.
+
+    Pixels are repeated a whole number of times, which keeps the strokes of letters even. A picture that is too large
+    leaves pixels out if it may `shrink`. Raises ValueError if it may not, or if nothing would be left."""
+    rows, columns = picture.shape
+    room = min(height / rows, width / columns)
+    if room < 1 and not shrink:
+        raise ValueError(f"It needs {rows} x {columns} cells, and there is room for {height} x {width}: use a larger world.")
+    scale = min(room, np.sqrt(cells / np.count_nonzero(picture)))
+    scale = np.floor(scale) if scale >= 1 else scale if shrink else 1
+    to_rows, to_columns = max(1, int(scale * rows)), max(1, int(scale * columns))
+    scaled = picture[np.ix_(np.arange(to_rows) * rows // to_rows, np.arange(to_columns) * columns // to_columns)]
     if not scaled.any():
-        raise ValueError(f"A picture of {picture.shape[0]} x {picture.shape[1]} pixels leaves nothing at {rows} x {columns}.")
+        raise ValueError(f"Of its {rows} x {columns} pixels nothing is left at {to_rows} x {to_columns}: use a larger world.")
     return scaled
 
 

@@ -43,8 +43,9 @@ class PredatorPrey:
         middle = ((2 * layout.world.vision + 1) ** 2) // 2
         prey = observations[:, middle] == AGENT_2
         flight = np.empty_like(aim)
-        steer(observations, layout.world.vision, rng, aim, own=-0.1, others=1.0, wall=0.0, wander=True)
-        steer(observations, layout.world.vision, rng, flight, own=0.0, others=-1.0, wall=-0.3, wander=False)
+        steer(observations, layout.world.vision, rng, aim, own=0.0, others=1.0, wall=0.0, wander=True)
+        # Prey that only flee are driven together, and then each hunter sees many: they avoid one another as much.
+        steer(observations, layout.world.vision, rng, flight, own=-1.0, others=-1.0, wall=-0.1, wander=False)
         aim[prey] = flight[prey]
 
 

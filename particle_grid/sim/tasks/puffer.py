@@ -38,7 +38,7 @@ class Puffer:
         layout.mix_colours(self.colours)  # raises for a number that there is not
         drawn = picture.of_image(self.image, self.colours) if self.image else picture.of_text(self.text, self.colours)
         try:
-            drawn = picture.enlarge(drawn, world.agents, world.height // 2, world.width)
+            drawn = picture.fit(drawn, world.agents, world.height // 2, world.width, shrink=self.image is not None)
         except ValueError as error:
             name = f"image={self.image}" if self.image else f"text={self.text!r}"
             raise ValueError(f"{name} does not fit into a {world.height} x {world.width} world. {error}") from None

@@ -1,0 +1,37 @@
+"""Plays a trained policy and tells what it is worth: python -m particle_grid.eval checkpoint=PATH (--help says more)."""
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from particle_grid import results
+from particle_grid.command import command
+from particle_grid.learn import checkpoint
+from particle_grid.learn.trainer import choose_device
+from particle_grid.run import build_env, build_policy
+
+
+@command("eval")
+def main(config: DictConfig) -> None:
+    console, saved = Console(), checkpoint.load(config.checkpoint)
+    run = saved["config"]
+    if config.get("task"):
+        run["task"] = OmegaConf.to_container(config.task, resolve=True)
+    run["world"] |= {key: value for key, value in config.world.items() if value is not None}
+    for key in ("seeds", "steps"):
+        if not isinstance(config[key], int) or config[key] < 1:
+            raise ValueError(f"{key}={config[key]} is no number of {key}: give a whole number from 1 on.")
+    seeds = tuple(range(config.seed, config.seed + config.seeds))
+    env = build_env(run)
+    policy = build_policy(run, env)
+    policy.load_state_dict(saved["policy"])
+    policy.to(choose_device(config.device))
+    console.print(f"{config.checkpoint}: {run['name']} after {saved['steps']} steps", soft_wrap=True)
+    baseline = results.baseline_for(env, console, seeds, config.steps)
+    results.evaluate_policy(env, policy, baseline, console, seeds, config.steps)
+    if config.gif:
+        results.record(env, policy, config.gif)
+        console.print(f"Saved: {config.gif}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Checkpoints: one file that holds everything a run needs to go on, written so that no crash leaves half of one."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+VERSION = 1
+
+
+def save(path: str | Path, state: dict[str, Any]) -> None:
+    """Writes `state` (nested dicts and lists of tensors, NumPy arrays, plain numbers, strings) in the place of `path`.
+
+    The old file is replaced in one step, when the new one is safely on the disk. Raises OSError in one sentence if it
+    cannot be written: the old file is untouched then. Raises TypeError for anything that `load` would refuse.
+    """
+    buffer = io.BytesIO()
+    torch.save({"version": VERSION, **_plain(state)}, buffer)
+    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(
+            f"The checkpoint {path} could not be written ({error.strerror or error}), and what was there before is "
+            f"untouched: see to the folder and its free space."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """What `save` was given, on the CPU, with NumPy arrays as tensors. Nothing in the file is executed.
+
+    Raises ValueError, in one sentence, for a file that is missing, damaged, of another program or another version.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"There is no checkpoint {path}: give the path of a file that a training run has saved.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file fails in any part of the reader, with any of a dozen exceptions
+        raise ValueError(
+            f"{path} is no checkpoint, or is damaged ({type(error).__name__} on reading): use another, or train anew."
+        ) from error
+    if not isinstance(state, dict) or "version" not in state:
+        raise ValueError(f"{path} was not saved by particle_grid: give the path of a checkpoint.")
+    if state["version"] != VERSION:
+        raise ValueError(
+            f"{path} has checkpoint version {state['version']}, and this program reads version {VERSION}: "
+            f"use the particle_grid that saved it, or train anew."
+        )
+    return state
+
+
+def _plain(x: Any, where: str = "checkpoint") -> Any:
+    """x with NumPy arrays as tensors and every container a dict, list or tuple: all that a safe load accepts."""
+    if isinstance(x, dict):
+        return {key: _plain(value, f"{where}.{key}") for key, value in x.items()}
+    if isinstance(x, list | tuple):
+        return type(x)(_plain(value, where) for value in x)
+    if isinstance(x, np.ndarray):
+        return torch.from_numpy(np.array(x, order="C"))
+    if isinstance(x, np.generic):
+        return x.item()
+    if x is None or isinstance(x, torch.Tensor | bool | int | float | str):
+        return x
+    raise TypeError(f"{where} holds a {type(x).__name__}, which cannot be saved: use tensors, numbers and strings.")

@@ -1,0 +1,24 @@
+"""A trained policy at play: it remembers, acts, and learns nothing."""
+
+import numpy as np
+import torch
+
+from particle_grid.learn.policy import Policy
+
+
+class Player:
+    """Acts for n agents with a policy, from fresh memory on. greedy: the most probable action, not a sampled one."""
+
+    def __init__(self, policy: Policy, n: int, seed: int, greedy: bool = False) -> None:
+        self.policy, self.greedy, self.state = policy, greedy, policy.initial_state(n)
+        self.device = next(policy.parameters()).device
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+
+    @torch.no_grad()
+    def __call__(self, observations: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """observations u8[N, row], starts bool[N]: which are the first of an episode -> actions [N, A]."""
+        obs, new = (torch.from_numpy(x).to(self.device)[None] for x in (observations, starts))  # [1, N, ...]
+        out, _, self.state = self.policy(obs, new, self.state)
+        head = self.policy.head
+        actions = head.greedy(out[0]) if self.greedy else head.sample(out[0], self.generator)[0]
+        return actions.cpu().numpy()

@@ -1,0 +1,341 @@
+"""The training loop: collect T steps of N agents, learn from them, report, save, again."""
+
+import math
+import signal
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from time import perf_counter
+from types import FrameType
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from particle_grid.learn import checkpoint
+from particle_grid.learn.heads import GaussianHead
+from particle_grid.learn.policy import Policy
+from particle_grid.learn.ppo import advantages, explained_variance, masked_mean, ppo_loss
+from particle_grid.learn.rollout import Rollout
+
+
+class Env(Protocol):
+    """What the trainer needs: an environment of N agents that writes its buffers in place.
+
+    observations u8[N, row], rewards f32[N], terminals and truncations bool[N] are the same arrays for good. An agent
+    with truncations set did not act in that step: `particle_grid.learn.ppo` says what follows. The saved state
+    includes the buffers. Actions are i32[N, A] or f32[N, A]; infos are dicts of floats, or none.
+    """
+
+    num_agents: int
+    observations: np.ndarray
+    rewards: np.ndarray
+    terminals: np.ndarray
+    truncations: np.ndarray
+
+    def reset(self, seed: int | None = None) -> tuple[np.ndarray, list]: ...
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list]: ...
+    def state_dict(self) -> dict[str, np.ndarray]: ...
+    def load_state_dict(self, saved: dict[str, np.ndarray]) -> None: ...
+
+
+class ScalarLog(Protocol):
+    """Where scalars go: TensorBoard, a dashboard, a list in a test."""
+
+    def log(self, step: int, scalars: Mapping[str, float]) -> None: ...
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """Settings of the trainer. Raises ValueError, in one sentence, for a value that is out of range.
+
+    total_steps: agent-steps in all; the last iteration may overshoot by less than one batch. horizon: steps of a
+    rollout, and of backpropagation through time. minibatch: agent-steps at most, whole rollouts of some agents.
+    epochs: passes over a batch. anneal: lower the learning rate linearly to 0 over total_steps. clip: of the ratio.
+    reward_scale: rewards are multiplied by it for learning, never in what is logged. device: auto, cpu, cuda.
+    threads: of torch, 0 for all cores. checkpoint_every: agent-steps; 0 saves at the end only.
+    """
+
+    total_steps: int = 30_000_000
+    horizon: int = 32
+    minibatch: int = 8192
+    epochs: int = 1
+    learning_rate: float = 2e-3
+    anneal: bool = True
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    clip: float = 0.2
+    value_coef: float = 0.5
+    entropy_coef: float = 0.01
+    max_grad_norm: float = 0.5
+    reward_scale: float = 0.1
+    adam_eps: float = 1e-5
+    device: str = "auto"
+    threads: int = 0
+    checkpoint_every: int = 5_000_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, kind = getattr(self, field.name), type(field.default)
+            if type(value) is not kind and (kind, type(value)) != (float, int):
+                raise TypeError(
+                    f"trainer.{field.name}={value!r} is no {kind.__name__}: give one, such as {field.default}."
+                )
+        for name in (
+            "total_steps",
+            "horizon",
+            "minibatch",
+            "epochs",
+            "clip",
+            "max_grad_norm",
+            "reward_scale",
+            "adam_eps",
+        ):
+            self._require(name, 0 < getattr(self, name) < math.inf, "positive")
+        for name in ("learning_rate", "value_coef", "entropy_coef", "threads", "checkpoint_every", "seed"):
+            self._require(name, 0 <= getattr(self, name) < math.inf, "0 or more")
+        for name in ("gamma", "gae_lambda"):
+            self._require(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
+        self._require("minibatch", self.minibatch % self.horizon == 0, f"a multiple of trainer.horizon={self.horizon}")
+        self._require("device", self.device.partition(":")[0] in ("auto", "cpu", "cuda"), "auto, cpu or cuda")
+
+    def _require(self, name: str, holds: bool, what: str) -> None:
+        if not holds:
+            raise ValueError(f"trainer.{name}={getattr(self, name)!r} cannot be: choose a value that is {what}.")
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended: agent-steps done, whether Ctrl-C ended it, and the last scalars of each name."""
+
+    steps: int
+    interrupted: bool
+    scalars: dict[str, float]
+
+
+class Trainer:
+    """Trains `policy` in `env` with PPO. `steps` counts the agent-steps done.
+
+    loggers get the scalars of each iteration. path: where checkpoints go, None for none. run_config: plain nested dict
+    that is stored with them, under "config". normalise: from score to normalised score.
+    """
+
+    def __init__(
+        self,
+        env: Env,
+        policy: Policy,
+        config: TrainerConfig,
+        loggers: Sequence[ScalarLog] = (),
+        path: str | Path | None = None,
+        run_config: dict[str, Any] | None = None,
+        normalise: Callable[[float], float] | None = None,
+    ) -> None:
+        self.env, self.policy, self.config, self.loggers = env, policy, config, loggers
+        self.path, self.run_config, self.normalise = path, run_config or {}, normalise
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.device = choose_device(config.device)
+        policy.to(self.device)
+        self.optimiser = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, eps=config.adam_eps, fused=True)
+        self.generator = torch.Generator(self.device).manual_seed(config.seed)
+        env.reset(config.seed)
+        n, row = env.observations.shape
+        self.obs = torch.from_numpy(env.observations)  # views of what the environment writes
+        self.outcome = [torch.from_numpy(x) for x in (env.rewards, env.terminals, env.truncations)]
+        self.buffer = Rollout(config.horizon, n, row, policy.head, self.device)
+        self.starts, self.state = torch.ones(n, dtype=torch.bool, device=self.device), policy.initial_state(n)
+        self.batch, self.steps, self.interrupted = n * config.horizon, 0, False
+        self.seconds = {"simulate": 0.0, "infer": 0.0, "learn": 0.0}  # of this iteration
+        self.scalars: dict[str, float] = {}
+
+    def run(self) -> Result:
+        """Trains until total_steps, or until Ctrl-C: then the iteration is finished first. Saves at the end.
+
+        Raises RuntimeError when learning becomes NaN or infinite; the last checkpoint is from before.
+        """
+        saved, self.interrupted = self.steps, False
+        with self._interruptible():
+            while self.steps < self.config.total_steps and not self.interrupted:
+                begin = perf_counter()
+                infos = self.rollout()
+                statistics = self.update()
+                self.steps += self.batch
+                self._report(infos, statistics, perf_counter() - begin)
+                if self.config.checkpoint_every and self.steps - saved >= self.config.checkpoint_every:
+                    self.save()
+                    saved = self.steps
+            if saved != self.steps:
+                self.save()
+        return Result(self.steps, self.interrupted, self.scalars)
+
+    @torch.no_grad()
+    def rollout(self) -> list[dict[str, float]]:
+        """Fills the buffer with `horizon` steps of all agents, which go on where they were. Returns the infos."""
+        r, infos, times = self.buffer, [], [perf_counter()]
+        r.starts[0], r.state = self.starts, self.state
+        for t in range(self.config.horizon):
+            r.obs[t].copy_(self.obs)
+            out, r.values[t : t + 1], self.state = self.policy(r.obs[t : t + 1], r.starts[t : t + 1], self.state)
+            r.actions[t], r.logp[t] = self.policy.head.sample(out[0], self.generator)
+            actions = r.actions[t].cpu().numpy()
+            times.append(perf_counter())
+            infos += self.env.step(actions)[-1]
+            for buffer, new in zip((r.rewards, r.terminals, r.truncations), self.outcome, strict=True):
+                buffer[t].copy_(new)
+            torch.logical_or(r.terminals[t], r.truncations[t], out=r.starts[t + 1])
+            times.append(perf_counter())
+        self.starts = r.starts[-1].clone()
+        r.values[-1:] = self.policy(self.obs.to(self.device)[None], r.starts[-1:], self.state)[1]
+        times.append(perf_counter())
+        spans = np.diff(times)
+        self.seconds["infer"], self.seconds["simulate"] = float(spans[::2].sum()), float(spans[1::2].sum())
+        return infos
+
+    def update(self) -> dict[str, float]:
+        """Learns from the buffer and returns statistics, means over the minibatches. Raises RuntimeError at NaN."""
+        begin, config, r = perf_counter(), self.config, self.buffer
+        rate = config.learning_rate * (1 - self.steps / config.total_steps if config.anneal else 1)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        advantage = advantages(
+            r.rewards * config.reward_scale, r.values, r.terminals, r.truncations, config.gamma, config.gae_lambda
+        )
+        returns, collected = advantage + r.values[:-1], defaultdict(list)
+        parts = math.ceil(self.batch / config.minibatch)
+        for _ in range(config.epochs):
+            order = torch.randperm(len(self.starts), generator=self.generator, device=self.device)
+            for agents in order.tensor_split(parts):  # of equal size, or nearly
+                for name, value in self._minibatch(agents, advantage, returns).items():
+                    collected[name].append(value)
+        statistics = {name: torch.stack(values).mean() for name, values in collected.items()}
+        statistics |= self._statistics(returns)
+        numbers = torch.stack(list(statistics.values())).tolist()  # the one moment that waits for a GPU
+        self.seconds["learn"] = perf_counter() - begin
+        scalars = dict(zip(statistics, numbers, strict=True))
+        self._check(scalars)
+        return scalars | {"optim/learning_rate": rate}
+
+    def _minibatch(self, agents: Tensor, advantage: Tensor, returns: Tensor) -> dict[str, Tensor]:
+        """One optimiser step on the whole sequences of some agents, from the state each really started with."""
+        r, config, policy = self.buffer, self.config, self.policy
+        state = tuple(x[agents] for x in r.state)
+        out, value, _ = policy(r.obs[:, agents], r.starts[:-1, agents], state)
+        loss, statistics = ppo_loss(
+            policy.head.log_prob(out, r.actions[:, agents]),
+            policy.head.entropy(out),
+            value,
+            r.logp[:, agents],
+            advantage[:, agents],
+            returns[:, agents],
+            ~r.truncations[:, agents],
+            clip=config.clip,
+            value_coef=config.value_coef,
+            entropy_coef=config.entropy_coef,
+        )
+        self.optimiser.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
+        self.optimiser.step()
+        return statistics | {"loss/total": loss.detach(), "optim/grad_norm": norm}
+
+    @torch.no_grad()
+    def _statistics(self, returns: Tensor) -> dict[str, Tensor]:
+        """What is known once an iteration."""
+        r, head = self.buffer, self.policy.head
+        valid = ~r.truncations
+        statistics = {
+            "env/reward": masked_mean(r.rewards, valid),
+            "value/explained_variance": explained_variance(r.values[:-1], returns, valid),
+            "optim/weight_norm": nn.utils.get_total_norm(self.policy.parameters()),
+        }
+        return statistics | ({"policy/log_std": head.log_std.mean()} if isinstance(head, GaussianHead) else {})
+
+    def _check(self, scalars: dict[str, float]) -> None:
+        if broken := [name for name, value in scalars.items() if not math.isfinite(value)]:
+            cause = "env/reward" if "env/reward" in broken else ", ".join(broken)
+            raise RuntimeError(
+                f"Learning broke down between steps {self.steps} and {self.steps + self.batch}: {cause} became NaN or "
+                f"infinite, and the last checkpoint is from before; mend the reward, or lower trainer.learning_rate."
+            )
+
+    def _report(self, infos: list[dict[str, float]], statistics: dict[str, float], seconds: float) -> None:
+        """Hands the scalars of an iteration that took `seconds` to the loggers."""
+        collected = defaultdict(list)
+        for info in infos:
+            for name, value in info.items():
+                collected["score" if name == "score" else f"env/{name}"].append(float(value))
+        scalars = {name: sum(values) / len(values) for name, values in collected.items()} | statistics
+        if self.normalise and "score" in scalars:
+            scalars["normalised_score"] = self.normalise(scalars["score"])
+        scalars |= {f"perf/{name}": part / seconds for name, part in self.seconds.items()}
+        scalars["perf/steps_per_second"] = self.batch / seconds
+        self.scalars |= scalars
+        for logger in self.loggers:
+            logger.log(self.steps, scalars)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """The first Ctrl-C sets `interrupted`, a second one raises KeyboardInterrupt. Only in the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            if self.interrupted:
+                raise KeyboardInterrupt
+            self.interrupted = True
+
+        previous = signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+    def save(self) -> None:
+        """Writes a checkpoint, if there is a path. Raises OSError, in one sentence, if it cannot be written."""
+        if self.path is not None:
+            checkpoint.save(self.path, self.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a run needs to go on bit for bit, and the run's config. Not a copy: save it before training on."""
+        return {
+            "config": self.run_config,
+            "steps": self.steps,
+            "policy": self.policy.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "env": self.env.state_dict(),
+            "starts": self.starts,
+            "state": self.state,
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Goes on from a `state_dict` or a loaded checkpoint. Raises ValueError if it is of another kind of run."""
+        if saved["starts"].shape != self.starts.shape:
+            raise ValueError(
+                f"The checkpoint has {len(saved['starts'])} agents and this run {len(self.starts)}: use as many."
+            )
+        try:
+            self.policy.load_state_dict(saved["policy"])
+            self.optimiser.load_state_dict(saved["optimiser"])
+            self.generator.set_state(saved["generator"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise ValueError(
+                "The checkpoint's policy or device differs from this run's: resume with the settings it was saved with."
+            ) from error
+        self.env.load_state_dict({name: np.asarray(array) for name, array in saved["env"].items()})
+        self.starts = saved["starts"].to(self.device)
+        self.state = tuple(x.to(self.device) for x in saved["state"])
+        self.steps = saved["steps"]
+
+
+def choose_device(name: str) -> torch.device:
+    """auto: a GPU if there is one. Raises ValueError for cuda where there is none."""
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"trainer.device={name} cannot be: torch finds no GPU here; use cpu or auto.")
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)

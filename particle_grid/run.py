@@ -1,0 +1,32 @@
+"""What a run's config builds: its environment and its policy. The config is a plain nested dict, as checkpoints hold."""
+
+from typing import Any
+
+import torch
+
+from particle_grid.env import ParticleGrid
+from particle_grid.learn.player import Player
+from particle_grid.learn.policy import Policy, make_policy
+from particle_grid.scores import Act, Maker
+
+
+def build_env(config: dict[str, Any]) -> ParticleGrid:
+    """The environment of a config with `task` (name and parameters), `action` (name), `world` and `seed`."""
+    task = dict(config["task"])
+    return ParticleGrid(task.pop("name"), config["action"]["name"], seed=config["seed"], **config["world"], **task)
+
+
+def build_policy(config: dict[str, Any], env: ParticleGrid) -> Policy:
+    """The policy of a config, with fresh weights that depend on its seed only."""
+    torch.manual_seed(config["seed"])
+    options = dict(config["policy"])
+    return make_policy(options.pop("name"), env.vision, env.single_action_space, **options)
+
+
+def policy_player(policy: Policy, greedy: bool = False) -> Maker:
+    """A policy as a player to score."""
+
+    def make(env: ParticleGrid, seed: int) -> Act:
+        return Player(policy, env.num_agents, seed, greedy)
+
+    return make

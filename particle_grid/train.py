@@ -1,0 +1,75 @@
+"""Trains a policy: python -m particle_grid.train task=group action=continuous (--help says more)."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from particle_grid import results, scores
+from particle_grid.command import command, typed
+from particle_grid.learn import checkpoint
+from particle_grid.learn.dashboard import Dashboard
+from particle_grid.learn.log import Logger
+from particle_grid.learn.trainer import Result, Trainer, TrainerConfig
+from particle_grid.run import build_env, build_policy
+from particle_grid.sim.state import World
+
+
+@command("train")
+def main(config: DictConfig) -> None:
+    folder, console = Path(HydraConfig.get().runtime.output_dir), Console()
+    saved = checkpoint.load(config.resume) if config.resume else None
+    if saved:
+        config = resumed(OmegaConf.create(saved["config"]), list(HydraConfig.get().overrides.task))
+    settings = typed(TrainerConfig, config.trainer)
+    typed(World, config.world)
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    if settings.threads:
+        numba.set_num_threads(min(settings.threads, numba.config.NUMBA_NUM_THREADS))
+    env = build_env(plain)
+    policy = build_policy(plain, env)
+    baseline = results.baseline_for(env, console, scores.SEEDS, scores.STEPS)
+
+    def train(logger: Logger, dashboard: Dashboard) -> Result:
+        # Where two sides oppose each other, their scores in self-play say nothing about success.
+        normalise = _normaliser(baseline) if env.task.sides == 1 else None
+        trainer = Trainer(env, policy, settings, [logger, dashboard], folder / "checkpoint.pt", plain, normalise)
+        if saved:
+            trainer.load_state_dict(saved)
+        return trainer.run()
+
+    start = saved["steps"] if saved else 0
+    size = sum(parameter.numel() for parameter in policy.parameters())
+    console.print(f"{plain['name']}: {env.num_agents} agents, {size} parameters, in {folder}", soft_wrap=True)
+    with Logger(folder, start) as logger:
+        with Dashboard(settings.total_steps, start, console) as dashboard:
+            result = train(logger, dashboard)
+        if result.interrupted:
+            console.print(f"Stopped at {result.steps} steps. To go on: resume={folder / 'checkpoint.pt'}", soft_wrap=True)
+            raise KeyboardInterrupt
+        rows = results.evaluate_policy(env, policy, baseline, console, scores.SEEDS, scores.STEPS)
+        means = results.save_results(folder / "results.json", rows, baseline)
+        logger.log(result.steps, {f"eval/{label.split()[-1]}": mean for label, mean in means.items() if "policy" in label})
+    results.record(env, policy, folder / "policy.gif")
+    console.print(f"Saved: {folder}/ checkpoint.pt, results.json, policy.gif. To watch: tensorboard --logdir outputs", soft_wrap=True)
+
+
+def _normaliser(baseline: scores.Baseline) -> Callable[[float], float]:
+    return lambda score: float(baseline.normalise(np.array([score])))
+
+
+def resumed(saved: DictConfig, overrides: list[str]) -> DictConfig:
+    """The config of a run that goes on: its own, but for `trainer.*`. Raises ValueError for other overrides."""
+    values = [override for override in overrides if not override.startswith("resume=")]
+    if other := [value for value in values if not value.startswith("trainer.")]:
+        raise ValueError(f"{other[0]} cannot be changed in a run that goes on, only trainer.*: leave it out, or train anew.")
+    return OmegaConf.merge(saved, OmegaConf.from_dotlist(values))  # type: ignore[return-value]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,10 @@
+"""One thread: the networks of these tests are too small to share out."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_a_seed():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)

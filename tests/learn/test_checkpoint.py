@@ -1,0 +1,129 @@
+import errno
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from particle_grid.learn import checkpoint
+
+
+def state():
+    return {
+        "steps": 3,
+        "policy": {"weight": torch.randn(4, 3)},
+        "env": {
+            "grid": np.arange(12, dtype=np.uint8).reshape(3, 4),
+            "rng": np.array([2**64 - 1], np.uint64),
+            "n": np.array(5),
+        },
+        "state": (torch.zeros(2), torch.ones(2)),
+        "config": {"task": {"name": "group"}, "rate": 1e-3, "gif": None, "list": [1, 2], "flag": True},
+        "score": np.float32(0.5),
+    }
+
+
+def test_what_is_saved_is_what_is_loaded(tmp_path):
+    saved = state()
+    checkpoint.save(tmp_path / "c.pt", saved)
+    loaded = checkpoint.load(tmp_path / "c.pt")
+    assert loaded["config"] == saved["config"]
+    assert (loaded["steps"], loaded["score"]) == (3, 0.5)
+    assert torch.equal(loaded["policy"]["weight"], saved["policy"]["weight"])
+    assert torch.equal(loaded["state"][1], torch.ones(2))
+    for name, array in saved["env"].items():
+        again = np.asarray(loaded["env"][name])
+        assert again.dtype == array.dtype
+        assert again.shape == array.shape
+        assert (again == array).all()
+    assert os.listdir(tmp_path) == ["c.pt"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_checkpoint_and_no_litter(call, tmp_path, monkeypatch):
+    path = tmp_path / "c.pt"
+    checkpoint.save(path, {"steps": 1})
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, full)
+        with pytest.raises(OSError, match=r"c\.pt could not be written \(No space left on device\).*untouched"):
+            checkpoint.save(path, {"steps": 2})
+    assert checkpoint.load(path)["steps"] == 1
+    assert os.listdir(tmp_path) == ["c.pt"]
+
+
+def test_a_device_that_is_full_is_reported_in_a_sentence(tmp_path):
+    """A real full device, where there is one: the temporary file is a link to it."""
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    os.symlink("/dev/full", tmp_path / f".c.pt.{os.getpid()}.tmp")
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save(tmp_path / "c.pt", state())
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_is_missing_is_reported_in_a_sentence(tmp_path):
+    with pytest.raises(OSError, match="could not be written"):
+        checkpoint.save(tmp_path / "no" / "c.pt", {"steps": 1})
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"There is no checkpoint .*c.pt"):
+        checkpoint.load(tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, -1])
+def test_a_truncated_file_is_refused(keep, tmp_path):
+    path = tmp_path / "c.pt"
+    checkpoint.save(path, state())
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match="is no checkpoint, or is damaged"):
+        checkpoint.load(path)
+
+
+class Payload:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_crafted_file_is_refused_and_runs_nothing(tmp_path):
+    trap = tmp_path / "trap"
+    torch.save({"version": checkpoint.VERSION, "policy": Payload(trap)}, tmp_path / "zip.pt")
+    (tmp_path / "raw.pt").write_bytes(pickle.dumps(Payload(trap)))
+    for name in ("zip.pt", "raw.pt"):
+        with pytest.raises(ValueError, match="is no checkpoint, or is damaged"):
+            checkpoint.load(tmp_path / name)
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("content", [b"hello", b"\x80\x04N.", b"PK\x03\x04", bytes(1000)])
+def test_a_foreign_file_is_refused(content, tmp_path):
+    (tmp_path / "c.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"c\.pt"):
+        checkpoint.load(tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize("foreign", [{"weights": torch.zeros(2)}, [1, 2]])
+def test_a_file_of_another_program_is_refused(foreign, tmp_path):
+    torch.save(foreign, tmp_path / "c.pt")
+    with pytest.raises(ValueError, match="was not saved by particle_grid"):
+        checkpoint.load(tmp_path / "c.pt")
+
+
+def test_another_version_is_refused_by_number(tmp_path):
+    torch.save({"version": 99}, tmp_path / "c.pt")
+    with pytest.raises(ValueError, match="has checkpoint version 99, and this program reads version 1"):
+        checkpoint.load(tmp_path / "c.pt")
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path):
+    with pytest.raises(TypeError, match=r"checkpoint.config.path holds a PosixPath"):
+        checkpoint.save(tmp_path / "c.pt", {"config": {"path": tmp_path}})
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,119 @@
+import math
+
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from particle_grid.learn.heads import CategoricalHead, GaussianHead, make_head
+
+NVECS = ([3, 3], [2, 5, 1])
+
+
+def categorical(nvec, out):
+    return [torch.distributions.Categorical(logits=part) for part in out.split(nvec, -1)]
+
+
+def gaussian_head(**kwargs):
+    return GaussianHead([-1, -1], [1, 1], **kwargs)
+
+
+@pytest.mark.parametrize("nvec", NVECS)
+@given(seed=st.integers(0, 10_000), spread=st.floats(0.1, 30))
+@settings(max_examples=20, deadline=None)
+def test_categorical_agrees_with_torch_distributions(nvec, seed, spread):
+    generator = torch.Generator().manual_seed(seed)
+    head, out = CategoricalHead(nvec), spread * torch.randn(4, 6, sum(nvec), generator=generator)
+    action, logp = head.sample(out, generator)
+    expected = categorical(nvec, out)
+    assert action.shape == (4, 6, len(nvec))
+    assert action.dtype == torch.int32
+    total = sum(d.log_prob(action[..., k]) for k, d in enumerate(expected))
+    torch.testing.assert_close(logp, total, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(head.log_prob(out, action), logp, rtol=0, atol=0)
+    torch.testing.assert_close(head.entropy(out), sum(d.entropy() for d in expected), rtol=1e-4, atol=1e-4)
+    for k, distribution in enumerate(expected):
+        best = distribution.probs.gather(-1, head.greedy(out)[..., k : k + 1].long())[..., 0]
+        assert torch.equal(best, distribution.probs.max(-1).values)
+
+
+@given(seed=st.integers(0, 10_000), raw=st.floats(-100, 100))
+@settings(max_examples=20, deadline=None)
+def test_gaussian_agrees_with_torch_distributions(seed, raw):
+    generator = torch.Generator().manual_seed(seed)
+    head, out = gaussian_head(), torch.randn(4, 6, 2, generator=generator)
+    head.raw_log_std.data[:] = torch.tensor([raw, 0.3])
+    action, logp = head.sample(out, generator)
+    expected = torch.distributions.Normal(out, head.log_std.exp())
+    assert action.dtype == torch.float32
+    torch.testing.assert_close(logp, expected.log_prob(action).sum(-1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(head.log_prob(out, action), logp, rtol=0, atol=0)
+    torch.testing.assert_close(head.entropy(out), expected.entropy().sum(-1), rtol=1e-5, atol=1e-5)
+    assert torch.equal(head.greedy(out), out)
+
+
+@pytest.mark.parametrize("nvec", NVECS)
+def test_choices_come_as_often_as_their_probability_says(nvec):
+    n = 40_000
+    out = torch.randn(sum(nvec))
+    action, _ = CategoricalHead(nvec).sample(out.expand(n, -1), torch.Generator().manual_seed(1))
+    for k, distribution in enumerate(categorical(nvec, out)):
+        frequency = torch.bincount(action[:, k], minlength=nvec[k]) / n
+        assert (frequency - distribution.probs).abs().max() < 5 * 0.5 / math.sqrt(n)
+
+
+@pytest.mark.parametrize("head", [CategoricalHead([3, 3]), gaussian_head()])
+def test_the_components_of_an_action_are_drawn_independently(head):
+    n = 40_000
+    action, _ = head.sample(torch.zeros(n, head.outputs), torch.Generator().manual_seed(1))
+    assert torch.corrcoef(action.T.float())[0, 1].abs() < 5 / math.sqrt(n)
+
+
+def test_gaussian_samples_have_the_mean_and_deviation_asked_for_and_are_not_clipped():
+    n, head = 40_000, gaussian_head(log_std_init=0.2)
+    action, _ = head.sample(torch.tensor([0.9, -2.0]).expand(n, 2), torch.Generator().manual_seed(1))
+    std = math.exp(0.2)
+    assert (action.mean(0) - torch.tensor([0.9, -2.0])).abs().max() < 5 * std / math.sqrt(n)
+    assert (action.std(0) - std).abs().max() < 5 * std / math.sqrt(2 * n)
+    assert action.abs().max() > 1
+
+
+def test_an_impossible_choice_is_never_drawn_and_a_certain_one_always():
+    out = torch.tensor([-200.0, 0.0, -200.0]).expand(10_000, 3)
+    action, logp = CategoricalHead([3]).sample(out, torch.Generator().manual_seed(0))
+    assert (action == 1).all()
+    assert (logp == 0).all()
+
+
+@given(raw=st.floats(-1e6, 1e6), low=st.floats(-5, -1), high=st.floats(0, 2))
+@settings(max_examples=50, deadline=None)
+def test_log_std_stays_within_its_bounds_whatever_the_parameter(raw, low, high):
+    head = gaussian_head(log_std_min=low, log_std_max=high, log_std_init=-0.5)
+    torch.testing.assert_close(head.log_std, torch.tensor([-0.5, -0.5]), rtol=0, atol=1e-5)
+    head.raw_log_std.data[:] = raw
+    assert (head.log_std >= low - 1e-6).all()
+    assert (head.log_std <= high + 1e-6).all()
+
+
+def test_log_std_follows_the_gradient_of_the_entropy():
+    head = gaussian_head()
+    head.entropy(torch.zeros(3, 2)).sum().backward()
+    assert (head.raw_log_std.grad > 0).all()
+
+
+@pytest.mark.parametrize("space", [Discrete(3), Box(-1, 1, (2, 2)), MultiDiscrete([[3], [3]])])
+def test_an_action_space_nobody_acts_in_is_refused_by_name(space):
+    with pytest.raises(ValueError, match=r"(?s)No policy acts in .*use MultiDiscrete"):
+        make_head(space, -3, 0.5, -0.5)
+
+
+def test_a_box_other_than_minus_one_to_one_is_refused():
+    with pytest.raises(ValueError, match=r"scale actions to \[-1, 1\]"):
+        make_head(Box(-2, 2, (2,)), -3, 0.5, -0.5)
+
+
+@pytest.mark.parametrize("start", [-3.0, 0.5, 2.0, math.nan])
+def test_an_initial_log_std_outside_its_bounds_is_refused(start):
+    with pytest.raises(ValueError, match=f"log_std_init={start} is not between"):
+        gaussian_head(log_std_init=start)

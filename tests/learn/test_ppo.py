@@ -1,0 +1,157 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from particle_grid.learn.ppo import advantages, explained_variance, masked_mean, ppo_loss
+
+SETTINGS = {"clip": 0.2, "value_coef": 0.5, "entropy_coef": 0.01}
+
+
+def oracle(rewards, values, terminals, truncations, gamma, lam):
+    """Each advantage as the sum of the discounted errors of its episode, agent by agent."""
+    steps, n = rewards.shape
+    result = np.zeros((steps, n))
+    for agent in range(n):
+        for start in range(steps):
+            if truncations[start, agent]:
+                continue
+            weight = 1.0
+            for t in range(start, steps):
+                if truncations[t, agent]:
+                    break
+                following = 0.0 if terminals[t, agent] else values[t + 1, agent]
+                error = rewards[t, agent] + gamma * following - values[t, agent]
+                result[start, agent] += weight * error
+                if terminals[t, agent]:
+                    break
+                weight *= gamma * lam
+    return result
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    steps=st.integers(1, 9),
+    gamma=st.floats(0, 1),
+    lam=st.floats(0, 1),
+    often=st.sampled_from([0.0, 0.2, 0.7]),
+)
+@settings(max_examples=60, deadline=None)
+def test_advantages_equal_a_slow_oracle(seed, steps, gamma, lam, often):
+    rng = np.random.default_rng(seed)
+    rewards, values = rng.normal(size=(steps, 4)), rng.normal(size=(steps + 1, 4))
+    terminals, truncations = rng.random((steps, 4)) < often, rng.random((steps, 4)) < often
+    got = advantages(*(torch.from_numpy(x) for x in (rewards, values, terminals, truncations)), gamma, lam)
+    np.testing.assert_allclose(got.numpy(), oracle(rewards, values, terminals, truncations, gamma, lam), atol=1e-10)
+
+
+def test_the_step_before_a_truncation_is_worth_its_reward_and_the_bootstrap():
+    rewards, values = torch.tensor([[1.0], [2.0], [40.0], [3.0]]), torch.tensor([[5.0], [6.0], [7.0], [8.0], [9.0]])
+    none, truncations = torch.zeros(4, 1, dtype=torch.bool), torch.tensor([[False], [False], [True], [False]])
+    got = advantages(rewards, values, none, truncations, 0.9, 0.8)[:, 0]
+    second = 2 + 0.9 * 7 - 6  # 7 is the value of what was seen last; 40 and 8 are of no account
+    torch.testing.assert_close(got, torch.tensor([1 + 0.9 * 6 - 5 + 0.72 * second, second, 0.0, 3 + 0.9 * 9 - 8]))
+
+
+def test_nothing_behind_a_terminal_step_counts():
+    rewards, values = torch.ones(3, 1), torch.randn(4, 1)
+    terminals, none = torch.tensor([[False], [True], [False]]), torch.zeros(3, 1, dtype=torch.bool)
+    a = advantages(rewards, values, terminals, none, 0.9, 0.8)
+    values[2:] += 100
+    rewards[2] += 100
+    b = advantages(rewards, values, terminals, none, 0.9, 0.8)
+    assert torch.equal(a[:2], b[:2])
+    assert not torch.equal(a[2:], b[2:])
+
+
+def batch(seed=0, shape=(5, 6)):
+    """The arguments of ppo_loss, the first three with gradient, on both sides of the clip."""
+    torch.manual_seed(seed)
+    logp, entropy, value = (torch.randn(shape, requires_grad=True) for _ in range(3))
+    old_logp = logp.detach() + 0.3 * torch.randn(shape)
+    return [logp, entropy, value, old_logp, torch.randn(shape), torch.randn(shape), torch.rand(shape) < 0.7]
+
+
+def loss_and_gradients(arguments):
+    for x in arguments[:3]:
+        x.grad = None
+    loss, statistics = ppo_loss(*arguments, **SETTINGS)
+    loss.backward()
+    return loss.detach(), statistics, [x.grad for x in arguments[:3]]
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_the_loss_is_the_textbook_one_on_the_valid_steps_alone(seed):
+    arguments = batch(seed)
+    logp, entropy, value, old_logp, advantage, returns, valid = arguments
+    loss, statistics, gradients = loss_and_gradients(arguments)
+    select = [x[valid] for x in arguments[:6]]
+    logp, entropy, value, old_logp, advantage, returns = select
+    ratio = (logp - old_logp).exp()
+    advantage = (advantage - advantage.mean()) / (advantage.std(unbiased=False) + 1e-8)
+    policy_loss = torch.max(-advantage * ratio, -advantage * ratio.clamp(0.8, 1.2)).mean()
+    value_loss = 0.5 * (value - returns).square().mean()
+    expected = policy_loss + 0.5 * value_loss - 0.01 * entropy.mean()
+    torch.testing.assert_close(loss, expected.detach())
+    for x, gradient in zip(arguments[:3], gradients, strict=True):
+        torch.testing.assert_close(gradient, torch.autograd.grad(expected, x, retain_graph=True)[0])
+    names = ("loss/policy", "loss/value", "policy/entropy", "policy/kl", "policy/clip_fraction")
+    assert set(statistics) == set(names)
+    torch.testing.assert_close(statistics["policy/kl"], ((ratio - 1) - ratio.log()).mean().detach())
+    torch.testing.assert_close(statistics["policy/clip_fraction"], ((ratio - 1).abs() > 0.2).float().mean())
+
+
+@given(seed=st.integers(0, 1000), noise=st.sampled_from([1.0, 1e6, float("inf"), float("nan")]))
+@settings(max_examples=25, deadline=None)
+def test_a_truncated_step_is_never_learnt_from(seed, noise):
+    arguments = batch(seed)
+    before = loss_and_gradients(arguments)
+    valid = arguments[-1]
+    for x in arguments[3:6]:  # what the rollout holds of it
+        x[~valid] += noise
+    with torch.no_grad():
+        for x in arguments[:3]:
+            x[~valid] += 7.0
+    after = loss_and_gradients(arguments)
+    assert torch.equal(before[0], after[0])
+    for a, b in zip(before[2], after[2], strict=True):
+        assert torch.equal(a, b)
+        assert (a[~valid] == 0).all()
+        assert (a[valid] != 0).any()
+
+
+def test_the_loss_stays_finite_when_policies_are_worlds_apart():
+    arguments = batch()
+    arguments[3] = arguments[0].detach() + 1000 * torch.randn(5, 6)
+    loss, statistics, gradients = loss_and_gradients(arguments)
+    assert all(x.isfinite().all() for x in (loss, *statistics.values(), *gradients))
+
+
+def test_a_minibatch_without_a_valid_step_changes_nothing():
+    arguments = batch()
+    arguments[-1][:] = False
+    loss, _, gradients = loss_and_gradients(arguments)
+    assert loss == 0
+    assert all((x == 0).all() for x in gradients)
+
+
+def test_equal_advantages_push_the_policy_nowhere():
+    arguments = batch()
+    arguments[4][:] = 3.0
+    _, _, (d_logp, _, _) = loss_and_gradients(arguments)
+    assert d_logp.abs().max() < 1e-6
+
+
+def test_explained_variance_is_one_for_the_truth_zero_for_a_constant_and_ignores_truncated_steps():
+    returns, valid = torch.randn(50, 4), torch.rand(50, 4) < 0.8
+    values = returns.where(valid, torch.tensor(1e9))
+    assert explained_variance(values, returns, valid) == pytest.approx(1)
+    assert explained_variance(torch.full_like(returns, 3.0), returns, valid) == pytest.approx(0, abs=1e-5)
+    assert explained_variance(values, torch.ones_like(returns), valid) == 0
+
+
+def test_the_masked_mean_of_nothing_is_zero():
+    assert masked_mean(torch.tensor([1.0, float("nan")]), torch.tensor([False, False])) == 0
+    assert masked_mean(torch.tensor([1.0, float("nan"), 2.0]), torch.tensor([True, False, True])) == 1.5

@@ -1,0 +1,154 @@
+"""Rewards and pictures of the tasks, against plain definitions."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from particle_grid.sim import picture, tasks
+from particle_grid.sim.scripted import actions_for
+from particle_grid.sim.state import AGENT_1, FOOD
+from tests.cases import CASES, field, play, small
+
+
+def expected_reward(env, i):
+    """The reward of agent i, in plain words of DESIGN's table."""
+    state, task = env.state, env.task
+    own, others = int(state.own_in_sight[i]), int(state.others_in_sight[i])
+    row, column = state.position[i] - env.vision
+    match env.task_name:
+        case "scatter":
+            return max(-1, -task.scale * own)
+        case "group":
+            return np.clip(task.scale * (own - others), -1, 1)
+        case "predator_prey":
+            return min(1, task.scale * others) * (1 if state.colour[i] == AGENT_1 else -1)
+        case "forage":
+            return min(1, task.food_reward * state.eaten[i])
+        case "center":
+            middle = env.world.height / 2, env.world.width / 2
+            return -np.hypot(row - middle[0], column - middle[1]) / np.hypot(*middle)
+        case "puffer":
+            return expected_puffer_reward(env, i)
+
+
+def expected_puffer_reward(env, i):
+    task, targets = env.task, np.argwhere(env.layout.map[env.state.colour[i] - AGENT_1] == 0)
+
+    def distance(position):
+        cell = np.floor(position - env.vision)
+        return np.abs(targets - cell).max(1).min()
+
+    now = env.state.position[i]
+    then = now - env.state.displacement[i]
+    shaping = task.shaping * (distance(then) - task.gamma * distance(now))
+    return np.clip(task.fill * (distance(now) == 0) + shaping, -1, 1)
+
+
+@pytest.mark.parametrize(("task", "action"), CASES)
+def test_rewards_equal_their_plain_definition(task, action):
+    env = small(task, action, lifespan=100.0)
+    some = False
+    for _, rewards, _, truncations, _ in play(env, 80):
+        for i in range(0, env.num_agents, 17):
+            if not truncations[i]:
+                assert rewards[i] == pytest.approx(expected_reward(env, i), abs=1e-5)
+        some = some or rewards.any()
+    assert some
+
+
+@pytest.mark.parametrize("name", tasks.names())
+def test_a_task_is_described_and_has_parameters_with_defaults(name):
+    kind = tasks.load(name)
+    assert kind.__doc__
+    assert kind.unit
+    assert kind.sides in (1, 2)
+    assert kind() == kind(**{f.name: f.default for f in fields(kind)})
+
+
+def test_predators_and_prey_spawn_out_of_sight_of_each_other():
+    env = small("predator_prey", "discrete")
+    env.reset(0)
+    assert not env.state.others_in_sight.any()
+    assert env.side(0).sum() == env.side(1).sum() == env.num_agents / 2
+
+
+def test_scatter_and_puffer_spawn_in_a_blob():
+    env = small("scatter", "discrete", walls=0.0)
+    env.reset(0)
+    rows, columns = np.nonzero(field(env)[0] >= AGENT_1)
+    assert np.ptp(rows) < 11  # 60 agents at a packing of one half: 11 x 11 cells
+    assert np.ptp(columns) < 11
+
+
+def test_puffer_agents_cover_targets_without_eating_them():
+    env = small("puffer", "discrete", lifespan=200.0)
+    env.reset(0)
+    bits, targets = np.zeros(1, np.uint64), env.layout.targets
+    for _ in range(60):
+        env.step(env.scripted_actions(bits))
+        cells = field(env)
+        assert (cells[:, targets] != 0).all()
+        covered = (cells[:, targets] >= AGENT_1).sum()
+        assert (env.state.under == FOOD).sum() == covered
+    assert covered > 10
+    filled = (cells[:, targets] >= AGENT_1).sum() / targets.sum() / 2
+    assert 0 < env.score()[0] <= filled + 1e-6
+
+
+@settings(deadline=None)
+@given(height=st.integers(1, 12), width=st.integers(1, 12), seed=st.integers(0, 1000))
+def test_distances_equal_the_nearest_target_by_brute_force(height, width, seed):
+    targets = np.random.default_rng(seed).random((height, width)) < 0.2
+    out = np.zeros((height, width), np.uint16)
+    picture.distance_to(targets, out)
+    where = np.argwhere(targets)
+    for cell in np.ndindex(height, width):
+        expected = np.abs(where - cell).max(1).min() if len(where) else None
+        assert expected is None or out[cell] == expected
+
+
+def test_letters_are_drawn_apart_and_coloured_in_turn():
+    drawn = picture.of_text("AB C", 2)
+    inked = drawn.any(0)
+    starts = np.flatnonzero(inked & ~np.concatenate([[False], inked[:-1]]))
+    assert len(starts) == 3
+    assert [int(drawn[:, start].max()) for start in starts] == [1, 2, 1]
+
+
+def test_an_image_becomes_targets_of_the_nearest_colour(tmp_path):
+    pixels = np.zeros((6, 9, 4), np.uint8)
+    pixels[1:5, 1:4] = (220, 90, 10, 255)
+    pixels[1:5, 5:8] = (80, 180, 240, 255)
+    path = tmp_path / "two.png"
+    Image.fromarray(pixels).save(path)
+    drawn = picture.of_image(path, 2)
+    assert drawn.shape == (4, 7)
+    assert (drawn[:, :3] == 1).all()
+    assert (drawn[:, 3] == 0).all()
+    assert (drawn[:, 4:] == 2).all()
+    env = small("puffer", "discrete", image=str(path))
+    assert env.layout.targets.any()
+    Image.fromarray(np.full((5, 5, 3), 200, np.uint8)).save(path)
+    with pytest.raises(ValueError, match="shows nothing"):
+        small("puffer", "discrete", image=str(path))
+    path.write_text("no image")
+    with pytest.raises(ValueError, match="cannot be read as an image"):
+        small("puffer", "discrete", image=str(path))
+
+
+def test_a_picture_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match=r"text='PUFFER PUFFER' does not fit into a 40 x 48 world"):
+        small("puffer", "discrete", text="PUFFER PUFFER", agents=2, height=40, width=48)
+
+
+@given(seed=st.integers(0, 100), speed=st.sampled_from([0.5, 1.0, 2.0]))
+def test_actions_lead_towards_the_aim(seed, speed):
+    aim = np.random.default_rng(seed).uniform(-4, 4, (20, 2)).astype(np.float32)
+    discrete, continuous = actions_for(aim, speed, True), actions_for(aim, speed, False)
+    assert ((discrete - 1) * aim >= 0).all()
+    assert (np.abs(aim[discrete == 1]) < 0.5).all()
+    assert np.allclose(continuous * speed, np.clip(aim, -speed, speed))

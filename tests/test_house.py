@@ -1,0 +1,92 @@
+"""The house rules."""
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "particle_grid"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+# What the files of a part may import, beside the standard library and the part itself. A name allows what is inside it.
+ALLOWED = {
+    "__init__.py": {"particle_grid.env"},
+    "jit.py": {"numba"},
+    "sim": {"particle_grid.jit", "numpy", "numba", "llvmlite", "PIL"},
+    "env.py": {"particle_grid.sim", "numpy", "pufferlib", "gymnasium"},
+    "view": {"particle_grid.sim.state", "numpy", "PIL", "imageio"},
+    "learn": {"particle_grid.jit", "numpy", "torch", "numba", "gymnasium", "rich"},
+}
+
+
+def part(path):
+    """The part of the package a file belongs to: a folder or a file of it."""
+    return path.relative_to(PACKAGE).parts[0]
+
+
+def imports(path):
+    """Every name that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if part(p) in ALLOWED], ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    allowed = ALLOWED[part(path)] | sys.stdlib_module_names | {f"particle_grid.{part(path)}"}
+    for name in imports(path):
+        assert any(f"{name}.".startswith(f"{prefix}.") for prefix in allowed), f"{path.name} imports {name}"
+
+
+def test_every_part_but_the_commands_has_its_rule():
+    commands = {path.name for path in PACKAGE.glob("*.py")} - ALLOWED.keys()
+    assert {part(path) for path in SOURCES} - commands == ALLOWED.keys()
+
+
+def test_the_simulator_runs_without_torch_hydra_pufferlib_and_gymnasium():
+    code = "import sys, particle_grid.sim.tasks as t; [t.load(n) for n in t.names()]; print(*sys.modules)"
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(process.stdout.split())
+    assert "particle_grid.sim.tasks.group" in loaded
+    assert not loaded & {"torch", "hydra", "omegaconf", "pufferlib", "gymnasium", "rich", "particle_grid.env"}
+
+
+@pytest.mark.parametrize("tool", ["ruff check", "ruff format --check", "mypy"])
+def test_lint_layout_and_types_are_clean(tool):
+    process = subprocess.run([sys.executable, "-m", *tool.split()], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout + process.stderr
+
+
+def test_files_are_short():
+    for folder in ("particle_grid", "tests", "bench"):
+        for path in (ROOT / folder).rglob("*.py"):
+            lines = len(path.read_text("utf-8").splitlines())
+            assert lines < 450, f"{path.relative_to(ROOT)} has {lines} lines"
+
+
+def test_whatever_is_no_kernel_has_type_hints():
+    """mypy cannot hold the simulator to this, since kernels have none: Numba infers their types."""
+    for path in (PACKAGE / "sim").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                names = {ast.unparse(decorator).partition("(")[0] for decorator in node.decorator_list}
+                kernel = names & {"kernel", "parallel_kernel", "intrinsic"}
+                assert kernel or node.returns, f"{path.name}: {node.name} has no type hints"
+
+
+def test_the_wheel_holds_the_package_and_its_configs(tmp_path):
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+    package = {str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*") if path.is_file()}
+    configs = {f"particle_grid/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
+    assert configs
+    assert held == {name for name in package if "__pycache__" not in name} | configs

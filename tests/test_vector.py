@@ -1,0 +1,85 @@
+"""The environment under PufferLib's vectorisation, with each of its backends."""
+
+import numpy as np
+import pufferlib.vector
+import pytest
+
+from particle_grid.env import ACTIONS, ParticleGrid
+from tests.cases import SMALL, random_actions, small
+
+BACKENDS = {
+    "PufferEnv": pufferlib.PufferEnv,
+    "Serial": pufferlib.vector.Serial,
+    "Multiprocessing": pufferlib.vector.Multiprocessing,
+}
+
+
+def make(backend, action, num_envs):
+    keywords = {"num_workers": 2} if backend == "Multiprocessing" else {}
+    settings = {"task": "group", "action": action} | SMALL
+    return pufferlib.vector.make(
+        ParticleGrid, env_kwargs=settings, backend=BACKENDS[backend], num_envs=num_envs, seed=3, **keywords
+    )
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_vectorised_environments_equal_single_ones_step_by_step(backend, action):
+    num_envs = 1 if backend == "PufferEnv" else 2
+    vector = make(backend, action, num_envs)
+    try:
+        observations, _ = vector.reset(seed=11)
+        singles = [small("group", action) for _ in range(num_envs)]
+        firsts = [env.reset(11 + k)[0] for k, env in enumerate(singles)]
+        assert (observations == np.concatenate(firsts)).all()
+        generator, per_env = np.random.default_rng(0), singles[0].num_agents
+        for _ in range(20):
+            parts = [random_actions(env, generator) for env in singles]
+            stepped = vector.step(np.concatenate(parts))
+            expected = [env.step(part) for env, part in zip(singles, parts, strict=True)]
+            for got, *each in zip(stepped[:4], *[step[:4] for step in expected], strict=True):
+                assert (got == np.concatenate(each)).all()
+        assert len(stepped[0]) == num_envs * per_env
+    finally:
+        vector.close()
+
+
+def test_asynchronous_send_and_receive_goes_through_all_agents():
+    vector = pufferlib.vector.make(
+        ParticleGrid,
+        env_kwargs={"task": "forage", "action": "discrete"} | SMALL,
+        backend=pufferlib.vector.Multiprocessing,
+        num_envs=4,
+        num_workers=2,
+        batch_size=2,
+        seed=0,
+    )
+    try:
+        vector.async_reset(seed=0)
+        seen, reports = np.zeros(vector.num_agents, int), 0
+        generator = np.random.default_rng(0)
+        for _ in range(160):
+            observations, rewards, terminals, truncations, infos, agents, masks = vector.recv()
+            assert len(observations) == len(rewards) == len(terminals) == len(truncations) == len(agents)
+            assert masks.all()
+            seen[agents] += 1
+            reports += len(infos)
+            vector.send(generator.integers(0, 3, (len(observations), 2), dtype=np.int32))
+        assert seen.min() > 20
+        assert reports
+    finally:
+        vector.close()
+
+
+def test_buffers_are_written_in_place_and_never_replaced():
+    env = small("group", "continuous")
+    names = ("observations", "rewards", "terminals", "truncations", "masks", "actions")
+    buffers = {name: np.zeros_like(getattr(env, name)) for name in names}
+    given = small("group", "continuous", buf=buffers)
+    given.reset(0)
+    for _ in range(3):
+        stepped = given.step(random_actions(given, np.random.default_rng(0)))
+    for name, value in zip(names, stepped[:4], strict=False):
+        assert value is buffers[name] is getattr(given, name)
+    assert buffers["observations"].any()
+    assert buffers["rewards"].any()
