@@ -1,7 +1,7 @@
 """Measures what random actions and the scripts score in every task's own setting, and stores it with the package.
 
-    python -m particle_grid.baselines             # all tasks in both action forms
-    python -m particle_grid.baselines task=group
+python -m particle_grid.baselines             # all tasks in both action forms
+python -m particle_grid.baselines task=group
 """
 
 import json
@@ -29,7 +29,8 @@ def main(config: DictConfig) -> None:
             baseline = scores.measure(env)
             entries = [e for e in entries if (e["settings"]["task"], e["settings"]["action"]) != (name, action)]
             entries.append({"settings": key, "random": baseline.random, "scripted": baseline.scripted})
-            print(f"{name:14s} {action:11s} random {row(baseline.random)}   script {row(baseline.scripted)}   {env.task.unit}")
+            means = f"random {row(baseline.random)}   script {row(baseline.scripted)}"
+            print(f"{name:14s} {action:11s} {means}   {env.task.unit}")
             entries.sort(key=lambda e: (e["settings"]["task"], e["settings"]["action"]))
             scores.STORED.write_text(json.dumps(entries, indent=1) + "\n", "utf-8")
 

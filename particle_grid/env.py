@@ -107,7 +107,9 @@ class ParticleGrid(pufferlib.PufferEnv):
             return
         actions = np.asarray(actions)
         if actions.shape != self.actions.shape:
-            raise ValueError(f"actions have the shape {actions.shape}, but {self.num_agents} agents need {self.actions.shape}.")
+            raise ValueError(
+                f"actions have the shape {actions.shape}, but {self.num_agents} agents need {self.actions.shape}."
+            )
         wanted = np.integer if self.discrete else np.floating
         if not np.issubdtype(actions.dtype, wanted):
             kind = "integers (0, 1, 2)" if self.discrete else "floats in [-1, 1]"
@@ -117,8 +119,8 @@ class ParticleGrid(pufferlib.PufferEnv):
             wrong = np.flatnonzero(~((actions >= low) & (actions <= high)).all(1))  # NaN fails both
             if len(wrong):
                 raise ValueError(
-                    f"The action {actions[wrong[0]]} of agent {wrong[0]} is not within [{low}, {high}]: clip it, or build "
-                    f"the environment with checked=False, which clips and lets agents with NaN stay."
+                    f"The action {actions[wrong[0]]} of agent {wrong[0]} is not within [{low}, {high}]: clip it, or "
+                    f"build the environment with checked=False, which clips and lets agents with NaN stay."
                 )
         if actions is self.actions:
             return
@@ -134,7 +136,7 @@ class ParticleGrid(pufferlib.PufferEnv):
         if observe.finish(self.state, self.rules, self.observations, self.rewards, self.truncations):
             agent = np.flatnonzero(~(np.abs(self.rewards) <= 1))[0]
             raise ValueError(
-                f"Task {self.task_name} gave agent {agent} the reward {self.rewards[agent]}: rewards are numbers in [-1, 1]."
+                f"Task {self.task_name} gave agent {agent} the reward {self.rewards[agent]}: scale it to lie in [-1, 1]."
             )
 
     def score(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Plays a trained policy and tells what it is worth: python -m particle_grid.eval checkpoint=PATH (--help says more)."""
+"""Plays a trained policy and tells what it is worth: python -m particle_grid.eval checkpoint=PATH (see --help)."""
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console

@@ -17,6 +17,8 @@ from typing import Any
 import numba
 from numba import prange
 
+__all__ = ["kernel", "parallel_kernel", "prange"]
+
 PACKAGE = Path(__file__).parent
 FEW_AGENTS = 2048  # fewer are left to one thread
 
@@ -28,7 +30,7 @@ def _kernel_sources() -> list[Path]:
 
 
 def cache_folder() -> Path:
-    """Folder for compiled kernels: inside NUMBA_CACHE_DIR if set, else in the user's cache, else in the temporary one."""
+    """Folder for compiled kernels: inside NUMBA_CACHE_DIR if set, else the user's cache, else the temporary one."""
     digest = hashlib.sha256(f"boundscheck={os.environ.get('NUMBA_BOUNDSCHECK', '')}".encode())
     for file in _kernel_sources():
         digest.update(file.read_bytes())
@@ -43,7 +45,9 @@ def cache_folder() -> Path:
             continue
         if os.access(folder, os.W_OK):
             return folder
-    raise OSError(f"No folder for compiled kernels can be written ({chosen or user}): set NUMBA_CACHE_DIR to one that can.")
+    raise OSError(
+        f"No folder for compiled kernels can be written ({chosen or user}): set NUMBA_CACHE_DIR to one that can."
+    )
 
 
 numba.config.CACHE_DIR = str(cache_folder())

@@ -31,7 +31,7 @@ def baseline_for(env: ParticleGrid, console: Console, seeds: tuple[int, ...], st
 def evaluate_policy(
     env: ParticleGrid, policy: Policy, baseline: Baseline, console: Console, seeds: tuple[int, ...], steps: int
 ) -> dict[str, np.ndarray]:
-    """Plays the policy with sampled and with greedy actions; prints a table and returns scores f64[seeds, sides] by row."""
+    """Plays the policy with sampled and with greedy actions; prints a table, returns scores f64[seeds, sides]."""
     rows = {"random actions": np.array(baseline.random), "script": np.array(baseline.scripted)}
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("Evaluating", total=2 * len(seeds) * env.task.sides * steps)
@@ -45,8 +45,12 @@ def evaluate_policy(
 def _table(env: ParticleGrid, rows: dict[str, np.ndarray], baseline: Baseline, steps: int) -> Table:
     seeds = len(next(iter(rows.values())))
     action = "discrete" if env.discrete else "continuous"
-    title = f"{env.task_name}, {action}: {seeds} seeds x {steps} steps x {env.num_agents} agents, mean ± deviation of seeds"
-    table = Table("", f"score\n({env.task.unit})", "normalised\nscore", title=title, title_justify="left", title_style="")
+    title = (
+        f"{env.task_name}, {action}: {seeds} seeds x {steps} steps x {env.num_agents} agents, mean ± deviation of seeds"
+    )
+    table = Table(
+        "", f"score\n({env.task.unit})", "normalised\nscore", title=title, title_justify="left", title_style=""
+    )
     for label, values in rows.items():
         by_side = [f"{side.mean():.3f} ± {side.std():.3f}" for side in values.T]
         normalised = baseline.normalise(values)

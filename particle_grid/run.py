@@ -1,4 +1,4 @@
-"""What a run's config builds: its environment and its policy. The config is a plain nested dict, as checkpoints hold."""
+"""What a run's config builds: its environment and its policy. The config is a nested dict, as in checkpoints."""
 
 from typing import Any
 

@@ -92,7 +92,9 @@ def settings(env: ParticleGrid) -> dict[str, Any]:
 
 def measure(env: ParticleGrid, seeds: tuple[int, ...] = SEEDS, steps: int = STEPS) -> Baseline:
     """Plays the setting of an environment with random actions and with the script; some seconds."""
-    return Baseline(evaluate(env, random_player, seeds, steps).tolist(), evaluate(env, scripted_player, seeds, steps).tolist())
+    return Baseline(
+        evaluate(env, random_player, seeds, steps).tolist(), evaluate(env, scripted_player, seeds, steps).tolist()
+    )
 
 
 def stored(env: ParticleGrid, seeds: tuple[int, ...] = SEEDS, steps: int = STEPS) -> Baseline | None:

@@ -50,13 +50,20 @@ def main(config: DictConfig) -> None:
         with Dashboard(settings.total_steps, start, console) as dashboard:
             result = train(logger, dashboard)
         if result.interrupted:
-            console.print(f"Stopped at {result.steps} steps. To go on: resume={folder / 'checkpoint.pt'}", soft_wrap=True)
+            console.print(
+                f"Stopped at {result.steps} steps. To go on: resume={folder / 'checkpoint.pt'}", soft_wrap=True
+            )
             raise KeyboardInterrupt
         rows = results.evaluate_policy(env, policy, baseline, console, scores.SEEDS, scores.STEPS)
         means = results.save_results(folder / "results.json", rows, baseline)
-        logger.log(result.steps, {f"eval/{label.split()[-1]}": mean for label, mean in means.items() if "policy" in label})
+        logger.log(
+            result.steps, {f"eval/{label.split()[-1]}": mean for label, mean in means.items() if "policy" in label}
+        )
     results.record(env, policy, folder / "policy.gif")
-    console.print(f"Saved: {folder}/ checkpoint.pt, results.json, policy.gif. To watch: tensorboard --logdir outputs", soft_wrap=True)
+    console.print(
+        f"Saved: {folder}/ checkpoint.pt, results.json, policy.gif. To watch: tensorboard --logdir outputs",
+        soft_wrap=True,
+    )
 
 
 def _normaliser(baseline: scores.Baseline) -> Callable[[float], float]:
@@ -67,7 +74,9 @@ def resumed(saved: DictConfig, overrides: list[str]) -> DictConfig:
     """The config of a run that goes on: its own, but for `trainer.*`. Raises ValueError for other overrides."""
     values = [override for override in overrides if not override.startswith("resume=")]
     if other := [value for value in values if not value.startswith("trainer.")]:
-        raise ValueError(f"{other[0]} cannot be changed in a run that goes on, only trainer.*: leave it out, or train anew.")
+        raise ValueError(
+            f"{other[0]} cannot be changed in a run that goes on, only trainer.*: leave it out, or train anew."
+        )
     return OmegaConf.merge(saved, OmegaConf.from_dotlist(values))  # type: ignore[return-value]
 
 

@@ -116,7 +116,7 @@ def walk(s, r, w, i, d_row, d_column):
         if new_row != row or new_column != column:
             cell = grid[new_row, new_column]
             # A stretch that rounding carries two cells far is refused as well: nothing is jumped over.
-            if not (cell == EMPTY or cell == FOOD) or abs(new_row - row) > 1 or abs(new_column - column) > 1:
+            if cell not in (EMPTY, FOOD) or abs(new_row - row) > 1 or abs(new_column - column) > 1:
                 break
             eats = cell == FOOD and r.edible
             eaten += eats

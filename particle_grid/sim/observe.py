@@ -9,7 +9,7 @@ from particle_grid.sim.state import AGENT_1, Rules, State
 F0, F1, F127, F256, MIDDLE = (np.float32(x) for x in (0, 1, 127, 256, 128.5))
 
 
-# Each loop over agents calls a function for one of them: Numba would take a sum inside a `prange` for one over the agents.
+# Each loop over agents calls a function for one of them: a sum inside a `prange` would be taken for one over agents.
 
 
 @kernel

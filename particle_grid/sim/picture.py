@@ -64,13 +64,17 @@ def fit(picture: np.ndarray, cells: int, height: int, width: int, shrink: bool) 
     rows, columns = picture.shape
     room = min(height / rows, width / columns)
     if room < 1 and not shrink:
-        raise ValueError(f"It needs {rows} x {columns} cells, and there is room for {height} x {width}: use a larger world.")
+        raise ValueError(
+            f"It needs {rows} x {columns} cells, and there is room for {height} x {width}: use a larger world."
+        )
     scale = min(room, np.sqrt(cells / np.count_nonzero(picture)))
     scale = np.floor(scale) if scale >= 1 else scale if shrink else 1
     to_rows, to_columns = max(1, int(scale * rows)), max(1, int(scale * columns))
     scaled = picture[np.ix_(np.arange(to_rows) * rows // to_rows, np.arange(to_columns) * columns // to_columns)]
     if not scaled.any():
-        raise ValueError(f"Of its {rows} x {columns} pixels nothing is left at {to_rows} x {to_columns}: use a larger world.")
+        raise ValueError(
+            f"Of its {rows} x {columns} pixels nothing is left at {to_rows} x {to_columns}: use a larger world."
+        )
     return scaled
 
 

@@ -48,7 +48,9 @@ class World:
             if value > 1 << 20:
                 raise ValueError(f"{name}={value} is too large: float32 positions end at {1 << 20} cells.")
         if self.vision > 64:
-            raise ValueError(f"vision={self.vision} is too large: a window of more than 129 x 129 cells is not supported.")
+            raise ValueError(
+                f"vision={self.vision} is too large: a window of more than 129 x 129 cells is not supported."
+            )
         if not 0 < self.speed <= 64:
             raise ValueError(f"speed={self.speed} is out of range: it is in cells per step, above 0 and at most 64.")
         if not (self.lifespan == 0 or 1 <= self.lifespan < 2**40):
@@ -89,7 +91,9 @@ class Layout:
     def blob(self, packing: float, row: float = 0.5, column: float = 0.5) -> None:
         """Agents of all colours spawn in a square, a share `packing` of it filled, centred on a share of the field."""
         if not 0 < packing <= 1:
-            raise ValueError(f"packing={packing} is out of range: it is the share of a blob's cells with agents, above 0 to 1.")
+            raise ValueError(
+                f"packing={packing} is out of range: it is the share of a blob's cells with agents, above 0 to 1."
+            )
         w = self.world
         side = int(np.ceil(np.sqrt(w.agents / packing)))
         height, width = min(side, w.height), min(side, w.width)
@@ -213,4 +217,3 @@ def allocate(layout: Layout) -> State:
         food_debt=np.zeros(worlds, np.int64),
         finished=np.zeros((worlds, 3), np.float64),
     )
-

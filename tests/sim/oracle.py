@@ -92,7 +92,9 @@ class WorldOracle:
 
     def spawn(self, agent):
         top, left, height, width = (int(x) for x in self.r.spawn[agent.colour - AGENT_1])
-        cell = self.empty_cell(self.r.vision + top, self.r.vision + left, height, width) or self.empty_cell(*self.field())
+        cell = self.empty_cell(self.r.vision + top, self.r.vision + left, height, width) or self.empty_cell(
+            *self.field()
+        )
         self.grid[cell[0]][cell[1]] = agent.colour
         agent.row, agent.column = f32(cell[0] + 0.5), f32(cell[1] + 0.5)
         agent.moved_row = agent.moved_column = agent.total = f32(0)

@@ -19,7 +19,7 @@ class Task(Protocol):
     sides: int  # 1, or 2 if agents of AGENT_1 play against those of AGENT_2: then each side has a score of its own
 
     def init(self, layout: Layout) -> None:
-        """Lays the world out. Runs once, before anything is placed. Raises ValueError for parameters that do not fit."""
+        """Lays the world out. Runs once, before anything is placed. Raises ValueError for parameters that fail."""
 
     def reward(self, state: State, layout: Layout, rewards: np.ndarray) -> None:
         """Writes rewards f32[N] in [-1, 1] for the step just made, once everybody has moved and looked around.

@@ -62,7 +62,7 @@ class Puffer:
     def score(self, state: State, layout: Layout) -> np.ndarray:
         row, column = (state.position - layout.world.vision).astype(np.int64).T
         filled = layout.map[state.colour - AGENT_1, row, column] == 0
-        return filled * np.float32(layout.world.agents / np.count_nonzero(layout.targets))
+        return filled * np.float32(layout.world.agents / np.count_nonzero(layout.map.min(0) == 0))
 
     def scripted(self, observations: np.ndarray, layout: Layout, rng: np.ndarray, aim: np.ndarray) -> None:
         _scripted(observations, layout.world.vision, layout.map, np.float32(self.fill), rng, aim)
@@ -93,7 +93,13 @@ def _free_target(window, plan, row, column, vision):
     for k in range(side * side):
         d_row, d_column = k // side - vision, k % side - vision
         r, c, gap = row + d_row, column + d_column, max(abs(d_row), abs(d_column))
-        if window[k] == FOOD and gap < nearest and 0 <= r < plan.shape[0] and 0 <= c < plan.shape[1] and plan[r, c] <= 1:
+        if (
+            window[k] == FOOD
+            and gap < nearest
+            and 0 <= r < plan.shape[0]
+            and 0 <= c < plan.shape[1]
+            and plan[r, c] <= 1
+        ):
             nearest, at = gap, k
     return at
 
