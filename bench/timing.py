@@ -1,0 +1,85 @@
+"""Measuring on a machine that others use too: cases take turns, and what counts is their ratio to a limit."""
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numba import njit, prange
+from rich.console import Console
+from rich.table import Table
+
+from particle_grid.env import ParticleGrid
+from particle_grid.sim.simd import copy_row
+
+
+def interleaved(cases: dict[str, Callable[[], float]], seconds: float) -> dict[str, np.ndarray]:
+    """Runs the cases in turn for about `seconds`, after one round that does not count; seconds by case and round.
+
+    A case returns the seconds that it took itself, without what it prepares."""
+    for case in cases.values():  # compiles, allocates, warms up
+        case()
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < seconds or len(times[next(iter(cases))]) < 5:
+        for name, case in cases.items():
+            times[name].append(case())
+    return {name: np.array(values) for name, values in times.items()}
+
+
+@njit(parallel=True, error_model="numpy")
+def _copy_windows(grid, position, agents, vision, observations):
+    side, rows, stride = 2 * vision + 1, grid.shape[1], grid.shape[2]
+    for i in prange(position.shape[0]):
+        start = (i // agents * rows + int(position[i, 0]) - vision) * stride + int(position[i, 1]) - vision
+        for row in range(side):
+            copy_row(observations, i * observations.shape[1] + row * side, grid, start + row * stride)
+
+
+def window_copy(env: ParticleGrid) -> Callable[[], None]:
+    """The limit: copies the window of each agent of an environment, and does nothing else."""
+    target = np.zeros_like(env.observations)
+    agents, vision = env.world.agents, env.vision
+    return lambda: _copy_windows(env.state.grid, env.state.position, agents, vision, target)
+
+
+def timed(function: Callable[[], Any], repeat: int = 1) -> float:
+    """Seconds of one call, on average over `repeat` of them."""
+    begin = time.perf_counter()
+    for _ in range(repeat):
+        function()
+    return (time.perf_counter() - begin) / repeat
+
+
+def machine() -> dict[str, Any]:
+    """What the figures belong to."""
+    names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        "numba": numba.__version__,
+        "torch": torch.__version__,
+        "numba_threads": numba.get_num_threads(),
+        "torch_threads": torch.get_num_threads(),
+    }
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def report(title: str, columns: list[str], rows: list[dict[str, Any]], path: str | None) -> None:
+    """Prints rows as a table, and writes them with the machine as JSON if there is a path."""
+    info = machine()
+    table = Table(*columns, title=f"{title} ({info['processor']})", title_justify="left", title_style="")
+    for row in rows:
+        table.add_row(*[f"{x:,.2f}" if isinstance(x, float) else str(x) for x in (row[name] for name in columns)])
+    Console(width=120).print(table)
+    if path:
+        Path(path).write_text(json.dumps({"title": title, "machine": info, "rows": rows}, indent=1) + "\n", "utf-8")

@@ -1,0 +1,181 @@
+"""The commands train and eval, run as a user runs them, on worlds small enough to take seconds."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from particle_grid import eval as evaluation
+from particle_grid import scores, train
+from particle_grid.learn import checkpoint
+from particle_grid.learn.policy import POLICIES, make_policy
+from particle_grid.learn.trainer import Trainer, TrainerConfig
+from tests.cases import CASES, small
+
+ROOT = Path(__file__).parents[1]
+TINY = ["world.agents=32", "world.height=32", "world.width=40", "world.lifespan=20", "world.worlds=1"]
+TINY += ["trainer.horizon=8", "trainer.minibatch=64", "policy.hidden=16", "trainer.threads=1"]
+BATCH = 32 * 8
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """Runs a command's main in an empty folder, with short evaluations: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(scores, "STEPS", 8)
+    monkeypatch.setattr(scores, "SEEDS", (1000, 1001))
+
+    def run(main, *arguments):
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as exit:
+            code = exit.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(("task", "action"), CASES)
+def test_any_policy_learns_from_any_task_and_action_form(task, action, policy):
+    env = small(task, action)
+    torch.manual_seed(0)
+    network = make_policy(policy, env.vision, env.single_action_space, hidden=16)
+    before = [parameter.clone() for parameter in network.parameters()]
+    result = Trainer(env, network, TrainerConfig(total_steps=2 * 960, horizon=8, minibatch=480)).run()
+    assert result.steps == 2 * 960
+    changed = [not torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True)]
+    assert all(changed)
+    assert "policy/entropy" in result.scalars
+
+
+def test_a_run_leaves_config_events_checkpoint_results_and_a_gif(call):
+    code, out, err = call(train.main, *TINY, "task=forage", f"trainer.total_steps={3 * BATCH}", "hydra.run.dir=run")
+    assert (code, err) == (0, "")
+    assert "policy, sampled" in out
+    events = EventAccumulator("run").Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {"loss/policy", "policy/entropy", "perf/steps_per_second", "eval/sampled", "eval/greedy"} <= tags
+    assert [event.step for event in events.Scalars("loss/policy")] == [BATCH, 2 * BATCH, 3 * BATCH]
+    results = json.loads(Path("run/results.json").read_text())
+    assert set(results) == {"random actions", "script", "policy, sampled", "policy, greedy"}
+    assert results["script"]["normalised_scores"] == pytest.approx([1, 1], abs=1)
+    assert sum(results["random actions"]["normalised_scores"]) == pytest.approx(0, abs=1e-9)
+    with Image.open("run/policy.gif") as gif:
+        assert gif.n_frames > 100
+    saved = checkpoint.load("run/checkpoint.pt")
+    assert saved["config"]["task"]["name"] == "forage"
+    assert saved["steps"] == 3 * BATCH
+    assert Path("run/.hydra/config.yaml").exists()
+
+
+def test_a_resumed_run_has_the_weights_of_one_that_was_not_stopped(call):
+    arguments = [*TINY, "action=continuous", "trainer.anneal=false"]
+    assert call(train.main, *arguments, f"trainer.total_steps={4 * BATCH}", "hydra.run.dir=whole")[0] == 0
+    assert call(train.main, *arguments, f"trainer.total_steps={2 * BATCH}", "hydra.run.dir=half")[0] == 0
+    more = ["resume=half/checkpoint.pt", f"trainer.total_steps={4 * BATCH}", "hydra.run.dir=rest"]
+    assert call(train.main, *more)[0] == 0
+    whole, rest = checkpoint.load("whole/checkpoint.pt"), checkpoint.load("rest/checkpoint.pt")
+    assert whole["steps"] == rest["steps"] == 4 * BATCH
+    assert all(torch.equal(value, rest["policy"][name]) for name, value in whole["policy"].items())
+    assert all(torch.equal(value, rest["env"][name]) for name, value in whole["env"].items())
+    code, _, err = call(train.main, "resume=half/checkpoint.pt", "world.agents=64")
+    assert code == 1
+    assert "world.agents=64 cannot be changed in a run that goes on" in err
+
+
+def test_eval_prints_scores_for_this_and_another_task_and_ends(call):
+    assert call(train.main, *TINY, f"trainer.total_steps={BATCH}", "hydra.run.dir=run")[0] == 0
+    code, out, err = call(evaluation.main, "checkpoint=run/checkpoint.pt", "seeds=2", "steps=6")
+    assert (code, err) == (0, "")
+    assert "group, discrete: 2 seeds x 6 steps x 32 agents" in out
+    assert "policy, sampled" in out
+    assert "policy, greedy" in out
+    other = [
+        "task=predator_prey",
+        "gif=out.gif",
+        "world.worlds=1",
+        "world.agents=20",
+        "world.height=32",
+        "world.width=32",
+    ]
+    code, out, err = call(evaluation.main, "checkpoint=run/checkpoint.pt", "seeds=1", "steps=4", *other)
+    assert (code, err) == (0, "")
+    assert "predator_prey, discrete: 1 seeds x 4 steps x 20 agents" in out
+    with Image.open("out.gif") as gif:
+        assert gif.n_frames > 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["checkpoint=none.pt"], "There is no checkpoint none.pt"),
+        ([], "checkpoint must be given"),
+        (["checkpoint=none.pt", "task=grup"], "There is no task 'grup'. Did you mean group?"),
+        (["checkpoint=none.pt", "world.agnts=3"], "There is no key 'agnts' in world. Did you mean agents?"),
+    ],
+)
+def test_wrong_arguments_of_eval_get_one_sentence(call, arguments, message):
+    code, out, err = call(evaluation.main, *arguments)
+    assert code == 1
+    assert out == ""
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("world.agents=2000", "agents=2000 do not fit: the 32 x 40 field has 1280 free cells"),
+        ("world.height=5", "height=5 is smaller than the window"),
+        ("trainer.minibatch=10", "multiple of trainer.horizon=8"),
+        ("policy.hidden=0", "hidden=0 is not a number of units"),
+        ("task.colours=7", "colours=7 is out of range"),
+        ("resume=none.pt", "There is no checkpoint none.pt"),
+    ],
+)
+def test_wrong_arguments_of_train_get_one_sentence(call, argument, message):
+    code, _, err = call(train.main, *TINY, argument)
+    assert code == 1
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_ctrl_c_saves_a_checkpoint_that_can_be_resumed(tmp_path):
+    arguments = [*TINY, "trainer.total_steps=1e9", "hydra.run.dir=run"]
+    command = [sys.executable, "-m", "particle_grid.train", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        for _ in range(600):  # a minute: until training has begun, and events with it
+            if any(file.stat().st_size > 200 for file in tmp_path.glob("run/events*")):
+                break
+            assert process.poll() is None
+            time.sleep(0.1)
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert b"resume=" in out
+    assert checkpoint.load(tmp_path / "run" / "checkpoint.pt")["steps"] > 0
+
+
+def test_a_sweep_runs_each_combination_in_a_folder_of_its_own(call):
+    sweep = ["-m", "task=forage,center", "action=discrete,continuous", "hydra.sweep.dir=sweep"]
+    code, _, err = call(train.main, *sweep, *TINY, f"trainer.total_steps={BATCH}")
+    assert (code, err) == (0, "")
+    configs = [checkpoint.load(path)["config"] for path in sorted(Path("sweep").glob("*/checkpoint.pt"))]
+    played = [(config["task"]["name"], config["action"]["name"]) for config in configs]
+    assert played == [(t, a) for t in ("forage", "center") for a in ("discrete", "continuous")]
