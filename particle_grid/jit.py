@@ -53,7 +53,7 @@ def cache_folder() -> Path:
 numba.config.CACHE_DIR = str(cache_folder())
 
 # error_model="numpy": Python's check for division by zero would keep loops from vectorising.
-kernel = numba.njit(cache=True, nogil=True, error_model="numpy")
+kernel = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 _parallel = numba.njit(cache=True, nogil=True, error_model="numpy", parallel=True)
 
 

@@ -60,14 +60,14 @@ class TrainerConfig:
     threads: of torch, 0 for all cores. checkpoint_every: agent-steps; 0 saves at the end only.
     """
 
-    total_steps: int = 30_000_000
+    total_steps: int = 8_000_000
     horizon: int = 32
-    minibatch: int = 8192
+    minibatch: int = 2048
     epochs: int = 1
     learning_rate: float = 2e-3
     anneal: bool = True
-    gamma: float = 0.99
-    gae_lambda: float = 0.95
+    gamma: float = 0.9
+    gae_lambda: float = 0.8
     clip: float = 0.2
     value_coef: float = 0.5
     entropy_coef: float = 0.01
@@ -76,7 +76,7 @@ class TrainerConfig:
     adam_eps: float = 1e-5
     device: str = "auto"
     threads: int = 0
-    checkpoint_every: int = 5_000_000
+    checkpoint_every: int = 2_000_000
     seed: int = 0
 
     def __post_init__(self) -> None:

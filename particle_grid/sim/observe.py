@@ -13,44 +13,42 @@ F0, F1, F127, F256, MIDDLE = (np.float32(x) for x in (0, 1, 127, 256, 128.5))
 
 
 @kernel
-def _look_plain(s, vision, observations, i):
-    """Copies the window of agent i and counts the agents in it, in plain loops."""
-    world, side = s.grid[i // (s.position.shape[0] // s.grid.shape[0])], 2 * vision + 1
-    top, left, own, every = int(s.position[i, 0]) - vision, int(s.position[i, 1]) - vision, 0, 0
+def _look_plain(grid, w, top, left, side, colour, observations, i):
+    """Copies the window of agent i in plain loops; returns (cells of its colour, cells of agents) in it."""
+    own, every = 0, 0
     for k in range(side * side):
-        cell = world[top + k // side, left + k % side]
+        cell = grid[w, top + k // side, left + k % side]
         observations[i, k] = cell
-        own += cell == s.colour[i]
+        own += cell == colour
         every += cell >= AGENT_1
-    s.own_in_sight[i], s.others_in_sight[i] = own - 1, every - own  # the agent itself is no neighbour
+    return own, every
 
 
 @kernel
-def _look_simd(s, vision, observations, i):
+def _look_simd(grid, w, top, left, side, colour, observations, i):
     """The same bytes and counts, a row of the window at a time."""
-    (worlds, rows, stride), side = s.grid.shape, 2 * vision + 1
-    top, left = int(s.position[i, 0]) - vision, int(s.position[i, 1]) - vision
-    start = (i // (s.position.shape[0] // worlds) * rows + top) * stride + left
+    start, stride = (w * grid.shape[1] + top) * grid.shape[2] + left, grid.shape[2]
     at, own, every, valid = i * observations.shape[1], 0, 0, (1 << side) - 1
     for _ in range(side):
-        counts = simd.copy_row_counting(observations, at, s.grid, start, s.colour[i], valid)
+        counts = simd.copy_row_counting(observations, at, grid, start, colour, valid)
         own += counts[0]
         every += counts[1]
         at += side
         start += stride
-    s.own_in_sight[i], s.others_in_sight[i] = own - 1, every - own
+    return own, every
 
 
 @parallel_kernel
-def _windows_plain(s, vision, observations):
-    for i in prange(s.position.shape[0]):
-        _look_plain(s, vision, observations, i)
-
-
-@parallel_kernel
-def _windows_simd(s, vision, observations):
-    for i in prange(s.position.shape[0]):
-        _look_simd(s, vision, observations, i)
+def _windows(s, vision, vectors, observations):
+    grid, position, colour, side = s.grid, s.position, s.colour, 2 * vision + 1
+    own_in_sight, others_in_sight, agents = s.own_in_sight, s.others_in_sight, len(position) // len(grid)
+    for i in prange(len(position)):
+        top, left = int(position[i, 0]) - vision, int(position[i, 1]) - vision
+        if vectors:
+            own, every = _look_simd(grid, i // agents, top, left, side, colour[i], observations, i)
+        else:
+            own, every = _look_plain(grid, i // agents, top, left, side, colour[i], observations, i)
+        own_in_sight[i], others_in_sight[i] = own - 1, every - own  # the agent itself is no neighbour
 
 
 @kernel
@@ -94,4 +92,4 @@ def finish(s, r, observations, rewards, truncations):
 
 def windows(s: State, r: Rules, observations: np.ndarray) -> None:
     """Writes the window of each agent into observations u8[N, row], and counts the agents in it into `s`."""
-    (_windows_simd if simd.fits(r.vision) else _windows_plain)(s, r.vision, observations)
+    _windows(s, r.vision, simd.fits(r.vision), observations)

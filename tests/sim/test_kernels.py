@@ -123,10 +123,10 @@ def test_vector_windows_equal_plain_windows(vision, seed):
     state.rng[:] = rng.seeded(seed, 2)
     kernels.start(state, rules)
     plain, vector = np.zeros((2, 60, world.row), np.uint8)
-    observe._windows_plain(state, vision, plain)
+    observe._windows(state, vision, False, plain)
     counts = state.own_in_sight.copy(), state.others_in_sight.copy()
     state.own_in_sight[:], state.others_in_sight[:] = -1, -1
-    observe._windows_simd(state, vision, vector)
+    observe._windows(state, vision, True, vector)
     side = (2 * vision + 1) ** 2
     assert (plain[:, :side] == vector[:, :side]).all()
     assert (counts[0] == state.own_in_sight).all()

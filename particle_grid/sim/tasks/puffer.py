@@ -27,7 +27,7 @@ class Puffer:
     colours: int = 2
     fill: float = 0.5  # reward a step on a target cell
     shaping: float = 0.02  # potential lost for each cell of distance
-    gamma: float = 0.99  # discount of the shaping: the trainer's
+    gamma: float = 0.9  # discount of the shaping: the trainer's
     packing: float = 0.5  # share of the blob's cells that hold an agent at the start
 
     unit: ClassVar[str] = "share of the picture filled"
