@@ -17,6 +17,7 @@ from particle_grid.view.frame import frame
 from particle_grid.view.video import write_gif
 
 GIF_STEPS, GIF_PIXELS, GIF_FPS = 150, 512, 20
+CLOSE_UP = 128  # cells along each side of what is shown of a large world
 
 
 def baseline_for(env: ParticleGrid, console: Console, seeds: tuple[int, ...], steps: int) -> Baseline:
@@ -70,10 +71,18 @@ def save_results(path: Path, rows: dict[str, np.ndarray], baseline: Baseline) ->
 
 
 def record(env: ParticleGrid, policy: Policy, path: str | Path, steps: int = GIF_STEPS, seed: int = 0) -> None:
-    """Plays a policy from a reset on and writes the first world as a GIF. Raises ValueError for a path that is none."""
-    size = max(env.world.height, env.world.width)
-    zoom = GIF_PIXELS // size if size <= GIF_PIXELS else 1 / -(-size // GIF_PIXELS)
-    frames: list[np.ndarray] = []
-    watch = lambda: frames.append(frame(env.state, env.world, zoom=zoom))  # noqa: E731
+    """Plays a policy from a reset on and writes the first world as a GIF: all of it, or the middle of a large one,
+    where single agents would be too small to follow. Raises ValueError for a path that is none."""
+    height, width = env.world.height, env.world.width
+    if max(height, width) > 2 * CLOSE_UP:
+        rows, columns = min(height, CLOSE_UP), min(width, CLOSE_UP)
+        region = (height - rows) // 2, (width - columns) // 2, rows, columns
+    else:
+        region = 0, 0, height, width
+    zoom, frames = GIF_PIXELS // max(region[2:]), list[np.ndarray]()
+
+    def watch() -> None:
+        frames.append(frame(env.state, env.world, region=region, zoom=zoom))
+
     scores.match(env, [policy_player(policy)], seed, steps, watch)
     write_gif(path, frames, GIF_FPS)

@@ -60,7 +60,7 @@ class TrainerConfig:
     threads: of torch, 0 for all cores. checkpoint_every: agent-steps; 0 saves at the end only.
     """
 
-    total_steps: int = 8_000_000
+    total_steps: int = 6_000_000
     horizon: int = 32
     minibatch: int = 2048
     epochs: int = 1

@@ -1,0 +1,49 @@
+"""What the README prints works as printed."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from particle_grid import ParticleGrid
+from particle_grid.sim import tasks
+from tests.cases import random_actions
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def block(before):
+    """The first fenced block behind a text."""
+    return re.search(r"```\w+\n(.*?)```", README[README.index(before) :], re.DOTALL)[1]
+
+
+def test_the_example_of_a_task_can_be_named_and_its_script_beats_random_actions(tmp_path, monkeypatch):
+    (tmp_path / "line_up.py").write_text(block("<!-- test: task line_up -->"), "utf-8")
+    monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(tmp_path)])
+    assert "line_up" in tasks.names()
+    env = ParticleGrid(task="line_up", action="discrete", agents=50, height=64, width=64, packing=0.8)
+    scores = []
+    for scripted in (False, True):
+        env.reset(0)
+        generator, bits, total = np.random.default_rng(0), np.zeros(1, np.uint64), []
+        for _ in range(60):
+            env.step(env.scripted_actions(bits) if scripted else random_actions(env, generator))
+            total.append(env.score()[0])
+        scores.append(np.mean(total[30:]))
+    assert scores[1] > scores[0] + 5
+    with pytest.raises(ValueError, match="Task line_up has no parameter 'paking'"):
+        ParticleGrid(task="line_up", paking=1)
+
+
+def test_the_example_of_the_environment_runs_as_printed():
+    names: dict = {}
+    exec(block("## Use the environment by itself"), names)
+    assert names["observations"].shape == (4096, 128)
+    assert names["rewards"].any()
+
+
+def test_files_and_pictures_that_the_readme_points_to_are_there():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).is_file(), target
