@@ -136,7 +136,7 @@ class ParticleGrid(pufferlib.PufferEnv):
         if observe.finish(self.state, self.rules, self.observations, self.rewards, self.truncations):
             agent = np.flatnonzero(~(np.abs(self.rewards) <= 1))[0]
             raise ValueError(
-                f"Task {self.task_name} gave agent {agent} the reward {self.rewards[agent]}: scale it to lie in [-1, 1]."
+                f"Task {self.task_name} gave agent {agent} the reward {self.rewards[agent]}: scale it into [-1, 1]."
             )
 
     def score(self) -> np.ndarray:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
@@ -182,12 +183,11 @@ def test_a_task_without_a_yaml_file_has_its_class_for_one(run, monkeypatch):
     del ConfigStore.instance().repo["task"]["my_task.yaml"]
 
 
-def test_every_yaml_file_of_a_task_says_the_defaults_of_its_class():
-    for path in (config_folder() / "task").glob("*.yaml"):
-        node = OmegaConf.load(path)
-        assert node.pop("name") == path.stem
-        defaults = {field.name: field.default for field in fields(tasks.load(path.stem))}
-        assert OmegaConf.to_container(node) == defaults
+@pytest.mark.parametrize("name", tasks.names())
+def test_the_yaml_file_of_a_task_says_the_defaults_of_its_class(name):
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        node = OmegaConf.to_container(compose("train", [f"task={name}"]).task, resolve=True)
+    assert node == {"name": name} | {field.name: field.default for field in fields(tasks.load(name))}
 
 
 def test_the_configs_set_every_setting_of_the_world_and_of_the_trainer():

@@ -17,8 +17,11 @@ ALLOWED = {
     "jit.py": {"numba"},
     "sim": {"particle_grid.jit", "numpy", "numba", "llvmlite", "PIL"},
     "env.py": {"particle_grid.sim", "numpy", "pufferlib", "gymnasium"},
-    "view": {"particle_grid.sim.state", "numpy", "PIL", "imageio"},
-    "learn": {"particle_grid.jit", "numpy", "torch", "numba", "gymnasium", "rich"},
+    "scores.py": {"particle_grid.env", "numpy"},
+    "view": {"particle_grid.sim.state", "numpy", "PIL"},
+    "learn": {"numpy", "torch", "gymnasium", "rich"},
+    "run.py": {"particle_grid.env", "particle_grid.learn", "particle_grid.scores", "torch"},
+    "results.py": {"particle_grid", "numpy", "rich"},
 }
 
 

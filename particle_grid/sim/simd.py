@@ -4,6 +4,8 @@ A row of 11 cells copied so writes 5 bytes too many, which the next row, or the 
 Applies where `fits(vision)`; `observe.py` has plain loops that write the same bytes for every other case.
 """
 
+from typing import Any
+
 import numba
 from llvmlite import ir
 from numba import types
@@ -24,7 +26,7 @@ def fits(vision: int) -> bool:
     return side <= LANES <= side + FEATURES and not numba.config.DISABLE_JIT
 
 
-def _pointer(context, builder, kind, array, index):
+def _pointer(context: Any, builder: ir.IRBuilder, kind: Any, array: Any, index: ir.Value) -> ir.Value:
     """Pointer to the LANES bytes that start at a flat index of a contiguous uint8 array."""
     data = arrayobj.make_array(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), VECTOR.as_pointer())
@@ -34,14 +36,14 @@ def _lanes(byte: int) -> ir.Constant:
     return ir.Constant(VECTOR, [byte] * LANES)
 
 
-def _splat(builder, byte):
+def _splat(builder: ir.IRBuilder, byte: ir.Value) -> ir.Value:
     """A vector of one byte known at run time."""
     first = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), byte, ir.Constant(ir.IntType(32), 0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
     return builder.shuffle_vector(first, ir.Constant(VECTOR, ir.Undefined), zeros)
 
 
-def _count(builder, hits, valid):
+def _count(builder: ir.IRBuilder, hits: ir.Value, valid: ir.Value) -> ir.Value:
     """How many of the lanes `hits` (1 bit each) are set, among those of the bit mask `valid`."""
     mask = builder.and_(builder.bitcast(hits, ir.IntType(LANES)), builder.trunc(valid, ir.IntType(LANES)))
     popcount = cgutils.get_or_insert_function(
@@ -54,7 +56,7 @@ def _count(builder, hits, valid):
 def copy_row(typing_context, target, at, source, start):
     """Copies LANES bytes from source[start:] to target[at:], flat indices into contiguous uint8 arrays."""
 
-    def generate(context, builder, signature, args):
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         kinds = signature.args
         cells = builder.load(_pointer(context, builder, kinds[2], args[2], args[3]), align=1)
         builder.store(cells, _pointer(context, builder, kinds[0], args[0], args[1]), align=1)
@@ -67,7 +69,7 @@ def copy_row(typing_context, target, at, source, start):
 def copy_row_counting(typing_context, target, at, source, start, own, valid):
     """As `copy_row`; returns (cells equal to `own`, cells that are agents) among the lanes of the bit mask `valid`."""
 
-    def generate(context, builder, signature, args):
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         kinds = signature.args
         cells = builder.load(_pointer(context, builder, kinds[2], args[2], args[3]), align=1)
         builder.store(cells, _pointer(context, builder, kinds[0], args[0], args[1]), align=1)
