@@ -75,15 +75,14 @@ class ParticleGrid(pufferlib.PufferEnv):
         if not self.observations.flags.c_contiguous:
             raise ValueError("buf['observations'] is not contiguous: give a buffer whose rows follow one another.")
         self.render_mode = None
-        self._seed: int | None = 0 if seed is None else seed
-        self._steps = 0
+        self.seed, self._started = 0 if seed is None else seed, False
+        self._steps = np.zeros(1, np.int64)  # since the reset; an array as all that is saved
 
     def reset(self, seed: int | None = None) -> tuple[np.ndarray, list[dict[str, float]]]:
         """Starts all worlds; the same seed gives the same bytes. Without a seed the generators go on."""
-        seed = self._seed if seed is None else seed
-        if seed is not None:
-            self.state.rng[:] = rng.seeded(seed, self.world.worlds)
-        self._seed, self._steps = None, 0
+        if seed is not None or not self._started:
+            self.state.rng[:] = rng.seeded(self.seed if seed is None else seed, self.world.worlds)
+        self._started, self._steps[0] = True, 0
         kernels.start(self.state, self.rules)
         self.state.finished[:] = 0
         self.rewards[:], self.terminals[:], self.truncations[:], self.masks[:] = 0, False, False, True
@@ -94,11 +93,13 @@ class ParticleGrid(pufferlib.PufferEnv):
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[dict[str, float]]]:
         """One step of all agents. actions: integers or floats [N, 2], as the action form wants; raises if not so."""
+        if not self._started:
+            raise RuntimeError("The worlds have not been started: call reset() before step().")
         self._take(actions)
         kernels.advance(self.state, self.rules, self.actions, self.truncations)
         self._observe(rewarded=True)
-        self._steps += 1
-        infos = [self._report()] if self._steps % REPORT_EVERY == 0 else []
+        self._steps[0] += 1
+        infos = [self._report()] if self._steps[0] % REPORT_EVERY == 0 else []
         return self.observations, self.rewards, self.terminals, self.truncations, infos
 
     def _take(self, actions: np.ndarray) -> None:
@@ -124,9 +125,10 @@ class ParticleGrid(pufferlib.PufferEnv):
                 )
         if actions is self.actions:
             return
-        if self.discrete:  # integers of any width: what does not fit is out of range, and stays so
-            actions = np.clip(actions, -1, 3)
-        np.copyto(self.actions, actions, casting="same_kind")
+        if self.discrete:  # integers of any width: what does not fit into the buffer's is out of range anyway
+            actions = np.clip(actions, 0, 2)
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite
+            np.copyto(self.actions, actions, casting="same_kind")
 
     def _observe(self, rewarded: bool) -> None:
         """Writes observations and rewards of the state as it is; without rewards, 0, at the start."""
@@ -168,20 +170,19 @@ class ParticleGrid(pufferlib.PufferEnv):
         self.state.finished[:] = 0
         return report
 
-    def _buffers(self) -> dict[str, np.ndarray]:
-        return {name: getattr(self, name) for name in ("observations", "rewards", "terminals", "truncations")}
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """All that changes while the environment runs: views, not copies."""
+        buffers = {name: getattr(self, name) for name in ("observations", "rewards", "terminals", "truncations")}
+        return self.state._asdict() | buffers | {"steps": self._steps}
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """A copy of everything: `load_state_dict` in an equal environment continues bit for bit."""
-        saved = self.state._asdict() | self._buffers() | {"steps": np.array(self._steps)}
-        return {name: array.copy() for name, array in saved.items()}
+        return {name: array.copy() for name, array in self._arrays().items()}
 
     def load_state_dict(self, saved: dict[str, np.ndarray]) -> None:
-        """Takes over a `state_dict`. Raises ValueError for that of an environment with other settings."""
-        restore(self.state, saved)
-        for name, array in self._buffers().items():
-            array[...] = saved[name]
-        self._steps, self._seed = int(saved["steps"]), None
+        """Takes over a `state_dict`. Raises ValueError for one that is damaged or of other settings."""
+        restore(self._arrays(), saved)
+        self._started = True
 
     def close(self) -> None:
         """Nothing to release."""

@@ -288,6 +288,40 @@ def test_a_state_of_other_settings_is_refused_and_nothing_is_changed():
     assert all((before[name] == array).all() for name, array in env.state_dict().items())
 
 
+@every_case
+def test_integers_and_floats_of_any_width_are_taken(task, action):
+    kinds = (np.uint8, np.int16, np.int64, np.uint64) if action == "discrete" else (np.float16, np.float64)
+    env, twin = small(task, action), small(task, action)
+    for kind in kinds:
+        env.reset(0), twin.reset(0)
+        actions = np.random.default_rng(0).integers(0, 2, (env.num_agents, 2))
+        stepped = env.step(actions.astype(kind))[0]
+        assert (stepped == twin.step(actions.astype(env.actions.dtype))[0]).all()
+    if action == "continuous":
+        env.step(np.full((env.num_agents, 2), 1e300))
+        assert (env.state.displacement == 0).all()
+
+
+def test_a_step_before_the_first_reset_is_refused():
+    env = small("group", "discrete")
+    with pytest.raises(RuntimeError, match=r"call reset\(\) before step\(\)"):
+        env.step(np.ones((env.num_agents, 2), np.int32))
+
+
+@pytest.mark.parametrize("name", ["position", "order", "grid", "colour", "rewards"])
+def test_a_damaged_state_is_refused_and_nothing_is_changed(name):
+    env = small("group", "discrete")
+    env.reset(0)
+    before, saved = env.state_dict(), env.state_dict()
+    if name == "rewards":
+        del saved[name]
+    else:
+        saved[name].flat[3] = 120 if name != "position" else np.nan
+    with pytest.raises(ValueError, match=r"damaged|has no 'rewards'"):
+        env.load_state_dict(saved)
+    assert all((before[k] == array).all() for k, array in env.state_dict().items())
+
+
 def test_reports_come_every_32_steps_and_tell_episodes():
     env = small("forage", "discrete")
     infos = [info for *_, info in play(env, 64)]

@@ -140,9 +140,10 @@ class State(NamedTuple):
     finished: np.ndarray  # f64[worlds, 3] episodes ended since the last report: their number, returns, lengths
 
 
-def restore(state: State, saved: dict[str, np.ndarray]) -> None:
-    """Takes over `state._asdict()` of an equal world, bit for bit. Raises ValueError for one of another kind."""
-    for name, array in state._asdict().items():
+def restore(arrays: dict[str, np.ndarray], saved: dict[str, np.ndarray]) -> None:
+    """Copies saved arrays into those of the same names. Raises ValueError, before it changes anything, for arrays that
+    are missing or of another shape or dtype, and for a state that no world can be in: kernels trust theirs."""
+    for name, array in arrays.items():
         if name not in saved:
             raise ValueError(f"The saved simulator state has no {name!r}: it was not saved by this version.")
         if saved[name].shape != array.shape or saved[name].dtype != array.dtype:
@@ -150,7 +151,16 @@ def restore(state: State, saved: dict[str, np.ndarray]) -> None:
                 f"The saved {name!r} is {saved[name].dtype}{list(saved[name].shape)}, but this world needs "
                 f"{array.dtype}{list(array.shape)}: build it with the settings it was saved with."
             )
-    for name, array in state._asdict().items():
+    grid, position, colour = saved["grid"], saved["position"], saved["colour"]
+    agents, numbers = len(position) // len(grid), np.arange(len(position))
+    with np.errstate(invalid="ignore"):
+        row, column = position.astype(np.int64).T
+    inside = (row >= 0).all() and (column >= 0).all() and (row < grid.shape[1]).all() and (column < grid.shape[2]).all()
+    orders = np.sort(saved["order"].reshape(-1, agents), 1)  # [N] -> [worlds, agents]
+    right = inside and (grid[numbers // agents, row, column] == colour).all() and (colour == arrays["colour"]).all()
+    if not right or (orders != numbers[:agents]).any() or grid.max() >= CODES:
+        raise ValueError("The saved simulator state is damaged: agents are not where the grid has them. Use another.")
+    for name, array in arrays.items():
         array[...] = saved[name]
 
 
