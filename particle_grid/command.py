@@ -72,6 +72,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             # Hydra's "+" adds keys to a config. Here that is only ever a misspelt key: let it be found.
             sys.argv[1:] = [re.sub(r"^\+{1,2}(?!hydra[./])", "", argument) for argument in sys.argv[1:]]
             try:
+                if any(argument.startswith("--e") for argument in sys.argv):
+                    raise ValueError("--experimental-rerun unpickles a file, which could run anything: leave it out.")
                 register_tasks()
                 run()
             except JobError:

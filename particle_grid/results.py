@@ -39,19 +39,15 @@ def evaluate_policy(
         for label, greedy in (("policy, sampled", False), ("policy, greedy", True)):
             maker = policy_player(policy, greedy)
             rows[label] = scores.evaluate(env, maker, seeds, steps, lambda: progress.advance(bar))
-    console.print(_table(env, rows, baseline, steps))
+    action = "discrete" if env.discrete else "continuous"
+    size = f"{len(seeds)} seeds x {steps} steps x {env.num_agents} agents"
+    console.print(f"{env.task_name}, {action}: {size}; mean ± deviation of the seeds", soft_wrap=True)
+    console.print(_table(env, rows, baseline))
     return rows
 
 
-def _table(env: ParticleGrid, rows: dict[str, np.ndarray], baseline: Baseline, steps: int) -> Table:
-    seeds = len(next(iter(rows.values())))
-    action = "discrete" if env.discrete else "continuous"
-    title = (
-        f"{env.task_name}, {action}: {seeds} seeds x {steps} steps x {env.num_agents} agents, mean ± deviation of seeds"
-    )
-    table = Table(
-        "", f"score\n({env.task.unit})", "normalised\nscore", title=title, title_justify="left", title_style=""
-    )
+def _table(env: ParticleGrid, rows: dict[str, np.ndarray], baseline: Baseline) -> Table:
+    table = Table("", f"score\n({env.task.unit})", "normalised\nscore")
     for label, values in rows.items():
         by_side = [f"{side.mean():.3f} ± {side.std():.3f}" for side in values.T]
         normalised = baseline.normalise(values)

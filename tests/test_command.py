@@ -183,6 +183,13 @@ def test_a_task_without_a_yaml_file_has_its_class_for_one(run, monkeypatch):
     del ConfigStore.instance().repo["task"]["my_task.yaml"]
 
 
+@pytest.mark.parametrize("flag", ["--experimental-rerun", "--exp"])
+def test_no_pickle_is_read(run, flag):
+    code, _, err = run(flag, "job.pickle")
+    assert code == 1
+    assert "unpickles a file" in err
+
+
 @pytest.mark.parametrize("name", tasks.names())
 def test_the_yaml_file_of_a_task_says_the_defaults_of_its_class(name):
     with initialize_config_dir(str(config_folder()), version_base="1.3"):

@@ -36,6 +36,7 @@ class Dashboard:
     def __init__(self, total_steps: int, step: int = 0, console: Console | None = None) -> None:
         self.total, self.step, self.console = total_steps, step, console or Console()
         self.scalars: dict[str, float] = {}
+        self.fresh = False  # whether there is anything that has not been shown
         self.scores: deque[float] = deque(maxlen=512)  # of the last iterations
         self.shown, self.first, self.begin = perf_counter(), step, perf_counter()
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
@@ -44,6 +45,7 @@ class Dashboard:
         """Takes the scalars of an iteration. Draws at most 4 times a second."""
         self.step = step
         self.scalars |= scalars
+        self.fresh = True
         score = scalars.get("normalised_score", scalars.get("score"))
         if score is not None:
             self.scores.append(score)
@@ -54,6 +56,7 @@ class Dashboard:
 
     def show(self) -> None:
         """Draws, or prints a line."""
+        self.fresh = False
         if self.live:
             self.live.update(self.panel(), refresh=True)
         elif self.scalars:
@@ -94,7 +97,8 @@ class Dashboard:
 
     def __exit__(self, *_: object) -> None:
         try:
-            self.show()
+            if self.fresh:
+                self.show()
         finally:
             if self.live:
                 self.live.stop()
