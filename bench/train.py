@@ -14,27 +14,22 @@ import numba
 import numpy as np
 import torch
 from timing import interleaved, report, timed, window_copy
+from torch.utils.flop_counter import FlopCounterMode
 
 from particle_grid.env import ACTIONS, ParticleGrid
-from particle_grid.learn.policy import POLICIES, Policy, make_policy
+from particle_grid.learn.policy import POLICIES, make_policy
 from particle_grid.learn.trainer import Trainer, TrainerConfig
 
 SIZE = 1024  # of the matrices whose product is timed
 PASSES = 4  # forward when acting; forward, and twice as much backward, when learning
 
 
-def operations(policy: Policy) -> int:
-    """Floating-point operations of one agent-step forward: two for each weight each time it is used."""
-    count = 0
-    for module in policy.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            side = (policy.side + 2 * module.padding[0] - module.kernel_size[0]) // module.stride[0] + 1
-            count += 2 * module.weight.numel() * (side * side if module.in_channels == 7 else 1)
-        elif isinstance(module, torch.nn.Linear):
-            count += 2 * module.weight.numel()
-        elif isinstance(module, torch.nn.LSTMCell):
-            count += 2 * (module.weight_ih.numel() + module.weight_hh.numel())
-    return count
+def operations(trainer: Trainer) -> float:
+    """Floating-point operations of one agent-step forward, as torch counts them in matrix products and convolutions."""
+    obs, starts = trainer.obs[None].to(trainer.device), trainer.starts[None]  # [1, N, ...]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        trainer.policy(obs, starts, trainer.state)
+    return counter.get_total_flops() / len(trainer.starts)
 
 
 def looping(trainer: Trainer) -> Callable[[], float]:
@@ -80,7 +75,7 @@ def main() -> None:
         row = {"case": name, "k agent-steps/s": options.agents / seconds / 1e3, "bound k/s": "-", "share of bound": "-"}
         if name in trainers:
             trainer = trainers[name]
-            bound = rate / (PASSES * operations(trainer.policy))
+            bound = rate / (PASSES * operations(trainer))
             row["k agent-steps/s"] = trainer.batch / seconds / 1e3
             row |= {"bound k/s": bound / 1e3, "share of bound": trainer.batch / seconds / bound}
             row["parts"] = ", ".join(

@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from particle_grid import eval as evaluation
 from particle_grid import scores, train
+from particle_grid.env import ACTIONS
 from particle_grid.learn import checkpoint
 from particle_grid.learn.policy import POLICIES, make_policy
 from particle_grid.learn.trainer import Trainer, TrainerConfig
@@ -57,6 +58,26 @@ def test_any_policy_learns_from_any_task_and_action_form(task, action, policy):
     changed = [not torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True)]
     assert all(changed)
     assert "policy/entropy" in result.scalars
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_without_learning_every_ratio_is_one_in_every_segment_of_the_real_environment(policy, action):
+    env = small("group", action)
+    torch.manual_seed(0)
+    network = make_policy(policy, env.vision, env.single_action_space, hidden=16)
+    config = TrainerConfig(total_steps=10_000, horizon=16, minibatch=480, learning_rate=0.0)
+    trainer = Trainer(env, network, config)
+    for _ in range(3):  # each rollout goes on from the memory of the one before
+        trainer.rollout()
+        r = trainer.buffer
+        assert 0.02 < r.truncations.float().mean() < 0.2  # lifespan 12
+        with torch.no_grad():
+            out, values, _ = network(r.obs, r.starts[:-1], r.state)
+            ratio = (network.head.log_prob(out, r.actions) - r.logp).exp()
+        assert (ratio - 1).abs().max() < 1e-5
+        assert torch.allclose(values, r.values[:-1], atol=1e-5)
+        trainer.update()
 
 
 def test_a_run_leaves_config_events_checkpoint_results_and_a_gif(call):
