@@ -85,8 +85,9 @@ def respawn_world(s, r, w, truncations):
     s.tick[w] += 1
     anew = r.horizon > 0 and s.tick[w] >= r.horizon
     agents = s.position.shape[0] // s.grid.shape[0]
+    expiry, now = s.expiry, s.tick[w]
     for i in range(w * agents, (w + 1) * agents):
-        truncations[i] = anew or s.expiry[i] <= s.tick[w]
+        truncations[i] = anew or expiry[i] <= now
         if truncations[i]:
             s.finished[w, 0] += 1.0
             s.finished[w, 1] += s.episode_return[i]
@@ -105,17 +106,19 @@ def walk(grid, position, colour, under, edible, w, i, d_row, d_column):
 
     A destination is computed in float32 and its cell taken from the value that is stored: rounded later, the agent
     could come to stand in a cell that nobody looked at."""
-    stretches = max(1, math.ceil(max(abs(d_row), abs(d_column))))
-    stretch_row, stretch_column = np.float32(d_row / stretches), np.float32(d_column / stretches)
+    stretches, reach = 1, max(abs(d_row), abs(d_column))
+    if reach > ONE:
+        stretches = math.ceil(reach)
+        d_row, d_column = np.float32(d_row / stretches), np.float32(d_column / stretches)
     eaten = 0
     for _ in range(stretches):
         row, column = int(position[i, 0]), int(position[i, 1])
-        to_row, to_column = position[i, 0] + stretch_row, position[i, 1] + stretch_column
+        to_row, to_column = position[i, 0] + d_row, position[i, 1] + d_column
         new_row, new_column = int(to_row), int(to_column)
         if new_row != row or new_column != column:
             cell = grid[w, new_row, new_column]
             # A stretch that rounding carries two cells far is refused as well: nothing is jumped over.
-            if cell not in (EMPTY, FOOD) or abs(new_row - row) > 1 or abs(new_column - column) > 1:
+            if cell >= WALL or abs(new_row - row) > 1 or abs(new_column - column) > 1:
                 break
             eats = cell == FOOD and edible
             eaten += eats
@@ -143,33 +146,34 @@ def next_order(s, w, first, agents):
 def move_world(s, r, w, actions, truncations):
     """Moves the agents of world w one after another, but for those that spawned in this step. Whoever comes first gets
     a contested cell. Actions are clipped to r.centre +- 1; an agent stays if its action is NaN or infinite."""
-    # The arrays by themselves: a whole State handed on for each agent costs ten times as much as the move.
-    grid, position, colour, under, edible = s.grid, s.position, s.colour, s.under, r.edible
+    # The arrays by themselves: to take them out of the State for each agent costs several times as much as the move.
+    grid, position, displacement, order = s.grid, s.position, s.displacement, s.order
+    colour, under, eaten, centre, speed, edible = s.colour, s.under, s.eaten, r.centre, r.speed, r.edible
     agents = position.shape[0] // grid.shape[0]
     first = w * agents
     at, direction = next_order(s, w, first, agents)
     for _ in range(agents):
-        i = first + s.order[first + at]
+        i = first + order[first + at]
         at += direction
         at = 0 if at == agents else agents - 1 if at < 0 else at
         if truncations[i]:
             continue
-        row, column, eaten = position[i, 0], position[i, 1], 0
-        a_row, a_column = np.float32(actions[i, 0]) - r.centre, np.float32(actions[i, 1]) - r.centre
+        row, column = position[i, 0], position[i, 1]
+        a_row, a_column = np.float32(actions[i, 0]) - centre, np.float32(actions[i, 1]) - centre
+        eaten[i] = 0
         if math.isfinite(a_row) and math.isfinite(a_column):
-            d_row, d_column = min(max(a_row, -ONE), ONE) * r.speed, min(max(a_column, -ONE), ONE) * r.speed
-            eaten = walk(grid, position, colour, under, edible, w, i, d_row, d_column)
-        s.eaten[i] = eaten
-        s.displacement[i, 0], s.displacement[i, 1] = position[i, 0] - row, position[i, 1] - column
+            d_row, d_column = min(max(a_row, -ONE), ONE) * speed, min(max(a_column, -ONE), ONE) * speed
+            eaten[i] = walk(grid, position, colour, under, edible, w, i, d_row, d_column)
+        displacement[i, 0], displacement[i, 1] = position[i, 0] - row, position[i, 1] - column
 
 
 @kernel
 def regrow_world(s, r, w):
     """Food that was eaten regrows in random empty cells; what finds none waits for the next step."""
     agents = s.position.shape[0] // s.grid.shape[0]
-    debt = s.food_debt[w]
+    eaten, debt = s.eaten, s.food_debt[w]
     for i in range(w * agents, (w + 1) * agents):
-        debt += s.eaten[i]
+        debt += eaten[i]
     s.food_debt[w] = place(s, r, w, FOOD, debt)
 
 
