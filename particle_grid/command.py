@@ -1,5 +1,6 @@
 """What all entry points share: Hydra, with errors that say in one sentence what is wrong and what to do."""
 
+import contextlib
 import difflib
 import functools
 import os
@@ -41,7 +42,9 @@ def config_folder() -> Path:
 def register_tasks() -> None:
     """Lets tasks without a YAML file in conf/task be named on the command line, with their class's defaults."""
     for name in tasks.names():
-        if not (config_folder() / "task" / f"{name}.yaml").exists():
+        with contextlib.suppress(ValueError):  # a file without its class is no matter until it is asked for
+            if (config_folder() / "task" / f"{name}.yaml").exists():
+                continue
             node = {"name": name} | asdict(tasks.load(name)())
             ConfigStore.instance().store(group="task", name=name, node=node)
 
@@ -111,6 +114,8 @@ def explain(error: Exception) -> str:
             return unknown(f"{group} {choice!r}", choice, options)
         case OverrideParseException():
             return f"{cause.override!r} cannot be read: write key=value, and quote a value with special characters."
+        case OSError(filename=str(file), strerror=str(reason)):
+            return f"{file} cannot be used ({reason}): choose another path, or see to that one."
         case HydraException() | OmegaConfBaseException():
             return f"{line} (--help shows what there is)"
     place = traceback.extract_tb(cause.__traceback__)[-1]

@@ -59,6 +59,8 @@ class ParticleGrid(pufferlib.PufferEnv):
     ) -> None:
         if action not in ACTIONS:
             raise ValueError(f"There is no action form {action!r}. The action forms are: {', '.join(ACTIONS)}.")
+        if seed is not None and seed < 0:
+            raise ValueError(f"seed={seed} is no seed: give a whole number from 0 on.")
         self.world = World(worlds, agents, height, width, vision, speed, lifespan, horizon, walls)
         self.task_name, self.task, self.checked = task, make_task(task, task_params), checked
         self.discrete, self.vision = action == "discrete", vision
@@ -199,4 +201,6 @@ def make_task(name: str, params: dict[str, Any]) -> tasks.Task:
         number = isinstance(default, int | float)  # else text, or None for no path
         if number != isinstance(value, int | float | np.number) and not (value is None and default is None):
             raise TypeError(f"Parameter {key}={value!r} of task {name} should be like {default!r}.")
+        if isinstance(default, int) and not isinstance(value, int | np.integer):
+            raise TypeError(f"Parameter {key}={value!r} of task {name} is not a whole number.")
     return kind(**params)

@@ -5,14 +5,14 @@ from rich.console import Console
 
 from particle_grid import results
 from particle_grid.command import command
-from particle_grid.learn import checkpoint
 from particle_grid.learn.trainer import choose_device
-from particle_grid.run import build_env, build_policy
+from particle_grid.run import build_env, build_policy, load_run
+from particle_grid.view.video import check_gif
 
 
 @command("eval")
 def main(config: DictConfig) -> None:
-    console, saved = Console(), checkpoint.load(config.checkpoint)
+    console, saved = Console(), load_run(config.checkpoint)
     run = saved["config"]
     if config.get("task"):
         run["task"] = OmegaConf.to_container(config.task, resolve=True)
@@ -20,11 +20,16 @@ def main(config: DictConfig) -> None:
     for key in ("seeds", "steps"):
         if not isinstance(config[key], int) or config[key] < 1:
             raise ValueError(f"{key}={config[key]} is no number of {key}: give a whole number from 1 on.")
+    if not isinstance(config.seed, int) or config.seed < 0:
+        raise ValueError(f"seed={config.seed} is no seed: give a whole number from 0 on.")
+    if config.gif:
+        check_gif(config.gif)  # now, not when minutes of work are done
+    device = choose_device(config.device)
     seeds = tuple(range(config.seed, config.seed + config.seeds))
     env = build_env(run)
     policy = build_policy(run, env)
     policy.load_state_dict(saved["policy"])
-    policy.to(choose_device(config.device))
+    policy.to(device)
     console.print(f"{config.checkpoint}: {run['name']} after {saved['steps']} steps", soft_wrap=True)
     baseline = results.baseline_for(env, console, seeds, config.steps)
     results.evaluate_policy(env, policy, baseline, console, seeds, config.steps)

@@ -5,9 +5,24 @@ from typing import Any
 import torch
 
 from particle_grid.env import ParticleGrid
+from particle_grid.learn import checkpoint
 from particle_grid.learn.player import Player
 from particle_grid.learn.policy import Policy, make_policy
 from particle_grid.scores import Act, Maker
+
+CONFIG = ("task", "action", "policy", "world", "seed", "name")  # what a run's config has at least
+SAVED = ("config", "steps", "policy", "optimiser", "generator", "env", "starts", "state")
+
+
+def load_run(path: str) -> dict[str, Any]:
+    """The checkpoint of a run. Raises ValueError for a file that is none, or that lacks a part of it."""
+    saved = checkpoint.load(path)
+    config = saved.get("config")
+    lacking = [key for key in SAVED if key not in saved]
+    lacking = lacking or [f"config.{key}" for key in CONFIG if not isinstance(config, dict) or key not in config]
+    if lacking:
+        raise ValueError(f"{path} is no checkpoint of a run: it has no {lacking[0]}. Use one that train has saved.")
+    return saved
 
 
 def build_env(config: dict[str, Any]) -> ParticleGrid:

@@ -12,18 +12,17 @@ from rich.console import Console
 
 from particle_grid import results, scores
 from particle_grid.command import command, typed
-from particle_grid.learn import checkpoint
 from particle_grid.learn.dashboard import Dashboard
 from particle_grid.learn.log import Logger
 from particle_grid.learn.trainer import Result, Trainer, TrainerConfig
-from particle_grid.run import build_env, build_policy
+from particle_grid.run import build_env, build_policy, load_run
 from particle_grid.sim.state import World
 
 
 @command("train")
 def main(config: DictConfig) -> None:
     folder, console = Path(HydraConfig.get().runtime.output_dir), Console()
-    saved = checkpoint.load(config.resume) if config.resume else None
+    saved = load_run(config.resume) if config.resume else None
     if saved:
         config = resumed(OmegaConf.create(saved["config"]), list(HydraConfig.get().overrides.task))
     settings = typed(TrainerConfig, config.trainer)
@@ -31,6 +30,7 @@ def main(config: DictConfig) -> None:
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     if settings.threads:
         numba.set_num_threads(min(settings.threads, numba.config.NUMBA_NUM_THREADS))
+    OmegaConf.save(OmegaConf.create(plain), folder / "config.yaml")  # of a resumed run too, unlike Hydra's own copy
     env = build_env(plain)
     policy = build_policy(plain, env)
     baseline = results.baseline_for(env, console, scores.SEEDS, scores.STEPS)
@@ -46,6 +46,9 @@ def main(config: DictConfig) -> None:
     start = saved["steps"] if saved else 0
     size = sum(parameter.numel() for parameter in policy.parameters())
     console.print(f"{plain['name']}: {env.num_agents} agents, {size} parameters, in {folder}", soft_wrap=True)
+    console.print(
+        "The first figures come after one rollout. On a machine's first run the simulator is compiled before."
+    )
     with Logger(folder, start) as logger:
         with Dashboard(settings.total_steps, start, console) as dashboard:
             result = train(logger, dashboard)

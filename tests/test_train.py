@@ -138,10 +138,36 @@ def test_eval_prints_scores_for_this_and_another_task_and_ends(call):
 
 
 @pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("gif=none/x.gif", "there is no folder none"),
+        ("device=banana", "device=banana is not known"),
+        ("seed=-5", "seed=-5 is no seed"),
+        ("seeds=0", "seeds=0 is no number of seeds"),
+    ],
+)
+def test_eval_refuses_what_cannot_be_before_it_plays(call, argument, message):
+    assert call(train.main, *TINY, f"trainer.total_steps={BATCH}", "hydra.run.dir=run")[0] == 0
+    code, out, err = call(evaluation.main, "checkpoint=run/checkpoint.pt", argument)
+    assert (code, out) == (1, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_checkpoint_of_something_else_is_refused_in_one_sentence(call):
+    checkpoint.save("other.pt", {"steps": 3})
+    for main, argument in ((evaluation.main, "checkpoint=other.pt"), (train.main, "resume=other.pt")):
+        code, _, err = call(main, argument)
+        assert code == 1
+        assert "other.pt is no checkpoint of a run: it has no config" in err
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["checkpoint=none.pt"], "There is no checkpoint none.pt"),
         ([], "checkpoint must be given"),
+        (["checkpoint=none.pt", "gif=none/x.gif"], "There is no checkpoint none.pt"),
         (["checkpoint=none.pt", "task=grup"], "There is no task 'grup'. Did you mean group?"),
         (["checkpoint=none.pt", "world.agnts=3"], "There is no key 'agnts' in world. Did you mean agents?"),
     ],

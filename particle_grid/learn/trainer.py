@@ -169,7 +169,7 @@ class Trainer:
                 if self.config.checkpoint_every and self.steps - saved >= self.config.checkpoint_every:
                     self.save()
                     saved = self.steps
-            if saved != self.steps:
+            if saved != self.steps or (self.path is not None and not Path(self.path).exists()):
                 self.save()
         return Result(self.steps, self.interrupted, self.scalars)
 
@@ -335,7 +335,9 @@ class Trainer:
 
 
 def choose_device(name: str) -> torch.device:
-    """auto: a GPU if there is one. Raises ValueError for cuda where there is none."""
+    """auto: a GPU if there is one. Raises ValueError for cuda where there is none, and for anything else but cpu."""
+    if name.partition(":")[0] not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device={name} is not known: choose auto, cpu or cuda.")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"trainer.device={name} cannot be: torch finds no GPU here; use cpu or auto.")
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)

@@ -31,12 +31,15 @@ class World:
     walls: float = 0.0  # share of the field's cells that are walls, placed at random
 
     def __post_init__(self) -> None:
-        for name, least in (("worlds", 1), ("agents", 1), ("vision", 1), ("horizon", 0)):
+        for name, least in (("worlds", 1), ("agents", 1), ("height", 1), ("width", 1), ("vision", 1), ("horizon", 0)):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or isinstance(value, bool):
                 raise TypeError(f"{name}={value!r} is not a whole number.")
             if value < least:
                 raise ValueError(f"{name}={value} is too small: it must be at least {least}.")
+        for name in ("speed", "lifespan", "walls"):
+            if not isinstance(getattr(self, name), int | float | np.number):
+                raise TypeError(f"{name}={getattr(self, name)!r} is not a number.")
         side = 2 * self.vision + 1
         for name in ("height", "width"):
             value = getattr(self, name)

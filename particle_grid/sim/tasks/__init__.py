@@ -40,8 +40,11 @@ def names() -> list[str]:
 
 
 def load(name: str) -> type:
-    """The class of a registered task. Raises ValueError for a name that is not registered."""
+    """The class of a registered task. Raises ValueError for a name that is not registered, or a file without it."""
     if name not in names():
         raise ValueError(f"There is no task {name!r}. The tasks are: {', '.join(names())}.")
     module = importlib.import_module(f"{__name__}.{name}")
-    return getattr(module, "".join(part.capitalize() for part in name.split("_")))
+    kind = "".join(part.capitalize() for part in name.split("_"))
+    if not hasattr(module, kind):
+        raise ValueError(f"The task file {name}.py defines no class {kind}: name it so, or move the file elsewhere.")
+    return getattr(module, kind)

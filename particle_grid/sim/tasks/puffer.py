@@ -19,7 +19,8 @@ class Puffer:
     """reward: `fill` while on a target cell of one's own colour, and for coming nearer to one.
 
     Free target cells look like food. The shaping is the change of a potential, minus the distance to the nearest
-    target cell of one's colour, discounted as the trainer discounts: it does not change which policy is best
+    target cell of one's colour, discounted as the trainer discounts: it does not change which policy is best. It is
+    flat from where standing still would earn half a reward a step on, 250 cells away by default
     (A. Ng, D. Harada, S. Russell, "Policy invariance under reward transformations", ICML 1999)."""
 
     text: str = "PUFFER"
@@ -35,6 +36,9 @@ class Puffer:
 
     def init(self, layout: Layout) -> None:
         world = layout.world
+        for name, most in (("fill", 0.5), ("shaping", 0.4), ("gamma", 1.0)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ValueError(f"{name}={getattr(self, name)} is out of range: from 0 to {most}.")
         layout.mix_colours(self.colours)  # raises for a number that there is not
         drawn = picture.of_image(self.image, self.colours) if self.image else picture.of_text(self.text, self.colours)
         try:
@@ -56,7 +60,8 @@ class Puffer:
         layout.blob(self.packing, row=0.0)
 
     def reward(self, state: State, layout: Layout, rewards: np.ndarray) -> None:
-        numbers = (np.float32(x) for x in (self.fill, self.shaping, self.gamma))
+        reach = 0.5 / max((1 - self.gamma) * self.shaping, 1e-9)  # cells: rewards stay within [-1, 1] unclipped
+        numbers = (np.float32(x) for x in (self.fill, self.shaping, self.gamma, reach))
         _reward(state.position, state.displacement, state.colour, layout.map, layout.world.vision, *numbers, rewards)
 
     def score(self, state: State, layout: Layout) -> np.ndarray:
@@ -69,18 +74,18 @@ class Puffer:
 
 
 @kernel
-def _distance(distance, vision, colour, row, column):
-    """Cells from a position (in grid coordinates) to the nearest target cell of a colour."""
-    return np.float32(distance[colour - AGENT_1, int(row) - vision, int(column) - vision])
+def _distance(distance, vision, colour, row, column, reach):
+    """Cells from a position (in grid coordinates) to the nearest target cell of a colour, at most `reach`."""
+    return min(np.float32(distance[colour - AGENT_1, int(row) - vision, int(column) - vision]), reach)
 
 
 @parallel_kernel
-def _reward(position, displacement, colour, distance, vision, fill, shaping, gamma, rewards):
+def _reward(position, displacement, colour, distance, vision, fill, shaping, gamma, reach, rewards):
     one = np.float32(1)
     for i in prange(rewards.shape[0]):
         row, column = position[i, 0], position[i, 1]
-        now = _distance(distance, vision, colour[i], row, column)
-        before = _distance(distance, vision, colour[i], row - displacement[i, 0], column - displacement[i, 1])
+        now = _distance(distance, vision, colour[i], row, column, reach)
+        before = _distance(distance, vision, colour[i], row - displacement[i, 0], column - displacement[i, 1], reach)
         reward = shaping * (before - gamma * now) + (fill if now == 0 else np.float32(0))
         rewards[i] = min(max(reward, -one), one)
 
