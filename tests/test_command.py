@@ -38,21 +38,10 @@ def dummy(config: DictConfig) -> None:
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
+def run(invoke, monkeypatch):
     """Runs the dummy command with these arguments, in an empty folder: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["dummy", *arguments])
-        try:
-            dummy()
-            code = 0
-        except SystemExit as exit:
-            code = exit.code
-        return code, *capsys.readouterr()
-
-    return call
+    return lambda *arguments: invoke(dummy, *arguments)
 
 
 @pytest.mark.parametrize(

@@ -28,22 +28,11 @@ BATCH = 32 * 8
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
+def call(invoke, monkeypatch):
     """Runs a command's main in an empty folder, with short evaluations: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(scores, "STEPS", 8)
     monkeypatch.setattr(scores, "SEEDS", (1000, 1001))
-
-    def run(main, *arguments):
-        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as exit:
-            code = exit.code
-        return code, *capsys.readouterr()
-
-    return run
+    return invoke
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -40,7 +40,7 @@ def write_gif(path: str | Path, frames: Iterable[np.ndarray], fps: float = 20) -
     images[0].save(data, "GIF", save_all=True, append_images=images[1:], duration=10 * round(100 / fps), loop=0)
     opened = False
     try:
-        with path.open("wb", buffering=0) as file:
+        with path.open("wb") as file:
             opened = True
             file.write(data.getvalue())
     except OSError as error:
