@@ -33,19 +33,19 @@ def interleaved(cases: dict[str, Callable[[], float]], seconds: float) -> dict[s
 
 
 @njit(parallel=True, error_model="numpy")
-def _copy_windows(grid, position, agents, vision, observations):
-    side, rows, stride = 2 * vision + 1, grid.shape[1], grid.shape[2]
-    for i in prange(position.shape[0]):
-        start = (i // agents * rows + int(position[i, 0]) - vision) * stride + int(position[i, 1]) - vision
-        for row in range(side):
-            copy_row(observations, i * observations.shape[1] + row * side, grid, start + row * stride)
+def _copy_windows(cells, position, agents, cells_of_world, stride, rows, observations):
+    for i in prange(position.shape[1]):
+        corner = (rows.ndim // 2) * (stride + 1)
+        start = i // agents * cells_of_world + int(position[0, i]) * stride + int(position[1, i]) - corner
+        for row in range(rows.ndim):  # of known number, so the loop is unrolled
+            copy_row(observations, i * observations.shape[1] + row * rows.ndim, cells, start + row * stride)
 
 
 def window_copy(env: ParticleGrid) -> Callable[[], None]:
     """The limit: copies the window of each agent of an environment, and does nothing else."""
-    target = np.zeros_like(env.observations)
-    agents, vision = env.world.agents, env.vision
-    return lambda: _copy_windows(env.state.grid, env.state.position, agents, vision, target)
+    target, grid = np.zeros_like(env.observations), env.state.grid
+    arguments = grid.reshape(-1), env.state.position, env.world.agents, grid[0].size, grid.shape[2], env.rules.rows
+    return lambda: _copy_windows(*arguments, target)
 
 
 def timed(function: Callable[[], Any], repeat: int = 1) -> float:

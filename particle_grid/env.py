@@ -7,9 +7,11 @@ import numpy as np
 import pufferlib
 from gymnasium.spaces import Box, MultiDiscrete
 
-from particle_grid.sim import kernels, observe, rng, tasks
+from particle_grid.sim import observe, rng, tasks
+from particle_grid.sim.advance import looker, mover, starter
 from particle_grid.sim.scripted import actions_for
-from particle_grid.sim.state import AGENT_1, Layout, World, allocate, make_rules, restore
+from particle_grid.sim.state import allocate, make_rules, restore
+from particle_grid.sim.world import AGENT_1, Layout, World
 
 ACTIONS = ("discrete", "continuous")
 REPORT_EVERY = 32  # steps between two infos
@@ -54,6 +56,9 @@ class ParticleGrid(pufferlib.PufferEnv):
         lifespan: float = 150.0,
         horizon: int = 0,
         walls: float = 0.0,
+        dynamics: str = "kinematic",
+        acceleration: float = 0.25,
+        drag: float = 0.1,
         checked: bool = False,
         **task_params: Any,
     ) -> None:
@@ -61,7 +66,9 @@ class ParticleGrid(pufferlib.PufferEnv):
             raise ValueError(f"There is no action form {action!r}. The action forms are: {', '.join(ACTIONS)}.")
         if seed is not None and seed < 0:
             raise ValueError(f"seed={seed} is no seed: give a whole number from 0 on.")
-        self.world = World(worlds, agents, height, width, vision, speed, lifespan, horizon, walls)
+        self.world = World(
+            worlds, agents, height, width, vision, speed, lifespan, horizon, walls, dynamics, acceleration, drag
+        )
         self.task_name, self.task, self.checked = task, make_task(task, task_params), checked
         self.discrete, self.vision = action == "discrete", vision
         self.layout = Layout(self.world)
@@ -76,19 +83,24 @@ class ParticleGrid(pufferlib.PufferEnv):
         super().__init__(buf)
         if not self.observations.flags.c_contiguous:
             raise ValueError("buf['observations'] is not contiguous: give a buffer whose rows follow one another.")
+        feature = self.observations[:, -1] if self.task.sight else self.state.last_reward
+        self._start = starter(self.state, self.rules)
+        self._move = mover(self.state, self.rules, self.actions, self.truncations)
+        self._look = looker(self.state, self.rules, self.observations, counting=self.task.sight)
+        self._finish = observe.finisher(self.state, self.rewards, self.truncations, feature)
         self.render_mode = None
         self.seed, self._started = 0 if seed is None else seed, False
-        self._steps = np.zeros(1, np.int64)  # since the reset; an array as all that is saved
+        self._steps = 0  # since the reset
 
     def reset(self, seed: int | None = None) -> tuple[np.ndarray, list[dict[str, float]]]:
         """Starts all worlds; the same seed gives the same bytes. Without a seed the generators go on."""
         if seed is not None or not self._started:
             self.state.rng[:] = rng.seeded(self.seed if seed is None else seed, self.world.worlds)
-        self._started, self._steps[0] = True, 0
-        kernels.start(self.state, self.rules)
-        self.state.finished[:] = 0
+        self._started, self._steps = True, 0
+        self._start()
+        self.state.finished[:], self.state.last_reward[:] = 0, observe.NO_REWARD
+        self._look()
         self.rewards[:], self.terminals[:], self.truncations[:], self.masks[:] = 0, False, False, True
-        self._observe(rewarded=False)
         return self.observations, []
 
     def step(
@@ -97,47 +109,51 @@ class ParticleGrid(pufferlib.PufferEnv):
         """One step of all agents. actions: integers or floats [N, 2], as the action form wants; raises if not so."""
         if not self._started:
             raise RuntimeError("The worlds have not been started: call reset() before step().")
-        self._take(actions)
-        kernels.advance(self.state, self.rules, self.actions, self.truncations)
-        self._observe(rewarded=True)
-        self._steps[0] += 1
-        infos = [self._report()] if self._steps[0] % REPORT_EVERY == 0 else []
+        self._move(self._valid(actions))
+        if self.task.sight:  # the reward needs what the agents see
+            self._look()
+            self._reward()
+        else:  # and else goes into their observations at once
+            self._reward()
+            self._look()
+        self._steps += 1
+        infos = [self._report()] if self._steps % REPORT_EVERY == 0 else []
         return self.observations, self.rewards, self.terminals, self.truncations, infos
 
-    def _take(self, actions: np.ndarray) -> None:
-        """Puts actions into the buffer. Raises ValueError or TypeError for those of another shape or kind."""
-        if actions is self.actions and not self.checked:
-            return
-        actions = np.asarray(actions)
+    def _valid(self, actions: np.ndarray) -> np.ndarray:
+        """The actions as the kernels take them. Raises ValueError or TypeError for another shape or kind."""
+        wanted = self.actions.dtype
+        if type(actions) is not np.ndarray or actions.dtype != wanted or not actions.flags.c_contiguous or self.checked:
+            actions = self._converted(np.asarray(actions))
         if actions.shape != self.actions.shape:
             raise ValueError(
                 f"actions have the shape {actions.shape}, but {self.num_agents} agents need {self.actions.shape}."
             )
-        wanted = np.integer if self.discrete else np.floating
-        if not np.issubdtype(actions.dtype, wanted):
+        return actions
+
+    def _converted(self, actions: np.ndarray) -> np.ndarray:
+        """Actions of any width as the buffer's. Raises TypeError for another kind, and in checked mode ValueError for
+        those out of range."""
+        if not np.issubdtype(actions.dtype, np.integer if self.discrete else np.floating):
             kind = "integers (0, 1, 2)" if self.discrete else "floats in [-1, 1]"
             raise TypeError(f"actions are {actions.dtype}, but this action form needs {kind}: convert them first.")
-        if self.checked:
-            low, high = (0, 2) if self.discrete else (-1, 1)
+        low, high = (0, 2) if self.discrete else (-1, 1)
+        if self.checked and actions.shape == self.actions.shape:
             wrong = np.flatnonzero(~((actions >= low) & (actions <= high)).all(1))  # NaN fails both
             if len(wrong):
                 raise ValueError(
                     f"The action {actions[wrong[0]]} of agent {wrong[0]} is not within [{low}, {high}]: clip it, or "
                     f"build the environment with checked=False, which clips and lets agents with NaN stay."
                 )
-        if actions is self.actions:
-            return
-        if self.discrete:  # integers of any width: what does not fit into the buffer's is out of range anyway
-            actions = np.clip(actions, 0, 2)
+        if self.discrete:  # what does not fit into the buffer's integers is out of range anyway
+            actions = np.clip(actions, low, high)
         with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite
-            np.copyto(self.actions, actions, casting="same_kind")
+            return np.ascontiguousarray(actions, self.actions.dtype)
 
-    def _observe(self, rewarded: bool) -> None:
-        """Writes observations and rewards of the state as it is; without rewards, 0, at the start."""
-        observe.windows(self.state, self.rules, self.observations)
-        if rewarded:
-            self.task.reward(self.state, self.layout, self.rewards)
-        if observe.finish(self.state, self.rules, self.observations, self.rewards, self.truncations):
+    def _reward(self) -> None:
+        """Writes the rewards of the step just made. Raises ValueError for those out of range."""
+        self.task.reward(self.state, self.layout, self.rewards)
+        if self._finish():
             agent = np.flatnonzero(~(np.abs(self.rewards) <= 1))[0]
             raise ValueError(
                 f"Task {self.task_name} gave agent {agent} the reward {self.rewards[agent]}: scale it into [-1, 1]."
@@ -165,7 +181,7 @@ class ParticleGrid(pufferlib.PufferEnv):
         score = self.score()
         report = {"score": float(score[0])} if len(score) == 1 else {}
         report |= {f"score_{k + 1}": float(value) for k, value in enumerate(score) if len(score) > 1}
-        report["moved"] = float(self.state.displacement.any(1).mean())
+        report["moved"] = float(self.state.displacement.any(0).mean())
         episodes, returns, lengths = self.state.finished.sum(0)
         if episodes:
             report |= {"episode_return": returns / episodes, "episode_length": lengths / episodes}
@@ -173,18 +189,19 @@ class ParticleGrid(pufferlib.PufferEnv):
         return report
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        """All that changes while the environment runs: views, not copies."""
+        """All arrays that change while the environment runs: views, not copies."""
         buffers = {name: getattr(self, name) for name in ("observations", "rewards", "terminals", "truncations")}
-        return self.state._asdict() | buffers | {"steps": self._steps}
+        return self.state._asdict() | buffers
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """A copy of everything: `load_state_dict` in an equal environment continues bit for bit."""
-        return {name: array.copy() for name, array in self._arrays().items()}
+        return {name: array.copy() for name, array in self._arrays().items()} | {"steps": np.array([self._steps])}
 
     def load_state_dict(self, saved: dict[str, np.ndarray]) -> None:
         """Takes over a `state_dict`. Raises ValueError for one that is damaged or of other settings."""
-        restore(self._arrays(), saved)
-        self._started = True
+        steps = {"steps": np.zeros(1, np.int64)}
+        restore(self._arrays() | steps, saved)
+        self._started, self._steps = True, int(steps["steps"][0])
 
     def close(self) -> None:
         """Nothing to release."""

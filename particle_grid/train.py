@@ -16,7 +16,7 @@ from particle_grid.learn.dashboard import Dashboard
 from particle_grid.learn.log import Logger
 from particle_grid.learn.trainer import Result, Trainer, TrainerConfig
 from particle_grid.run import build_env, build_policy, load_run
-from particle_grid.sim.state import World
+from particle_grid.sim.world import World
 
 
 @command("train")

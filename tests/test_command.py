@@ -16,7 +16,7 @@ from particle_grid import command as module
 from particle_grid.command import command, config_folder, typed
 from particle_grid.learn.trainer import TrainerConfig
 from particle_grid.sim import tasks
-from particle_grid.sim.state import World
+from particle_grid.sim.world import World
 
 
 @command("train")

@@ -6,7 +6,7 @@ import pytest
 
 from particle_grid import ParticleGrid
 from particle_grid.jit import FEW_AGENTS
-from particle_grid.sim.state import AGENT_1, FOOD, WALL
+from particle_grid.sim.world import AGENT_1, FOOD, WALL
 from tests.cases import CASES, field, play, random_actions, small
 
 every_case = pytest.mark.parametrize(("task", "action"), CASES)
@@ -17,7 +17,7 @@ def test_each_cell_holds_one_agent_and_grid_and_positions_agree(task, action):
     env = small(task, action, speed=1.3)
     for _ in play(env, 60):
         world = np.arange(env.num_agents) // env.world.agents
-        row, column = env.state.position.astype(int).T
+        row, column = env.state.position.astype(int)
         assert (env.state.grid[world, row, column] == env.state.colour).all()
         assert (env.state.grid >= AGENT_1).sum() == env.num_agents  # with the line above: no two share a cell
         assert len({*zip(world, row, column, strict=True)}) == env.num_agents
@@ -47,7 +47,7 @@ def test_observations_show_the_grid_around_the_agent(task, action):
     v, side = env.vision, 2 * env.vision + 1
     for observations, rewards, *_ in play(env, 25):
         for i in range(0, env.num_agents, 7):
-            row, column = env.state.position[i].astype(int)
+            row, column = env.state.position.T[i].astype(int)
             grid = env.state.grid[i // env.world.agents]
             window = observations[i, : side * side].reshape(side, side)  # [side * side]
             assert (window == grid[row - v : row + v + 1, column - v : column + v + 1]).all()
@@ -62,11 +62,11 @@ def test_features_tell_position_and_displacement(task, action):
     at = (2 * env.vision + 1) ** 2
     for observations, *_ in play(env, 25):
         features = observations[:, at:].astype(float)
-        place = (env.state.position - env.vision) / [env.world.height, env.world.width]
+        place = (env.state.position.T - env.vision) / [env.world.height, env.world.width]
         assert (features[:, 0:2] == np.floor(place * 256)).mean() > 0.999  # float32 rounds the other way at times
         assert np.abs(features[:, 0:2] / 256 - place).max() <= 1 / 256 + 1e-6
-        assert np.abs(features[:, 2:4] / 256 - env.state.position % 1).max() <= 1 / 256
-        assert np.abs((features[:, 4:6] - 128) / 127 - env.state.displacement / 0.7).max() < 0.51 / 127 + 1e-5
+        assert np.abs(features[:, 2:4] / 256 - env.state.position.T % 1).max() <= 1 / 256
+        assert np.abs((features[:, 4:6] - 128) / 127 - env.state.displacement.T / 0.7).max() < 0.51 / 127 + 1e-5
 
 
 @every_case
@@ -83,14 +83,14 @@ def test_every_jump_is_flagged_as_truncation_in_its_step_and_nothing_else_is(tas
     before, flagged, steps = None, 0, 0
     for _, rewards, _, truncations, _ in play(env, 100):
         steps += 1
-        position = env.state.position.copy()
-        assert (env.state.displacement[truncations] == 0).all()
+        position = env.state.position.T.copy()
+        assert (env.state.displacement.T[truncations] == 0).all()
         assert (rewards[truncations] == 0).all()
         assert truncations.all() == (steps % 25 == 0)
         if before is not None:
             jumped = np.abs(position - before).max(1) > 1.001
             assert truncations[jumped].all()
-            walked = before + env.state.displacement
+            walked = before + env.state.displacement.T
             assert np.allclose(position[~truncations], walked[~truncations], atol=1e-5)
         before, flagged = position, flagged + truncations.mean()
     assert 0.12 < flagged / steps < 0.25  # 1 / 6 of the lives end in a step, and each world every 25 steps
@@ -155,14 +155,14 @@ def test_a_script_beats_random_actions(task, action):
 def test_a_continuous_agent_crosses_a_cell_in_four_steps_of_three_tenths():
     env = ParticleGrid(task="center", action="continuous", agents=1, height=20, width=20, lifespan=0)
     env.reset(0)
-    env.state.grid[0, int(env.state.position[0, 0]), int(env.state.position[0, 1])] = 0
-    env.state.position[0] = 10.0, 10.0  # at the corner of its cell
+    env.state.grid[0, int(env.state.position.T[0, 0]), int(env.state.position.T[0, 1])] = 0
+    env.state.position.T[0] = 10.0, 10.0  # at the corner of its cell
     env.state.grid[0, 10, 10] = env.state.colour[0]
     cells = []
     for _ in range(4):
         env.step(np.array([[0.3, 0.0]], np.float32))
-        cells.append(int(env.state.position[0, 0]))
-        assert env.state.displacement[0, 0] == pytest.approx(0.3, abs=1e-6)
+        cells.append(int(env.state.position.T[0, 0]))
+        assert env.state.displacement.T[0, 0] == pytest.approx(0.3, abs=1e-6)
     assert cells == [10, 10, 10, 11]
 
 
@@ -172,32 +172,32 @@ def test_a_fast_agent_jumps_over_nothing(action):
     env.reset(0)
     for obstacle in range(12, 16):
         field(env)[:] = 0
-        env.state.position[0] = 10.5, 10.5
+        env.state.position.T[0] = 10.5, 10.5
         env.state.grid[0, 10, 10] = env.state.colour[0]
         env.state.grid[0, obstacle, 10] = WALL
         env.step(np.array([[2, 1]], np.int32) if action == "discrete" else np.array([[1, 0]], np.float32))
-        assert int(env.state.position[0, 0]) == min(obstacle - 1, 15)
+        assert int(env.state.position.T[0, 0]) == min(obstacle - 1, 15)
 
 
 def contest(offsets, rounds):
     """How often each of several agents wins a cell that all want, alone in a world with bystanders."""
     env = ParticleGrid(task="group", action="discrete", agents=23, height=30, width=30, lifespan=0)
     env.reset(0)
-    wins, start = np.zeros(len(offsets)), env.state.position.copy()
+    wins, start = np.zeros(len(offsets)), env.state.position.T.copy()
     around = np.array([(-1, -1), (1, 1), (-1, 1), (1, -1)])[: len(offsets)]
     field(env)[:] = 0
     for _ in range(rounds):
         field(env)[:] = 0
-        env.state.position[:] = start
-        env.state.position[:, 0] = 30.5  # bystanders wait in a row of their own
-        env.state.position[:, 1] = 6.5 + np.arange(23)
-        env.state.position[offsets] = 15.5 + around
-        row, column = env.state.position.astype(int).T
+        env.state.position.T[:] = start
+        env.state.position.T[:, 0] = 30.5  # bystanders wait in a row of their own
+        env.state.position.T[:, 1] = 6.5 + np.arange(23)
+        env.state.position.T[offsets] = 15.5 + around
+        row, column = env.state.position.astype(int)
         env.state.grid[0, row, column] = env.state.colour
         actions = np.ones((23, 2), np.int32)
         actions[offsets] = 1 - around
         env.step(actions)
-        wins += (env.state.position[offsets].astype(int) == 15).all(1)
+        wins += (env.state.position.T[offsets].astype(int) == 15).all(1)
     assert wins.sum() == rounds
     return wins / rounds
 
@@ -224,9 +224,9 @@ def test_out_of_range_actions_are_clipped_or_stay_and_raise_in_checked_mode(acti
     if action == "continuous":
         for value in (np.nan, np.inf, -np.inf):
             nonsense = np.full((120, 2), value, np.float32)
-            before = env.state.position.copy()
+            before = env.state.position.T.copy()
             env.step(nonsense)
-            assert (env.state.position == before).all()
+            assert (before == env.state.position.T).all()
     checked = small("group", action, checked=True)
     checked.reset(0)
     with pytest.raises(ValueError, match="agent 0 is not within"):
@@ -314,7 +314,7 @@ def test_a_step_before_the_first_reset_is_refused():
         env.step(np.ones((env.num_agents, 2), np.int32))
 
 
-@pytest.mark.parametrize("name", ["position", "order", "grid", "colour", "rewards"])
+@pytest.mark.parametrize("name", ["position", "rank", "grid", "colour", "rewards"])
 def test_a_damaged_state_is_refused_and_nothing_is_changed(name):
     env = small("group", "discrete")
     env.reset(0)

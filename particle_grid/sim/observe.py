@@ -1,95 +1,110 @@
-"""What agents see: the window of cells around them, then seven features, in uint8."""
+"""What agents see: the window of cells around them, then seven features, in uint8; and how many others are in it."""
+
+from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
-from particle_grid.jit import kernel, parallel_kernel, prange
+from particle_grid.jit import entry, kernel, parallel_kernel, prange, threads
 from particle_grid.sim import simd
-from particle_grid.sim.state import AGENT_1, Rules, State
+from particle_grid.sim.state import State
+from particle_grid.sim.world import AGENT_1, FEATURES
 
-F0, F1, F127, F256, MIDDLE = (np.float32(x) for x in (0, 1, 127, 256, 128.5))
-
-
-# Each loop over agents calls a function for one of them: a sum inside a `prange` would be taken for one over agents.
-
-
-@kernel
-def _look_plain(grid, w, top, left, side, colour, observations, i):
-    """Copies the window of agent i in plain loops; returns (cells of its colour, cells of agents) in it."""
-    own, every = 0, 0
-    for k in range(side * side):
-        cell = grid[w, top + k // side, left + k % side]
-        observations[i, k] = cell
-        own += cell == colour
-        every += cell >= AGENT_1
-    return own, every
+NO_REWARD = 128  # the feature of the reward 0
+NEXT = 2  # agents between the one that looks and the one whose window is being fetched from memory
+BYTE, TWO_BYTES, BITS, LOW = np.uint32(8), np.uint32(16), np.uint64(8), np.int64(2**32 - 1)
+ZERO, ONE, F127, F255, F256, MIDDLE = (np.float32(x) for x in (0, 1, 127, 255, 256, 128.5))
 
 
 @kernel
-def _look_simd(grid, w, top, left, side, colour, observations, i):
+def _signed(share):
+    """A number of [-1, 1] as a byte, in 1/127 and offset by 128."""
+    return np.uint32(np.int32(MIDDLE + F127 * min(max(share, -ONE), ONE)))
+
+
+@kernel
+def features(s, r, lo, hi):
+    """Packs the features of agents [lo, hi) into s.features, the first in the lowest byte: the position as shares of
+    the field and of the cell in 1/256, the displacement as a share of the speed, and the last reward."""
+    rows, columns, packed = s.position[0, lo:hi], s.position[1, lo:hi], s.features[lo:hi]
+    moved_rows, moved_columns, reward = s.displacement[0, lo:hi], s.displacement[1, lo:hi], s.last_reward[lo:hi]
+    margin = np.float32(r.vision)
+    for i in range(hi - lo):
+        row, column = rows[i], columns[i]
+        in_field = np.uint32(np.int32(min((row - margin) * r.row_share, F255)))
+        in_field |= np.uint32(np.int32(min((column - margin) * r.column_share, F255))) << BYTE
+        in_cell = np.uint32(np.int32((row - np.float32(np.int32(row))) * F256))
+        in_cell |= np.uint32(np.int32((column - np.float32(np.int32(column))) * F256)) << BYTE
+        last = _signed(moved_rows[i] * r.speed_share) | (_signed(moved_columns[i] * r.speed_share) << BYTE)
+        last |= np.uint32(reward[i]) << TWO_BYTES
+        packed[i] = np.uint64(in_field | (in_cell << TWO_BYTES)) | (np.uint64(last) << np.uint64(32))
+
+
+@kernel
+def _look_plain(s, r, w, lo, hi, observations, counting):
+    """Copies windows and features cell by cell."""
+    side = 2 * r.vision + 1
+    for i in range(lo, hi):
+        top, left = int(s.position[0, i]) - r.vision, int(s.position[1, i]) - r.vision
+        own, every = 0, 0
+        for k in range(side * side):
+            cell = s.grid[w, top + k // side, left + k % side]
+            observations[i, k] = cell
+            own += cell == s.colour[i]
+            every += cell >= AGENT_1
+        if counting:
+            s.own_in_sight[i], s.others_in_sight[i] = own - 1, every - own  # the agent itself is no neighbour
+        for k in range(FEATURES):
+            observations[i, side * side + k] = np.uint8((s.features[i] >> np.uint64(8 * k)) & np.uint64(255))
+
+
+@kernel
+def _look_vector(s, r, w, lo, hi, observations, counting):
     """The same bytes and counts, a row of the window at a time."""
-    start, stride = (w * grid.shape[1] + top) * grid.shape[2] + left, grid.shape[2]
-    at, own, every, valid = i * observations.shape[1], 0, 0, (1 << side) - 1
-    for _ in range(side):
-        counts = simd.copy_row_counting(observations, at, grid, start, colour, valid)
-        own += counts[0]
-        every += counts[1]
-        at += side
-        start += stride
-    return own, every
-
-
-@parallel_kernel
-def _windows(s, vision, vectors, observations):
-    grid, position, colour, side = s.grid, s.position, s.colour, 2 * vision + 1
-    own_in_sight, others_in_sight, agents = s.own_in_sight, s.others_in_sight, len(position) // len(grid)
-    for i in prange(len(position)):
-        top, left = int(position[i, 0]) - vision, int(position[i, 1]) - vision
-        if vectors:
-            own, every = _look_simd(grid, i // agents, top, left, side, colour[i], observations, i)
-        else:
-            own, every = _look_plain(grid, i // agents, top, left, side, colour[i], observations, i)
-        own_in_sight[i], others_in_sight[i] = own - 1, every - own  # the agent itself is no neighbour
+    side, stride, size = r.rows.ndim, s.grid.shape[2], observations.shape[1]
+    rows, columns, colour, packed = s.position[0, lo:hi], s.position[1, lo:hi], s.colour[lo:hi], s.features[lo:hi]
+    own, others = s.own_in_sight[lo:hi], s.others_in_sight[lo:hi]
+    cells, flat = s.grid.reshape(len(s.grid), -1)[w], observations[lo:hi].reshape(-1)
+    corner = r.vision * (stride + 1)
+    for i in range(hi - lo):
+        if counting:
+            k = min(i + NEXT, hi - lo - 1)
+            start = int(rows[k]) * stride + int(columns[k]) - corner
+            for row in range(side):
+                simd.prefetch(cells, start + row * stride)
+        start = int(rows[i]) * stride + int(columns[i]) - corner
+        counts = simd.copy_window(flat, i * size, cells, start, stride, r.rows, colour[i])
+        if counting:  # else the compiler leaves out what led here
+            own[i], others[i] = (counts >> 32) - 1, (counts & LOW) - (counts >> 32)
+        last_cell = cells[np.uint64(start + 2 * corner)]
+        simd.store_word(flat, i * size + side * side - 1, (packed[i] << BITS) | np.uint64(last_cell))
 
 
 @kernel
-def _features(s, r, observations, reward, i):
-    """Writes the features of agent i behind its window.
-
-    Positions are shares of the field and of the cell in 1/256; the displacement is in 1/127 of the speed and the
-    reward in 1/127, both offset by 128."""
-    row, column = s.position[i, 0], s.position[i, 1]
-    margin, at = np.float32(r.vision), (2 * r.vision + 1) ** 2
-    observations[i, at] = int((row - margin) / np.float32(r.height) * F256)
-    observations[i, at + 1] = int((column - margin) / np.float32(r.width) * F256)
-    observations[i, at + 2] = int((row - np.float32(int(row))) * F256)
-    observations[i, at + 3] = int((column - np.float32(int(column))) * F256)
-    for k in range(2):
-        observations[i, at + 4 + k] = int(MIDDLE + F127 * min(max(s.displacement[i, k] / r.speed, -F1), F1))
-    observations[i, at + 6] = int(MIDDLE + F127 * reward)
-
-
-@kernel
-def _finish_one(s, r, observations, rewards, truncations, i):
-    """Returns whether the reward of agent i is out of range or no number."""
-    if truncations[i]:
-        rewards[i] = F0
-    right = -F1 <= rewards[i] <= F1
-    reward = rewards[i] if right else F0
-    s.episode_return[i] += reward
-    _features(s, r, observations, reward, i)
-    return not right
+def look(s, r, w, lo, hi, observations, counting):
+    """Writes the observations of agents [lo, hi) of world w and, if `counting`, how many others they see."""
+    if r.rows.ndim > 1:
+        _look_vector(s, r, w, lo, hi, observations, counting)
+    else:
+        _look_plain(s, r, w, lo, hi, observations, counting)
 
 
 @parallel_kernel
-def finish(s, r, observations, rewards, truncations):
-    """Once the rewards are known: zeroes those of agents that spawned in this step, adds them to the episodes, and
-    writes the features. Returns how many rewards are no numbers in [-1, 1]."""
+def _finish(rewards, truncations, episode_return, feature):
     wrong = 0
-    for i in prange(s.position.shape[0]):
-        wrong += _finish_one(s, r, observations, rewards, truncations, i)
+    for i in prange(len(rewards)):
+        reward = ZERO if truncations[i] else rewards[i]
+        right = (reward >= -ONE) & (reward <= ONE)
+        wrong += not right
+        rewards[i] = reward
+        episode_return[i] += reward if right else ZERO
+        feature[i] = _signed(reward)
     return wrong
 
 
-def windows(s: State, r: Rules, observations: np.ndarray) -> None:
-    """Writes the window of each agent into observations u8[N, row], and counts the agents in it into `s`."""
-    _windows(s, r.vision, simd.fits(r.vision), observations)
+def finisher(s: State, rewards: np.ndarray, truncations: np.ndarray, feature: np.ndarray) -> Callable[[], int]:
+    """A function for once the rewards are known: it zeroes those of agents that spawned in this step, adds them to the
+    episodes, and writes them as features u8[N]. It returns how many are no numbers in [-1, 1]."""
+    arguments = rewards, truncations, s.episode_return, feature
+    compiled = cache(lambda kernel: entry(kernel, *arguments))
+    return lambda: compiled(_finish.serial if threads(len(rewards)) == 1 else _finish.parallel)(*arguments)

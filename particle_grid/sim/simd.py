@@ -1,9 +1,14 @@
-"""The one unusual trick of the simulator: a row of a window is copied as one unaligned 16-byte vector.
+"""The unusual tricks of the simulator, each a few machine instructions that Numba has no words for.
 
-A row of 11 cells copied so writes 5 bytes too many, which the next row, or the features behind the window, overwrite.
-Applies where `fits(vision)`; `observe.py` has plain loops that write the same bytes for every other case.
+A row of a window is copied as one unaligned 16-byte vector: one of 11 cells so writes 5 bytes too many, which the next
+row, or the features behind the window, overwrite. The agents in it are counted on the way, in the register that holds
+the row: a comparison of vectors would make masks, of which a processor with AVX-512 makes one or two a cycle; a table
+of 16 bytes, looked up by cell code, says at once whether a cell counts, and two instructions a row suffice.
+
+All this applies where `fits(vision)`; `observe.py` has plain loops that write the same bytes for every other case.
 """
 
+import platform
 from typing import Any
 
 import numba
@@ -13,43 +18,35 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
-from particle_grid.sim.state import AGENT_1, FEATURES
+from particle_grid.sim.world import AGENT_1, CODES, FEATURES
 
 LANES = 16
-BYTE = ir.IntType(8)
-VECTOR = ir.VectorType(BYTE, LANES)
+BYTE, WORD, INDEX = ir.IntType(8), ir.IntType(64), ir.IntType(32)
+ROW, WORDS = ir.VectorType(BYTE, LANES), ir.VectorType(WORD, 2)
+OWN, AGENT = 16, 1  # what a cell adds to the count of its lane: up to 15 rows of each fit into a byte
 
 
 def fits(vision: int) -> bool:
-    """Whether a window's row fits into a vector, and its overhang into the features behind the window."""
+    """Whether a window's row fits into a vector, its overhang into the features, and this processor knows the words."""
     side = 2 * vision + 1
-    return side <= LANES <= side + FEATURES and not numba.config.DISABLE_JIT
+    known = platform.machine() in ("x86_64", "AMD64") and not numba.config.DISABLE_JIT
+    return known and side < LANES <= side + FEATURES
 
 
-def _pointer(context: Any, builder: ir.IRBuilder, kind: Any, array: Any, index: ir.Value) -> ir.Value:
-    """Pointer to the LANES bytes that start at a flat index of a contiguous uint8 array."""
+def _pointer(context: Any, builder: ir.IRBuilder, kind: Any, array: Any, index: ir.Value, to: ir.Type) -> ir.Value:
+    """Pointer to what starts at a flat index of a contiguous uint8 array."""
     data = arrayobj.make_array(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [index]), VECTOR.as_pointer())
+    return builder.bitcast(builder.gep(data, [index]), to.as_pointer())
 
 
-def _lanes(byte: int) -> ir.Constant:
-    return ir.Constant(VECTOR, [byte] * LANES)
+def _instruction(builder: ir.IRBuilder, name: str, result: ir.Type, *args: ir.Value) -> ir.Value:
+    """A machine instruction, by its name in LLVM."""
+    kind = ir.FunctionType(result, [arg.type for arg in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
 
 
-def _splat(builder: ir.IRBuilder, byte: ir.Value) -> ir.Value:
-    """A vector of one byte known at run time."""
-    first = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), byte, ir.Constant(ir.IntType(32), 0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-    return builder.shuffle_vector(first, ir.Constant(VECTOR, ir.Undefined), zeros)
-
-
-def _count(builder: ir.IRBuilder, hits: ir.Value, valid: ir.Value) -> ir.Value:
-    """How many of the lanes `hits` (1 bit each) are set, among those of the bit mask `valid`."""
-    mask = builder.and_(builder.bitcast(hits, ir.IntType(LANES)), builder.trunc(valid, ir.IntType(LANES)))
-    popcount = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(ir.IntType(LANES), [ir.IntType(LANES)]), f"llvm.ctpop.i{LANES}"
-    )
-    return builder.zext(builder.call(popcount, [mask]), ir.IntType(64))
+def _lanes(values: list[int]) -> ir.Constant:
+    return ir.Constant(ROW, values)
 
 
 @intrinsic
@@ -58,25 +55,64 @@ def copy_row(typing_context, target, at, source, start):
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         kinds = signature.args
-        cells = builder.load(_pointer(context, builder, kinds[2], args[2], args[3]), align=1)
-        builder.store(cells, _pointer(context, builder, kinds[0], args[0], args[1]), align=1)
+        cells = builder.load(_pointer(context, builder, kinds[2], args[2], args[3], ROW), align=1)
+        builder.store(cells, _pointer(context, builder, kinds[0], args[0], args[1], ROW), align=1)
         return context.get_dummy_value()
 
     return types.void(target, at, source, start), generate
 
 
 @intrinsic
-def copy_row_counting(typing_context, target, at, source, start, own, valid):
-    """As `copy_row`; returns (cells equal to `own`, cells that are agents) among the lanes of the bit mask `valid`."""
+def copy_window(typing_context, target, at, source, start, stride, rows, colour):
+    """Copies as many rows as the array `rows` has axes from source[start:], `stride` apart, to target[at:], one behind
+    the other, and returns 2**32 times the cells of `colour` in them plus the cells that are agents."""
+    side = rows.ndim
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        kinds = signature.args
-        cells = builder.load(_pointer(context, builder, kinds[2], args[2], args[3]), align=1)
-        builder.store(cells, _pointer(context, builder, kinds[0], args[0], args[1]), align=1)
-        equal = builder.icmp_unsigned("==", cells, _splat(builder, args[4]))
-        agent = builder.icmp_unsigned(">=", cells, _lanes(AGENT_1))
-        counts = [_count(builder, hits, args[5]) for hits in (equal, agent)]
-        return context.make_tuple(builder, signature.return_type, counts)
+        kinds, start = signature.args, args[3]
+        tables = [[(AGENT if k >= AGENT_1 else 0) + (OWN if k == c else 0) for k in range(LANES)] for c in range(CODES)]
+        constant = ir.Constant(ir.ArrayType(ROW, CODES), [_lanes(table) for table in tables])
+        name = "particle_grid.tables"
+        known = builder.module.globals.get(name)
+        constants = known or cgutils.global_constant(builder.module, name, constant)
+        table = builder.load(builder.gep(constants, [INDEX(0), builder.zext(args[6], INDEX)]), align=1)
+        counts = _lanes([0] * LANES)
+        for row in range(side):
+            cells = builder.load(_pointer(context, builder, kinds[2], args[2], start, ROW), align=1)
+            to = builder.add(args[1], WORD(row * side))
+            builder.store(cells, _pointer(context, builder, kinds[0], args[0], to, ROW), align=1)
+            counts = builder.add(counts, _instruction(builder, "llvm.x86.ssse3.pshuf.b.128", ROW, table, cells))
+            start = builder.add(start, args[4])
+        agents = builder.and_(counts, _lanes([15] * side + [0] * (LANES - side)))
+        own = builder.and_(builder.lshr(counts, _lanes([4] * LANES)), _lanes([15] * side + [0] * (LANES - side)))
+        sums = [_instruction(builder, "llvm.x86.sse2.psad.bw", WORDS, x, _lanes([0] * LANES)) for x in (agents, own)]
+        both = builder.or_(sums[0], builder.shl(sums[1], ir.Constant(WORDS, [32, 32])))
+        return builder.add(*[builder.extract_element(both, INDEX(half)) for half in (0, 1)])
 
-    signature = types.UniTuple(types.int64, 2)(target, at, source, start, types.uint8, types.int64)
-    return signature, generate
+    return types.int64(target, at, source, start, stride, rows, types.uint8), generate
+
+
+@intrinsic
+def store_word(typing_context, target, at, word):
+    """Writes the eight bytes of a uint64, the lowest first, to target[at:]."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1], WORD)
+        builder.store(args[2], pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(target, at, types.uint64), generate
+
+
+@intrinsic
+def prefetch(typing_context, array, at):
+    """Begins to fetch array[at], which will be written soon, from memory."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1], BYTE)
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, INDEX, INDEX, INDEX])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], kind)
+        builder.call(function, [pointer, INDEX(1), INDEX(3), INDEX(1)])  # to write, keep it near, data
+        return context.get_dummy_value()
+
+    return types.void(array, at), generate

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from particle_grid.sim.state import AGENT_1, AGENT_4, EMPTY, FOOD, WALL, State, World
+from particle_grid.sim.state import State
+from particle_grid.sim.world import AGENT_1, AGENT_4, EMPTY, FOOD, WALL, World
 
 # M. Okabe, K. Ito, "Color Universal Design", 2008: the agents' four also differ in brightness on the dark background.
 PALETTE = np.array(

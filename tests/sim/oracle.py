@@ -62,12 +62,12 @@ class WorldOracle:
         self.grid = [[int(cell) for cell in row] for row in r.ground]
         self.tick = 0
         self.place(WALL, r.walls)
-        self.order = []
+        self.rank = []
         for number, agent in enumerate(self.agents):
+            other = self.generator.below(number + 1)
+            self.rank.append(number)
+            self.rank[other], self.rank[number] = number, self.rank[other]
             self.spawn(agent)
-            k = self.generator.below(number + 1)
-            self.order.append(number)
-            self.order[k], self.order[number] = number, self.order[k]
         self.debt = self.place(FOOD, r.food)
 
     def field(self):
@@ -104,6 +104,11 @@ class WorldOracle:
     def step(self, actions):
         """actions [agents][2]; returns which agents spawned anew."""
         self.tick += 1
+        agents = len(self.agents)
+        for _ in range(1 + agents // 32):
+            i, j = (self.generator.below(agents) for _ in range(2))
+            self.rank[i], self.rank[j] = self.rank[j], self.rank[i]
+        start, forwards = self.generator.below(agents), self.generator.below(2)
         anew = 0 < self.r.horizon <= self.tick
         truncated = [anew or agent.expiry <= self.tick for agent in self.agents]
         for agent, gone in zip(self.agents, truncated, strict=True):
@@ -116,42 +121,53 @@ class WorldOracle:
                     self.spawn(agent)
         if anew:
             self.start()
-        for _ in range(1 + len(self.agents) // 8):
-            i, j = (self.generator.below(len(self.agents)) for _ in range(2))
-            self.order[i], self.order[j] = self.order[j], self.order[i]
-        start, forwards = self.generator.below(len(self.agents)), self.generator.below(2)
-        turn = self.order[start:] + self.order[:start] if forwards else self.order[start::-1] + self.order[:start:-1]
-        for index in turn:
-            if not truncated[index]:
-                self.move(self.agents[index], actions[index])
+        places = (
+            [*range(start, agents), *range(start)]
+            if forwards
+            else [*range(start, -1, -1), *range(agents - 1, start, -1)]
+        )
+        by_rank = sorted(range(agents), key=lambda number: self.rank[number])
+        wishes = [
+            None if gone else self.wish(agent, action)
+            for agent, action, gone in zip(self.agents, actions, truncated, strict=True)
+        ]
+        for agent in self.agents:
+            agent.eaten, agent.moved_row, agent.moved_column = 0, f32(0), f32(0)
+        for _ in range(self.r.stretches):
+            for number in (by_rank[place] for place in places):
+                if wishes[number] and not self.stretch(self.agents[number], *wishes[number]):
+                    wishes[number] = None
         if self.r.edible:
             self.debt = self.place(FOOD, self.debt + sum(agent.eaten for agent in self.agents))
         return truncated
 
-    def move(self, agent, action):
-        before = agent.row, agent.column
-        agent.eaten = 0
-        wish = [f32(a) - self.r.centre for a in action]
-        if all(math.isfinite(a) for a in wish):
-            d = [min(max(a, f32(-1)), f32(1)) * self.r.speed for a in wish]
-            parts = max(1, math.ceil(max(abs(d[0]), abs(d[1]))))
-            for _ in range(parts):
-                if not self.stretch(agent, f32(float(d[0]) / parts), f32(float(d[1]) / parts)):
-                    break
-        agent.moved_row, agent.moved_column = agent.row - before[0], agent.column - before[1]
+    def wish(self, agent, action):
+        """The cells to move in each stretch."""
+        push = [min(max(f32(a) - self.r.centre, f32(-1)), f32(1)) for a in action]
+        if not all(math.isfinite(f32(a) - self.r.centre) for a in action):
+            push = [f32(0), f32(0)]
+        velocity = [
+            self.r.keep * v + self.r.gain * a for v, a in zip((agent.moved_row, agent.moved_column), push, strict=True)
+        ]
+        return [min(max(v, -self.r.speed), self.r.speed) * self.r.stretch for v in velocity]
 
     def stretch(self, agent, d_row, d_column):
+        """Returns whether the agent may walk on in this step: not after a stretch that rounding would carry too far."""
         row, column = agent.row + d_row, agent.column + d_column
         old, new = agent.cell, (int(row), int(column))
+        if abs(new[0] - old[0]) > 1 or abs(new[1] - old[1]) > 1:
+            return False
         if new != old:
             cell = self.grid[new[0]][new[1]]
-            if cell not in (EMPTY, FOOD) or abs(new[0] - old[0]) > 1 or abs(new[1] - old[1]) > 1:
-                return False
+            if cell not in (EMPTY, FOOD):
+                return True  # whoever stands there may be gone when the next stretch comes
             self.grid[old[0]][old[1]] = agent.under
             self.grid[new[0]][new[1]] = agent.colour
             eats = cell == FOOD and self.r.edible
             agent.eaten += eats
             agent.under = EMPTY if eats else cell
+        agent.moved_row += row - agent.row
+        agent.moved_column += column - agent.column
         agent.row, agent.column = row, column
         return True
 
@@ -164,7 +180,8 @@ class WorldOracle:
 
     def features(self, agent, reward):
         r, v = self.r, f32(self.r.vision)
-        shares = [(agent.row - v) / f32(r.height), (agent.column - v) / f32(r.width)]
-        shares += [agent.row - f32(agent.cell[0]), agent.column - f32(agent.cell[1])]
-        signed = [min(max(x / r.speed, f32(-1)), f32(1)) for x in (agent.moved_row, agent.moved_column)] + [f32(reward)]
-        return [int(x * f32(256)) for x in shares] + [int(f32(128.5) + f32(127) * x) for x in signed]
+        shares = [(agent.row - v) * r.row_share, (agent.column - v) * r.column_share]
+        shares = [min(share, f32(255)) for share in shares]
+        shares += [(agent.row - f32(agent.cell[0])) * f32(256), (agent.column - f32(agent.cell[1])) * f32(256)]
+        signed = [min(max(x * r.speed_share, f32(-1)), f32(1)) for x in (agent.moved_row, agent.moved_column)]
+        return [int(x) for x in shares] + [int(f32(128.5) + f32(127) * x) for x in [*signed, f32(reward)]]

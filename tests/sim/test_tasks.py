@@ -10,7 +10,7 @@ from PIL import Image
 
 from particle_grid.sim import picture, tasks
 from particle_grid.sim.scripted import actions_for
-from particle_grid.sim.state import AGENT_1, FOOD
+from particle_grid.sim.world import AGENT_1, FOOD
 from tests.cases import CASES, field, play, small
 
 
@@ -18,7 +18,7 @@ def expected_reward(env, i):
     """The reward of agent i, in plain words of DESIGN's table."""
     state, task = env.state, env.task
     own, others = int(state.own_in_sight[i]), int(state.others_in_sight[i])
-    row, column = state.position[i] - env.vision
+    row, column = state.position[:, i] - env.vision
     match env.task_name:
         case "scatter":
             return max(-1, -task.scale * own)
@@ -42,8 +42,8 @@ def expected_puffer_reward(env, i):
         cell = np.floor(position - env.vision)
         return np.abs(targets - cell).max(1).min()
 
-    now = env.state.position[i]
-    then = now - env.state.displacement[i]
+    now = env.state.position.T[i]
+    then = now - env.state.displacement.T[i]
     shaping = task.shaping * (distance(then) - task.gamma * distance(now))
     return np.clip(task.fill * (distance(now) == 0) + shaping, -1, 1)
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from particle_grid.sim.state import AGENT_1, CODES, EMPTY, FOOD, WALL, Layout, World, allocate
+from particle_grid.sim.state import allocate
+from particle_grid.sim.world import AGENT_1, CODES, EMPTY, FOOD, WALL, Layout, World
 from particle_grid.view.frame import PALETTE, frame, scale
 
 codes = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, CODES - 1))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from particle_grid.sim.state import CODES
+from particle_grid.sim.world import CODES
 from particle_grid.view.frame import PALETTE
 from particle_grid.view.video import write_gif
 

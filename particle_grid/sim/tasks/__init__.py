@@ -9,7 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from particle_grid.sim.state import Layout, State
+from particle_grid.sim.state import State
+from particle_grid.sim.world import Layout
 
 
 class Task(Protocol):
@@ -17,6 +18,7 @@ class Task(Protocol):
 
     unit: str  # of the score, for people
     sides: int  # 1, or 2 if agents of AGENT_1 play against those of AGENT_2: then each side has a score of its own
+    sight: bool  # whether reward or score look at `own_in_sight` and `others_in_sight`, which are else not counted
 
     def init(self, layout: Layout) -> None:
         """Lays the world out. Runs once, before anything is placed. Raises ValueError for parameters that fail."""

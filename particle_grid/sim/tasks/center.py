@@ -6,7 +6,8 @@ from typing import ClassVar
 import numpy as np
 
 from particle_grid.jit import parallel_kernel, prange
-from particle_grid.sim.state import Layout, State
+from particle_grid.sim.state import State
+from particle_grid.sim.world import Layout
 
 
 @dataclass(frozen=True)
@@ -15,18 +16,19 @@ class Center:
 
     unit: ClassVar[str] = "cells from the middle, negative"
     sides: ClassVar[int] = 1
+    sight: ClassVar[bool] = False
 
     def init(self, layout: Layout) -> None:
         pass
 
     def reward(self, state: State, layout: Layout, rewards: np.ndarray) -> None:
         row, column, corner = _middle(layout)
-        _distance(state.position, row, column, np.float32(-1 / corner), rewards)
+        _distance(rewards, state.position, row, column, np.float32(-1 / corner))
 
     def score(self, state: State, layout: Layout) -> np.ndarray:
         row, column, _ = _middle(layout)
-        distance = np.empty(len(state.position), np.float32)
-        _distance(state.position, row, column, np.float32(-1), distance)
+        distance = np.empty(len(state.colour), np.float32)
+        _distance(distance, state.position, row, column, np.float32(-1))
         return distance
 
     def scripted(self, observations: np.ndarray, layout: Layout, rng: np.ndarray, aim: np.ndarray) -> None:
@@ -42,7 +44,7 @@ def _middle(layout: Layout) -> tuple[np.float32, np.float32, float]:
 
 
 @parallel_kernel
-def _distance(position, row, column, scale, out):
+def _distance(out, position, row, column, scale):
     for i in prange(out.shape[0]):
-        d_row, d_column = position[i, 0] - row, position[i, 1] - column
+        d_row, d_column = position[0, i] - row, position[1, i] - column
         out[i] = scale * np.sqrt(d_row * d_row + d_column * d_column)

@@ -7,7 +7,8 @@ import numpy as np
 
 from particle_grid.jit import parallel_kernel, prange
 from particle_grid.sim.scripted import fetch
-from particle_grid.sim.state import Layout, State
+from particle_grid.sim.state import State
+from particle_grid.sim.world import Layout
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Forage:
 
     unit: ClassVar[str] = "food eaten"
     sides: ClassVar[int] = 1
+    sight: ClassVar[bool] = False
 
     def init(self, layout: Layout) -> None:
         if not 0 <= self.food < 1:

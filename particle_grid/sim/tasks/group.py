@@ -7,7 +7,8 @@ import numpy as np
 
 from particle_grid.jit import parallel_kernel, prange
 from particle_grid.sim.scripted import steer
-from particle_grid.sim.state import Layout, State
+from particle_grid.sim.state import State
+from particle_grid.sim.world import Layout
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Group:
 
     unit: ClassVar[str] = "own minus others in sight"
     sides: ClassVar[int] = 1
+    sight: ClassVar[bool] = True
 
     def init(self, layout: Layout) -> None:
         layout.mix_colours(self.colours)

@@ -7,7 +7,8 @@ import numpy as np
 
 from particle_grid.jit import parallel_kernel, prange
 from particle_grid.sim.scripted import steer
-from particle_grid.sim.state import AGENT_1, AGENT_2, Layout, State
+from particle_grid.sim.state import State
+from particle_grid.sim.world import AGENT_1, AGENT_2, Layout
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class PredatorPrey:
 
     unit: ClassVar[str] = "of the other side in sight (prey: negative)"
     sides: ClassVar[int] = 2
+    sight: ClassVar[bool] = True
 
     def init(self, layout: Layout) -> None:
         if not 0 < self.predators < 1:

@@ -9,7 +9,8 @@ from particle_grid.jit import kernel, parallel_kernel, prange
 from particle_grid.sim import picture
 from particle_grid.sim.rng import below, uniform
 from particle_grid.sim.scripted import towards, wander
-from particle_grid.sim.state import AGENT_1, FOOD, Layout, State
+from particle_grid.sim.state import State
+from particle_grid.sim.world import AGENT_1, FOOD, Layout
 
 ROUND = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))  # the eight moves, straight ones even
 
@@ -33,6 +34,7 @@ class Puffer:
 
     unit: ClassVar[str] = "share of the picture filled"
     sides: ClassVar[int] = 1
+    sight: ClassVar[bool] = False
 
     def init(self, layout: Layout) -> None:
         world = layout.world
@@ -62,10 +64,10 @@ class Puffer:
     def reward(self, state: State, layout: Layout, rewards: np.ndarray) -> None:
         reach = 0.5 / max((1 - self.gamma) * self.shaping, 1e-9)  # cells: rewards stay within [-1, 1] unclipped
         numbers = (np.float32(x) for x in (self.fill, self.shaping, self.gamma, reach))
-        _reward(state.position, state.displacement, state.colour, layout.map, layout.world.vision, *numbers, rewards)
+        _reward(state.colour, state.position, state.displacement, layout.map, layout.world.vision, *numbers, rewards)
 
     def score(self, state: State, layout: Layout) -> np.ndarray:
-        row, column = (state.position - layout.world.vision).astype(np.int64).T
+        row, column = (state.position - layout.world.vision).astype(np.int64)
         filled = layout.map[state.colour - AGENT_1, row, column] == 0
         return filled * np.float32(layout.world.agents / np.count_nonzero(layout.map.min(0) == 0))
 
@@ -80,12 +82,12 @@ def _distance(distance, vision, colour, row, column, reach):
 
 
 @parallel_kernel
-def _reward(position, displacement, colour, distance, vision, fill, shaping, gamma, reach, rewards):
+def _reward(colour, position, displacement, distance, vision, fill, shaping, gamma, reach, rewards):
     one = np.float32(1)
     for i in prange(rewards.shape[0]):
-        row, column = position[i, 0], position[i, 1]
+        row, column = position[0, i], position[1, i]
         now = _distance(distance, vision, colour[i], row, column, reach)
-        before = _distance(distance, vision, colour[i], row - displacement[i, 0], column - displacement[i, 1], reach)
+        before = _distance(distance, vision, colour[i], row - displacement[0, i], column - displacement[1, i], reach)
         reward = shaping * (before - gamma * now) + (fill if now == 0 else np.float32(0))
         rewards[i] = min(max(reward, -one), one)
 

@@ -1,0 +1,100 @@
+"""How a world fills: its start, respawns, and food that regrows.
+
+Each function works on one world w of a `State` s under `Rules` r, and draws from that world's generator in a fixed
+order, so the result does not depend on how many threads share the worlds out.
+"""
+
+import numpy as np
+
+from particle_grid.jit import kernel
+from particle_grid.sim.rng import below, lifetime
+from particle_grid.sim.world import AGENT_1, EMPTY, FOOD, WALL
+
+TRIES = 32  # random cells looked at before an area is searched cell by cell
+HALF, ZERO = np.float32(0.5), np.float32(0)
+
+
+@kernel
+def empty_cell(grid, rng, w, top, left, height, width):
+    """A random empty cell (row, column) of an area of world w, in grid coordinates; (-1, -1) if it has none.
+
+    Tries at random first; in a crowded area it takes the next empty cell, row by row, from a random one on."""
+    for _ in range(TRIES):
+        row, column = top + below(rng, w, height), left + below(rng, w, width)
+        if grid[w, row, column] == EMPTY:
+            return row, column
+    first = below(rng, w, height * width)
+    for k in range(height * width):
+        cell = (first + k) % (height * width)
+        row, column = top + cell // width, left + cell % width
+        if grid[w, row, column] == EMPTY:
+            return row, column
+    return np.int64(-1), np.int64(-1)
+
+
+@kernel
+def place(s, r, w, code, count):
+    """Puts `count` cells of `code` into random empty cells of the field; returns how many found none."""
+    for k in range(count):
+        row, column = empty_cell(s.grid, s.rng, w, r.vision, r.vision, r.height, r.width)
+        if row < 0:
+            return count - k
+        s.grid[w, row, column] = code
+    return 0
+
+
+@kernel
+def spawn(s, r, w, i):
+    """Puts agent i at the centre of a random empty cell of its colour's area, or of the field where that is full."""
+    area = r.spawn[s.colour[i] - AGENT_1]
+    row, column = empty_cell(s.grid, s.rng, w, r.vision + area[0], r.vision + area[1], area[2], area[3])
+    if row < 0:
+        row, column = empty_cell(s.grid, s.rng, w, r.vision, r.vision, r.height, r.width)
+    s.grid[w, row, column] = s.colour[i]
+    s.position[0, i], s.position[1, i] = np.float32(row) + HALF, np.float32(column) + HALF
+    s.displacement[0, i], s.displacement[1, i] = ZERO, ZERO
+    s.under[i], s.eaten[i], s.episode_return[i] = EMPTY, 0, ZERO
+    s.born[i] = s.tick[w]
+    s.expiry[i] = s.tick[w] + lifetime(s.rng, w, r.lifespan)
+
+
+@kernel
+def start_world(s, r, w):
+    """World w anew: its ground plan, random walls, the agents in order of index, each with its rank in the order of
+    moving, then the food."""
+    cells, ground = s.grid.reshape(len(s.grid), -1)[w], r.ground.reshape(-1)
+    for k in range(len(ground)):
+        cells[k] = ground[k]
+    s.tick[w] = 0
+    place(s, r, w, WALL, r.walls)
+    agents = len(s.rank) // len(s.grid)
+    for k in range(agents):
+        i, other = w * agents + k, w * agents + below(s.rng, w, k + 1)
+        s.rank[i] = s.rank[other]  # a random permutation, built from the inside out
+        s.rank[other] = k
+        spawn(s, r, w, i)
+    s.food_debt[w] = place(s, r, w, FOOD, r.food)
+
+
+@kernel
+def respawn_world(s, r, w, truncations):
+    """Agents that are marked in `truncations` spawn anew, or all of them if their world is at its horizon. Adds the
+    episodes that end to the world's sums."""
+    anew = 0 < r.horizon <= s.tick[w]
+    agents = len(s.rank) // len(s.grid)
+    for i in range(w * agents, (w + 1) * agents):
+        if truncations[i]:
+            s.finished[w, 0] += 1.0
+            s.finished[w, 1] += s.episode_return[i]
+            s.finished[w, 2] += s.tick[w] - s.born[i]
+            if not anew:
+                s.grid[w, int(s.position[0, i]), int(s.position[1, i])] = s.under[i]
+                spawn(s, r, w, i)
+    if anew:
+        start_world(s, r, w)
+
+
+@kernel
+def regrow_world(s, r, w):
+    """Food that was eaten regrows in random empty cells; what finds none waits for the next step."""
+    s.food_debt[w] = place(s, r, w, FOOD, s.food_debt[w])
