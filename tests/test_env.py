@@ -314,7 +314,7 @@ def test_a_step_before_the_first_reset_is_refused():
         env.step(np.ones((env.num_agents, 2), np.int32))
 
 
-@pytest.mark.parametrize("name", ["position", "rank", "grid", "colour", "rewards"])
+@pytest.mark.parametrize("name", ["position", "order", "grid", "colour", "rewards"])
 def test_a_damaged_state_is_refused_and_nothing_is_changed(name):
     env = small("group", "discrete")
     env.reset(0)

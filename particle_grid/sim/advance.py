@@ -22,13 +22,13 @@ BLOCK = 256  # agents that go through the stages together: what they touch fits 
 @kernel
 def _blocks(s):
     """How many blocks the agents of a world make."""
-    return (len(s.rank) // len(s.grid) + BLOCK - 1) // BLOCK
+    return (len(s.order) // len(s.grid) + BLOCK - 1) // BLOCK
 
 
 @kernel
 def _block(s, w, block):
     """The agents [lo, hi) of a block of world w."""
-    agents = len(s.rank) // len(s.grid)
+    agents = len(s.order) // len(s.grid)
     return w * agents + block * BLOCK, w * agents + min((block + 1) * BLOCK, agents)
 
 
@@ -40,13 +40,13 @@ def _move_world(s, r, w, actions, truncations):
             lo, hi = _block(s, w, block)
             if stretch == 0:
                 wish(s, r, w, lo, hi, actions, truncations)
-            cross(s, w, lo, hi)
+            cross(s, lo, hi)
         if stretch == 0:
             respawn_world(s, r, w, truncations)
         resolve(s, r, w, start, direction)
         for block in prange(_blocks(s)):
             lo, hi = _block(s, w, block)
-            settle(s, r, w, lo, hi)
+            settle(s, r, lo, hi)
     if r.edible:
         regrow_world(s, r, w)
 
@@ -77,13 +77,13 @@ def _start_worlds(s, r):
 
 def starter(s: State, r: Rules) -> Callable[[], None]:
     """A function that starts all worlds."""
-    return lambda: (_start_worlds.serial if threads(len(s.rank)) == 1 else _start_worlds.parallel)(s, r)
+    return lambda: (_start_worlds.serial if threads(len(s.order)) == 1 else _start_worlds.parallel)(s, r)
 
 
 def mover(s: State, r: Rules, actions: np.ndarray, truncations: np.ndarray) -> Callable[[np.ndarray], None]:
     """A function that takes actions, contiguous and of the dtype int32 or f32[N, 2] that `actions` has, and lets all
     worlds respawn, move and regrow. It writes truncations bool[N]."""
-    worlds, agents = len(s.grid), len(s.rank)
+    worlds, agents = len(s.grid), len(s.order)
 
     @cache
     def compiled(kernel: Any) -> Callable[..., Any]:
@@ -105,4 +105,4 @@ def looker(s: State, r: Rules, observations: np.ndarray, counting: bool) -> Call
     """A function that writes the observations u8[N, row] of all agents and, if `counting`, counts whom they see."""
     arguments = s, r, observations, counting
     compiled = cache(lambda kernel: entry(kernel, *arguments))
-    return lambda: compiled(_look_worlds.serial if threads(len(s.rank)) == 1 else _look_worlds.parallel)(*arguments)
+    return lambda: compiled(_look_worlds.serial if threads(len(s.order)) == 1 else _look_worlds.parallel)(*arguments)

@@ -60,18 +60,18 @@ def spawn(s, r, w, i):
 
 @kernel
 def start_world(s, r, w):
-    """World w anew: its ground plan, random walls, the agents in order of index, each with its rank in the order of
-    moving, then the food."""
+    """World w anew: its ground plan, random walls, the agents in order of index, each with its place in the
+    order of moving, then the food."""
     cells, ground = s.grid.reshape(len(s.grid), -1)[w], r.ground.reshape(-1)
     for k in range(len(ground)):
         cells[k] = ground[k]
     s.tick[w] = 0
     place(s, r, w, WALL, r.walls)
-    agents = len(s.rank) // len(s.grid)
+    agents = len(s.order) // len(s.grid)
     for k in range(agents):
         i, other = w * agents + k, w * agents + below(s.rng, w, k + 1)
-        s.rank[i] = s.rank[other]  # a random permutation, built from the inside out
-        s.rank[other] = k
+        s.order[i] = s.order[other]  # a random permutation, built from the inside out
+        s.order[other] = k
         spawn(s, r, w, i)
     s.food_debt[w] = place(s, r, w, FOOD, r.food)
 
@@ -81,7 +81,7 @@ def respawn_world(s, r, w, truncations):
     """Agents that are marked in `truncations` spawn anew, or all of them if their world is at its horizon. Adds the
     episodes that end to the world's sums."""
     anew = 0 < r.horizon <= s.tick[w]
-    agents = len(s.rank) // len(s.grid)
+    agents = len(s.order) // len(s.grid)
     for i in range(w * agents, (w + 1) * agents):
         if truncations[i]:
             s.finished[w, 0] += 1.0

@@ -2,7 +2,7 @@
 
 `wish` turns actions into stretches of at most a cell, `cross` looks up which cells a stretch leaves and enters,
 `resolve` lets the agents of a world pass one after another, and `settle` makes the stretch for those that could.
-Only `resolve` is sequential: it touches nothing but the grid and two arrays that lie in the order of moving.
+Only `resolve` is sequential: it touches nothing but the grid, and two numbers of each agent.
 
 The stages work on the agents [lo, hi) of a world, through slices that begin at 0: with an index that might be negative
 there would be no vectors. Conditions are `&` and `|`, and both sides of a choice are computed, for the same reason.
@@ -50,8 +50,8 @@ def wish(s, r, w, lo, hi, actions, truncations):
 
 
 @kernel
-def cross(s, w, lo, hi):
-    """Writes the cells that agents [lo, hi) would leave and enter in a stretch, where they will be read in order.
+def cross(s, lo, hi):
+    """Writes the cells that agents [lo, hi) would leave and enter in a stretch.
 
     A destination is computed in float32 and its cell taken from the value that `settle` stores: rounded later, the
     agent could come to stand in a cell that nobody looked at. Whom rounding would carry two cells far stays."""
@@ -61,7 +61,7 @@ def cross(s, w, lo, hi):
         s.wish[0, lo:hi],
         s.wish[1, lo:hi],
     )
-    under, crossing, rank, stride = s.under[lo:hi], s.crossing[lo:hi], s.rank[lo:hi], np.int32(s.grid.shape[2])
+    under, crossing, stride = s.under[lo:hi], s.crossing[lo:hi], np.int32(s.grid.shape[2])
     for i in range(hi - lo):
         row, column = np.int32(rows[i]), np.int32(columns[i])
         to_row, to_column = np.int32(rows[i] + wished_rows[i]), np.int32(columns[i] + wished_columns[i])
@@ -70,9 +70,6 @@ def cross(s, w, lo, hi):
         leaves = np.uint32(row * stride + column)
         enters = np.uint32(to_row * stride + to_column) if near else leaves
         crossing[i] = np.uint64(leaves) | (np.uint64(under[i]) << SIGN) | (np.uint64(enters) << HIGH)
-    first = np.uint64(w * (len(s.rank) // len(s.grid)))
-    for i in range(hi - lo):
-        s.in_order[first + np.uint64(rank[i])] = crossing[i]
 
 
 @kernel
@@ -82,25 +79,25 @@ def next_order(s, w):
 
     The order starts as a uniformly random permutation and stays one, so that in any contest each agent is equally
     likely to come first; start and direction are new each tick, so that no order holds for long."""
-    agents = len(s.rank) // len(s.grid)
+    agents = len(s.order) // len(s.grid)
     for _ in range(1 + agents // 32):
         i, j = w * agents + below(s.rng, w, agents), w * agents + below(s.rng, w, agents)
-        s.rank[i], s.rank[j] = s.rank[j], s.rank[i]
+        s.order[i], s.order[j] = s.order[j], s.order[i]
     return below(s.rng, w, agents), 2 * below(s.rng, w, 2) - 1
 
 
 @kernel
-def _pass(cells, in_order, met, start, direction, count, ahead):
+def _pass(cells, order, crossing, met, start, direction, count, ahead):
     """Lets `count` agents pass, from the place `start` of the order on, and fetches the cell of one `ahead`."""
     for k in range(count):
         if ahead > 0:
-            later = in_order[np.uint64(start + direction * min(k + ahead, count - 1))]
-            simd.prefetch(cells, np.int64(later >> HIGH))
-        at = np.uint64(start + direction * k)
-        leaves, under, enters = in_order[at] & LOW, (in_order[at] >> SIGN) & BIT, in_order[at] >> HIGH
+            later = order[np.uint64(start + direction * min(k + ahead, count - 1))]
+            simd.prefetch(cells, np.int64(crossing[np.uint64(later)] >> HIGH))
+        i = np.uint64(order[np.uint64(start + direction * k)])
+        leaves, under, enters = crossing[i] & LOW, (crossing[i] >> SIGN) & BIT, crossing[i] >> HIGH
         agent, cell = cells[leaves], cells[enters]
         free = (cell < WALL) | (leaves == enters)
-        met[at] = np.uint8(WALL) if leaves == enters else cell
+        met[i] = np.uint8(WALL) if leaves == enters else cell
         # Both cells are written in any case, to what they were if the way is barred: a branch would be mispredicted.
         cells[leaves] = np.uint8(under) if free else agent
         cells[enters] = agent if free else cell
@@ -111,21 +108,15 @@ def resolve(s, r, w, start, direction):
     """Lets the agents of world w pass to the cells they want to enter, one after another in the order of moving:
     whoever comes first gets a contested cell, and one that was left is free. Writes what each met in its cell,
     WALL if it stays in its own, and adds the food among it to what has to regrow."""
-    agents = len(s.rank) // len(s.grid)
+    agents = len(s.order) // len(s.grid)
     cells, first = s.grid.reshape(len(s.grid), -1)[w], w * agents
-    in_order, met = s.in_order[first : first + agents], s.met[first : first + agents]
+    order, crossing = s.order[first : first + agents], s.crossing[first : first + agents]
+    met, ahead = s.met[first : first + agents], AHEAD if r.rows.ndim > 1 else 0
     to_end = agents - start if direction > 0 else start + 1
     for part in range(2):  # to the end of the order, and from its other end on
         begin = start if part == 0 else 0 if direction > 0 else agents - 1
-        _pass(
-            cells,
-            in_order,
-            met,
-            begin,
-            direction,
-            to_end if part == 0 else agents - to_end,
-            AHEAD if r.rows.ndim > 1 else 0,
-        )
+        count = to_end if part == 0 else agents - to_end
+        _pass(cells, order, crossing, met, begin, direction, count, ahead)
     if r.edible:
         meals = 0
         for k in range(agents):
@@ -134,15 +125,16 @@ def resolve(s, r, w, start, direction):
 
 
 @kernel
-def _displace(s, lo, hi, cell):
+def _displace(s, lo, hi):
     """Makes the stretch for those that met no obstacle, or stay within their own cell."""
+    met = s.met[lo:hi]
     rows, columns, wished_rows = s.position[0, lo:hi], s.position[1, lo:hi], s.wish[0, lo:hi]
     wished_columns, moved_rows, moved_columns = s.wish[1, lo:hi], s.displacement[0, lo:hi], s.displacement[1, lo:hi]
     for i in range(hi - lo):
         row, column = rows[i], columns[i]
         to_row, to_column = row + wished_rows[i], column + wished_columns[i]
         inside = (np.int32(row) == np.int32(to_row)) & (np.int32(column) == np.int32(to_column))
-        moves = inside | (cell[i] < WALL)
+        moves = inside | (met[i] < WALL)
         to_row, to_column = to_row if moves else row, to_column if moves else column
         moved_rows[i] += to_row - row
         moved_columns[i] += to_column - column
@@ -150,15 +142,12 @@ def _displace(s, lo, hi, cell):
 
 
 @kernel
-def settle(s, r, w, lo, hi):
+def settle(s, r, lo, hi):
     """Makes the stretch for those agents in [lo, hi) that could pass, and adds up what they moved and ate. Within
     its own cell an agent always moves."""
-    rank, cell, eaten, under = s.rank[lo:hi], s.cell[lo:hi], s.eaten[lo:hi], s.under[lo:hi]
-    first = np.uint64(w * (len(s.rank) // len(s.grid)))
+    met, eaten, under = s.met[lo:hi], s.eaten[lo:hi], s.under[lo:hi]
+    _displace(s, lo, hi)
     for i in range(hi - lo):
-        cell[i] = s.met[first + np.uint64(rank[i])]
-    _displace(s, lo, hi, cell)
-    for i in range(hi - lo):
-        eaten[i] += np.uint8((cell[i] == FOOD) & r.edible)
-        covers = np.uint8(EMPTY) if r.edible else cell[i]
-        under[i] = covers if cell[i] < WALL else under[i]
+        eaten[i] += np.uint8((met[i] == FOOD) & r.edible)
+        covers = np.uint8(EMPTY) if r.edible else met[i]
+        under[i] = covers if met[i] < WALL else under[i]

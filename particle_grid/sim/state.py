@@ -18,8 +18,8 @@ class Rules(NamedTuple):
     ground: np.ndarray  # u8[rows, stride] a world's grid before anything random is placed in it
     spawn: np.ndarray  # i64[4, 4] as in `Layout`
     vision: int
-    # An empty array with as many axes as a window has rows, or one axis where vectors do not fit the window: Numba knows
-    # the axes of an array when it compiles, so that both the choice and the number of rows are settled by then.
+    # An empty array with as many axes as a window has rows, or one axis where vectors do not fit the window: Numba
+    # knows the axes of an array when it compiles, so both the choice and the number of rows are settled by then.
     rows: np.ndarray
     height: int
     width: int
@@ -53,7 +53,7 @@ class State(NamedTuple):
     own_in_sight: np.ndarray  # i16[N] other agents of one's own colour in the window, for a task that has `sight`
     others_in_sight: np.ndarray  # i16[N] agents of other colours in the window, likewise
     last_reward: np.ndarray  # u8[N] its feature, for a task that has no `sight`
-    rank: np.ndarray  # i32[N] the agent's place in the order in which those of its world move
+    order: np.ndarray  # i32[N] the order in which a world's agents move, as their numbers within it
     expiry: np.ndarray  # i64[N] the world's tick in which the agent respawns
     born: np.ndarray  # i64[N] the world's tick in which it last spawned
     episode_return: np.ndarray  # f32[N] rewards since then
@@ -64,9 +64,7 @@ class State(NamedTuple):
     # From here on: between the stages of a step only.
     wish: np.ndarray  # f32[2, N] cells to move in a stretch
     crossing: np.ndarray  # u64[N] bits 0 to 30: the cell of its world to leave; 31: what is under it; 32 on: to enter
-    in_order: np.ndarray  # u64[N] the same in the order of moving
-    met: np.ndarray  # u8[N] what was in the cell to enter, in the order of moving
-    cell: np.ndarray  # u8[N] the same by agent
+    met: np.ndarray  # u8[N] what was in the cell to enter, or WALL for whom stays within its own
     features: np.ndarray  # u64[N] the features, the first in the lowest byte
 
 
@@ -86,7 +84,7 @@ def restore(arrays: dict[str, np.ndarray], saved: dict[str, np.ndarray]) -> None
     with np.errstate(invalid="ignore"):
         row, column = position.astype(np.int64)
     inside = (row >= 0).all() and (column >= 0).all() and (row < grid.shape[1]).all() and (column < grid.shape[2]).all()
-    orders = np.sort(saved["rank"].reshape(-1, agents), 1)  # [N] -> [worlds, agents]
+    orders = np.sort(saved["order"].reshape(-1, agents), 1)  # [N] -> [worlds, agents]
     right = inside and (grid[numbers // agents, row, column] == colour).all() and (colour == arrays["colour"]).all()
     if not right or (orders != numbers[:agents]).any() or grid.max() >= CODES:
         raise ValueError("The saved simulator state is damaged: agents are not where the grid has them. Use another.")
@@ -148,7 +146,7 @@ def allocate(layout: Layout) -> State:
         own_in_sight=np.zeros(n, np.int16),
         others_in_sight=np.zeros(n, np.int16),
         last_reward=np.zeros(n, np.uint8),
-        rank=np.zeros(n, np.int32),
+        order=np.zeros(n, np.int32),
         expiry=np.zeros(n, np.int64),
         born=np.zeros(n, np.int64),
         episode_return=np.zeros(n, np.float32),
@@ -158,8 +156,6 @@ def allocate(layout: Layout) -> State:
         finished=np.zeros((worlds, 3), np.float64),
         wish=np.zeros((2, n), np.float32),
         crossing=np.zeros(n, np.uint64),
-        in_order=np.zeros(n, np.uint64),
         met=np.zeros(n, np.uint8),
-        cell=np.zeros(n, np.uint8),
         features=np.zeros(n, np.uint64),
     )

@@ -62,11 +62,11 @@ class WorldOracle:
         self.grid = [[int(cell) for cell in row] for row in r.ground]
         self.tick = 0
         self.place(WALL, r.walls)
-        self.rank = []
+        self.order = []
         for number, agent in enumerate(self.agents):
             other = self.generator.below(number + 1)
-            self.rank.append(number)
-            self.rank[other], self.rank[number] = number, self.rank[other]
+            self.order.append(number)
+            self.order[other], self.order[number] = number, self.order[other]
             self.spawn(agent)
         self.debt = self.place(FOOD, r.food)
 
@@ -107,7 +107,7 @@ class WorldOracle:
         agents = len(self.agents)
         for _ in range(1 + agents // 32):
             i, j = (self.generator.below(agents) for _ in range(2))
-            self.rank[i], self.rank[j] = self.rank[j], self.rank[i]
+            self.order[i], self.order[j] = self.order[j], self.order[i]
         start, forwards = self.generator.below(agents), self.generator.below(2)
         anew = 0 < self.r.horizon <= self.tick
         truncated = [anew or agent.expiry <= self.tick for agent in self.agents]
@@ -126,7 +126,6 @@ class WorldOracle:
             if forwards
             else [*range(start, -1, -1), *range(agents - 1, start, -1)]
         )
-        by_rank = sorted(range(agents), key=lambda number: self.rank[number])
         wishes = [
             None if gone else self.wish(agent, action)
             for agent, action, gone in zip(self.agents, actions, truncated, strict=True)
@@ -134,7 +133,7 @@ class WorldOracle:
         for agent in self.agents:
             agent.eaten, agent.moved_row, agent.moved_column = 0, f32(0), f32(0)
         for _ in range(self.r.stretches):
-            for number in (by_rank[place] for place in places):
+            for number in (self.order[place] for place in places):
                 if wishes[number] and not self.stretch(self.agents[number], *wishes[number]):
                     wishes[number] = None
         if self.r.edible:

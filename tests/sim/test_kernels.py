@@ -68,7 +68,7 @@ def assert_same(state, worlds, when):
         "displacement": [[a.moved_row for a in agents], [a.moved_column for a in agents]],
         "under": [a.under for a in agents],
         "eaten": [a.eaten for a in agents],
-        "rank": [place for world in worlds for place in world.rank],
+        "order": [number for world in worlds for number in world.order],
         "expiry": [a.expiry for a in agents],
         "born": [a.born for a in agents],
         "episode_return": [a.total for a in agents],
