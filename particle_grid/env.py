@@ -25,7 +25,8 @@ class ParticleGrid(pufferlib.PufferEnv):
     displacement (row, column; 128 is none) and its last reward (128 is 0).
 
     Actions are (row, column): `discrete` MultiDiscrete([3, 3]), where 0, 1, 2 mean -1, 0, 1, or `continuous`
-    Box(-1, 1, (2,)), times `speed` cells. Both see the same.
+    Box(-1, 1, (2,)), times `speed` cells; or times `acceleration`, which is then added to the velocity. Both see the
+    same.
 
     Truncation: an agent that respawns, or whose world starts anew, does not act in that step. Its action is ignored,
     its reward is 0, `truncations` is set, and the observation is the first of its new episode. The observation before
@@ -33,7 +34,8 @@ class ParticleGrid(pufferlib.PufferEnv):
 
     task: one of `particle_grid.sim.tasks.names()`, with its parameters as `task_params`.
     worlds, agents (in each), height, width (cells), vision, speed (cells a step), lifespan (expected steps until an
-    agent respawns), horizon (steps until a world starts anew), walls (share of the cells): see `World`.
+    agent respawns), horizon (steps until a world starts anew), walls (share of the cells), dynamics ("kinematic", or
+    "inertial" with acceleration and drag): see `World`.
     seed: for a first `reset()` without one. buf: PufferLib's buffers, made here if None.
     checked: raise on actions that are out of range, NaN or infinite, which are else clipped or mean "stay".
 
@@ -174,14 +176,14 @@ class ParticleGrid(pufferlib.PufferEnv):
         """The actions of the task's scripted policy for the present observations; generator u64[1] is its own."""
         aim = np.zeros((self.num_agents, 2), np.float32)
         self.task.scripted(self.observations, self.layout, generator, aim)
-        return actions_for(aim, self.world.speed, self.discrete)
+        return actions_for(aim, self.observations, self.rules, self.discrete)
 
     def _report(self) -> dict[str, float]:
         """Score now, share of agents that moved, and the mean return and length of episodes since the last report."""
         score = self.score()
         report = {"score": float(score[0])} if len(score) == 1 else {}
         report |= {f"score_{k + 1}": float(value) for k, value in enumerate(score) if len(score) > 1}
-        report["moved"] = float(self.state.displacement.any(0).mean())
+        report["moved"] = np.count_nonzero(self.state.displacement.any(0)) / self.num_agents
         episodes, returns, lengths = self.state.finished.sum(0)
         if episodes:
             report |= {"episode_return": returns / episodes, "episode_length": lengths / episodes}

@@ -4,6 +4,7 @@ import numpy as np
 
 from particle_grid.jit import kernel
 from particle_grid.sim.rng import below, uniform
+from particle_grid.sim.state import Rules
 from particle_grid.sim.world import AGENT_1, FOOD, WALL
 
 TURN = 0.02  # chance a step to change the direction while exploring
@@ -96,8 +97,14 @@ def fetch(observations, vision, rng, aim):
             wander(window[side * side :], rng, aim[i])
 
 
-def actions_for(aim: np.ndarray, speed: float, discrete: bool) -> np.ndarray:
-    """The action that leads towards aim f32[N, 2]: int32[N, 2] in {0, 1, 2}, or f32[N, 2] in [-1, 1]."""
+def actions_for(aim: np.ndarray, observations: np.ndarray, rules: Rules, discrete: bool) -> np.ndarray:
+    """The action that leads towards aim f32[N, 2]: int32[N, 2] in {0, 1, 2}, or f32[N, 2] in [-1, 1].
+
+    Under inertia it makes up for the velocity that the agent has, as far as the last displacement tells."""
+    velocity = np.clip(aim, -rules.speed, rules.speed) if rules.keep or not discrete else aim
+    if rules.keep:
+        last = (observations[:, -3:-1].astype(np.float32) - 128) / 127 * rules.speed
+        velocity = (velocity - rules.keep * last) / rules.gain
     if discrete:
-        return (1 + np.sign(aim) * (np.abs(aim) >= 0.5)).astype(np.int32)
-    return np.clip(aim / np.float32(speed), -1, 1).astype(np.float32)
+        return (1 + np.sign(velocity) * (np.abs(velocity) >= 0.5)).astype(np.int32)
+    return np.clip(velocity if rules.keep else velocity / rules.gain, -1, 1).astype(np.float32)

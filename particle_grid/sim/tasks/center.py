@@ -19,16 +19,15 @@ class Center:
     sight: ClassVar[bool] = False
 
     def init(self, layout: Layout) -> None:
-        pass
+        height, width, vision = layout.world.height / 2, layout.world.width / 2, layout.world.vision
+        layout.map = np.array([vision + height, vision + width, np.hypot(height, width)], np.float32)  # middle; corner
 
     def reward(self, state: State, layout: Layout, rewards: np.ndarray) -> None:
-        row, column, corner = _middle(layout)
-        _distance(rewards, state.position, row, column, np.float32(-1 / corner))
+        _distance(rewards, state.position, layout.map, -1 / layout.map[2])
 
     def score(self, state: State, layout: Layout) -> np.ndarray:
-        row, column, _ = _middle(layout)
         distance = np.empty(len(state.colour), np.float32)
-        _distance(distance, state.position, row, column, np.float32(-1))
+        _distance(distance, state.position, layout.map, np.float32(-1))
         return distance
 
     def scripted(self, observations: np.ndarray, layout: Layout, rng: np.ndarray, aim: np.ndarray) -> None:
@@ -37,14 +36,9 @@ class Center:
         aim[:] = (np.float32(0.5) - place / np.float32(256)) * np.array([layout.world.height, layout.world.width])
 
 
-def _middle(layout: Layout) -> tuple[np.float32, np.float32, float]:
-    """The middle of the field (row, column) in grid coordinates, and its distance from a corner, in cells."""
-    height, width, vision = layout.world.height / 2, layout.world.width / 2, layout.world.vision
-    return np.float32(vision + height), np.float32(vision + width), float(np.hypot(height, width))
-
-
 @parallel_kernel
-def _distance(out, position, row, column, scale):
-    for i in prange(out.shape[0]):
+def _distance(out, position, middle, scale):
+    row, column = middle[0], middle[1]
+    for i in prange(len(out)):
         d_row, d_column = position[0, i] - row, position[1, i] - column
         out[i] = scale * np.sqrt(d_row * d_row + d_column * d_column)

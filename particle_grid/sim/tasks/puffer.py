@@ -67,28 +67,30 @@ class Puffer:
         _reward(state.colour, state.position, state.displacement, layout.map, layout.world.vision, *numbers, rewards)
 
     def score(self, state: State, layout: Layout) -> np.ndarray:
-        row, column = (state.position - layout.world.vision).astype(np.int64)
+        row, column = (state.position - np.float32(layout.world.vision)).astype(np.int64)
         filled = layout.map[state.colour - AGENT_1, row, column] == 0
-        return filled * np.float32(layout.world.agents / np.count_nonzero(layout.map.min(0) == 0))
+        assert layout.targets is not None
+        return filled * np.float32(layout.world.agents / np.count_nonzero(layout.targets))
 
     def scripted(self, observations: np.ndarray, layout: Layout, rng: np.ndarray, aim: np.ndarray) -> None:
         _scripted(observations, layout.world.vision, layout.map, np.float32(self.fill), rng, aim)
 
 
 @kernel
-def _distance(distance, vision, colour, row, column, reach):
-    """Cells from a position (in grid coordinates) to the nearest target cell of a colour, at most `reach`."""
-    return min(np.float32(distance[colour - AGENT_1, int(row) - vision, int(column) - vision]), reach)
+def _distance(distance, vision, colour, row, column):
+    """Cells from a position (in grid coordinates) to the nearest target cell of a colour."""
+    return distance[np.uint64(colour - AGENT_1), np.uint64(int(row) - vision), np.uint64(int(column) - vision)]
 
 
 @parallel_kernel
 def _reward(colour, position, displacement, distance, vision, fill, shaping, gamma, reach, rewards):
-    one = np.float32(1)
-    for i in prange(rewards.shape[0]):
+    one, nothing = np.float32(1), np.float32(0)
+    for i in prange(len(rewards)):
         row, column = position[0, i], position[1, i]
-        now = _distance(distance, vision, colour[i], row, column, reach)
-        before = _distance(distance, vision, colour[i], row - displacement[0, i], column - displacement[1, i], reach)
-        reward = shaping * (before - gamma * now) + (fill if now == 0 else np.float32(0))
+        d_row, d_column = displacement[0, i], displacement[1, i]
+        at = _distance(distance, vision, colour[i], row, column)
+        now, before = min(np.float32(at), reach), _distance(distance, vision, colour[i], row - d_row, column - d_column)
+        reward = shaping * (min(np.float32(before), reach) - gamma * now) + (fill if at == 0 else nothing)
         rewards[i] = min(max(reward, -one), one)
 
 
