@@ -83,3 +83,28 @@ def report(title: str, columns: list[str], rows: list[dict[str, Any]], path: str
     Console(width=120).print(table)
     if path:
         Path(path).write_text(json.dumps({"title": title, "machine": info, "rows": rows}, indent=1) + "\n", "utf-8")
+
+
+def plot_lines(rows: list[dict[str, Any]], axes: list[str], value: str, path: str) -> None:
+    """Draws a value against each of the axes, a line a case, where the other axes have their first value."""
+    try:
+        from matplotlib import colormaps
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise SystemExit('A plot needs Matplotlib: pip install -e ".[bench]"') from None
+    figure = Figure(figsize=(5.5 * len(axes), 4.2), layout="constrained")
+    names = sorted({row["case"] for row in rows})
+    for place, (axis, panel) in enumerate(zip(axes, figure.subplots(1, len(axes), squeeze=False)[0], strict=True)):
+        fixed = {other: rows[0][other] for other in axes if other != axis}
+        for k, name in enumerate(names):
+            points = [row for row in rows if row["case"] == name and all(row[a] == v for a, v in fixed.items())]
+            style = "k--" if name == "window copy" else "o-" if k % 2 else "s:"
+            colour = {} if style == "k--" else {"color": colormaps["viridis"](k / len(names))}
+            x, y = [row[axis] for row in points], [row[value] for row in points]
+            panel.plot(x, y, style, label=name, markersize=4, linewidth=1.2, **colour)
+        panel.set(xlabel=axis, ylabel=value, ylim=(0, None), title=", ".join(f"{v} {a}" for a, v in fixed.items()))
+        panel.set_xscale("log", base=2)
+        panel.set_xticks(sorted({row[axis] for row in rows}), [f"{x:,}" for x in sorted({row[axis] for row in rows})])
+        if place == len(axes) - 1:
+            figure.legend(*panel.get_legend_handles_labels(), loc="outside right center", fontsize=8)
+    figure.savefig(path, dpi=120)

@@ -10,6 +10,7 @@ from particle_grid.jit import kernel
 from particle_grid.sim.rng import below, lifetime
 from particle_grid.sim.world import AGENT_1, EMPTY, FOOD, WALL
 
+FEW = 16  # agents whose marks are looked at together
 TRIES = 32  # random cells looked at before an area is searched cell by cell
 HALF, ZERO = np.float32(0.5), np.float32(0)
 
@@ -55,7 +56,7 @@ def spawn(s, r, w, i):
     s.displacement[0, i], s.displacement[1, i] = ZERO, ZERO
     s.under[i], s.eaten[i], s.episode_return[i] = EMPTY, 0, ZERO
     s.born[i] = s.tick[w]
-    s.expiry[i] = s.tick[w] + lifetime(s.rng, w, r.lifespan)
+    s.expiry[i] = s.tick[w] + lifetime(s.rng, w, r.decay)
 
 
 @kernel
@@ -77,19 +78,30 @@ def start_world(s, r, w):
 
 
 @kernel
+def end_life(s, r, w, i, anew):
+    """Adds the episode of agent i to the world's sums, and spawns it anew unless its world starts anew itself."""
+    s.finished[w, 0] += 1.0
+    s.finished[w, 1] += s.episode_return[i]
+    s.finished[w, 2] += s.tick[w] - s.born[i]
+    if not anew:
+        s.grid[w, int(s.position[0, i]), int(s.position[1, i])] = s.under[i]
+        spawn(s, r, w, i)
+
+
+@kernel
 def respawn_world(s, r, w, truncations):
-    """Agents that are marked in `truncations` spawn anew, or all of them if their world is at its horizon. Adds the
-    episodes that end to the world's sums."""
+    """Agents that are marked in `truncations` spawn anew, or all of them if their world is at its horizon."""
     anew = 0 < r.horizon <= s.tick[w]
     agents = len(s.order) // len(s.grid)
-    for i in range(w * agents, (w + 1) * agents):
-        if truncations[i]:
-            s.finished[w, 0] += 1.0
-            s.finished[w, 1] += s.episode_return[i]
-            s.finished[w, 2] += s.tick[w] - s.born[i]
-            if not anew:
-                s.grid[w, int(s.position[0, i]), int(s.position[1, i])] = s.under[i]
-                spawn(s, r, w, i)
+    first, marked = w * agents, truncations[w * agents : (w + 1) * agents]
+    for lo in range(0, agents, FEW):
+        hi, some = min(lo + FEW, agents), False
+        for k in range(lo, hi):
+            some |= marked[k]
+        if some:  # seldom: most of the time a vector of marks is looked at as one
+            for i in range(first + lo, first + hi):
+                if truncations[i]:
+                    end_life(s, r, w, i, anew)
     if anew:
         start_world(s, r, w)
 

@@ -42,11 +42,14 @@ def uniform(rng, w):
     return np.float64(next_u64(rng, w) >> S11) * 2.0**-53
 
 
+def decay(lifespan: float) -> float:
+    """The logarithm of the share of agents that survive a step: 0 for a lifespan of 0, which means for ever."""
+    return 0.0 if lifespan == 0 else -math.inf if lifespan <= 1 else math.log1p(-1 / lifespan)
+
+
 @kernel
-def lifetime(rng, w, lifespan):
-    """Steps until the next respawn: geometric with mean `lifespan`; for ever (2**62) if it is 0."""
-    if lifespan <= 0:
+def lifetime(rng, w, decay):
+    """Steps until the next respawn: geometric, for ever (2**62) without decay."""
+    if decay == 0:
         return np.int64(1) << 62
-    if lifespan <= 1:
-        return np.int64(1)
-    return np.int64(1) + np.int64(math.log1p(-uniform(rng, w)) / math.log1p(-1.0 / lifespan))
+    return np.int64(1) + np.int64(math.log1p(-uniform(rng, w)) / decay)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from particle_grid.sim import simd
+from particle_grid.sim.rng import decay
 from particle_grid.sim.world import CODES, EMPTY, FOOD, WALL, Layout, grid_shape
 
 
@@ -32,7 +33,7 @@ class Rules(NamedTuple):
     column_share: np.float32  # 256 / width
     speed_share: np.float32  # 1 / speed
     centre: np.float32  # the action that means "stay": 1 for the discrete {0, 1, 2}, 0 for the continuous [-1, 1]
-    lifespan: float  # expected steps until a respawn; 0: never
+    decay: float  # logarithm of the share of agents that survive a step; 0: all
     horizon: int  # steps until a world starts anew; 0: never
     walls: int  # cells
     food: int  # cells
@@ -124,7 +125,7 @@ def make_rules(layout: Layout, discrete: bool) -> Rules:
         column_share=np.float32(256 / world.width),
         speed_share=np.float32(1 / world.speed),
         centre=np.float32(1 if discrete else 0),
-        lifespan=float(world.lifespan),
+        decay=decay(world.lifespan),
         horizon=world.horizon,
         walls=walls,
         food=food,

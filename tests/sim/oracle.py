@@ -51,8 +51,8 @@ class Agent:
 class WorldOracle:
     """One world under the rules r."""
 
-    def __init__(self, r, colours, seed):
-        self.r, self.generator = r, Generator(seed)
+    def __init__(self, r, lifespan, colours, seed):
+        self.lifespan, self.r, self.generator = lifespan, r, Generator(seed)
         self.agents = [Agent(int(colour)) for colour in colours]
         self.finished = [0.0, 0.0, 0.0]
         self.start()
@@ -99,7 +99,7 @@ class WorldOracle:
         agent.row, agent.column = f32(cell[0] + 0.5), f32(cell[1] + 0.5)
         agent.moved_row = agent.moved_column = agent.total = f32(0)
         agent.under, agent.eaten, agent.born = EMPTY, 0, self.tick
-        agent.expiry = self.tick + self.generator.lifetime(self.r.lifespan)
+        agent.expiry = self.tick + self.generator.lifetime(self.lifespan)
 
     def step(self, actions):
         """actions [agents][2]; returns which agents spawned anew."""

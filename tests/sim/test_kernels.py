@@ -88,7 +88,7 @@ def assert_same(state, worlds, when):
 def test_kernels_equal_the_plain_oracle(layout, seed, discrete):
     world, rules, state = layout.world, make_rules(layout, discrete), allocate(layout)
     state.rng[:] = rng.seeded(seed, world.worlds)
-    oracles = [WorldOracle(rules, layout.colour, state.rng[w]) for w in range(world.worlds)]
+    oracles = [WorldOracle(rules, world.lifespan, layout.colour, state.rng[w]) for w in range(world.worlds)]
     starter(state, rules)()
     assert_same(state, oracles, "after the start")
     n = world.worlds * world.agents
@@ -157,13 +157,13 @@ def test_random_numbers_equal_the_plain_oracle(seed, n, lifespan):
     state, plain = np.array([seed], np.uint64), Generator(seed)
     for _ in range(5):
         assert rng.below(state, 0, n) == plain.below(n)
-        assert rng.lifetime(state, 0, lifespan) == plain.lifetime(lifespan)
+        assert rng.lifetime(state, 0, rng.decay(lifespan)) == plain.lifetime(lifespan)
         assert int(rng.next_u64(state, 0)) == plain.bits()
 
 
 def test_lifetimes_have_the_expected_mean():
     state = np.array([1], np.uint64)
-    lives = np.array([rng.lifetime(state, 0, 20.0) for _ in range(20_000)])
+    lives = np.array([rng.lifetime(state, 0, rng.decay(20.0)) for _ in range(20_000)])
     assert lives.min() == 1
     assert abs(lives.mean() - 20) < 0.6  # four standard errors
 
