@@ -7,8 +7,9 @@ import numpy as np
 import pufferlib
 from gymnasium.spaces import Box, MultiDiscrete
 
+from particle_grid.jit import threads
 from particle_grid.sim import observe, rng, tasks
-from particle_grid.sim.advance import looker, mover, starter
+from particle_grid.sim.advance import Stages, compile_stages
 from particle_grid.sim.scripted import actions_for
 from particle_grid.sim.state import allocate, make_rules, restore
 from particle_grid.sim.world import AGENT_1, Layout, World
@@ -85,11 +86,7 @@ class ParticleGrid(pufferlib.PufferEnv):
         super().__init__(buf)
         if not self.observations.flags.c_contiguous:
             raise ValueError("buf['observations'] is not contiguous: give a buffer whose rows follow one another.")
-        feature = self.observations[:, -1] if self.task.sight else self.state.last_reward
-        self._start = starter(self.state, self.rules)
-        self._move = mover(self.state, self.rules, self.actions, self.truncations)
-        self._look = looker(self.state, self.rules, self.observations, counting=self.task.sight)
-        self._finish = observe.finisher(self.state, self.rewards, self.truncations, feature)
+        self._compiled: dict[int, Stages] = {}  # by threads
         self.render_mode = None
         self.seed, self._started = 0 if seed is None else seed, False
         self._steps = 0  # since the reset
@@ -99,9 +96,10 @@ class ParticleGrid(pufferlib.PufferEnv):
         if seed is not None or not self._started:
             self.state.rng[:] = rng.seeded(self.seed if seed is None else seed, self.world.worlds)
         self._started, self._steps = True, 0
-        self._start()
+        stages = self._stages()
+        stages.start()
         self.state.finished[:], self.state.last_reward[:] = 0, observe.NO_REWARD
-        self._look()
+        stages.look()
         self.rewards[:], self.terminals[:], self.truncations[:], self.masks[:] = 0, False, False, True
         return self.observations, []
 
@@ -111,13 +109,14 @@ class ParticleGrid(pufferlib.PufferEnv):
         """One step of all agents. actions: integers or floats [N, 2], as the action form wants; raises if not so."""
         if not self._started:
             raise RuntimeError("The worlds have not been started: call reset() before step().")
-        self._move(self._valid(actions))
+        stages = self._stages()
+        stages.move(self._valid(actions))
         if self.task.sight:  # the reward needs what the agents see
-            self._look()
-            self._reward()
-        else:  # and else goes into their observations at once
-            self._reward()
-            self._look()
+            stages.look()
+            self._reward(stages)
+        else:  # else it goes into their observations at once
+            self._reward(stages)
+            stages.look()
         self._steps += 1
         infos = [self._report()] if self._steps % REPORT_EVERY == 0 else []
         return self.observations, self.rewards, self.terminals, self.truncations, infos
@@ -152,10 +151,18 @@ class ParticleGrid(pufferlib.PufferEnv):
         with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite
             return np.ascontiguousarray(actions, self.actions.dtype)
 
-    def _reward(self) -> None:
+    def _stages(self) -> Stages:
+        """The stages of a step for as many threads as there are now."""
+        count = threads(self.num_agents)
+        if count not in self._compiled:
+            buffers = self.actions, self.truncations, self.observations, self.rewards
+            self._compiled[count] = compile_stages(self.state, self.rules, *buffers, self.task.sight, count)
+        return self._compiled[count]
+
+    def _reward(self, stages: Stages) -> None:
         """Writes the rewards of the step just made. Raises ValueError for those out of range."""
         self.task.reward(self.state, self.layout, self.rewards)
-        if self._finish():
+        if stages.finish():
             agent = np.flatnonzero(~(np.abs(self.rewards) <= 1))[0]
             raise ValueError(
                 f"Task {self.task_name} gave agent {agent} the reward {self.rewards[agent]}: scale it into [-1, 1]."

@@ -5,15 +5,14 @@ but for the stages that are sequential.
 """
 
 from collections.abc import Callable
-from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from particle_grid.jit import entry, kernel, parallel_kernel, prange, threads
+from particle_grid.jit import ParallelKernel, entry, kernel, parallel_kernel, prange
 from particle_grid.sim.life import regrow_world, respawn_world, start_world
 from particle_grid.sim.motion import cross, next_order, resolve, settle, wish
-from particle_grid.sim.observe import features, look
+from particle_grid.sim.observe import features, finish_agents, look
 from particle_grid.sim.state import Rules, State
 
 BLOCK = 256  # agents that go through the stages together: what they touch fits into the nearest cache
@@ -51,7 +50,7 @@ def _move_world(s, r, w, actions, truncations):
         regrow_world(s, r, w)
 
 
-_move_alone, _move_shared = kernel(_move_world), parallel_kernel(_move_world).parallel
+_move_alone, _move_shared = kernel(_move_world), parallel_kernel(_move_world)
 
 
 @parallel_kernel
@@ -75,34 +74,46 @@ def _start_worlds(s, r):
         start_world(s, r, w)
 
 
-def starter(s: State, r: Rules) -> Callable[[], None]:
-    """A function that starts all worlds."""
-    return lambda: (_start_worlds.serial if threads(len(s.order)) == 1 else _start_worlds.parallel)(s, r)
+class Stages(NamedTuple):
+    """The stages of a step, compiled for the arrays of an environment and a number of threads."""
+
+    start: Callable[[], None]  # starts all worlds
+    move: Callable[[np.ndarray], None]  # takes actions; all worlds respawn, move and regrow
+    look: Callable[[], None]  # writes all observations, and counts whom the agents see
+    finish: Callable[[], int]  # once the rewards are known; returns how many are no numbers in [-1, 1]
 
 
-def mover(s: State, r: Rules, actions: np.ndarray, truncations: np.ndarray) -> Callable[[np.ndarray], None]:
-    """A function that takes actions, contiguous and of the dtype int32 or f32[N, 2] that `actions` has, and lets all
-    worlds respawn, move and regrow. It writes truncations bool[N]."""
-    worlds, agents = len(s.grid), len(s.order)
+def compile_stages(
+    s: State,
+    r: Rules,
+    actions: np.ndarray,
+    truncations: np.ndarray,
+    observations: np.ndarray,
+    rewards: np.ndarray,
+    sight: bool,
+    threads: int,
+) -> Stages:
+    """Compiles the stages for contiguous actions, int32 or f32[N, 2], truncations bool[N], observations u8[N, row] and
+    rewards f32[N]. With `sight` agents are counted, and `finish` comes after `look`; else it comes before."""
 
-    @cache
-    def compiled(kernel: Any) -> Callable[..., Any]:
-        return entry(kernel, s, r, *([0] if kernel is _move_shared else []), actions, truncations)
+    def compiled(parallel: ParallelKernel, *arguments: Any) -> Callable[..., Any]:
+        return entry(parallel.serial if threads == 1 else parallel.parallel, *arguments)
 
-    def move(actions: np.ndarray) -> None:
-        count = threads(agents)
-        if count == 1 or worlds >= count:
-            kernel = _move_worlds.serial if count == 1 else _move_worlds.parallel
-            compiled(kernel)(s, r, actions, truncations)
-        else:
-            for w in range(worlds):
-                compiled(_move_shared)(s, r, w, actions, truncations)
+    start, look = compiled(_start_worlds, s, r), compiled(_look_worlds, s, r, observations, sight)
+    reward = rewards, truncations, s.episode_return, observations[:, -1] if sight else s.last_reward
+    finish = compiled(finish_agents, *reward)
+    if threads == 1 or len(s.grid) >= threads:
+        move_worlds = compiled(_move_worlds, s, r, actions, truncations)
+    else:
+        move_one = compiled(_move_shared, s, r, 0, actions, truncations)
 
-    return move
+        def move_worlds(s: State, r: Rules, actions: np.ndarray, truncations: np.ndarray) -> None:
+            for w in range(len(s.grid)):
+                move_one(s, r, w, actions, truncations)
 
-
-def looker(s: State, r: Rules, observations: np.ndarray, counting: bool) -> Callable[[], None]:
-    """A function that writes the observations u8[N, row] of all agents and, if `counting`, counts whom they see."""
-    arguments = s, r, observations, counting
-    compiled = cache(lambda kernel: entry(kernel, *arguments))
-    return lambda: compiled(_look_worlds.serial if threads(len(s.order)) == 1 else _look_worlds.parallel)(*arguments)
+    return Stages(
+        start=lambda: start(s, r),
+        move=lambda actions: move_worlds(s, r, actions, truncations),
+        look=lambda: look(s, r, observations, sight),
+        finish=lambda: finish(*reward),
+    )

@@ -1,13 +1,9 @@
 """What agents see: the window of cells around them, then seven features, in uint8; and how many others are in it."""
 
-from collections.abc import Callable
-from functools import cache
-
 import numpy as np
 
-from particle_grid.jit import entry, kernel, parallel_kernel, prange, threads
+from particle_grid.jit import kernel, parallel_kernel, prange
 from particle_grid.sim import simd
-from particle_grid.sim.state import State
 from particle_grid.sim.world import AGENT_1, FEATURES
 
 NO_REWARD = 128  # the feature of the reward 0
@@ -90,7 +86,9 @@ def look(s, r, w, lo, hi, observations, counting):
 
 
 @parallel_kernel
-def _finish(rewards, truncations, episode_return, feature):
+def finish_agents(rewards, truncations, episode_return, feature):
+    """Once the rewards are known: zeroes those of agents that spawned in this step, adds them to the episodes, and
+    writes them as features u8[N]. Returns how many are no numbers in [-1, 1]."""
     wrong = 0
     for i in prange(len(rewards)):
         reward = ZERO if truncations[i] else rewards[i]
@@ -100,11 +98,3 @@ def _finish(rewards, truncations, episode_return, feature):
         episode_return[i] += reward if right else ZERO
         feature[i] = _signed(reward)
     return wrong
-
-
-def finisher(s: State, rewards: np.ndarray, truncations: np.ndarray, feature: np.ndarray) -> Callable[[], int]:
-    """A function for once the rewards are known: it zeroes those of agents that spawned in this step, adds them to the
-    episodes, and writes them as features u8[N]. It returns how many are no numbers in [-1, 1]."""
-    arguments = rewards, truncations, s.episode_return, feature
-    compiled = cache(lambda kernel: entry(kernel, *arguments))
-    return lambda: compiled(_finish.serial if threads(len(rewards)) == 1 else _finish.parallel)(*arguments)

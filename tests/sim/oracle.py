@@ -31,10 +31,8 @@ class Generator:
     def lifetime(self, lifespan):
         if lifespan == 0:
             return 2**62
-        if lifespan <= 1:
-            return 1
         share = (self.bits() >> 11) / 2**53
-        return 1 + int(math.log1p(-share) / math.log1p(-1 / lifespan))
+        return 1 if lifespan <= 1 else 1 + int(math.log1p(-share) / math.log1p(-1 / lifespan))
 
 
 class Agent:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from particle_grid.sim import observe, rng, simd
-from particle_grid.sim.advance import looker, mover, starter
+from particle_grid.sim import rng, simd
+from particle_grid.sim.advance import compile_stages
 from particle_grid.sim.state import allocate, make_rules
 from particle_grid.sim.world import DYNAMICS, Layout, World
 from tests.sim.oracle import Generator, WorldOracle
@@ -82,6 +82,20 @@ def assert_same(state, worlds, when):
         assert actual.tobytes() == np.array(expected, actual.dtype).tobytes(), f"{name} differs {when}"
 
 
+class Buffers:
+    """What an environment would be given, for the kernels alone."""
+
+    def __init__(self, world, discrete):
+        n = world.worlds * world.agents
+        self.actions = np.zeros((n, 2), np.int32 if discrete else np.float32)
+        self.truncations, self.rewards = np.zeros(n, bool), np.zeros(n, np.float32)
+        self.observations = np.zeros((n, world.row), np.uint8)
+
+    def stages(self, state, rules, sight):
+        arrays = self.actions, self.truncations, self.observations, self.rewards
+        return compile_stages(state, rules, *arrays, sight, threads=1)
+
+
 @pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(layout=layouts(), seed=st.integers(0, 2**32))
@@ -89,41 +103,30 @@ def test_kernels_equal_the_plain_oracle(layout, seed, discrete):
     world, rules, state = layout.world, make_rules(layout, discrete), allocate(layout)
     state.rng[:] = rng.seeded(seed, world.worlds)
     oracles = [WorldOracle(rules, world.lifespan, layout.colour, state.rng[w]) for w in range(world.worlds)]
-    starter(state, rules)()
+    generator, sight, buffers = np.random.default_rng(seed), seed % 2 == 0, Buffers(world, discrete)
+    start, move, look, finish = buffers.stages(state, rules, sight)
+    start()
     assert_same(state, oracles, "after the start")
-    n = world.worlds * world.agents
-    observations, rewards, truncations = np.zeros((n, world.row), np.uint8), np.zeros(n, np.float32), np.zeros(n, bool)
-    sight = draw_sight(seed)
-    feature = observations[:, -1] if sight else state.last_reward
-    generator = np.random.default_rng(seed)
-    move = mover(state, rules, random_actions(generator, n, discrete), truncations)
-    look = looker(state, rules, observations, counting=sight)
-    finish = observe.finisher(state, rewards, truncations, feature)
     for step in range(6):
-        actions = random_actions(generator, n, discrete)
+        actions = random_actions(generator, len(buffers.rewards), discrete)
         move(actions)
         by_world = actions.reshape(world.worlds, world.agents, 2)  # [worlds * agents, 2]
         expected = [flag for oracle, part in zip(oracles, by_world, strict=True) for flag in oracle.step(part)]
-        assert truncations.tolist() == expected
+        assert buffers.truncations.tolist() == expected
         assert_same(state, oracles, f"after step {step}")
-        given = generator.uniform(-1, 1, n).astype(np.float32)
-        rewards[:] = given
+        rewards = generator.uniform(-1, 1, len(expected)).astype(np.float32)
+        buffers.rewards[:] = rewards
         for stage in (look, finish) if sight else (finish, look):
             assert not stage()
-        check_sight(state, oracles, observations, rewards, np.where(truncations, np.float32(0), given), sight)
+        check_sight(state, oracles, buffers, np.where(buffers.truncations, np.float32(0), rewards), sight)
 
 
-def draw_sight(seed):
-    """Whether agents are counted: rewards are then known after the look, else before it."""
-    return seed % 2 == 0
-
-
-def check_sight(state, oracles, observations, rewards, expected, counted):
+def check_sight(state, oracles, buffers, rewards, counted):
     agents = [(oracle, agent) for oracle in oracles for agent in oracle.agents]
-    assert (rewards == expected).all()
+    assert (buffers.rewards == rewards).all()
     for i, (oracle, agent) in enumerate(agents):
         window, own, others = oracle.sight(agent)
-        assert observations[i].tolist() == window + oracle.features(agent, rewards[i])
+        assert buffers.observations[i].tolist() == window + oracle.features(agent, rewards[i])
         assert (state.own_in_sight[i], state.others_in_sight[i]) == ((own, others) if counted else (0, 0))
         agent.total += rewards[i]
         assert state.episode_return[i] == agent.total
@@ -138,12 +141,12 @@ def test_vector_windows_equal_plain_windows(vision, seed):
     layout.mix_colours(4)
     rules, state = make_rules(layout, True), allocate(layout)
     state.rng[:] = rng.seeded(seed, 2)
-    starter(state, rules._replace(rows=np.zeros(0, np.uint8)))()
-    seen = []
-    for rows in (rules.rows, np.zeros(0, np.uint8)):
-        observations = np.zeros((60, world.row), np.uint8)
-        looker(state, rules._replace(rows=rows), observations, counting=True)()
-        seen.append((observations.tobytes(), state.own_in_sight.tobytes(), state.others_in_sight.tobytes()))
+    plain, seen = rules._replace(rows=np.zeros(0, np.uint8)), []
+    Buffers(world, True).stages(state, plain, sight=True).start()
+    for those in (rules, plain):
+        buffers = Buffers(world, True)
+        buffers.stages(state, those, sight=True).look()
+        seen.append([x.tobytes() for x in (buffers.observations, state.own_in_sight, state.others_in_sight)])
     assert seen[0] == seen[1]
 
 
@@ -170,8 +173,9 @@ def test_lifetimes_have_the_expected_mean():
 
 def test_rewards_that_are_no_numbers_in_range_are_counted():
     layout = Layout(World(agents=4, height=16, width=16))
-    rules, state = make_rules(layout, True), allocate(layout)
-    starter(state, rules)()
-    rewards = np.array([np.nan, np.inf, 1.5, -1], np.float32)
-    assert observe.finisher(state, rewards, np.zeros(4, bool), state.last_reward)() == 3
+    rules, state, buffers = make_rules(layout, True), allocate(layout), Buffers(layout.world, True)
+    stages = buffers.stages(state, rules, sight=False)
+    stages.start()
+    buffers.rewards[:] = np.nan, np.inf, 1.5, -1
+    assert stages.finish() == 3
     assert np.isfinite(state.episode_return).all()
