@@ -24,6 +24,47 @@ def test_each_cell_holds_one_agent_and_grid_and_positions_agree(task, action):
 
 
 @every_case
+def test_inertial_agents_carry_their_velocity_on_and_stay_within_bounds(task, action):
+    inertia = {"dynamics": "inertial", "acceleration": 0.25, "drag": 0.1}
+    env = small(task, action, speed=0.8, **inertia)
+    before = None
+    for _, _, _, truncations, _ in play(env, 60):
+        now = env.state.displacement.copy()
+        assert np.abs(now).max() <= 0.8 + 1e-5
+        row, column = env.state.position.astype(int)
+        world = np.arange(env.num_agents) // env.world.agents
+        assert (env.state.grid[world, row, column] == env.state.colour).all()
+        if before is not None:
+            free = ~truncations & now.any(0)  # neither barred nor new
+            change = np.abs(now - np.clip(0.9 * before, -0.8, 0.8))[:, free]
+            assert change.max() <= 0.25 + 1e-5
+        before = now
+
+
+@pytest.mark.parametrize("action", ["discrete", "continuous"])
+def test_an_inertial_agent_speeds_up_coasts_and_stops_at_a_wall(action):
+    env = ParticleGrid(task="center", action=action, agents=1, height=20, width=20, lifespan=0, dynamics="inertial")
+    env.reset(0)
+    field(env)[:] = 0
+    env.state.position.T[0] = 10.5, 10.5
+    env.state.grid[0, 10, 10] = env.state.colour[0]
+    push = np.array([[2, 1]], np.int32) if action == "discrete" else np.array([[1, 0]], np.float32)
+    rest = np.array([[1, 1]], np.int32) if action == "discrete" else np.zeros((1, 2), np.float32)
+    moved = []
+    for k in range(40):
+        env.step(push if k < 3 or k > 10 else rest)
+        moved.append(float(env.state.displacement[0, 0]))
+    expected, velocity = [], 0.0
+    for k in range(10):
+        velocity = 0.9 * velocity + 0.25 * (k < 3)
+        expected.append(velocity)
+    assert moved[:10] == pytest.approx(expected, abs=1e-5)
+    assert max(moved) == pytest.approx(1, abs=1e-5)  # the speed, which is the most
+    assert env.state.position[0, 0] < 25
+    assert moved[-1] < 0.3  # at the wall it starts from rest again
+
+
+@every_case
 def test_walls_and_colours_stay_and_food_is_conserved(task, action):
     env = small(task, action)
     steps = play(env, 60)
@@ -248,6 +289,10 @@ def test_out_of_range_actions_are_clipped_or_stay_and_raise_in_checked_mode(acti
         ({"speed": -1}, r"speed=-1 is out of range"),
         ({"lifespan": 0.5}, r"lifespan=0.5 is out of range"),
         ({"walls": 1.5}, r"walls=1.5 is out of range"),
+        ({"dynamics": "orbital"}, r"no dynamics 'orbital'. There are: kinematic, inertial"),
+        ({"acceleration": 0.0}, r"acceleration=0.0 is out of range"),
+        ({"drag": 1.5}, r"drag=1.5 is out of range"),
+        ({"height": 50_000, "width": 50_000}, r"height=50000 and width=50000 is too large"),
         ({"scal": 1}, r"Task group has no parameter 'scal'. It has: colours, scale"),
         ({"colours": 9}, r"colours=9 is out of range"),
         ({"colours": "many"}, r"colours='many' of task group should be like 4"),

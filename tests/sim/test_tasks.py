@@ -10,7 +10,7 @@ from PIL import Image
 
 from particle_grid.sim import picture, tasks
 from particle_grid.sim.scripted import actions_for
-from particle_grid.sim.world import AGENT_1, FOOD
+from particle_grid.sim.world import AGENT_1, DYNAMICS, FOOD
 from tests.cases import CASES, field, play, small
 
 
@@ -145,10 +145,21 @@ def test_a_picture_that_does_not_fit_is_refused():
         small("puffer", "discrete", text="PUFFER PUFFER", agents=2, height=40, width=48)
 
 
-@given(seed=st.integers(0, 100), speed=st.sampled_from([0.5, 1.0, 2.0]))
-def test_actions_lead_towards_the_aim(seed, speed):
-    aim = np.random.default_rng(seed).uniform(-4, 4, (20, 2)).astype(np.float32)
-    discrete, continuous = actions_for(aim, speed, True), actions_for(aim, speed, False)
-    assert ((discrete - 1) * aim >= 0).all()
-    assert (np.abs(aim[discrete == 1]) < 0.5).all()
-    assert np.allclose(continuous * speed, np.clip(aim, -speed, speed))
+@given(seed=st.integers(0, 100), speed=st.sampled_from([0.5, 1.0, 2.0]), dynamics=st.sampled_from(DYNAMICS))
+def test_actions_lead_towards_the_aim(seed, speed, dynamics):
+    env = small("center", "continuous", speed=speed, dynamics=dynamics)
+    for _ in play(env, 5, seed):
+        pass
+    aim = np.random.default_rng(seed).uniform(-4, 4, (env.num_agents, 2)).astype(np.float32)
+    discrete, continuous = (actions_for(aim, env.observations, env.rules, form) for form in (True, False))
+    if dynamics == "kinematic":
+        assert ((discrete - 1) * aim >= 0).all()
+        assert (np.abs(aim[discrete == 1]) < 0.5).all()
+        assert np.allclose(continuous * speed, np.clip(aim, -speed, speed))
+    else:  # as near to the wanted velocity as the acceleration allows
+        last = env.state.displacement.T * env.rules.keep
+        wanted = np.clip(aim, -speed, speed)
+        reached = last + env.rules.gain * continuous
+        possible = np.clip(wanted, last - env.rules.gain, last + env.rules.gain)
+        assert np.abs(reached - possible).max() < speed / 127
+        assert ((discrete - 1) * continuous >= 0).all()
