@@ -21,7 +21,7 @@ from numba import prange
 __all__ = ["kernel", "parallel_kernel", "prange"]
 
 PACKAGE = Path(__file__).parent
-FEW_AGENTS = 2048  # fewer are left to one thread
+FEW_AGENTS = 8192  # fewer are left to one thread
 
 
 def _kernel_sources() -> list[Path]:
@@ -79,7 +79,7 @@ if hasattr(os, "register_at_fork"):
 def threads(agents: int) -> int:
     """How many threads share the work on so many agents out.
 
-    Several are taken only where there is enough to share: to wake them costs as much as a thousand agents. A process
+    Several are taken only where there is enough to share: what one thread has in its cache, another has to fetch. A process
     that another one started keeps to one: it shares the machine with its siblings, and a thread pool that was already
     running when it was forked cannot be used in the child."""
     return 1 if agents < FEW_AGENTS or _worker[0] else _get_num_threads()

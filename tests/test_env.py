@@ -4,8 +4,8 @@ import numba
 import numpy as np
 import pytest
 
-from particle_grid import ParticleGrid
-from particle_grid.jit import FEW_AGENTS
+from particle_grid import ParticleGrid, jit
+from particle_grid.sim import advance
 from particle_grid.sim.world import AGENT_1, FOOD, WALL
 from tests.cases import CASES, field, play, random_actions, small
 
@@ -138,12 +138,14 @@ def test_every_jump_is_flagged_as_truncation_in_its_step_and_nothing_else_is(tas
 
 
 @every_case
-def test_the_same_seed_gives_the_same_bytes_with_one_and_two_threads(task, action):
+@pytest.mark.parametrize("worlds", [1, 3])  # few worlds share their agents out among threads, many themselves
+def test_the_same_seed_gives_the_same_bytes_with_one_and_two_threads(task, action, worlds, monkeypatch):
+    monkeypatch.setattr(jit, "FEW_AGENTS", 1)
+    monkeypatch.setattr(advance, "MANY", 1)
     runs = []
     for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS), 1):
         numba.set_num_threads(threads)
-        env = small(task, action, agents=1100, height=130, width=120)  # enough for several threads
-        assert env.num_agents >= FEW_AGENTS
+        env = small(task, action, worlds=worlds, agents=1100, height=130, width=120)
         digests = [b"".join(x.tobytes() for x in step[:4]) for step in play(env, 15, seed=len(runs) // 2)]
         runs.append((digests, env.state_dict()["grid"].tobytes()))
     numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)

@@ -15,6 +15,7 @@ from particle_grid.sim.motion import cross, next_order, resolve, settle, wish
 from particle_grid.sim.observe import features, finish_agents, look
 from particle_grid.sim.state import Rules, State
 
+MANY = 16_384  # agents of a world; fewer are moved by one thread: to hand them to another takes as long
 BLOCK = 256  # agents that go through the stages together: what they touch fits into the nearest cache
 
 
@@ -102,8 +103,11 @@ def compile_stages(
     start, look = compiled(_start_worlds, s, r), compiled(_look_worlds, s, r, observations, sight)
     reward = rewards, truncations, s.episode_return, observations[:, -1] if sight else s.last_reward
     finish = compiled(finish_agents, *reward)
-    if threads == 1 or len(s.grid) >= threads:
+    few = len(s.order) < MANY * len(s.grid)
+    if len(s.grid) >= threads:
         move_worlds = compiled(_move_worlds, s, r, actions, truncations)
+    elif few:
+        move_worlds = entry(_move_worlds.serial, s, r, actions, truncations)
     else:
         move_one = compiled(_move_shared, s, r, 0, actions, truncations)
 

@@ -10,7 +10,6 @@ from particle_grid.jit import kernel
 from particle_grid.sim.rng import below, lifetime
 from particle_grid.sim.world import AGENT_1, EMPTY, FOOD, WALL
 
-FEW = 16  # agents whose marks are looked at together
 TRIES = 32  # random cells looked at before an area is searched cell by cell
 HALF, ZERO = np.float32(0.5), np.float32(0)
 
@@ -93,15 +92,9 @@ def respawn_world(s, r, w, truncations):
     """Agents that are marked in `truncations` spawn anew, or all of them if their world is at its horizon."""
     anew = 0 < r.horizon <= s.tick[w]
     agents = len(s.order) // len(s.grid)
-    first, marked = w * agents, truncations[w * agents : (w + 1) * agents]
-    for lo in range(0, agents, FEW):
-        hi, some = min(lo + FEW, agents), False
-        for k in range(lo, hi):
-            some |= marked[k]
-        if some:  # seldom: most of the time a vector of marks is looked at as one
-            for i in range(first + lo, first + hi):
-                if truncations[i]:
-                    end_life(s, r, w, i, anew)
+    for i in range(w * agents, (w + 1) * agents):
+        if truncations[i]:
+            end_life(s, r, w, i, anew)
     if anew:
         start_world(s, r, w)
 
