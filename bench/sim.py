@@ -24,11 +24,17 @@ from particle_grid.sim import tasks
 WARM, STEPS = 5, 20  # a case's turn: steps that do not count, for the caches, and steps that do
 COPY = "window copy"
 COLUMNS = ["case", "agents", "threads", "ns per agent", "M agent-steps/s", "times the copy", "quartiles"]
+# Worlds, agents in each, cells along a side. Of each group the first is the one whose windows are copied.
+SCALES = [
+    [(1, 64, 64)],
+    [(1, 32_768, 2048), (64, 512, 256), (512, 64, 90)],  # as many agents, as dense, in fewer or more worlds
+    [(1, 262_144, 8192), (64, 4096, 1024), (4096, 64, 128)],
+    [(1, 1 << 20, 16_384)],
+]
 
 
-def stepping(env: ParticleGrid, generator: np.random.Generator) -> Callable[[], float]:
+def stepping(env: ParticleGrid, generator: np.random.Generator, threads: int) -> Callable[[], float]:
     """A case: seconds of one step of an environment, the drawing of its actions not counted."""
-    env.reset(0)
 
     def one() -> float:
         if env.discrete:
@@ -37,25 +43,45 @@ def stepping(env: ParticleGrid, generator: np.random.Generator) -> Callable[[], 
             actions = generator.uniform(-1, 1, (env.num_agents, 2)).astype(np.float32)
         return timed(lambda: env.step(actions))
 
-    return lambda: [one() for _ in range(WARM)] and float(np.mean([one() for _ in range(STEPS)]))
+    def turn() -> float:
+        numba.set_num_threads(threads)
+        return float(np.mean([one() for _ in range(WARM + STEPS)][WARM:]))
+
+    return turn
 
 
-def copying(env: ParticleGrid) -> Callable[[], float]:
+def copying(env: ParticleGrid, threads: int) -> Callable[[], float]:
     """The case of the limit: seconds of one copy of all windows."""
     copy = window_copy(env)
-    return lambda: timed(copy, WARM) and timed(copy, STEPS)
+
+    def turn() -> float:
+        numba.set_num_threads(threads)
+        timed(copy, WARM)
+        return timed(copy, STEPS)
+
+    return turn
 
 
-def rows_of(times: dict[str, np.ndarray], agents: int, threads: int) -> list[dict[str, Any]]:
-    """A row of figures for each case; the ratios are of each round by itself, since load comes and goes."""
+def measure(
+    envs: dict[str, ParticleGrid], spread: ParticleGrid, threads: list[int], seconds: float
+) -> list[dict[str, Any]]:
+    """A row of figures for each environment and number of threads, and for the copy of the windows in `spread`. The
+    ratios are of each round by itself, since load comes and goes."""
+    generator, cases = np.random.default_rng(0), {}
+    for env in {id(env): env for env in (*envs.values(), spread)}.values():
+        env.reset(0)
+    for count in threads:
+        cases |= {f"{name}, {count}": stepping(env, generator, count) for name, env in envs.items()}
+        cases[f"{COPY}, {count}"] = copying(spread, count)
     rows = []
-    for name, seconds in times.items():
-        ratio, per_agent = seconds / times[COPY], np.median(seconds) / agents
+    for case, times in (measured := interleaved(cases, seconds)).items():
+        name, count = case.rsplit(", ", 1)
+        ratio, per_agent = times / measured[f"{COPY}, {count}"], np.median(times) / spread.num_agents
         rows.append(
             {
                 "case": name,
-                "agents": agents,
-                "threads": threads,
+                "agents": spread.num_agents,
+                "threads": int(count),
                 "ns per agent": float(per_agent * 1e9),
                 "M agent-steps/s": float(1e-6 / per_agent),
                 "times the copy": float(np.median(ratio)),
@@ -66,35 +92,25 @@ def rows_of(times: dict[str, np.ndarray], agents: int, threads: int) -> list[dic
 
 
 def sweep(names: list[str], sizes: list[int], threads: list[int], seconds: float) -> list[dict[str, Any]]:
-    """Every task and action form, for each number of agents and threads."""
-    rows, generator = [], np.random.default_rng(0)
+    """Every task and action form, for each number of agents."""
+    rows = []
     for agents in sizes:
         envs = {f"{task} {action}": ParticleGrid(task, action, 1, agents) for task in names for action in ACTIONS}
-        spread = ParticleGrid("center", "discrete", 1, agents)
-        spread.reset(0)
-        cases = {name: stepping(env, generator) for name, env in envs.items()} | {COPY: copying(spread)}
-        for count in threads:
-            numba.set_num_threads(count)
-            rows += rows_of(interleaved(cases, seconds), agents, count)
+        rows += measure(envs, ParticleGrid("center", "discrete", 1, agents), threads, seconds)
     return rows
 
 
 def scale(threads: list[int], seconds: float) -> list[dict[str, Any]]:
-    """One big world beside many small ones with as many agents, and as dense; a million agents; and very few."""
-    rows, generator = [], np.random.default_rng(0)
-    settings = {"1 world": (1, 262_144, 8192), "4096 worlds": (4096, 64, 128), "a million": (1, 1 << 20, 16_384)}
-    for count in threads:
-        numba.set_num_threads(count)
-        for names in (["1 world", "4096 worlds"], ["a million"], ["64 agents"]):
-            envs = {}
-            for name in names:
-                worlds, agents, size = settings.get(name, (1, 64, 64))
-                envs[name] = ParticleGrid("group", "continuous", worlds, agents, size, size)
-            cases = {name: stepping(env, generator) for name, env in envs.items()}
-            times = interleaved(cases | {COPY: copying(next(iter(envs.values())))}, seconds / 3)
-            rows += rows_of(times, next(iter(envs.values())).num_agents, count)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"The process has needed {peak:.1f} GiB at most.")
+    """Worlds of very different size and number, with the task group and continuous actions."""
+    rows = []
+    for group in SCALES:
+        envs = {
+            f"{worlds} x {agents} on {size} x {size}": ParticleGrid("group", "continuous", worlds, agents, size, size)
+            for worlds, agents, size in group
+        }
+        rows += measure(envs, next(iter(envs.values())), threads, seconds)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"{', '.join(envs)}: the process has needed {peak:.2f} GiB at most so far")
     return rows
 
 
@@ -103,7 +119,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=tasks.names(), choices=tasks.names())
     parser.add_argument("--agents", type=int, nargs="+", default=[4096])
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
-    parser.add_argument("--seconds", type=float, default=30.0, help="of each number of agents and threads")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of each number of agents")
     parser.add_argument("--scale", action="store_true", help="measure worlds of very different size instead")
     parser.add_argument("--json", help="path to write the figures to")
     parser.add_argument("--plot", help="path to write a picture to: cost against agents and against threads")
@@ -114,7 +130,8 @@ def main() -> None:
         rows = sweep(options.tasks, options.agents, options.threads, options.seconds)
     report("Simulator", COLUMNS, rows, options.json)
     if options.plot:
-        plot_lines(rows, ["agents", "threads"], "ns per agent", options.plot)
+        axes = {"agents": {"threads": min(options.threads)}, "threads": {"agents": max(options.agents)}}
+        plot_lines(rows, axes, "ns per agent", options.plot)
 
 
 if __name__ == "__main__":

@@ -85,26 +85,29 @@ def report(title: str, columns: list[str], rows: list[dict[str, Any]], path: str
         Path(path).write_text(json.dumps({"title": title, "machine": info, "rows": rows}, indent=1) + "\n", "utf-8")
 
 
-def plot_lines(rows: list[dict[str, Any]], axes: list[str], value: str, path: str) -> None:
-    """Draws a value against each of the axes, a line a case, where the other axes have their first value."""
+def plot_lines(rows: list[dict[str, Any]], axes: dict[str, dict[str, Any]], value: str, path: str) -> None:
+    """Draws a value against each of the axes, a panel each, for the rows with the values that go with the axis. A case
+    is a line: its first word decides the colour, the others the style."""
     try:
         from matplotlib import colormaps
         from matplotlib.figure import Figure
     except ImportError:
         raise SystemExit('A plot needs Matplotlib: pip install -e ".[bench]"') from None
     figure = Figure(figsize=(5.5 * len(axes), 4.2), layout="constrained")
-    names = sorted({row["case"] for row in rows})
-    for place, (axis, panel) in enumerate(zip(axes, figure.subplots(1, len(axes), squeeze=False)[0], strict=True)):
-        fixed = {other: rows[0][other] for other in axes if other != axis}
-        for k, name in enumerate(names):
-            points = [row for row in rows if row["case"] == name and all(row[a] == v for a, v in fixed.items())]
-            style = "k--" if name == "window copy" else "o-" if k % 2 else "s:"
-            colour = {} if style == "k--" else {"color": colormaps["viridis"](k / len(names))}
-            x, y = [row[axis] for row in points], [row[value] for row in points]
-            panel.plot(x, y, style, label=name, markersize=4, linewidth=1.2, **colour)
-        panel.set(xlabel=axis, ylabel=value, ylim=(0, None), title=", ".join(f"{v} {a}" for a, v in fixed.items()))
+    words = sorted({row["case"].split()[0] for row in rows})
+    for (axis, fixed), panel in zip(axes.items(), figure.subplots(1, len(axes), squeeze=False)[0], strict=True):
+        kept = [row for row in rows if all(row[key] == only for key, only in fixed.items())]
+        for name in dict.fromkeys(row["case"] for row in kept):
+            points = [(row[axis], row[value]) for row in kept if row["case"] == name]
+            style = {"linestyle": ":" if name.endswith("continuous") else "-", "marker": "o", "markersize": 4}
+            colour = (
+                "black" if name == "window copy" else colormaps["viridis"](words.index(name.split()[0]) / len(words))
+            )
+            panel.plot(*zip(*points, strict=True), label=name, color=colour, linewidth=1.2, **style)
+        ticks = sorted({row[axis] for row in kept})
+        panel.set(xlabel=axis, ylabel=value, title=", ".join(f"{key}: {only:,}" for key, only in fixed.items()))
+        panel.set_ylim(0)
         panel.set_xscale("log", base=2)
-        panel.set_xticks(sorted({row[axis] for row in rows}), [f"{x:,}" for x in sorted({row[axis] for row in rows})])
-        if place == len(axes) - 1:
-            figure.legend(*panel.get_legend_handles_labels(), loc="outside right center", fontsize=8)
+        panel.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    figure.legend(*panel.get_legend_handles_labels(), loc="outside right center", fontsize=8)
     figure.savefig(path, dpi=120)

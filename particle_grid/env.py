@@ -12,7 +12,7 @@ from particle_grid.sim import observe, rng, tasks
 from particle_grid.sim.advance import Stages, compile_stages
 from particle_grid.sim.scripted import actions_for
 from particle_grid.sim.state import allocate, make_rules, restore
-from particle_grid.sim.world import AGENT_1, Layout, World
+from particle_grid.sim.world import AGENT_1, UNSEEN, Layout, World
 
 ACTIONS = ("discrete", "continuous")
 REPORT_EVERY = 32  # steps between two infos
@@ -86,6 +86,8 @@ class ParticleGrid(pufferlib.PufferEnv):
         super().__init__(buf)
         if not self.observations.flags.c_contiguous:
             raise ValueError("buf['observations'] is not contiguous: give a buffer whose rows follow one another.")
+        if not self.task.sight:
+            self.state.own_in_sight[:], self.state.others_in_sight[:] = UNSEEN, UNSEEN
         self._compiled: dict[int, Stages] = {}  # by threads
         self.render_mode = None
         self.seed, self._started = 0 if seed is None else seed, False

@@ -79,9 +79,9 @@ if hasattr(os, "register_at_fork"):
 def threads(agents: int) -> int:
     """How many threads share the work on so many agents out.
 
-    Several are taken only where there is enough to share: what one thread has in its cache, another has to fetch. A process
-    that another one started keeps to one: it shares the machine with its siblings, and a thread pool that was already
-    running when it was forked cannot be used in the child."""
+    Several are taken only where there is enough to share: what one thread has in its cache, another has to fetch. A
+    process that another one started keeps to one: it shares the machine with its siblings, and a thread pool that was
+    already running when it was forked cannot be used in the child."""
     return 1 if agents < FEW_AGENTS or _worker[0] else _get_num_threads()
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from particle_grid import ParticleGrid, jit
 from particle_grid.sim import advance
-from particle_grid.sim.world import AGENT_1, FOOD, WALL
+from particle_grid.sim.world import AGENT_1, FOOD, UNSEEN, WALL
 from tests.cases import CASES, field, play, random_actions, small
 
 every_case = pytest.mark.parametrize(("task", "action"), CASES)
@@ -95,6 +95,18 @@ def test_observations_show_the_grid_around_the_agent(task, action):
             assert window[v, v] == env.state.colour[i]
         last_reward = (observations[:, -1].astype(float) - 128) / 127
         assert np.abs(last_reward - rewards).max() < 0.51 / 127 + 1e-6
+
+
+@every_case
+def test_agents_in_sight_are_counted_where_the_task_says_that_it_needs_them(task, action):
+    env = small(task, action)
+    cells = (2 * env.vision + 1) ** 2
+    for observations, *_ in play(env, 5):
+        window, colour = observations[:, :cells], env.state.colour[:, None]
+        own, every = (window == colour).sum(1) - 1, (window >= AGENT_1).sum(1) - 1
+        seen = (own, every - own) if env.task.sight else (UNSEEN, UNSEEN)
+        assert (env.state.own_in_sight == seen[0]).all()
+        assert (env.state.others_in_sight == seen[1]).all()
 
 
 @every_case

@@ -1,5 +1,8 @@
 """The environment under PufferLib's vectorisation, with each of its backends."""
 
+from pathlib import Path
+
+import numba
 import numpy as np
 import pufferlib.vector
 import pytest
@@ -69,6 +72,24 @@ def test_asynchronous_send_and_receive_goes_through_all_agents():
         assert reports
     finally:
         vector.close()
+
+
+def test_workers_do_not_compile_what_is_compiled():
+    env = small("group", "discrete")
+    env.reset(0)
+    env.step(env.actions)
+    folder, kwargs = Path(numba.config.CACHE_DIR), {"task": "group", "action": "discrete"} | SMALL
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.nbc")}
+    assert before
+    vector = pufferlib.vector.make(
+        ParticleGrid, env_kwargs=kwargs, backend=pufferlib.vector.Multiprocessing, num_envs=2, num_workers=2
+    )
+    try:
+        vector.reset(seed=0)
+        vector.step(np.ones((vector.num_agents, 2), np.int32))
+    finally:
+        vector.close()
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.nbc")} == before
 
 
 def test_buffers_are_written_in_place_and_never_replaced():

@@ -32,6 +32,7 @@ def _block(s, w, block):
     return w * agents + block * BLOCK, w * agents + min((block + 1) * BLOCK, agents)
 
 
+@parallel_kernel
 def _move_world(s, r, w, actions, truncations):
     s.tick[w] += 1
     start, direction = next_order(s, w)
@@ -51,7 +52,7 @@ def _move_world(s, r, w, actions, truncations):
         regrow_world(s, r, w)
 
 
-_move_alone, _move_shared = kernel(_move_world), parallel_kernel(_move_world)
+_move_alone = _move_world.serial
 
 
 @parallel_kernel
@@ -109,7 +110,7 @@ def compile_stages(
     elif few:
         move_worlds = entry(_move_worlds.serial, s, r, actions, truncations)
     else:
-        move_one = compiled(_move_shared, s, r, 0, actions, truncations)
+        move_one = compiled(_move_world, s, r, 0, actions, truncations)
 
         def move_worlds(s: State, r: Rules, actions: np.ndarray, truncations: np.ndarray) -> None:
             for w in range(len(s.grid)):

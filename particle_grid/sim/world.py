@@ -12,6 +12,7 @@ EMPTY, FOOD, WALL, AGENT_1, AGENT_2, AGENT_3, AGENT_4 = range(7)
 CODES = 7  # cell codes there are; an agent is any code >= AGENT_1
 FEATURES = 7  # uint8 behind the window: row, column, place in the cell (2), last displacement (2), last reward
 MAX_COLOURS = 4
+UNSEEN = -(1 << 15)  # how many agents are in sight where nobody counts: no number that could be mistaken for one
 DYNAMICS = ("kinematic", "inertial")
 
 

@@ -12,13 +12,15 @@ import numpy as np
 from particle_grid.sim.state import State
 from particle_grid.sim.world import Layout
 
+PARTS = ("unit", "sides", "sight", "init", "reward", "score", "scripted")
+
 
 class Task(Protocol):
     """What a task provides. N = worlds * agents; the arrays of `state` are described at `State`."""
 
     unit: str  # of the score, for people
     sides: int  # 1, or 2 if agents of AGENT_1 play against those of AGENT_2: then each side has a score of its own
-    sight: bool  # whether reward or score look at `own_in_sight` and `others_in_sight`, which are else not counted
+    sight: bool  # whether reward or score use `own_in_sight` and `others_in_sight`; if not, they stay at UNSEEN
 
     def init(self, layout: Layout) -> None:
         """Lays the world out. Runs once, before anything is placed. Raises ValueError for parameters that fail."""
@@ -42,11 +44,15 @@ def names() -> list[str]:
 
 
 def load(name: str) -> type:
-    """The class of a registered task. Raises ValueError for a name that is not registered, or a file without it."""
+    """The class of a registered task. Raises ValueError for a name that is not registered, or a file without it or
+    with an unfinished one."""
     if name not in names():
         raise ValueError(f"There is no task {name!r}. The tasks are: {', '.join(names())}.")
     module = importlib.import_module(f"{__name__}.{name}")
     kind = "".join(part.capitalize() for part in name.split("_"))
     if not hasattr(module, kind):
         raise ValueError(f"The task file {name}.py defines no class {kind}: name it so, or move the file elsewhere.")
+    missing = [part for part in PARTS if not hasattr(getattr(module, kind), part)]
+    if missing:
+        raise ValueError(f"The task {kind} in {name}.py lacks {', '.join(missing)}: see `Task` for what they are.")
     return getattr(module, kind)
