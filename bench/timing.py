@@ -100,9 +100,7 @@ def plot_lines(rows: list[dict[str, Any]], axes: dict[str, dict[str, Any]], valu
         for name in dict.fromkeys(row["case"] for row in kept):
             points = [(row[axis], row[value]) for row in kept if row["case"] == name]
             style = {"linestyle": ":" if name.endswith("continuous") else "-", "marker": "o", "markersize": 4}
-            colour = (
-                "black" if name == "window copy" else colormaps["viridis"](words.index(name.split()[0]) / len(words))
-            )
+            colour = "black" if name == "window copy" else colormaps["tab10"](words.index(name.split()[0]))
             panel.plot(*zip(*points, strict=True), label=name, color=colour, linewidth=1.2, **style)
         ticks = sorted({row[axis] for row in kept})
         panel.set(xlabel=axis, ylabel=value, title=", ".join(f"{key}: {only:,}" for key, only in fixed.items()))

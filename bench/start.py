@@ -1,0 +1,61 @@
+"""Start-up: seconds from `import torch` to the first step with kernels compiled before, and of compiling everything.
+
+python bench/start.py [--runs 5]
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+FIRST_STEP = """
+import time, torch
+begin = time.perf_counter()
+from particle_grid import ParticleGrid
+env = ParticleGrid()
+env.reset(0)
+env.step(env.actions)
+print(time.perf_counter() - begin)
+"""
+EVERYTHING = """
+import sys, time, numba, torch
+begin = time.perf_counter()
+from particle_grid.env import ACTIONS, ParticleGrid
+from particle_grid.sim import tasks
+numba.set_num_threads(int(sys.argv[1]))
+for task in tasks.names():
+    for action in ACTIONS:
+        env = ParticleGrid(task, action, agents=32_768)
+        env.reset(0)
+        env.step(env.scripted_actions(env.state.rng[:1].copy()))
+print(time.perf_counter() - begin)
+"""
+
+
+def seconds(code: str, *arguments: str, **variables: str) -> float:
+    """What a fresh process prints that runs `code`."""
+    command = [sys.executable, "-c", code, *arguments]
+    return float(
+        subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, env=os.environ | variables).stdout
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5)
+    runs = parser.parse_args().runs
+    with tempfile.TemporaryDirectory() as folder:
+        one = seconds(EVERYTHING, "1", NUMBA_CACHE_DIR=folder)
+        print(f"Every task and action form, nothing compiled, one thread: {one:.1f} s")
+        if os.cpu_count() != 1:
+            several = seconds(EVERYTHING, "2", NUMBA_CACHE_DIR=folder)
+            print(f"What several threads need besides, as soon as they are used: {several:.1f} s")
+        warm = [seconds(FIRST_STEP, NUMBA_CACHE_DIR=folder) for _ in range(runs + 1)][1:]
+    print(f"To the first step, all compiled: {np.median(warm):.2f} s ({min(warm):.2f} to {max(warm):.2f}, {runs} runs)")
+
+
+if __name__ == "__main__":
+    main()
