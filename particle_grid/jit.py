@@ -18,7 +18,7 @@ import numba
 import numba.np.ufunc.parallel
 from numba import prange
 
-__all__ = ["kernel", "parallel_kernel", "prange"]
+__all__ = ["kernel", "math_kernel", "parallel_kernel", "prange"]
 
 PACKAGE = Path(__file__).parent
 FEW_AGENTS = 8192  # fewer are left to one thread
@@ -58,6 +58,8 @@ numba.config.CACHE_DIR = str(cache_folder())
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 kernel = numba.njit(**_OPTIONS, forceinline=True, _nrt=False)
 _parallel = numba.njit(**_OPTIONS, parallel=True)
+# Of networks, whose sums may be made in any order, since no two processors agree on them anyway.
+math_kernel = numba.njit(**_OPTIONS, fastmath=True)
 
 
 def _twin(function: Callable[..., Any]) -> FunctionType:

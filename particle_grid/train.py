@@ -39,6 +39,7 @@ def main(config: DictConfig) -> None:
         # Where two sides oppose each other, their scores in self-play say nothing about success.
         normalise = _normaliser(baseline) if env.task.sides == 1 else None
         trainer = Trainer(env, policy, settings, [logger, dashboard], folder / "checkpoint.pt", plain, normalise)
+        console.print(trainer.how, soft_wrap=True)
         if saved:
             trainer.load_state_dict(saved)
         return trainer.run()

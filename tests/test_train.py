@@ -22,6 +22,7 @@ from particle_grid.learn.trainer import Trainer, TrainerConfig
 from tests.cases import CASES, small
 
 ROOT = Path(__file__).parents[1]
+FAST = [("conv_lstm", "fp32"), ("conv_lstm", "bf16")]
 TINY = ["world.agents=32", "world.height=32", "world.width=40", "world.lifespan=20", "world.worlds=1"]
 TINY += ["trainer.horizon=8", "trainer.minibatch=64", "policy.hidden=16", "trainer.threads=1"]
 BATCH = 32 * 8
@@ -50,20 +51,20 @@ def test_any_policy_learns_from_any_task_and_action_form(task, action, policy):
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("policy", POLICIES)
-def test_without_learning_every_ratio_is_one_in_every_segment_of_the_real_environment(policy, action):
+@pytest.mark.parametrize(("policy", "fast"), [*((policy, "off") for policy in POLICIES), *FAST])
+def test_without_learning_every_ratio_is_one_in_every_segment_of_the_real_environment(policy, fast, action):
     env = small("group", action)
     torch.manual_seed(0)
     network = make_policy(policy, env.vision, env.single_action_space, hidden=16)
-    config = TrainerConfig(total_steps=10_000, horizon=16, minibatch=480, learning_rate=0.0)
+    config = TrainerConfig(total_steps=10_000, horizon=16, minibatch=480, learning_rate=0.0, fast=fast, device="cpu")
     trainer = Trainer(env, network, config)
     for _ in range(3):  # each rollout goes on from the memory of the one before
         trainer.rollout()
         r = trainer.buffer
         assert 0.02 < r.truncations.float().mean() < 0.2  # lifespan 12
         with torch.no_grad():
-            out, values, _ = network(r.obs, r.starts[:-1], r.state)
-            ratio = (network.head.log_prob(out, r.actions) - r.logp).exp()
+            out, values, _ = trainer.network(r.obs, r.starts[:-1], r.state)
+            ratio = (network.head.evaluate(out, r.actions)[0] - r.logp).exp()
         assert (ratio - 1).abs().max() < 1e-5
         assert torch.allclose(values, r.values[:-1], atol=1e-5)
         trainer.update()

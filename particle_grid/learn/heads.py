@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from gymnasium.spaces import Box, MultiDiscrete, Space
 from torch import Tensor, nn
 
+NEVER = -1e9  # the logit of a choice that does not exist: its probability is 0, and its share of the entropy too
+
 
 class CategoricalHead(nn.Module):
     """Independent choices, one of nvec[k] for component k. Outputs: K = sum(nvec) logits. Actions: int32[..., A]."""
@@ -23,29 +25,39 @@ class CategoricalHead(nn.Module):
         self.nvec = tuple(int(n) for n in nvec)
         self.outputs, self.components = sum(self.nvec), len(self.nvec)
 
-    def _log_softmax(self, out: Tensor) -> list[Tensor]:
-        """Log-probabilities f32[..., nvec[k]] of each component k."""
-        return [F.log_softmax(logits, -1) for logits in out.split(self.nvec, -1)]
+    def _logits(self, out: Tensor) -> Tensor:
+        """out f32[..., K] -> f32[max(nvec), A, rows]: reductions over the first axis are many times faster than over a
+        short last one. A component with fewer choices gets some that are never taken."""
+        rows, most = out.reshape(-1, self.outputs), max(self.nvec)
+        if len(set(self.nvec)) == 1:
+            return rows.unflatten(1, (self.components, most)).permute(2, 1, 0).contiguous()
+        parts = [F.pad(x, (0, most - x.shape[1]), value=NEVER) for x in rows.split(self.nvec, 1)]
+        return torch.stack(parts).permute(2, 0, 1)  # [A, rows, max(nvec)]
+
+    def _log_softmax(self, out: Tensor) -> Tensor:
+        logits = self._logits(out)
+        return logits - logits.logsumexp(0)
 
     def sample(self, out: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """out f32[..., K] -> action int32[..., A] and its logp f32[...], by inverting the cumulative distribution."""
-        noise = torch.rand((*out.shape[:-1], self.components), generator=generator, device=out.device)
-        choices = []
-        for k, logp in enumerate(self._log_softmax(out)):
-            cumulative = logp.exp().cumsum(-1)[..., :-1]  # without its last entry, 1 to rounding: the last choice's
-            choices.append((noise[..., k : k + 1] >= cumulative).sum(-1))
-        action = torch.stack(choices, -1).to(self.dtype)
-        return action, self.log_prob(out, action)
+        logp = self._log_softmax(out)
+        noise = torch.rand(logp.shape[1:], generator=generator, device=out.device)
+        cumulative = logp.exp().cumsum(0)[:-1]  # without its last entry, 1 to rounding: the last choice's
+        choice = (noise >= cumulative).sum(0)  # [A, rows]
+        action = choice.t().to(self.dtype).reshape(*out.shape[:-1], self.components)
+        return action, self._chosen(logp, choice).view(out.shape[:-1])
 
-    def log_prob(self, out: Tensor, action: Tensor) -> Tensor:
-        """out f32[..., K], action int[..., A] -> f32[...]."""
-        chosen = action.long().split(1, -1)
-        parts = [logp.gather(-1, a) for logp, a in zip(self._log_softmax(out), chosen, strict=True)]
-        return torch.cat(parts, -1).sum(-1)
+    @staticmethod
+    def _chosen(logp: Tensor, choice: Tensor) -> Tensor:
+        """logp f32[n, A, rows], choice i64[A, rows] -> the log-probability of all components together, f32[rows]."""
+        return logp.gather(0, choice[None]).sum((0, 1))
 
-    def entropy(self, out: Tensor) -> Tensor:
-        """out f32[..., K] -> f32[...], in nats."""
-        return torch.stack([-(logp.exp() * logp).sum(-1) for logp in self._log_softmax(out)]).sum(0)
+    def evaluate(self, out: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """out f32[..., K], action int[..., A] -> its logp f32[...], and the entropy f32[...] in nats."""
+        logp = self._log_softmax(out)
+        chosen = self._chosen(logp, action.reshape(-1, self.components).t().long())
+        entropy = -(logp.exp() * logp).sum((0, 1))
+        return chosen.view(out.shape[:-1]), entropy.view(out.shape[:-1])
 
     def greedy(self, out: Tensor) -> Tensor:
         """The most probable action, int32[..., A]."""
@@ -95,17 +107,18 @@ class GaussianHead(nn.Module):
         """out f32[..., K] -> action f32[..., A] and its logp f32[...]."""
         noise = torch.randn(out.shape, generator=generator, device=out.device)
         action = out + self.log_std.exp() * noise
-        return action, self.log_prob(out, action)  # of the action as rounded, so that a replay gives the same
+        return action, self._log_prob(out, action)  # of the action as rounded, so that a replay gives the same
 
-    def log_prob(self, out: Tensor, action: Tensor) -> Tensor:
-        """out f32[..., K], action f32[..., A] -> f32[...]."""
+    def _log_prob(self, out: Tensor, action: Tensor) -> Tensor:
         log_std = self.log_std
         z = (action - out) * (-log_std).exp()
         return -0.5 * (z * z).sum(-1) - (log_std + 0.5 * math.log(2 * math.pi)).sum()
 
-    def entropy(self, out: Tensor) -> Tensor:
-        """out f32[..., K] -> f32[...], in nats. The same for every state."""
-        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(out.shape[:-1])
+    def evaluate(self, out: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """out f32[..., K], action f32[..., A] -> its logp f32[...], and the entropy f32[...] in nats: the same for
+        every state."""
+        entropy = (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(out.shape[:-1])
+        return self._log_prob(out, action), entropy
 
     def greedy(self, out: Tensor) -> Tensor:
         """The mean, f32[..., A], not clipped."""

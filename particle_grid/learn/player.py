@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from particle_grid.learn.fast import accelerate
 from particle_grid.learn.policy import Policy
 
 
@@ -12,13 +13,14 @@ class Player:
     def __init__(self, policy: Policy, n: int, seed: int, greedy: bool = False) -> None:
         self.policy, self.greedy, self.state = policy, greedy, policy.initial_state(n)
         self.device = next(policy.parameters()).device
+        self.network, _ = accelerate(policy, "fp32", self.device, 0)
         self.generator = torch.Generator(self.device).manual_seed(seed)
 
     @torch.no_grad()
     def __call__(self, observations: np.ndarray, starts: np.ndarray) -> np.ndarray:
         """observations u8[N, row], starts bool[N]: which are the first of an episode -> actions [N, A]."""
         obs, new = (torch.from_numpy(x).to(self.device)[None] for x in (observations, starts))  # [1, N, ...]
-        out, _, self.state = self.policy(obs, new, self.state)
+        out, _, self.state = self.network(obs, new, self.state)
         head = self.policy.head
         actions = head.greedy(out[0]) if self.greedy else head.sample(out[0], self.generator)[0]
         return actions.cpu().numpy()

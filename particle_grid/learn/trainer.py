@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from particle_grid.learn import checkpoint
+from particle_grid.learn.fast import accelerate
 from particle_grid.learn.heads import GaussianHead
 from particle_grid.learn.policy import Policy
 from particle_grid.learn.ppo import advantages, explained_variance, masked_mean, ppo_loss
@@ -57,7 +58,8 @@ class TrainerConfig:
     rollout, and of backpropagation through time. minibatch: agent-steps at most, whole rollouts of some agents.
     epochs: passes over a batch. anneal: lower the learning rate linearly to 0 over total_steps. clip: of the ratio.
     reward_scale: rewards are multiplied by it for learning, never in what is logged. device: auto, cpu, cuda.
-    threads: of torch, 0 for all cores. checkpoint_every: agent-steps; 0 saves at the end only.
+    threads: of the processor, 0 for all cores. fast: auto, off, fp32 or bf16, see
+    `particle_grid.learn.fast.accelerate`. checkpoint_every: agent-steps; 0 saves at the end only.
     """
 
     total_steps: int = 6_000_000
@@ -76,6 +78,7 @@ class TrainerConfig:
     adam_eps: float = 1e-5
     device: str = "auto"
     threads: int = 0
+    fast: str = "auto"
     checkpoint_every: int = 2_000_000
     seed: int = 0
 
@@ -122,7 +125,8 @@ class Trainer:
     """Trains `policy` in `env` with PPO. `steps` counts the agent-steps done.
 
     loggers get the scalars of each iteration. path: where checkpoints go, None for none. run_config: plain nested dict
-    that is stored with them, under "config". normalise: from score to normalised score.
+    that is stored with them, under "config". normalise: from score to normalised score. `how` says in a sentence how
+    the policy is computed.
     """
 
     def __init__(
@@ -141,6 +145,7 @@ class Trainer:
             torch.set_num_threads(config.threads)
         self.device = choose_device(config.device)
         policy.to(self.device)
+        self.network, self.how = accelerate(policy, config.fast, self.device, config.threads)
         self.optimiser = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, eps=config.adam_eps, fused=True)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         env.reset(config.seed)
@@ -180,7 +185,7 @@ class Trainer:
         r.starts[0], r.state = self.starts, self.state
         for t in range(self.config.horizon):
             r.obs[t].copy_(self.obs)
-            out, r.values[t : t + 1], self.state = self.policy(r.obs[t : t + 1], r.starts[t : t + 1], self.state)
+            out, r.values[t : t + 1], self.state = self.network(r.obs[t : t + 1], r.starts[t : t + 1], self.state)
             r.actions[t], r.logp[t] = self.policy.head.sample(out[0], self.generator)
             actions = r.actions[t].cpu().numpy()
             times.append(perf_counter())
@@ -190,7 +195,7 @@ class Trainer:
             torch.logical_or(r.terminals[t], r.truncations[t], out=r.starts[t + 1])
             times.append(perf_counter())
         self.starts = r.starts[-1].clone()
-        r.values[-1:] = self.policy(self.obs.to(self.device)[None], r.starts[-1:], self.state)[1]
+        r.values[-1:] = self.network(self.obs.to(self.device)[None], r.starts[-1:], self.state)[1]
         times.append(perf_counter())
         spans = np.diff(times)
         self.seconds["infer"], self.seconds["simulate"] = float(spans[::2].sum()), float(spans[1::2].sum())
@@ -223,16 +228,18 @@ class Trainer:
     def _minibatch(self, agents: Tensor, advantage: Tensor, returns: Tensor) -> dict[str, Tensor]:
         """One optimiser step on the whole sequences of some agents, from the state each really started with."""
         r, config, policy = self.buffer, self.config, self.policy
-        state = tuple(x[agents] for x in r.state)
-        out, value, _ = policy(r.obs[:, agents], r.starts[:-1, agents], state)
+        obs, starts, actions, logp, truncations, advantage, returns = (
+            x.index_select(1, agents)  # many times faster than x[:, agents]
+            for x in (r.obs, r.starts[:-1], r.actions, r.logp, r.truncations, advantage, returns)
+        )
+        out, value, _ = self.network(obs, starts, tuple(x[agents] for x in r.state))
         loss, statistics = ppo_loss(
-            policy.head.log_prob(out, r.actions[:, agents]),
-            policy.head.entropy(out),
+            *policy.head.evaluate(out, actions),
             value,
-            r.logp[:, agents],
-            advantage[:, agents],
-            returns[:, agents],
-            ~r.truncations[:, agents],
+            logp,
+            advantage,
+            returns,
+            ~truncations,
             clip=config.clip,
             value_coef=config.value_coef,
             entropy_coef=config.entropy_coef,

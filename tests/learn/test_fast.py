@@ -1,0 +1,212 @@
+"""The fast path computes what the module says, to rounding, or is not taken."""
+
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from particle_grid.learn import fast
+from particle_grid.learn.fast import accelerate, compare
+from particle_grid.learn.fast.conv_lstm import FastConvLSTM
+from particle_grid.learn.policy import ConvLSTM, make_policy
+from tests.learn.toy import SPACES
+
+CPU = torch.device("cpu")
+BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 5e-2}  # of relative differences: bf16 has 8 bits
+
+
+def lively(vision=5, form="discrete", hidden=128, kind="conv_lstm"):
+    """A policy with weights at which every path carries gradient."""
+    policy = make_policy(kind, vision, SPACES[form], hidden=hidden)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return policy
+
+
+def inputs(policy, steps, n, density=0.1, ends=0.2, seed=0):
+    """Observations with so many cells that are not empty, starts of episodes, and a state."""
+    generator = np.random.default_rng(seed)
+    cells = generator.integers(1, 7, (steps, n, policy.side**2)) * (generator.random((steps, n, 1)) < density)
+    obs = np.concatenate([cells, generator.integers(0, 256, (steps, n, 7))], -1).astype(np.uint8)
+    state = tuple(torch.from_numpy(generator.normal(0, 0.5, (n, policy.hidden)).astype(np.float32)) for _ in range(2))
+    return torch.from_numpy(obs), torch.from_numpy(generator.random((steps, n)) < ends), state
+
+
+def results(network, policy, obs, starts, state):
+    """Outputs, state, and the gradients of outputs weighted at random."""
+    policy.zero_grad()
+    out, value, after = network(obs, starts, state)
+    outputs = torch.cat([out, value[..., None]], -1)
+    (outputs * torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0))).sum().backward()
+    gradients = {name: x.grad.clone() for name, x in policy.named_parameters() if x.grad is not None}
+    return {"outputs": outputs.detach(), "h": after[0], "c": after[1]} | gradients
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("form", SPACES)
+@settings(max_examples=15, deadline=None)
+@given(
+    vision=st.sampled_from([2, 5, 5, 8]),
+    hidden=st.sampled_from([7, 48, 128]),
+    steps=st.integers(1, 6),
+    n=st.sampled_from([5, 130, 300]),
+    density=st.sampled_from([0.0, 0.05, 1.0]),
+    ends=st.sampled_from([0.0, 0.2, 1.0]),
+    threads=st.sampled_from([1, 2]),
+    seed=st.integers(0, 1000),
+)
+def test_outputs_state_and_gradients_equal_the_plain_modules(
+    form, dtype, vision, hidden, steps, n, density, ends, threads, seed
+):
+    torch.manual_seed(seed)
+    policy = lively(vision, form, hidden)
+    batch = inputs(policy, steps, n, density, ends, seed)
+    network = FastConvLSTM(policy, dtype, threads)
+    expected, got = (results(net, policy, *batch) for net in (policy, network))
+    assert expected.keys() == got.keys()
+    for name, right in expected.items():
+        error = (got[name] - right).norm() / right.norm().clamp(min=1e-30)  # 0 where every step starts an episode
+        assert error <= BOUNDS[dtype], f"{name}: {error:.1e}"
+
+
+def test_in_bf16_over_many_agents_everything_is_within_a_hundredth():
+    policy = lively()
+    expected, got = (
+        results(net, policy, *inputs(policy, 16, 300)) for net in (policy, FastConvLSTM(policy, torch.bfloat16, 2))
+    )
+    assert all((got[name] - right).norm() <= 1e-2 * right.norm() for name, right in expected.items())
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+def test_a_replay_repeats_the_rollout_to_the_bit_in_any_company(dtype):
+    policy = lively()
+    network, (obs, starts, state) = FastConvLSTM(policy, dtype, 2), inputs(policy, 8, 2100)
+    steps, now = [], state
+    with torch.no_grad():
+        for t in range(len(obs)):
+            out, value, now = network(obs[t : t + 1], starts[t : t + 1], now)
+            steps.append(torch.cat([out, value[..., None]], -1))
+    acted = torch.cat(steps)
+    for agents in (torch.arange(2100), torch.randperm(2100)[:256], torch.tensor([5])):
+        out, value, _ = network(obs[:, agents], starts[:, agents], tuple(x[agents] for x in state))
+        replayed = torch.cat([out, value[..., None]], -1).detach()
+        if dtype == torch.bfloat16:
+            assert torch.equal(replayed, acted[:, agents])
+        else:  # BLAS may order its sums by the number of rows
+            torch.testing.assert_close(replayed, acted[:, agents], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+def test_the_result_is_the_same_for_any_number_of_threads(dtype):
+    policy = lively()
+    batch = inputs(policy, 4, 700)
+    one, three = (results(FastConvLSTM(policy, dtype, threads), policy, *batch) for threads in (1, 3))
+    assert all(torch.equal(one[name], three[name]) for name in one)
+
+
+def test_new_weights_are_seen_whoever_changed_them():
+    policy = lively()
+    network, (obs, starts, state) = FastConvLSTM(policy, torch.float32, 1), inputs(policy, 1, 20)
+    optimiser = torch.optim.Adam(policy.parameters(), lr=0.1, fused=True)
+    saved = {name: x.clone() for name, x in policy.state_dict().items()}
+    for change in (
+        lambda: (network(obs, starts, state)[0].sum().backward(), optimiser.step()),
+        lambda: policy.load_state_dict(saved),
+        lambda: torch.nn.init.zeros_(policy.actor.weight),
+    ):
+        with torch.no_grad():
+            before = network(obs, starts, state)[0]
+        change()
+        with torch.no_grad():
+            after = network(obs, starts, state)[0]
+            torch.testing.assert_close(after, policy(obs, starts, state)[0], rtol=1e-5, atol=1e-5)
+        assert (before != after).any()
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_another_call_before_the_backward_pass_is_refused(gradients):
+    policy = lively()
+    network, batch = FastConvLSTM(policy, torch.float32, 1), inputs(policy, 2, 5)
+    first = network(*batch)[0].sum()
+    with torch.set_grad_enabled(gradients):
+        network(*batch)
+    with pytest.raises(RuntimeError, match="ran again before this backward pass"):
+        first.backward()
+
+
+class Edited(ConvLSTM):
+    """Somebody's own, under its own name."""
+
+
+def edit_forward(self, obs, starts, state):
+    out, value, state = ConvLSTM_forward(self, obs, starts, state)
+    return out.tanh(), value, state
+
+
+ConvLSTM_forward = ConvLSTM.forward
+
+
+def test_the_fast_path_is_taken_where_it_applies_and_says_so():
+    policy = lively()
+    network, how = accelerate(policy, "fp32", CPU, 2)
+    assert isinstance(network, FastConvLSTM)
+    assert how == "The policy runs in fp32 kernels on 2 thread(s)."
+    assert all(x.grad is None for x in policy.parameters())
+
+
+def test_a_changed_module_is_not_replaced_by_kernels_that_do_something_else(monkeypatch):
+    monkeypatch.setattr(ConvLSTM, "forward", edit_forward)
+    policy = lively()
+    network, how = accelerate(policy, "auto", CPU, 1)
+    assert network is policy
+    assert "the kernels in learn/fast were not" in how
+
+
+@pytest.mark.parametrize(
+    ("policy", "mode", "why"),
+    [
+        (lambda: Edited(5, lively().head, 16), "auto", "no kernels for Edited"),
+        (lambda: lively(kind="mlp"), "auto", "no kernels for MLP"),
+        (lambda: lively(vision=3), "auto", "7 x 7, which need padding"),
+        (lively, "off", "in plain torch on cpu"),
+    ],
+)
+def test_where_there_are_no_kernels_the_policy_itself_runs_and_the_reason_is_told(policy, mode, why):
+    policy = policy()
+    network, how = accelerate(policy, mode, CPU, 1)
+    assert network is policy
+    assert why in how
+
+
+def test_an_unknown_mode_is_refused_by_name():
+    with pytest.raises(ValueError, match="fast=quick is not known: choose auto, off, fp32, bf16"):
+        accelerate(lively(), "quick", CPU, 1)
+
+
+@pytest.mark.parametrize(("has", "name"), [(True, "bf16"), (False, "fp32")])
+def test_auto_takes_bf16_where_the_processor_has_it(monkeypatch, has, name):
+    monkeypatch.setattr(fast, "has_bf16", lambda: has)
+    assert f"in {name} kernels" in accelerate(lively(), "auto", CPU, 1)[1]
+
+
+def test_a_difference_in_a_gradient_alone_is_found():
+    policy = lively()
+    network = FastConvLSTM(policy, torch.float32, 1)
+    assert compare(policy, network) < 1e-5
+    policy.linear.bias.register_hook(lambda gradient: gradient * getattr(policy, "factor", 1))
+    doubled = iter([1, 2])
+    with mock.patch.object(policy, "zero_grad", side_effect=lambda: setattr(policy, "factor", next(doubled, 1))):
+        assert compare(policy, network) > 0.1
+
+
+def test_weights_that_are_not_numbers_give_no_numbers():
+    policy = lively()
+    with torch.no_grad():
+        policy.lstm.weight_hh[0, 0] = float("nan")
+    network, batch = FastConvLSTM(policy, torch.bfloat16, 1), inputs(policy, 3, 10, ends=0)
+    got = results(network, policy, *batch)
+    assert not all(x.isfinite().all() for x in got.values())
