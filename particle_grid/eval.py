@@ -3,18 +3,24 @@
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from particle_grid import results
+from particle_grid import pretrained, results
 from particle_grid.command import command
 from particle_grid.learn.trainer import choose_device
 from particle_grid.run import build_env, build_policy, load_run
 from particle_grid.view.video import check_gif
 
+EVALUATED = ("config", "steps", "policy")  # what of a checkpoint is needed here
+
 
 @command("eval")
 def main(config: DictConfig) -> None:
-    console, saved = Console(), load_run(config.checkpoint)
+    console, named = Console(), config.checkpoint == "pretrained"
+    if named:
+        saved = pretrained.load(config.task.name if config.get("task") else "group", config.action)
+    else:
+        saved = load_run(config.checkpoint, EVALUATED)
     run = saved["config"]
-    if config.get("task"):
+    if config.get("task") and not named:
         run["task"] = OmegaConf.to_container(config.task, resolve=True)
     run["world"] |= {key: value for key, value in config.world.items() if value is not None}
     for key in ("seeds", "steps"):

@@ -1,5 +1,6 @@
 """What a run's config builds: its environment and its policy. The config is a nested dict, as in checkpoints."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,11 +15,11 @@ CONFIG = ("task", "action", "policy", "world", "seed", "name")  # what a run's c
 SAVED = ("config", "steps", "policy", "optimiser", "generator", "env", "starts", "state")
 
 
-def load_run(path: str) -> dict[str, Any]:
-    """The checkpoint of a run. Raises ValueError for a file that is none, or that lacks a part of it."""
+def load_run(path: str | Path, parts: tuple[str, ...] = SAVED) -> dict[str, Any]:
+    """The checkpoint of a run. Raises ValueError for a file that is none, or that lacks one of the parts."""
     saved = checkpoint.load(path)
     config = saved.get("config")
-    lacking = [key for key in SAVED if key not in saved]
+    lacking = [key for key in parts if key not in saved]
     lacking = lacking or [f"config.{key}" for key in CONFIG if not isinstance(config, dict) or key not in config]
     if lacking:
         raise ValueError(f"{path} is no checkpoint of a run: it has no {lacking[0]}. Use one that train has saved.")

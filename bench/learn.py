@@ -1,0 +1,191 @@
+"""Learning: every task and action form over several seeds, as CSV, a Markdown table, and a picture of the curves.
+
+    python bench/learn.py --out outputs/learn                                # all of it, an hour or two on two cores
+    python bench/learn.py --tasks center --seeds 2 --overrides trainer.total_steps=5e5
+    python bench/learn.py --out outputs/learn --ship                         # and keep the best policies in the package
+
+Each run is one of `python -m particle_grid.train`, with that command's own defaults, on one core: as many run side by
+side as there are cores. A run that has a result already is not repeated, so an interrupted table goes on where it was.
+Score: normalised, of sampled actions, after training, over 3 evaluation seeds. Minutes: of training alone. End / best:
+the mean normalised score over the last tenth of training as a share of the best tenth (where two sides play each
+other, self-play says nothing, and there is none).
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+from rich.progress import Progress
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from particle_grid.env import ACTIONS
+from particle_grid.learn.fast import cores
+from particle_grid.pretrained import ship
+from particle_grid.sim import tasks
+
+COLUMNS = ["task", "action", "seed", "steps", "minutes", "sampled", "greedy", "end_of_best"]
+TENTHS, POINTS = 10, 100
+
+
+def train(folder: Path, task: str, action: str, seed: int, overrides: list[str], core: int) -> None:
+    """One run, on one core. Raises RuntimeError if it fails, with what it said."""
+    command = [sys.executable, "-m", "particle_grid.train", f"task={task}", f"action={action}", f"seed={seed}"]
+    command += ["trainer.threads=1", *overrides, f"hydra.run.dir={folder}"]
+    names = "NUMBA_NUM_THREADS", "OMP_NUM_THREADS"
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | dict.fromkeys(names, "1")
+    )
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(process.pid, {core})
+    said, _ = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"{folder.name} failed: {said.strip().splitlines()[-1] if said.strip() else 'no word'}")
+
+
+def curve(folder: Path) -> tuple[np.ndarray, np.ndarray, float]:
+    """steps and normalised scores of a run's training, without gaps, and its minutes."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    speed = events.Scalars("perf/steps_per_second")
+    steps = np.array([event.step for event in speed])
+    minutes = float((np.diff(steps, prepend=0) / [event.value for event in speed]).sum() / 60)
+    if "normalised_score" not in events.Tags()["scalars"]:
+        return steps, np.full(len(steps), np.nan), minutes
+    scored = events.Scalars("normalised_score")
+    return steps, np.interp(steps, [e.step for e in scored], [e.value for e in scored]), minutes
+
+
+def result(folder: Path, task: str, action: str, seed: int) -> dict[str, Any]:
+    """The row of a finished run."""
+    steps, scores, minutes = curve(folder)
+    tenths = [part.mean() for part in np.array_split(scores, min(TENTHS, len(scores)))]
+    final = json.loads((folder / "results.json").read_text("utf-8"))
+    sampled, greedy = (float(np.mean(final[f"policy, {k}"]["normalised_scores"])) for k in ("sampled", "greedy"))
+    share = float(tenths[-1] / max(tenths))
+    return dict(zip(COLUMNS, (task, action, seed, int(steps[-1]), minutes, sampled, greedy, share), strict=True))
+
+
+def interquartile_mean(values: list[float]) -> float:
+    """The mean of the middle half, a part of a value where the quarters cut through one."""
+    x, cut = np.sort(values), len(values) / 4
+    weights = np.clip(np.minimum(np.arange(1, len(x) + 1) - cut, len(x) - cut - np.arange(len(x))), 0, 1)
+    return float((x * weights).sum() / weights.sum())
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown, a line for each task and action form."""
+    lines = [
+        "| task | action | seeds | steps | minutes, one core | IQM of the score | lowest to highest | greedy | end / best |"
+    ]
+    lines.append("|---|---|---|---|---|---|---|---|---|")
+    for task, action in dict.fromkeys((row["task"], row["action"]) for row in rows):
+        mine = [row for row in rows if (row["task"], row["action"]) == (task, action)]
+        sampled, greedy, shares = ([row[key] for row in mine] for key in ("sampled", "greedy", "end_of_best"))
+        minutes = max(row["minutes"] for row in mine)
+        share = "-" if np.isnan(shares).any() else f"{min(shares):.2f}"
+        lines.append(
+            f"| `{task}` | {action} | {len(mine)} | {mine[0]['steps'] / 1e6:.1f}M | {minutes:.1f} | "
+            f"**{interquartile_mean(sampled):.2f}** | {min(sampled):.2f} to {max(sampled):.2f} | "
+            f"{interquartile_mean(greedy):.2f} | {share} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def plot(out: Path, rows: list[dict[str, Any]], path: Path) -> None:
+    """Median and the range of the seeds of the normalised score over steps, a panel for each task that has one."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise SystemExit('A plot needs Matplotlib: pip install -e ".[bench]"') from None
+    named = [
+        task
+        for task in dict.fromkeys(row["task"] for row in rows)
+        if any(not np.isnan(row["end_of_best"]) for row in rows if row["task"] == task)
+    ]
+    figure = Figure(figsize=(3.2 * max(len(named), 1), 3), layout="constrained")
+    for task, panel in zip(named, figure.subplots(1, len(named), squeeze=False)[0], strict=True):
+        for action, colour in zip(ACTIONS, ("tab:blue", "tab:orange"), strict=True):
+            runs = [curve(out / name(row))[:2] for row in rows if (row["task"], row["action"]) == (task, action)]
+            if not runs:
+                continue
+            x = np.linspace(0, min(steps[-1] for steps, _ in runs), POINTS)
+            y = np.array([np.interp(x, steps, scores) for steps, scores in runs])
+            panel.plot(x / 1e6, np.median(y, 0), color=colour, label=action)
+            panel.fill_between(x / 1e6, y.min(0), y.max(0), color=colour, alpha=0.2, linewidth=0)
+        panel.axhline(1, color="black", linewidth=0.8, linestyle=":")
+        panel.set(title=task, xlabel="million agent-steps")
+    figure.axes[0].set_ylabel("normalised score")
+    figure.axes[0].legend(loc="lower right")
+    figure.savefig(path, dpi=110)
+
+
+def name(row: dict[str, Any]) -> str:
+    """The folder of a run."""
+    return f"{row['task']}-{row['action']}-{row['seed']}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", default=tasks.names(), choices=tasks.names())
+    parser.add_argument("--actions", nargs="+", default=list(ACTIONS), choices=ACTIONS)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("outputs/learn"), help="folder of the runs and the results")
+    parser.add_argument(
+        "--overrides", nargs="*", default=[], help="of the training command, such as trainer.gamma=0.95"
+    )
+    parser.add_argument("--ship", action="store_true", help="store the best policy of each kind in the package")
+    options = parser.parse_args()
+    wanted = [
+        {"task": task, "action": action, "seed": seed}
+        for seed in range(options.seeds)
+        for task in options.tasks
+        for action in options.actions
+    ]
+    free: SimpleQueue[int] = SimpleQueue()
+    for core in sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(cores()):
+        free.put(core)
+    failures = []
+
+    with Progress() as progress, ThreadPoolExecutor(free.qsize()) as pool:
+        bar = progress.add_task("Training", total=len(wanted))
+
+        def run(row: dict[str, Any]) -> None:
+            folder, core = options.out / name(row), free.get()
+            try:
+                if not (folder / "results.json").exists():
+                    train(folder, row["task"], row["action"], row["seed"], options.overrides, core)
+            except RuntimeError as error:
+                failures.append(str(error))
+                progress.console.print(str(error), soft_wrap=True)
+            finally:
+                free.put(core)
+                progress.advance(bar)
+
+        list(pool.map(run, wanted))
+    done = [row for row in wanted if (options.out / name(row) / "results.json").exists()]
+    rows = [result(options.out / name(row), **row) for row in done]
+    rows.sort(key=lambda row: (row["task"], ACTIONS.index(row["action"]), row["seed"]))
+    with (options.out / "learning.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    (options.out / "learning.md").write_text(table(rows), "utf-8")
+    print(table(rows))
+    plot(options.out, rows, options.out / "learning.png")
+    if options.ship:
+        for task, action in dict.fromkeys((row["task"], row["action"]) for row in rows):
+            best = max((r for r in rows if (r["task"], r["action"]) == (task, action)), key=lambda row: row["sampled"])
+            print("Shipped:", ship(options.out / name(best) / "checkpoint.pt", best["sampled"]))
+    if failures:
+        raise SystemExit(f"{len(failures)} of {len(wanted)} runs failed.")
+
+
+if __name__ == "__main__":
+    main()
