@@ -81,9 +81,7 @@ def interquartile_mean(values: list[float]) -> float:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown, a line for each task and action form."""
-    lines = [
-        "| task | action | seeds | steps | minutes, one core | IQM of the score | lowest to highest | greedy | end / best |"
-    ]
+    lines = ["| task | action | seeds | steps | minutes | score, IQM | lowest to highest | greedy, IQM | end / best |"]
     lines.append("|---|---|---|---|---|---|---|---|---|")
     for task, action in dict.fromkeys((row["task"], row["action"]) for row in rows):
         mine = [row for row in rows if (row["task"], row["action"]) == (task, action)]

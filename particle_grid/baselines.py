@@ -25,7 +25,7 @@ def main(config: DictConfig) -> None:
             # The setting that `train task=NAME action=FORM` has.
             run = OmegaConf.to_container(compose("train", [f"task={name}", f"action={action}"]), resolve=True)
             env = build_env(run)  # type: ignore[arg-type]
-            key = scores.settings(env) | {"seeds": list(scores.SEEDS), "steps": scores.STEPS}
+            key = scores.settings(env) | {"seeds": list(scores.SEEDS), "steps": scores.steps_for(env)}
             baseline = scores.measure(env)
             entries = [e for e in entries if (e["settings"]["task"], e["settings"]["action"]) != (name, action)]
             entries.append({"settings": key, "random": baseline.random, "scripted": baseline.scripted})

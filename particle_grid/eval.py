@@ -3,7 +3,7 @@
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from particle_grid import pretrained, results
+from particle_grid import pretrained, results, scores
 from particle_grid.command import command
 from particle_grid.learn.trainer import choose_device
 from particle_grid.run import build_env, build_policy, load_run
@@ -24,7 +24,7 @@ def main(config: DictConfig) -> None:
         run["task"] = OmegaConf.to_container(config.task, resolve=True)
     run["world"] |= {key: value for key, value in config.world.items() if value is not None}
     for key in ("seeds", "steps"):
-        if not isinstance(config[key], int) or config[key] < 1:
+        if (key == "seeds" or config[key] is not None) and (not isinstance(config[key], int) or config[key] < 1):
             raise ValueError(f"{key}={config[key]} is no number of {key}: give a whole number from 1 on.")
     if not isinstance(config.seed, int) or config.seed < 0:
         raise ValueError(f"seed={config.seed} is no seed: give a whole number from 0 on.")
@@ -37,8 +37,9 @@ def main(config: DictConfig) -> None:
     policy.load_state_dict(saved["policy"])
     policy.to(device)
     console.print(f"{config.checkpoint}: {run['name']} after {saved['steps']} steps", soft_wrap=True)
-    baseline = results.baseline_for(env, console, seeds, config.steps)
-    results.evaluate_policy(env, policy, baseline, console, seeds, config.steps)
+    steps = config.steps or scores.steps_for(env)
+    baseline = results.baseline_for(env, console, seeds, steps)
+    results.evaluate_policy(env, policy, baseline, console, seeds, steps)
     if config.gif:
         results.record(env, policy, config.gif)
         console.print(f"Saved: {config.gif}", soft_wrap=True)

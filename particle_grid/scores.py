@@ -1,6 +1,7 @@
 """Scores: how well a player plays a task, and where that lies between random actions (0) and the task's script (1)."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,10 +12,16 @@ import numpy as np
 from particle_grid.env import ParticleGrid
 
 STORED = Path(__file__).parent / "sim" / "baselines.json"
-SEEDS, STEPS = (1000, 1001, 1002), 256  # of an evaluation, unless one asks for others; away from training's seeds
+SEEDS = 1000, 1001, 1002  # of an evaluation, unless one asks for others; away from training's
+STEPS = 256  # of an evaluation, for each 256 that an agent may expect to live
 
 Act = Callable[[np.ndarray, np.ndarray], np.ndarray]  # observations u8[N, row], starts bool[N] -> actions
 Maker = Callable[[ParticleGrid, int], Act]  # a player for an environment, with a seed of its own
+
+
+def steps_for(env: ParticleGrid) -> int:
+    """Steps of an evaluation: longer where agents live longer, since they may have far to go."""
+    return STEPS * max(1, math.ceil(env.world.lifespan / 256))
 
 
 def random_player(env: ParticleGrid, seed: int) -> Act:
@@ -57,10 +64,12 @@ def evaluate(
     env: ParticleGrid,
     maker: Maker,
     seeds: tuple[int, ...] = SEEDS,
-    steps: int = STEPS,
+    steps: int | None = None,
     watch: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
-    """Scores of a player, f64[seeds, sides]. Where two sides play each other, each side's is against the script."""
+    """Scores of a player, f64[seeds, sides]. Where two sides play each other, each side's is against the script.
+    steps: None for `steps_for` the environment."""
+    steps = steps or steps_for(env)
     if env.task.sides == 1:
         return np.stack([match(env, [maker], seed, steps, watch) for seed in seeds])
     one = [[match(env, [maker, scripted_player], seed, steps, watch)[0] for seed in seeds]]
@@ -90,16 +99,16 @@ def settings(env: ParticleGrid) -> dict[str, Any]:
     return {"task": env.task_name, "action": action, **asdict(env.world), "params": asdict(env.task)}  # type: ignore[call-overload]
 
 
-def measure(env: ParticleGrid, seeds: tuple[int, ...] = SEEDS, steps: int = STEPS) -> Baseline:
+def measure(env: ParticleGrid, seeds: tuple[int, ...] = SEEDS, steps: int | None = None) -> Baseline:
     """Plays the setting of an environment with random actions and with the script; some seconds."""
     return Baseline(
         evaluate(env, random_player, seeds, steps).tolist(), evaluate(env, scripted_player, seeds, steps).tolist()
     )
 
 
-def stored(env: ParticleGrid, seeds: tuple[int, ...] = SEEDS, steps: int = STEPS) -> Baseline | None:
+def stored(env: ParticleGrid, seeds: tuple[int, ...] = SEEDS, steps: int | None = None) -> Baseline | None:
     """The baseline that ships with the package for the setting of an environment, if it has one."""
-    key = settings(env) | {"seeds": list(seeds), "steps": steps}
+    key = settings(env) | {"seeds": list(seeds), "steps": steps or steps_for(env)}
     for entry in json.loads(STORED.read_text("utf-8")) if STORED.exists() else []:
         if entry["settings"] == key:
             return Baseline(entry["random"], entry["scripted"])

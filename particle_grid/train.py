@@ -33,7 +33,7 @@ def main(config: DictConfig) -> None:
     OmegaConf.save(OmegaConf.create(plain), folder / "config.yaml")  # of a resumed run too, unlike Hydra's own copy
     env = build_env(plain)
     policy = build_policy(plain, env)
-    baseline = results.baseline_for(env, console, scores.SEEDS, scores.STEPS)
+    baseline = results.baseline_for(env, console, scores.SEEDS, scores.steps_for(env))
 
     def train(logger: Logger, dashboard: Dashboard) -> Result:
         # Where two sides oppose each other, their scores in self-play say nothing about success.
@@ -58,7 +58,7 @@ def main(config: DictConfig) -> None:
                 f"Stopped at {result.steps} steps. To go on: resume={folder / 'checkpoint.pt'}", soft_wrap=True
             )
             raise KeyboardInterrupt
-        rows = results.evaluate_policy(env, policy, baseline, console, scores.SEEDS, scores.STEPS)
+        rows = results.evaluate_policy(env, policy, baseline, console, scores.SEEDS, scores.steps_for(env))
         means = results.save_results(folder / "results.json", rows, baseline)
         logger.log(
             result.steps, {f"eval/{label.split()[-1]}": mean for label, mean in means.items() if "policy" in label}

@@ -114,6 +114,22 @@ def _free_target(window, plan, row, column, vision):
 
 
 @kernel
+def _deeper(window, plan, row, column, vision, rng):
+    """A random one of the moves (row, column) from a target cell to a free one beside or below it; (0, 0) if there is
+    none. The others come from above."""
+    side, first = 2 * vision + 1, below(rng, 0, 8)
+    for k in range(8):
+        d_row, d_column = ROUND[(first + k) % 8]
+        if d_row < 0:
+            continue
+        r, c = row + d_row, column + d_column
+        free = window[(vision + d_row) * side + vision + d_column] == FOOD
+        if free and 0 <= r < plan.shape[0] and 0 <= c < plan.shape[1] and plan[r, c] == 0:
+            return d_row, d_column
+    return 0, 0
+
+
+@kernel
 def _downhill(plan, row, column, vision, rng):
     """The move (row, column) that comes nearest to the plan's cells, straight ones and a random turn first; (0, 0) if
     the agent is as near as it can tell."""
@@ -129,7 +145,7 @@ def _downhill(plan, row, column, vision, rng):
 
 @kernel
 def _scripted(observations, vision, distance, fill, rng, aim):
-    """On a target cell (the last reward tells) it makes room by stepping down while the cell below is a free one;
+    """On a target cell (the last reward tells) it makes room for those behind by going on to free ones;
     elsewhere it goes to the nearest free target cell in sight, or follows the plan, or looks around."""
     side, (height, width) = 2 * vision + 1, distance.shape[1:]
     middle = side * side // 2
@@ -140,14 +156,14 @@ def _scripted(observations, vision, distance, fill, rng, aim):
         stopped = features[4] == 128 and features[5] == 128
         aim[i, 0], aim[i, 1] = 0.0, 0.0
         if (float(features[6]) - 128) / 127 > 0.8 * fill:
-            if window[middle + side] == FOOD:
-                towards(features, 1, 0, aim[i])
+            d_row, d_column = _deeper(window, plan, row, column, vision, rng)
+            towards(features, d_row, d_column, aim[i])
             continue
         at = _free_target(window, plan, row, column, vision)
         d_row, d_column = _downhill(plan, row, column, vision, rng)
         if at >= 0:
             towards(features, at // side - vision, at % side - vision, aim[i])
-        elif (d_row != 0 or d_column != 0) and uniform(rng, 0) < (0.6 if stopped else 0.9):
+        elif (d_row != 0 or d_column != 0) and uniform(rng, 0) < (0.2 if stopped else 0.97):
             aim[i, 0], aim[i, 1] = d_row, d_column
         else:
             wander(features, rng, aim[i])
