@@ -4,6 +4,7 @@ import pytest
 
 from particle_grid import scores
 from particle_grid.env import ParticleGrid
+from particle_grid.learn.heads import HEADS
 from particle_grid.learn.trainer import Trainer, TrainerConfig
 from particle_grid.run import build_policy, policy_player
 
@@ -19,3 +20,15 @@ def test_forage_is_learnt_well_beyond_half_of_the_script_in_two_million_steps():
     after = baseline.normalise(scores.evaluate(env, policy_player(policy), (1000,), 256))[0]
     assert abs(before) < 0.1
     assert after > 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("action", "head"), [("discrete", "auto"), *(("continuous", head) for head in HEADS[1:])])
+def test_every_head_learns_to_go_to_the_center(action, head):
+    env = ParticleGrid("center", action, agents=1024, height=128, width=128)
+    policy = build_policy({"seed": 0, "policy": {"name": "conv_lstm", "head": head}}, env)
+    baseline = scores.measure(env, (1000,))
+    rate = 2e-3 if action == "discrete" else 1e-3
+    settings = TrainerConfig(total_steps=1_500_000, gamma=0.98, gae_lambda=0.9, learning_rate=rate)
+    Trainer(env, policy, settings).run()
+    assert baseline.normalise(scores.evaluate(env, policy_player(policy), (1000,)))[0] > 0.5

@@ -15,8 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from particle_grid import eval as evaluation
 from particle_grid import scores, train
-from particle_grid.env import ACTIONS
 from particle_grid.learn import checkpoint
+from particle_grid.learn.heads import HEADS
 from particle_grid.learn.policy import POLICIES, make_policy
 from particle_grid.learn.trainer import Trainer, TrainerConfig
 from tests.cases import CASES, small
@@ -50,12 +50,12 @@ def test_any_policy_learns_from_any_task_and_action_form(task, action, policy):
     assert "policy/entropy" in result.scalars
 
 
-@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize(("action", "head"), [("discrete", "auto"), *(("continuous", head) for head in HEADS[1:])])
 @pytest.mark.parametrize(("policy", "fast"), [*((policy, "off") for policy in POLICIES), *FAST])
-def test_without_learning_every_ratio_is_one_in_every_segment_of_the_real_environment(policy, fast, action):
+def test_without_learning_every_ratio_is_one_in_every_segment_of_the_real_environment(policy, fast, action, head):
     env = small("group", action)
     torch.manual_seed(0)
-    network = make_policy(policy, env.vision, env.single_action_space, hidden=16)
+    network = make_policy(policy, env.vision, env.single_action_space, hidden=16, head=head)
     config = TrainerConfig(total_steps=10_000, horizon=16, minibatch=480, learning_rate=0.0, fast=fast, device="cpu")
     trainer = Trainer(env, network, config)
     for _ in range(3):  # each rollout goes on from the memory of the one before

@@ -23,4 +23,4 @@ class Player:
         out, _, self.state = self.network(obs, new, self.state)
         head = self.policy.head
         actions = head.greedy(out[0]) if self.greedy else head.sample(out[0], self.generator)[0]
-        return actions.cpu().numpy()
+        return head.act(actions).cpu().numpy()

@@ -159,14 +159,22 @@ class MLP(Policy):
 
 
 POLICIES = {"conv_lstm": ConvLSTM, "conv": Conv, "mlp": MLP}
-OPTIONS = {"hidden": 128, "log_std_min": -3.0, "log_std_max": 0.5, "log_std_init": -0.5}
+OPTIONS: dict[str, Any] = {
+    "hidden": 128,
+    "head": "auto",
+    "bins": 9,
+    "log_std_min": -3.0,
+    "log_std_max": 0.5,
+    "log_std_init": -0.5,
+}
 
 
 def make_policy(name: str, vision: int, action_space: Space, **kwargs: Any) -> Policy:
     """A policy with fresh weights, drawn from torch's global generator: call `torch.manual_seed` before.
 
-    name: conv_lstm, conv or mlp. kwargs: hidden (units), and the bounds and the start of the Gaussian head's log_std:
-    log_std_min, log_std_max, log_std_init (a categorical head ignores them).
+    name: conv_lstm, conv or mlp. kwargs: hidden (units), and for Box actions head (see `particle_grid.learn.heads`),
+    bins (of the head of that name), and the bounds and the start of the normal heads' log_std: log_std_min,
+    log_std_max, log_std_init.
     Raises ValueError, in one sentence, for an unknown name or option and for a value that cannot be.
     """
     if name not in POLICIES:

@@ -187,7 +187,7 @@ class Trainer:
             r.obs[t].copy_(self.obs)
             out, r.values[t : t + 1], self.state = self.network(r.obs[t : t + 1], r.starts[t : t + 1], self.state)
             r.actions[t], r.logp[t] = self.policy.head.sample(out[0], self.generator)
-            actions = r.actions[t].cpu().numpy()
+            actions = self.policy.head.act(r.actions[t]).cpu().numpy()
             times.append(perf_counter())
             infos += self.env.step(actions)[-1]
             for buffer, new in zip((r.rewards, r.terminals, r.truncations), self.outcome, strict=True):

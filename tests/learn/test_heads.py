@@ -6,7 +6,7 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from particle_grid.learn.heads import CategoricalHead, GaussianHead, make_head
+from particle_grid.learn.heads import BetaHead, BinsHead, CategoricalHead, make_head
 
 NVECS = ([3, 3], [2, 5, 1])
 
@@ -15,8 +15,11 @@ def categorical(nvec, out):
     return [torch.distributions.Categorical(logits=part) for part in out.split(nvec, -1)]
 
 
+BOX = Box(-1, 1, (2,))
+
+
 def gaussian_head(**kwargs):
-    return GaussianHead([-1, -1], [1, 1], **kwargs)
+    return make_head(BOX, "gaussian", **kwargs)
 
 
 @pytest.mark.parametrize("nvec", NVECS)
@@ -65,7 +68,51 @@ def test_choices_come_as_often_as_their_probability_says(nvec):
         assert (frequency - distribution.probs).abs().max() < 5 * 0.5 / math.sqrt(n)
 
 
-@pytest.mark.parametrize("head", [CategoricalHead([3, 3]), gaussian_head()])
+@given(seed=st.integers(0, 10_000), spread=st.floats(0.1, 10))
+@settings(max_examples=20, deadline=None)
+def test_beta_agrees_with_torch_distributions(seed, spread):
+    generator = torch.Generator().manual_seed(seed)
+    head, out = BetaHead(2), spread * torch.randn(4, 6, 4, generator=generator)
+    sample, logp = head.sample(out, generator)
+    alpha, beta = (1 + torch.nn.functional.softplus(out)).chunk(2, -1)
+    expected, scale = torch.distributions.Beta(alpha, beta), math.log(2)  # over [-1, 1], twice as wide
+    torch.testing.assert_close(logp, (expected.log_prob(sample) - scale).sum(-1), rtol=1e-3, atol=1e-3)
+    again, entropy = head.evaluate(out, sample)
+    torch.testing.assert_close(again, logp, rtol=0, atol=0)
+    torch.testing.assert_close(entropy, (expected.entropy() + scale).sum(-1), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(head.greedy(out), expected.mean)
+
+
+@given(means=st.tuples(*[st.floats(-3, 3)] * 2), log_std=st.floats(-2, 0.4))
+@settings(max_examples=20, deadline=None)
+def test_the_squashed_entropy_is_that_of_many_samples(means, log_std):
+    n, head = 100_000, make_head(BOX, "squashed", log_std_init=log_std)
+    out = torch.tensor(means).expand(n, 2)
+    sample, logp = head.sample(out, torch.Generator().manual_seed(1))
+    slope = torch.log1p(-(head.act(sample).double() ** 2).clamp(max=1 - 1e-15)).sum(-1)
+    surprise = -(logp.double() - slope)  # of the squashed sample, whose mean the entropy is
+    entropy = head.evaluate(out[:1], sample[:1])[1].item()
+    assert abs(surprise.mean().item() - entropy) < 5 * surprise.std().item() / math.sqrt(n) + 0.04  # of the quadrature
+
+
+def test_bins_are_even_choices_from_end_to_end():
+    head = BinsHead(2, 5)
+    assert head.outputs == 10
+    assert head.act(torch.tensor([[0, 2], [3, 4]])).tolist() == [[-1.0, 0.0], [0.5, 1.0]]
+
+
+@pytest.mark.parametrize("name", ["squashed", "beta", "bins"])
+def test_what_is_done_lies_within_the_box(name):
+    head = make_head(BOX, name)
+    sample, _ = head.sample(10 * torch.randn(10_000, head.outputs), torch.Generator().manual_seed(1))
+    for action in (head.act(sample), head.act(head.greedy(10 * torch.randn(100, head.outputs)))):
+        assert action.dtype == torch.float32
+        assert action.abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    "head", [CategoricalHead([3, 3]), gaussian_head(), make_head(BOX, "squashed"), BetaHead(2), BinsHead(2, 9)]
+)
 def test_the_components_of_an_action_are_drawn_independently(head):
     n = 40_000
     action, _ = head.sample(torch.zeros(n, head.outputs), torch.Generator().manual_seed(1))
@@ -107,15 +154,29 @@ def test_log_std_follows_the_gradient_of_the_entropy():
 @pytest.mark.parametrize("space", [Discrete(3), Box(-1, 1, (2, 2)), MultiDiscrete([[3], [3]])])
 def test_an_action_space_nobody_acts_in_is_refused_by_name(space):
     with pytest.raises(ValueError, match=r"(?s)No policy acts in .*use MultiDiscrete"):
-        make_head(space, -3, 0.5, -0.5)
+        make_head(space)
 
 
 def test_a_box_other_than_minus_one_to_one_is_refused():
     with pytest.raises(ValueError, match=r"scale actions to \[-1, 1\]"):
-        make_head(Box(-2, 2, (2,)), -3, 0.5, -0.5)
+        make_head(Box(-2, 2, (2,)))
 
 
 @pytest.mark.parametrize("start", [-3.0, 0.5, 2.0, math.nan])
 def test_an_initial_log_std_outside_its_bounds_is_refused(start):
     with pytest.raises(ValueError, match=f"log_std_init={start} is not between"):
         gaussian_head(log_std_init=start)
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "message"),
+    [
+        (BOX, {"head": "normal"}, "policy.head=normal is not known: choose auto, gaussian, squashed, beta, bins"),
+        (MultiDiscrete([3, 3]), {"head": "beta"}, "policy.head=beta is for continuous actions"),
+        (BOX, {"head": "bins", "bins": 1}, "policy.bins=1 is no number of choices"),
+        (BOX, {"head": "bins", "bins": 2.5}, "policy.bins=2.5 is no number of choices"),
+    ],
+)
+def test_a_head_that_cannot_be_is_refused_by_name(space, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_head(space, **options)

@@ -168,7 +168,7 @@ def test_an_unknown_policy_is_refused_with_a_list_of_what_there_is():
 
 
 def test_an_unknown_option_is_refused_with_a_list_of_what_there_is():
-    with pytest.raises(ValueError, match=r"no option 'hiden'.*hidden, log_std_min"):
+    with pytest.raises(ValueError, match=r"no option 'hiden'.*hidden, head, bins, log_std_min"):
         make_policy("conv", 5, DISCRETE, hiden=3)
 
 
