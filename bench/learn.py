@@ -6,7 +6,7 @@
 
 Each run is one of `python -m particle_grid.train`, with that command's own defaults, on one core: as many run side by
 side as there are cores. A run that has a result already is not repeated, so an interrupted table goes on where it was.
-Score: normalised, of sampled actions, after training, over 3 evaluation seeds. Minutes: of training alone. End / best:
+Score: normalised, of sampled actions, after training, over 3 evaluation seeds. Minutes: of training alone, at its median speed. End / best:
 the mean normalised score over the last tenth of training as a share of the best tenth (where two sides play each
 other, self-play says nothing, and there is none).
 """
@@ -55,7 +55,7 @@ def curve(folder: Path) -> tuple[np.ndarray, np.ndarray, float]:
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     speed = events.Scalars("perf/steps_per_second")
     steps = np.array([event.step for event in speed])
-    minutes = float((np.diff(steps, prepend=0) / [event.value for event in speed]).sum() / 60)
+    minutes = float(steps[-1] / np.median([event.value for event in speed]) / 60)
     if "normalised_score" not in events.Tags()["scalars"]:
         return steps, np.full(len(steps), np.nan), minutes
     scored = events.Scalars("normalised_score")

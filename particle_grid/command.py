@@ -74,6 +74,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of being printed
             # Hydra's "+" adds keys to a config. Here that is only ever a misspelt key: let it be found.
             sys.argv[1:] = [re.sub(r"^\+{1,2}(?!hydra[./])", "", argument) for argument in sys.argv[1:]]
+            if os.environ.get("RANK", "0") != "0":  # torchrun: only the first of the processes has a folder
+                sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]
             try:
                 if any(argument.startswith("--e") for argument in sys.argv):
                     raise ValueError("--experimental-rerun unpickles a file, which could run anything: leave it out.")

@@ -13,15 +13,15 @@ from rich.console import Console
 from particle_grid import results, scores
 from particle_grid.command import command, typed
 from particle_grid.learn.dashboard import Dashboard
+from particle_grid.learn.distributed import Group, joined
 from particle_grid.learn.log import Logger
-from particle_grid.learn.trainer import Result, Trainer, TrainerConfig
+from particle_grid.learn.trainer import Result, Trainer, TrainerConfig, choose_device
 from particle_grid.run import build_env, build_policy, load_run
 from particle_grid.sim.world import World
 
 
 @command("train")
 def main(config: DictConfig) -> None:
-    folder, console = Path(HydraConfig.get().runtime.output_dir), Console()
     saved = load_run(config.resume) if config.resume else None
     if saved:
         config = resumed(OmegaConf.create(saved["config"]), list(HydraConfig.get().overrides.task))
@@ -30,6 +30,25 @@ def main(config: DictConfig) -> None:
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     if settings.threads:
         numba.set_num_threads(min(settings.threads, numba.config.NUMBA_NUM_THREADS))
+    with joined(choose_device(settings.device).type == "cuda") as group:
+        if group.rank:
+            assist(plain, settings, saved, group)
+        else:
+            lead(plain, settings, saved, group)
+
+
+def assist(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] | None, group: Group) -> None:
+    """What a process does that another one leads: it learns along, and leaves no trace."""
+    env = build_env(plain)
+    trainer = Trainer(env, build_policy(plain, env), settings, group=group)
+    if saved:
+        trainer.load_state_dict(saved)
+    trainer.run()
+
+
+def lead(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] | None, group: Group) -> None:
+    """Trains, shows, saves and evaluates."""
+    folder, console = Path(HydraConfig.get().runtime.output_dir), Console()
     OmegaConf.save(OmegaConf.create(plain), folder / "config.yaml")  # of a resumed run too, unlike Hydra's own copy
     env = build_env(plain)
     policy = build_policy(plain, env)
@@ -38,7 +57,7 @@ def main(config: DictConfig) -> None:
     def train(logger: Logger, dashboard: Dashboard) -> Result:
         # Where two sides oppose each other, their scores in self-play say nothing about success.
         normalise = _normaliser(baseline) if env.task.sides == 1 else None
-        trainer = Trainer(env, policy, settings, [logger, dashboard], folder / "checkpoint.pt", plain, normalise)
+        trainer = Trainer(env, policy, settings, [logger, dashboard], folder / "checkpoint.pt", plain, normalise, group)
         console.print(trainer.how, soft_wrap=True)
         if saved:
             trainer.load_state_dict(saved)

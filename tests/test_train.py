@@ -216,3 +216,16 @@ def test_a_sweep_runs_each_combination_in_a_folder_of_its_own(call):
     configs = [checkpoint.load(path)["config"] for path in sorted(Path("sweep").glob("*/checkpoint.pt"))]
     played = [(config["task"]["name"], config["action"]["name"]) for config in configs]
     assert played == [(t, a) for t in ("forage", "center") for a in ("discrete", "continuous")]
+
+
+def test_torchrun_trains_with_two_processes_that_leave_one_folder_and_equal_weights(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    command += ["particle_grid.train", *TINY, "task=center", f"trainer.total_steps={4 * BATCH}"]
+    process = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=240
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("Saved:") == 1
+    [folder] = (tmp_path / "outputs").iterdir()
+    assert checkpoint.load(folder / "checkpoint.pt")["steps"] == 4 * BATCH
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]

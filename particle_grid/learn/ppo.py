@@ -5,6 +5,8 @@ excluded everywhere below. What the agent saw before it was the last of its old 
 exact bootstrap for the step before.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -55,30 +57,37 @@ def ppo_loss(
     clip: float,
     value_coef: float,
     entropy_coef: float,
+    total: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The clipped surrogate loss with value and entropy terms, and statistics of it. All arguments are [T, n].
 
     logp, entropy, value: of the policy now, with gradient. old_logp: when it acted. valid bool: not truncated; means
-    are over these, and the advantages are normalised over them. approx_kl is the k3 estimator of
-    http://joschu.net/blog/kl-approx.html.
+    are over these, and the advantages are normalised over them. total: sums a number over the processes that share a
+    minibatch; loss and statistics are then this one's shares, which add up to the whole. policy/kl is the k3 estimator
+    of http://joschu.net/blog/kl-approx.html.
     """
-    mean = masked_mean(advantage, valid)
-    std = masked_mean((advantage - mean).square(), valid).sqrt()
-    advantage = ((advantage - mean) / (std + 1e-8)).masked_fill(~valid, 0.0)
+    count = total(valid.sum()).clamp(min=1)
+
+    def mean(x: Tensor) -> Tensor:
+        return x.masked_fill(~valid, 0.0).sum() / count
+
+    middle = total(mean(advantage))
+    std = total(mean((advantage - middle).square())).sqrt()
+    advantage = ((advantage - middle) / (std + 1e-8)).masked_fill(~valid, 0.0)
     log_ratio = (logp - old_logp).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     ratio = log_ratio.exp()
     surrogate = torch.min(advantage * ratio, advantage * ratio.clamp(1 - clip, 1 + clip))
-    policy_loss = -masked_mean(surrogate, valid)
+    policy_loss = -mean(surrogate)
     error = (value - returns).masked_fill(~valid, 0.0)  # before squaring: the gradient of NaN, masked later, is NaN
-    value_loss = 0.5 * masked_mean(error.square(), valid)
-    mean_entropy = masked_mean(entropy, valid)
+    value_loss = 0.5 * mean(error.square())
+    mean_entropy = mean(entropy)
     loss = policy_loss + value_coef * value_loss - entropy_coef * mean_entropy
     with torch.no_grad():
         statistics = {
             "loss/policy": policy_loss.detach(),
             "loss/value": value_loss.detach(),
             "policy/entropy": mean_entropy.detach(),
-            "policy/kl": masked_mean(ratio - 1 - log_ratio, valid),
-            "policy/clip_fraction": masked_mean(((ratio - 1).abs() > clip).to(ratio.dtype), valid),
+            "policy/kl": mean(ratio - 1 - log_ratio),
+            "policy/clip_fraction": mean(((ratio - 1).abs() > clip).to(ratio.dtype)),
         }
     return loss, statistics

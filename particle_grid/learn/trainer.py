@@ -17,11 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from particle_grid.learn import checkpoint
+from particle_grid.learn.distributed import Group
 from particle_grid.learn.fast import accelerate
 from particle_grid.learn.heads import GaussianHead
 from particle_grid.learn.policy import Policy
 from particle_grid.learn.ppo import advantages, explained_variance, masked_mean, ppo_loss
 from particle_grid.learn.rollout import Rollout
+
+ALONE = Group()
 
 
 class Env(Protocol):
@@ -126,7 +129,8 @@ class Trainer:
 
     loggers get the scalars of each iteration. path: where checkpoints go, None for none. run_config: plain nested dict
     that is stored with them, under "config". normalise: from score to normalised score. `how` says in a sentence how
-    the policy is computed.
+    the policy is computed. group: the processes that learn together, each with an environment of its own; only the
+    first one saves, and only its environment is saved.
     """
 
     def __init__(
@@ -138,23 +142,30 @@ class Trainer:
         path: str | Path | None = None,
         run_config: dict[str, Any] | None = None,
         normalise: Callable[[float], float] | None = None,
+        group: Group = ALONE,
     ) -> None:
         self.env, self.policy, self.config, self.loggers = env, policy, config, loggers
-        self.path, self.run_config, self.normalise = path, run_config or {}, normalise
+        self.path, self.run_config, self.normalise, self.group = path, run_config or {}, normalise, group
+        if config.minibatch < config.horizon * group.size:
+            raise ValueError(
+                f"trainer.minibatch={config.minibatch} is too small to share among {group.size} processes: give "
+                f"{config.horizon * group.size} or more, a horizon for each."
+            )
         if config.threads:
             torch.set_num_threads(config.threads)
         self.device = choose_device(config.device)
         policy.to(self.device)
         self.network, self.how = accelerate(policy, config.fast, self.device, config.threads)
         self.optimiser = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, eps=config.adam_eps, fused=True)
-        self.generator = torch.Generator(self.device).manual_seed(config.seed)
-        env.reset(config.seed)
+        seed = config.seed + group.rank * 1_000_003  # other worlds and other samples in each process
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        env.reset(seed)
         n, row = env.observations.shape
         self.obs = torch.from_numpy(env.observations)  # views of what the environment writes
         self.outcome = [torch.from_numpy(x) for x in (env.rewards, env.terminals, env.truncations)]
         self.buffer = Rollout(config.horizon, n, row, policy.head, self.device)
         self.starts, self.state = torch.ones(n, dtype=torch.bool, device=self.device), policy.initial_state(n)
-        self.batch, self.steps, self.interrupted = n * config.horizon, 0, False
+        self.batch, self.steps, self.interrupted = n * config.horizon * group.size, 0, False
         self.seconds = {"simulate": 0.0, "infer": 0.0, "learn": 0.0}  # of this iteration
         self.scalars: dict[str, float] = {}
 
@@ -165,7 +176,7 @@ class Trainer:
         """
         saved, self.interrupted = self.steps, False
         with self._interruptible():
-            while self.steps < self.config.total_steps and not self.interrupted:
+            while self.steps < self.config.total_steps and not self._interrupted_anywhere():
                 begin = perf_counter()
                 infos = self.rollout()
                 statistics = self.update()
@@ -177,6 +188,12 @@ class Trainer:
             if saved != self.steps or (self.path is not None and not Path(self.path).exists()):
                 self.save()
         return Result(self.steps, self.interrupted, self.scalars)
+
+    def _interrupted_anywhere(self) -> bool:
+        """Whether this process or another one of the group is to stop."""
+        if self.group.sum(torch.tensor(float(self.interrupted), device=self.device)):
+            self.interrupted = True
+        return self.interrupted
 
     @torch.no_grad()
     def rollout(self) -> list[dict[str, float]]:
@@ -211,7 +228,7 @@ class Trainer:
             r.rewards * config.reward_scale, r.values, r.terminals, r.truncations, config.gamma, config.gae_lambda
         )
         returns, collected = advantage + r.values[:-1], defaultdict(list)
-        parts = math.ceil(self.batch / config.minibatch)
+        parts = math.ceil(self.batch / config.minibatch)  # of a minibatch that the processes share
         for _ in range(config.epochs):
             order = torch.randperm(len(self.starts), generator=self.generator, device=self.device)
             for agents in order.tensor_split(parts):  # of equal size, or nearly
@@ -219,7 +236,8 @@ class Trainer:
                     collected[name].append(value)
         statistics = {name: torch.stack(values).mean() for name, values in collected.items()}
         statistics |= self._statistics(returns)
-        numbers = torch.stack(list(statistics.values())).tolist()  # the one moment that waits for a GPU
+        mean = self.group.sum(torch.stack(list(statistics.values()))) / self.group.size
+        numbers = mean.tolist()  # the one moment that waits for a GPU
         self.seconds["learn"] = perf_counter() - begin
         scalars = dict(zip(statistics, numbers, strict=True))
         self._check(scalars)
@@ -243,12 +261,15 @@ class Trainer:
             clip=config.clip,
             value_coef=config.value_coef,
             entropy_coef=config.entropy_coef,
+            total=self.group.sum,
         )
         self.optimiser.zero_grad()
         loss.backward()
+        self.group.sum_gradients(policy)
         norm = nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
         self.optimiser.step()
-        return statistics | {"loss/total": loss.detach(), "optim/grad_norm": norm}
+        shares = statistics | {"loss/total": loss.detach()}
+        return {name: share * self.group.size for name, share in shares.items()} | {"optim/grad_norm": norm}
 
     @torch.no_grad()
     def _statistics(self, returns: Tensor) -> dict[str, Tensor]:
@@ -305,7 +326,7 @@ class Trainer:
 
     def save(self) -> None:
         """Writes a checkpoint, if there is a path. Raises OSError, in one sentence, if it cannot be written."""
-        if self.path is not None:
+        if self.path is not None and self.group.rank == 0:
             checkpoint.save(self.path, self.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
@@ -330,14 +351,16 @@ class Trainer:
         try:
             self.policy.load_state_dict(saved["policy"])
             self.optimiser.load_state_dict(saved["optimiser"])
-            self.generator.set_state(saved["generator"])
+            if self.group.rank == 0:
+                self.generator.set_state(saved["generator"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise ValueError(
                 "The checkpoint's policy or device differs from this run's: resume with the settings it was saved with."
             ) from error
-        self.env.load_state_dict({name: np.asarray(array) for name, array in saved["env"].items()})
-        self.starts = saved["starts"].to(self.device)
-        self.state = tuple(x.to(self.device) for x in saved["state"])
+        if self.group.rank == 0:  # the others' environments and samples begin anew
+            self.env.load_state_dict({name: np.asarray(array) for name, array in saved["env"].items()})
+            self.starts = saved["starts"].to(self.device)
+            self.state = tuple(x.to(self.device) for x in saved["state"])
         self.steps = saved["steps"]
 
 

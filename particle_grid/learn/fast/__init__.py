@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from particle_grid.learn.distributed import ranks
 from particle_grid.learn.policy import CELLS, FEATURES, ConvLSTM, Policy, State
 
 Network = Callable[[Tensor, Tensor, State], tuple[Tensor, Tensor, State]]
@@ -43,8 +44,9 @@ def accelerate(policy: Policy, mode: str, device: torch.device, threads: int) ->
 
 
 def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many cores this process may use: its part of them, where `torchrun` has started several."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, count // ranks()[2])
 
 
 def has_bf16() -> bool:
