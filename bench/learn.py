@@ -6,9 +6,9 @@
 
 Each run is one of `python -m particle_grid.train`, with that command's own defaults, on one core: as many run side by
 side as there are cores. A run that has a result already is not repeated, so an interrupted table goes on where it was.
-Score: normalised, of sampled actions, after training, over 3 evaluation seeds. Minutes: of training alone, at its median speed. End / best:
-the mean normalised score over the last tenth of training as a share of the best tenth (where two sides play each
-other, self-play says nothing, and there is none).
+Score: normalised, of sampled actions, after training, over 3 evaluation seeds. Minutes: of training alone, at its
+median speed. End / best: the mean normalised score over the last tenth of training as a share of the best tenth (where
+two sides play each other, self-play says nothing, and there is none).
 """
 
 import argparse
