@@ -185,4 +185,9 @@ def make_policy(name: str, vision: int, action_space: Space, **kwargs: Any) -> P
     hidden = options.pop("hidden")
     if not isinstance(hidden, int) or hidden < 1:
         raise ValueError(f"hidden={hidden!r} is not a number of units: give a whole number from 1 on.")
-    return POLICIES[name](vision, make_head(action_space, **options), hidden)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the decomposition behind orthogonal weights rounds differently with more
+    try:
+        return POLICIES[name](vision, make_head(action_space, **options), hidden)
+    finally:
+        torch.set_num_threads(threads)

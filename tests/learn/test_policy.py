@@ -179,10 +179,17 @@ def test_a_size_that_is_none_is_refused(hidden):
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_the_same_seed_gives_the_same_weights(name):
-    def weights(seed):
+def test_the_same_seed_gives_the_same_weights_with_any_number_of_threads(name):
+    def weights(seed, threads=1):
+        torch.set_num_threads(threads)
         torch.manual_seed(seed)
-        return torch.nn.utils.parameters_to_vector(make_policy(name, 2, DISCRETE).parameters())
+        result = torch.nn.utils.parameters_to_vector(make_policy(name, 2, DISCRETE).parameters())
+        assert torch.get_num_threads() == threads
+        return result
 
-    assert torch.equal(weights(3), weights(3))
+    before = torch.get_num_threads()
+    try:
+        assert torch.equal(weights(3), weights(3, threads=2))
+    finally:
+        torch.set_num_threads(before)
     assert not torch.equal(weights(3), weights(4))
