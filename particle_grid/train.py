@@ -16,7 +16,7 @@ from particle_grid.learn.dashboard import Dashboard
 from particle_grid.learn.distributed import Group, joined
 from particle_grid.learn.log import Logger
 from particle_grid.learn.trainer import Result, Trainer, TrainerConfig, choose_device
-from particle_grid.run import build_env, build_policy, load_run
+from particle_grid.run import build_env, build_opponents, build_policy, load_run
 from particle_grid.sim.world import World
 
 
@@ -40,7 +40,8 @@ def main(config: DictConfig) -> None:
 def assist(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] | None, group: Group) -> None:
     """What a process does that another one leads: it learns along, and leaves no trace."""
     env = build_env(plain)
-    trainer = Trainer(env, build_policy(plain, env), settings, group=group)
+    opponents = build_opponents(env, settings.scripted_opponents)
+    trainer = Trainer(env, build_policy(plain, env), settings, group=group, opponents=opponents)
     if saved:
         trainer.load_state_dict(saved)
     trainer.run()
@@ -51,13 +52,14 @@ def lead(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] |
     folder, console = Path(HydraConfig.get().runtime.output_dir), Console()
     OmegaConf.save(OmegaConf.create(plain), folder / "config.yaml")  # of a resumed run too, unlike Hydra's own copy
     env = build_env(plain)
-    policy = build_policy(plain, env)
+    policy, opponents = build_policy(plain, env), build_opponents(env, settings.scripted_opponents)
     baseline = results.baseline_for(env, console, scores.SEEDS, scores.steps_for(env))
 
     def train(logger: Logger, dashboard: Dashboard) -> Result:
         # Where two sides oppose each other, their scores in self-play say nothing about success.
         normalise = _normaliser(baseline) if env.task.sides == 1 else None
-        trainer = Trainer(env, policy, settings, [logger, dashboard], folder / "checkpoint.pt", plain, normalise, group)
+        path, loggers = folder / "checkpoint.pt", [logger, dashboard]
+        trainer = Trainer(env, policy, settings, loggers, path, plain, normalise, group, opponents)
         console.print(trainer.how, soft_wrap=True)
         if saved:
             trainer.load_state_dict(saved)

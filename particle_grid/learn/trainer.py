@@ -47,6 +47,18 @@ class Env(Protocol):
     def load_state_dict(self, saved: dict[str, np.ndarray]) -> None: ...
 
 
+class Opponents(Protocol):
+    """Who plays some of the agents in training; nothing is learnt from those.
+
+    agents: which ones, bool[N]. act(moment) gives actions of all N agents for the present observations; moment is
+    another whole number in each step, and the only source of what is random in them.
+    """
+
+    agents: np.ndarray
+
+    def act(self, moment: int) -> np.ndarray: ...
+
+
 class ScalarLog(Protocol):
     """Where scalars go: TensorBoard, a dashboard, a list in a test."""
 
@@ -61,7 +73,8 @@ class TrainerConfig:
     rollout, and of backpropagation through time. minibatch: agent-steps at most, whole rollouts of some agents.
     epochs: passes over a batch. anneal: lower the learning rate linearly to 0 over total_steps. clip: of the ratio.
     reward_scale: rewards are multiplied by it for learning, never in what is logged. device: auto, cpu, cuda.
-    threads: of the processor, 0 for all cores. fast: auto, off, fp32 or bf16, see
+    scripted_opponents: share of the worlds in which the task's script plays one of two sides. threads: of the
+    processor, 0 for all cores. fast: auto, off, fp32 or bf16, see
     `particle_grid.learn.fast.accelerate`. checkpoint_every: agent-steps; 0 saves at the end only.
     """
 
@@ -79,6 +92,7 @@ class TrainerConfig:
     max_grad_norm: float = 0.5
     reward_scale: float = 0.1
     adam_eps: float = 1e-5
+    scripted_opponents: float = 0.0
     device: str = "auto"
     threads: int = 0
     fast: str = "auto"
@@ -105,7 +119,7 @@ class TrainerConfig:
             self._require(name, 0 < getattr(self, name) < math.inf, "positive")
         for name in ("learning_rate", "value_coef", "entropy_coef", "threads", "checkpoint_every", "seed"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "0 or more")
-        for name in ("gamma", "gae_lambda"):
+        for name in ("gamma", "gae_lambda", "scripted_opponents"):
             self._require(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
         self._require("minibatch", self.minibatch % self.horizon == 0, f"a multiple of trainer.horizon={self.horizon}")
         self._require("device", self.device.partition(":")[0] in ("auto", "cpu", "cuda"), "auto, cpu or cuda")
@@ -125,12 +139,12 @@ class Result:
 
 
 class Trainer:
-    """Trains `policy` in `env` with PPO. `steps` counts the agent-steps done.
+    """Trains `policy` in `env` with PPO. `steps` counts the agent-steps done, without those of opponents.
 
     loggers get the scalars of each iteration. path: where checkpoints go, None for none. run_config: plain nested dict
     that is stored with them, under "config". normalise: from score to normalised score. `how` says in a sentence how
     the policy is computed. group: the processes that learn together, each with an environment of its own; only the
-    first one saves, and only its environment is saved.
+    first one saves, and only its environment is saved. opponents: play some of the agents, None for no one.
     """
 
     def __init__(
@@ -143,9 +157,11 @@ class Trainer:
         run_config: dict[str, Any] | None = None,
         normalise: Callable[[float], float] | None = None,
         group: Group = ALONE,
+        opponents: Opponents | None = None,
     ) -> None:
         self.env, self.policy, self.config, self.loggers = env, policy, config, loggers
         self.path, self.run_config, self.normalise, self.group = path, run_config or {}, normalise, group
+        self.opponents = opponents
         if config.minibatch < config.horizon * group.size:
             raise ValueError(
                 f"trainer.minibatch={config.minibatch} is too small to share among {group.size} processes: give "
@@ -165,7 +181,11 @@ class Trainer:
         self.outcome = [torch.from_numpy(x) for x in (env.rewards, env.terminals, env.truncations)]
         self.buffer = Rollout(config.horizon, n, row, policy.head, self.device)
         self.starts, self.state = torch.ones(n, dtype=torch.bool, device=self.device), policy.initial_state(n)
-        self.batch, self.steps, self.interrupted = n * config.horizon * group.size, 0, False
+        self.learning = torch.ones(n, dtype=torch.bool, device=self.device)
+        if opponents:
+            self.learning = torch.from_numpy(~opponents.agents).to(self.device)
+        self.learners = self.learning.nonzero().squeeze(1)
+        self.batch, self.steps, self.interrupted = len(self.learners) * config.horizon * group.size, 0, False
         self.seconds = {"simulate": 0.0, "infer": 0.0, "learn": 0.0}  # of this iteration
         self.scalars: dict[str, float] = {}
 
@@ -205,6 +225,9 @@ class Trainer:
             out, r.values[t : t + 1], self.state = self.network(r.obs[t : t + 1], r.starts[t : t + 1], self.state)
             r.actions[t], r.logp[t] = self.policy.head.sample(out[0], self.generator)
             actions = self.policy.head.act(r.actions[t]).cpu().numpy()
+            if self.opponents:
+                theirs = self.opponents.act(self.steps + t)
+                actions = np.where(self.opponents.agents[:, None], theirs, actions)
             times.append(perf_counter())
             infos += self.env.step(actions)[-1]
             for buffer, new in zip((r.rewards, r.terminals, r.truncations), self.outcome, strict=True):
@@ -230,8 +253,8 @@ class Trainer:
         returns, collected = advantage + r.values[:-1], defaultdict(list)
         parts = math.ceil(self.batch / config.minibatch)  # of a minibatch that the processes share
         for _ in range(config.epochs):
-            order = torch.randperm(len(self.starts), generator=self.generator, device=self.device)
-            for agents in order.tensor_split(parts):  # of equal size, or nearly
+            order = torch.randperm(len(self.learners), generator=self.generator, device=self.device)
+            for agents in self.learners[order].tensor_split(parts):  # of equal size, or nearly
                 for name, value in self._minibatch(agents, advantage, returns).items():
                     collected[name].append(value)
         statistics = {name: torch.stack(values).mean() for name, values in collected.items()}
@@ -275,7 +298,7 @@ class Trainer:
     def _statistics(self, returns: Tensor) -> dict[str, Tensor]:
         """What is known once an iteration."""
         r, head = self.buffer, self.policy.head
-        valid = ~r.truncations
+        valid = ~r.truncations & self.learning
         statistics = {
             "env/reward": masked_mean(r.rewards, valid),
             "value/explained_variance": explained_variance(r.values[:-1], returns, valid),

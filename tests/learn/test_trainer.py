@@ -162,6 +162,35 @@ def pay(obs, actions):
     return np.ones(len(obs), np.float32)
 
 
+class Fixed:
+    """Opponents that always do the same."""
+
+    def __init__(self, agents, action):
+        self.agents, self.action = np.array(agents, bool), np.array(action, np.int32)
+
+    def act(self, moment):
+        return np.broadcast_to(self.action, (len(self.agents), 2))
+
+
+def test_what_opponents_do_and_get_leaves_no_trace_in_the_weights():
+    theirs = [True, False, False, True, False, False, False, False]
+
+    def train(action, reward):
+        env = Toy(reward=lambda obs, actions: np.where(theirs, reward, actions[:, 0]).astype(np.float32))
+        run = make(env=env, opponents=Fixed(theirs, action))
+        played, real = [], env.step
+        env.step = lambda actions: (played.append(actions.copy()), real(actions))[1]
+        run.run()
+        assert run.batch == 6 * 8
+        assert all((actions[theirs] == action).all() for actions in played)
+        return weights(run), run.scalars["env/reward"]
+
+    one, reward = train([0, 0], 0.0)
+    other, same = train([2, 1], 0.5)
+    assert torch.equal(one, other)
+    assert reward == same
+
+
 def test_with_truncations_alone_the_value_is_that_of_going_on_for_ever():
     values, _ = constant_reward_value(Toy(n=16, period=4, reward=pay), replace(ONES, reward_scale=0.5))
     assert values.mean() / 0.5 == pytest.approx(10, abs=0.3)  # 1 / (1 - gamma): as if no episode ever ended
