@@ -88,16 +88,10 @@ def test_overrides_presets_and_interpolations_arrive(run):
     assert (code, err) == (0, "")
     assert config["task"] == {"name": "forage", "food": 0.05, "food_reward": 1.0}
     assert (config["world"]["height"], config["world"]["width"]) == (99, 128)
-    assert config["trainer"]["learning_rate"] == 1e-3
     assert config["trainer"]["seed"] == 7
     assert config["name"] == "forage_continuous_seed7"
     [folder] = Path("outputs").iterdir()
     assert folder.name.endswith("_forage_continuous_seed7")
-
-
-def test_a_learning_rate_on_the_command_line_wins_over_that_of_the_action_form(run):
-    _, out, _ = run("action=continuous", "trainer.learning_rate=0.5")
-    assert json.loads(out)["trainer"]["learning_rate"] == 0.5
 
 
 def test_what_was_raised_on_purpose_is_shown_as_it_is(run):

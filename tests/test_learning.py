@@ -28,7 +28,5 @@ def test_every_head_learns_to_go_to_the_center(action, head):
     env = ParticleGrid("center", action, agents=1024, height=128, width=128)
     policy = build_policy({"seed": 0, "policy": {"name": "conv_lstm", "head": head}}, env)
     baseline = scores.measure(env, (1000,))
-    rate = 2e-3 if action == "discrete" else 1e-3
-    settings = TrainerConfig(total_steps=1_500_000, gamma=0.98, gae_lambda=0.9, learning_rate=rate)
-    Trainer(env, policy, settings).run()
+    Trainer(env, policy, TrainerConfig(total_steps=1_500_000, gamma=0.98, gae_lambda=0.9)).run()
     assert baseline.normalise(scores.evaluate(env, policy_player(policy), (1000,)))[0] > 0.5

@@ -309,8 +309,9 @@ NAMES = {
 
 @pytest.mark.parametrize("form", SPACES)
 def test_every_name_a_run_reports_is_there(form):
-    record = Record()
-    make(form=form, loggers=[record], normalise=lambda score: 2 * score + 1).run()
+    record, env = Record(), Toy(space=SPACES[form], ends=0.1)
+    policy = make_policy("conv_lstm", 1, SPACES[form], hidden=16, head="gaussian" if form == "continuous" else "auto")
+    Trainer(env, policy, SMALL, [record], normalise=lambda score: 2 * score + 1).run()
     wanted = {"score", "normalised_score", *(["policy/log_std"] if form == "continuous" else [])}
     for folder, names in NAMES.items():
         wanted |= {f"{folder}/{name}" for name in names}

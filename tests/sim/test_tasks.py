@@ -36,7 +36,8 @@ def expected_reward(env, i):
 
 
 def expected_puffer_reward(env, i):
-    task, targets = env.task, np.argwhere(env.layout.map[env.state.colour[i] - AGENT_1] == 0)
+    task, targets = env.task, np.argwhere(env.layout.map[env.state.colour[i] - AGENT_1] <= 0)
+    top = np.argwhere(env.layout.targets).min(0)[0]
 
     def distance(position):
         cell = np.floor(position - env.vision)
@@ -45,7 +46,8 @@ def expected_puffer_reward(env, i):
     now = env.state.position.T[i]
     then = now - env.state.displacement.T[i]
     shaping = task.shaping * (distance(then) - task.gamma * distance(now))
-    return np.clip(task.fill * (distance(now) == 0) + shaping, -1, 1)
+    fill = task.fill + task.depth * (np.floor(now[0] - env.vision) - top)
+    return np.clip(fill * (distance(now) == 0) + shaping, -1, 1)
 
 
 @pytest.mark.parametrize(("task", "action"), CASES)

@@ -17,9 +17,10 @@ ROUND = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))  
 
 @dataclass(frozen=True)
 class Puffer:
-    """reward: `fill` while on a target cell of one's own colour, and for coming nearer to one.
+    """reward: `fill` while on a target cell of one's own colour, more the lower it is, and for coming nearer to one.
 
-    Free target cells look like food. The shaping is the change of a potential, minus the distance to the nearest
+    Free target cells look like food. If all of them paid the same, whoever comes first would stay at the edge, and be
+    in the way of all others. The shaping is the change of a potential, minus the distance to the nearest
     target cell of one's colour, discounted as the trainer discounts: it does not change which policy is best. It is
     flat from where standing still would earn half a reward a step on, 250 cells away by default
     (A. Ng, D. Harada, S. Russell, "Policy invariance under reward transformations", ICML 1999)."""
@@ -27,9 +28,10 @@ class Puffer:
     text: str = "PUFFER"
     image: str | None = None  # path of an image that replaces the text
     colours: int = 2
-    fill: float = 0.5  # reward a step on a target cell
+    fill: float = 0.5  # reward a step on a target cell in the picture's top row
+    depth: float = 0.01  # reward a step more for each row below that
     shaping: float = 0.02  # potential lost for each cell of distance
-    gamma: float = 0.9  # discount of the shaping: the trainer's
+    gamma: float = 0.98  # discount of the shaping: the trainer's
     packing: float = 0.5  # share of the blob's cells that hold an agent at the start
 
     unit: ClassVar[str] = "share of the picture filled"
@@ -38,7 +40,7 @@ class Puffer:
 
     def init(self, layout: Layout) -> None:
         world = layout.world
-        for name, most in (("fill", 0.5), ("shaping", 0.4), ("gamma", 1.0)):
+        for name, most in (("fill", 0.5), ("depth", 0.5), ("shaping", 0.4), ("gamma", 1.0)):
             if not 0 <= getattr(self, name) <= most:
                 raise ValueError(f"{name}={getattr(self, name)} is out of range: from 0 to {most}.")
         layout.mix_colours(self.colours)  # raises for a number that there is not
@@ -52,9 +54,11 @@ class Puffer:
         cells = np.zeros((world.height, world.width), np.uint8)
         cells[top : top + drawn.shape[0], left : left + drawn.shape[1]] = drawn
         layout.targets = cells > 0
-        layout.map = np.zeros((self.colours, world.height, world.width), np.uint16)
+        # How far each cell is from the targets of a colour; on those, minus how many rows below the top row.
+        layout.map = np.zeros((self.colours, world.height, world.width), np.int32)
         for colour in range(self.colours):
             picture.distance_to(cells == colour + 1, layout.map[colour])
+        layout.map -= np.where(layout.map == 0, np.arange(world.height)[:, None] - top, 0)
         shares = np.bincount(drawn.ravel(), minlength=self.colours + 1)[1:].cumsum()
         # Agents of a colour are as many as its cells in proportion, and mixed: a fixed stride through the picture.
         ranks = (np.arange(world.agents) * 0.6180339887498949) % 1.0 * shares[-1]
@@ -63,12 +67,12 @@ class Puffer:
 
     def reward(self, state: State, layout: Layout, rewards: np.ndarray) -> None:
         reach = 0.5 / max((1 - self.gamma) * self.shaping, 1e-9)  # cells: rewards stay within [-1, 1] unclipped
-        numbers = (np.float32(x) for x in (self.fill, self.shaping, self.gamma, reach))
+        numbers = (np.float32(x) for x in (self.fill, self.depth, self.shaping, self.gamma, reach))
         _reward(state.colour, state.position, state.displacement, layout.map, layout.world.vision, *numbers, rewards)
 
     def score(self, state: State, layout: Layout) -> np.ndarray:
         row, column = (state.position - np.float32(layout.world.vision)).astype(np.int64)
-        filled = layout.map[state.colour - AGENT_1, row, column] == 0
+        filled = layout.map[state.colour - AGENT_1, row, column] <= 0
         assert layout.targets is not None
         return filled * np.float32(layout.world.agents / np.count_nonzero(layout.targets))
 
@@ -78,19 +82,20 @@ class Puffer:
 
 @kernel
 def _distance(distance, vision, colour, row, column):
-    """Cells from a position (in grid coordinates) to the nearest target cell of a colour."""
+    """What the map has for a colour at a position (in grid coordinates)."""
     return distance[np.uint64(colour - AGENT_1), np.uint64(int(row) - vision), np.uint64(int(column) - vision)]
 
 
 @parallel_kernel
-def _reward(colour, position, displacement, distance, vision, fill, shaping, gamma, reach, rewards):
+def _reward(colour, position, displacement, distance, vision, fill, depth, shaping, gamma, reach, rewards):
     one, nothing = np.float32(1), np.float32(0)
     for i in prange(len(rewards)):
         row, column = position[0, i], position[1, i]
         d_row, d_column = displacement[0, i], displacement[1, i]
-        at = _distance(distance, vision, colour[i], row, column)
-        now, before = min(np.float32(at), reach), _distance(distance, vision, colour[i], row - d_row, column - d_column)
-        reward = shaping * (min(np.float32(before), reach) - gamma * now) + (fill if at == 0 else nothing)
+        at = np.float32(_distance(distance, vision, colour[i], row, column))
+        before = np.float32(_distance(distance, vision, colour[i], row - d_row, column - d_column))
+        nearer = min(max(before, nothing), reach) - gamma * min(max(at, nothing), reach)
+        reward = shaping * nearer + (fill - depth * at if at <= nothing else nothing)
         rewards[i] = min(max(reward, -one), one)
 
 
@@ -124,7 +129,7 @@ def _deeper(window, plan, row, column, vision, rng):
             continue
         r, c = row + d_row, column + d_column
         free = window[(vision + d_row) * side + vision + d_column] == FOOD
-        if free and 0 <= r < plan.shape[0] and 0 <= c < plan.shape[1] and plan[r, c] == 0:
+        if free and 0 <= r < plan.shape[0] and 0 <= c < plan.shape[1] and plan[r, c] <= 0:
             return d_row, d_column
     return 0, 0
 
@@ -133,13 +138,13 @@ def _deeper(window, plan, row, column, vision, rng):
 def _downhill(plan, row, column, vision, rng):
     """The move (row, column) that comes nearest to the plan's cells, straight ones and a random turn first; (0, 0) if
     the agent is as near as it can tell."""
-    best, d_row, d_column, first = plan[row, column], 0, 0, below(rng, 0, 8)
+    best, d_row, d_column, first = max(plan[row, column], 0), 0, 0, below(rng, 0, 8)
     for k in range(8):
         turn = (first + k) % 4 * 2 + (k >= 4)
         d_r, d_c = ROUND[turn]
         r, c = row + d_r * vision, column + d_c * vision
-        if 0 <= r < plan.shape[0] and 0 <= c < plan.shape[1] and plan[r, c] < best:
-            best, d_row, d_column = plan[r, c], d_r, d_c
+        if 0 <= r < plan.shape[0] and 0 <= c < plan.shape[1] and max(plan[r, c], 0) < best:
+            best, d_row, d_column = max(plan[r, c], 0), d_r, d_c
     return d_row, d_column
 
 
