@@ -215,7 +215,7 @@ def make_head(
     log_std_init: float = -0.5,
 ) -> Head:
     """The head for an action space. MultiDiscrete: categorical, and `head` must be auto. Box: one of HEADS, where auto
-    is bins, which learnt every task where gaussian did not (docs/learning.md). Raises ValueError for another head or space."""
+    is bins: docs/learning.md compares them. Raises ValueError for another head or space."""
     if head not in HEADS:
         raise ValueError(f"policy.head={head} is not known: choose {', '.join(HEADS)}.")
     if isinstance(space, MultiDiscrete) and space.nvec.ndim == 1 and not space.start.any():
