@@ -58,8 +58,10 @@ def lead(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] |
     def train(logger: Logger, dashboard: Dashboard) -> Result:
         # Where two sides oppose each other, their scores in self-play say nothing about success.
         normalise = _normaliser(baseline) if env.task.sides == 1 else None
-        path, loggers = folder / "checkpoint.pt", [logger, dashboard]
-        trainer = Trainer(env, policy, settings, loggers, path, plain, normalise, group, opponents)
+        path = folder / "checkpoint.pt"
+        trainer = Trainer(
+            env, policy, settings, [logger, dashboard], path, plain, normalise, group=group, opponents=opponents
+        )
         console.print(trainer.how, soft_wrap=True)
         if saved:
             trainer.load_state_dict(saved)
