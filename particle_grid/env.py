@@ -35,8 +35,8 @@ class ParticleGrid(pufferlib.PufferEnv):
 
     task: one of `particle_grid.sim.tasks.names()`, with its parameters as `task_params`.
     worlds, agents (in each), height, width (cells), vision, speed (cells a step), lifespan (expected steps until an
-    agent respawns), horizon (steps until a world starts anew), walls (share of the cells), dynamics ("kinematic", or
-    "inertial" with acceleration and drag): see `World`.
+    agent respawns), horizon (steps until a world starts anew, each at another time), walls (share of the cells),
+    dynamics ("kinematic", or "inertial" with acceleration and drag): see `World`.
     seed: for a first `reset()` without one. buf: PufferLib's buffers, made here if None.
     checked: raise on actions that are out of range, NaN or infinite, which are else clipped or mean "stay".
 

@@ -72,8 +72,8 @@ def _look_worlds(s, r, observations, counting):
 
 @parallel_kernel
 def _start_worlds(s, r):
-    for w in prange(len(s.grid)):
-        start_world(s, r, w)
+    for w in prange(len(s.grid)):  # their horizons are spread out: at no time are all of them young
+        start_world(s, r, w, r.horizon * w // len(s.grid))
 
 
 class Stages(NamedTuple):

@@ -59,13 +59,13 @@ def spawn(s, r, w, i):
 
 
 @kernel
-def start_world(s, r, w):
-    """World w anew: its ground plan, random walls, the agents in order of index, each with its place in the
-    order of moving, then the food."""
+def start_world(s, r, w, tick):
+    """World w anew, its clock at `tick`: its ground plan, random walls, the agents in order of index, each with its
+    place in the order of moving, then the food."""
     cells, ground = s.grid.reshape(len(s.grid), -1)[w], r.ground.reshape(-1)
     for k in range(len(ground)):
         cells[k] = ground[k]
-    s.tick[w] = 0
+    s.tick[w] = tick
     place(s, r, w, WALL, r.walls)
     agents = len(s.order) // len(s.grid)
     for k in range(agents):
@@ -96,7 +96,7 @@ def respawn_world(s, r, w, truncations):
         if truncations[i]:
             end_life(s, r, w, i, anew)
     if anew:
-        start_world(s, r, w)
+        start_world(s, r, w, 0)
 
 
 @kernel

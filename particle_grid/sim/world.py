@@ -27,7 +27,7 @@ class World:
     vision: int = 5  # an agent sees (2 * vision + 1) squared cells
     speed: float = 1.0  # cells a step, along each axis
     lifespan: float = 150.0  # expected steps until an agent respawns; 0: never
-    horizon: int = 0  # steps until a world starts anew; 0: never
+    horizon: int = 0  # steps until a world starts anew, each at another time; 0: never
     walls: float = 0.0  # share of the field's cells that are walls, placed at random
     dynamics: str = "kinematic"  # an action is a displacement; "inertial": an acceleration
     acceleration: float = 0.25  # inertial: cells a step that a full action adds to the velocity, along each axis

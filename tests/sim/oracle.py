@@ -49,16 +49,16 @@ class Agent:
 class WorldOracle:
     """One world under the rules r."""
 
-    def __init__(self, r, lifespan, colours, seed):
+    def __init__(self, r, lifespan, colours, seed, tick=0):
         self.lifespan, self.r, self.generator = lifespan, r, Generator(seed)
         self.agents = [Agent(int(colour)) for colour in colours]
         self.finished = [0.0, 0.0, 0.0]
-        self.start()
+        self.start(tick)
 
-    def start(self):
+    def start(self, tick=0):
         r = self.r
         self.grid = [[int(cell) for cell in row] for row in r.ground]
-        self.tick = 0
+        self.tick = tick
         self.place(WALL, r.walls)
         self.order = []
         for number, agent in enumerate(self.agents):

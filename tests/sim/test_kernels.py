@@ -102,7 +102,8 @@ class Buffers:
 def test_kernels_equal_the_plain_oracle(layout, seed, discrete):
     world, rules, state = layout.world, make_rules(layout, discrete), allocate(layout)
     state.rng[:] = rng.seeded(seed, world.worlds)
-    oracles = [WorldOracle(rules, world.lifespan, layout.colour, state.rng[w]) for w in range(world.worlds)]
+    clocks = [world.horizon * w // world.worlds for w in range(world.worlds)]
+    oracles = [WorldOracle(rules, world.lifespan, layout.colour, state.rng[w], clock) for w, clock in enumerate(clocks)]
     generator, sight, buffers = np.random.default_rng(seed), seed % 2 == 0, Buffers(world, discrete)
     start, move, look, finish = buffers.stages(state, rules, sight)
     start()
