@@ -1,6 +1,7 @@
 """What a run's config builds: its environment and its policy. The config is a nested dict, as in checkpoints."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from particle_grid.env import ParticleGrid
 from particle_grid.learn import checkpoint
 from particle_grid.learn.player import Player
 from particle_grid.learn.policy import Policy, make_policy
+from particle_grid.learn.trainer import TrainerConfig, choose_device
 from particle_grid.scores import Act, Maker
 
 CONFIG = ("task", "action", "policy", "world", "seed", "name")  # what a run's config has at least
-SAVED = ("config", "steps", "policy", "optimiser", "generator", "env", "starts", "state")
+SAVED = ("config", "steps", "policy", "optimiser", "generator", "envs", "starts", "state")
 
 
 def load_run(path: str | Path, parts: tuple[str, ...] = SAVED) -> dict[str, Any]:
@@ -32,6 +34,24 @@ def build_env(config: dict[str, Any]) -> ParticleGrid:
     """The environment of a config with `task` (name and parameters), `action` (name), `world` and `seed`."""
     task = dict(config["task"])
     return ParticleGrid(task.pop("name"), config["action"]["name"], seed=config["seed"], **config["world"], **task)
+
+
+def build_lanes(config: dict[str, Any], env: ParticleGrid, settings: TrainerConfig) -> list[ParticleGrid]:
+    """The environment of a config, `env`, in as many parts as the trainer's `lanes` says, with its worlds shared out.
+
+    Raises ValueError where they cannot be shared out evenly."""
+    worlds, count = env.world.worlds, settings.lanes
+    if not count:
+        on_gpu = choose_device(settings.device).type == "cuda"
+        count = 2 if on_gpu and worlds % 2 == 0 and not settings.scripted_opponents else 1
+    if worlds % count:
+        raise ValueError(
+            f"trainer.lanes={count} cannot share world.worlds={worlds} out evenly: give a multiple of it, or one lane."
+        )
+    if count == 1:
+        return [env]
+    world = config["world"] | {"worlds": worlds // count}
+    return [build_env(config | {"world": world, "seed": config["seed"] + k}) for k in range(count)]
 
 
 def build_policy(config: dict[str, Any], env: ParticleGrid) -> Policy:
@@ -76,6 +96,7 @@ class ScriptedOpponents:
         return self._env.scripted_actions(np.array([self._env.seed + moment], np.uint64))
 
 
-def build_opponents(env: ParticleGrid, share: float) -> ScriptedOpponents | None:
-    """The opponents that play in a share of the worlds; None for 0."""
-    return ScriptedOpponents(env, share) if share else None
+def opponents_for(settings: TrainerConfig) -> Callable[[ParticleGrid], ScriptedOpponents | None]:
+    """Who else plays in an environment that is trained in; raises ValueError when asked for one where nobody can."""
+    share = settings.scripted_opponents
+    return lambda env: ScriptedOpponents(env, share) if share else None

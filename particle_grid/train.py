@@ -16,7 +16,7 @@ from particle_grid.learn.dashboard import Dashboard
 from particle_grid.learn.distributed import Group, joined
 from particle_grid.learn.log import Logger
 from particle_grid.learn.trainer import Result, Trainer, TrainerConfig, choose_device
-from particle_grid.run import build_env, build_opponents, build_policy, load_run
+from particle_grid.run import build_env, build_lanes, build_policy, load_run, opponents_for
 from particle_grid.sim.world import World
 
 
@@ -40,8 +40,8 @@ def main(config: DictConfig) -> None:
 def assist(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] | None, group: Group) -> None:
     """What a process does that another one leads: it learns along, and leaves no trace."""
     env = build_env(plain)
-    opponents = build_opponents(env, settings.scripted_opponents)
-    trainer = Trainer(env, build_policy(plain, env), settings, group=group, opponents=opponents)
+    lanes, opponents = build_lanes(plain, env, settings), opponents_for(settings)
+    trainer = Trainer(lanes, build_policy(plain, env), settings, group=group, opponents=opponents)
     if saved:
         trainer.load_state_dict(saved)
     trainer.run()
@@ -52,7 +52,7 @@ def lead(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] |
     folder, console = Path(HydraConfig.get().runtime.output_dir), Console()
     OmegaConf.save(OmegaConf.create(plain), folder / "config.yaml")  # of a resumed run too, unlike Hydra's own copy
     env = build_env(plain)
-    policy, opponents = build_policy(plain, env), build_opponents(env, settings.scripted_opponents)
+    policy, lanes, opponents = build_policy(plain, env), build_lanes(plain, env, settings), opponents_for(settings)
     baseline = results.baseline_for(env, console, scores.SEEDS, scores.steps_for(env))
 
     def train(logger: Logger, dashboard: Dashboard) -> Result:
@@ -60,7 +60,7 @@ def lead(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] |
         normalise = _normaliser(baseline) if env.task.sides == 1 else None
         path = folder / "checkpoint.pt"
         trainer = Trainer(
-            env, policy, settings, [logger, dashboard], path, plain, normalise, group=group, opponents=opponents
+            lanes, policy, settings, [logger, dashboard], path, plain, normalise, group=group, opponents=opponents
         )
         console.print(trainer.how, soft_wrap=True)
         if saved:

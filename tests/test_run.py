@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.learn.policy import make_policy
 from particle_grid.learn.trainer import Trainer, TrainerConfig
-from particle_grid.run import ScriptedOpponents, build_opponents
+from particle_grid.run import ScriptedOpponents, build_env, build_lanes, opponents_for
 from tests.cases import CASES, small
 
+HALF = TrainerConfig(scripted_opponents=0.5)
 TWO_SIDED = sorted({task for task, action in CASES if small(task, action).task.sides == 2})
 
 
@@ -38,18 +39,18 @@ def test_opponents_play_one_side_in_a_share_of_the_worlds_and_both_sides_equally
 @pytest.mark.parametrize("task", sorted({task for task, _ in CASES} - set(TWO_SIDED)))
 def test_a_task_of_one_side_has_no_opponents(task):
     env = small(task, "discrete")
-    assert build_opponents(env, 0.0) is None
+    assert opponents_for(TrainerConfig())(env) is None
     with pytest.raises(ValueError, match=f"task {task} has no two sides"):
-        build_opponents(env, 0.5)
+        opponents_for(HALF)(env)
 
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_opponents_play_the_script_and_the_others_their_policy(action):
     env = arenas(action)
-    opponents = build_opponents(env, 0.5)
     torch.manual_seed(0)
     policy = make_policy("mlp", env.vision, env.single_action_space, hidden=16)
-    trainer = Trainer(env, policy, TrainerConfig(horizon=4, minibatch=64), opponents=opponents)
+    trainer = Trainer(env, policy, TrainerConfig(horizon=4, minibatch=64), opponents=opponents_for(HALF))
+    opponents = trainer.lanes[0].opponents
     played, real = [], env.step
 
     def step(actions):
@@ -72,7 +73,7 @@ def test_a_resumed_run_with_opponents_has_the_weights_of_one_that_was_not_stoppe
         torch.manual_seed(0)
         policy = make_policy("conv_lstm", env.vision, env.single_action_space, hidden=16)
         config = TrainerConfig(total_steps=4 * 72 * 4, horizon=4, minibatch=128, device="cpu")
-        return Trainer(env, policy, config, path=tmp_path / "x.pt", opponents=build_opponents(env, 0.5))
+        return Trainer(env, policy, config, path=tmp_path / "x.pt", opponents=opponents_for(HALF))
 
     whole, first, second = make(), make(), make()
     whole.run()
@@ -85,3 +86,15 @@ def test_a_resumed_run_with_opponents_has_the_weights_of_one_that_was_not_stoppe
     assert second.steps == whole.steps == 4 * 72 * 4  # 72 of the 96 agents learn
     for a, b in zip(whole.policy.parameters(), second.policy.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_lanes_share_the_worlds_out_evenly_or_not_at_all():
+    config = {"task": {"name": "group"}, "action": {"name": "discrete"}, "seed": 3}
+    config["world"] = {"worlds": 6, "agents": 12, "height": 24, "width": 24}
+    env = build_env(config)
+    assert build_lanes(config, env, TrainerConfig(device="cpu")) == [env]
+    lanes = build_lanes(config, env, TrainerConfig(lanes=3))
+    assert [lane.world.worlds for lane in lanes] == [2, 2, 2]
+    assert [lane.seed for lane in lanes] == [3, 4, 5]
+    with pytest.raises(ValueError, match=r"trainer.lanes=4 cannot share world.worlds=6 out evenly"):
+        build_lanes(config, env, TrainerConfig(lanes=4))

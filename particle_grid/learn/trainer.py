@@ -5,6 +5,7 @@ import signal
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,43 +21,12 @@ from particle_grid.learn import checkpoint
 from particle_grid.learn.distributed import Group
 from particle_grid.learn.fast import accelerate
 from particle_grid.learn.heads import GaussianHead
-from particle_grid.learn.policy import Policy
+from particle_grid.learn.lane import Env, Lane, Opponents, no_opponents
+from particle_grid.learn.policy import Policy, State
 from particle_grid.learn.ppo import advantages, explained_variance, masked_mean, ppo_loss
 from particle_grid.learn.rollout import Rollout
 
 ALONE = Group()
-
-
-class Env(Protocol):
-    """What the trainer needs: an environment of N agents that writes its buffers in place.
-
-    observations u8[N, row], rewards f32[N], terminals and truncations bool[N] are the same arrays for good. An agent
-    with truncations set did not act in that step: `particle_grid.learn.ppo` says what follows. The saved state
-    includes the buffers. Actions are i32[N, A] or f32[N, A]; infos are dicts of floats, or none.
-    """
-
-    num_agents: int
-    observations: np.ndarray
-    rewards: np.ndarray
-    terminals: np.ndarray
-    truncations: np.ndarray
-
-    def reset(self, seed: int | None = None) -> tuple[np.ndarray, list]: ...
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list]: ...
-    def state_dict(self) -> dict[str, np.ndarray]: ...
-    def load_state_dict(self, saved: dict[str, np.ndarray]) -> None: ...
-
-
-class Opponents(Protocol):
-    """Who plays some of the agents in training; nothing is learnt from those.
-
-    agents: which ones, bool[N]. act(moment) gives actions of all N agents for the present observations; moment is
-    another whole number in each step, and the only source of what is random in them.
-    """
-
-    agents: np.ndarray
-
-    def act(self, moment: int) -> np.ndarray: ...
 
 
 class ScalarLog(Protocol):
@@ -73,9 +43,10 @@ class TrainerConfig:
     rollout, and of backpropagation through time. minibatch: agent-steps at most, whole rollouts of some agents.
     epochs: passes over a batch. anneal: lower the learning rate linearly to 0 over total_steps. clip: of the ratio.
     reward_scale: rewards are multiplied by it for learning, never in what is logged. device: auto, cpu, cuda.
-    scripted_opponents: share of the worlds in which the task's script plays one of two sides. threads: of the
-    processor, 0 for all cores. fast: auto, off, fp32 or bf16, see
-    `particle_grid.learn.fast.accelerate`. checkpoint_every: agent-steps; 0 saves at the end only.
+    scripted_opponents: share of the worlds in which the task's script plays one of two sides. lanes: parts of the
+    worlds that are simulated in turn, 0 for two on a GPU where that can be. threads: of the processor, 0 for all cores.
+    fast: auto, off, fp32 or bf16, see `particle_grid.learn.fast.accelerate`. checkpoint_every: agent-steps; 0 saves
+    at the end only.
     """
 
     total_steps: int = 6_000_000
@@ -93,6 +64,7 @@ class TrainerConfig:
     reward_scale: float = 0.1
     adam_eps: float = 1e-5
     scripted_opponents: float = 0.0
+    lanes: int = 0
     device: str = "auto"
     threads: int = 0
     fast: str = "auto"
@@ -117,7 +89,7 @@ class TrainerConfig:
             "adam_eps",
         ):
             self._require(name, 0 < getattr(self, name) < math.inf, "positive")
-        for name in ("learning_rate", "value_coef", "entropy_coef", "threads", "checkpoint_every", "seed"):
+        for name in ("learning_rate", "value_coef", "entropy_coef", "lanes", "threads", "checkpoint_every", "seed"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "0 or more")
         for name in ("gamma", "gae_lambda", "scripted_opponents"):
             self._require(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
@@ -141,15 +113,17 @@ class Result:
 class Trainer:
     """Trains `policy` in `env` with PPO. `steps` counts the agent-steps done, without those of opponents.
 
+    env: one, or several *lanes*: while the actions of one are computed, another one is simulated, in a thread.
+
     loggers get the scalars of each iteration. path: where checkpoints go, None for none. run_config: plain nested dict
     that is stored with them, under "config". normalise: from score to normalised score. `how` says in a sentence how
     the policy is computed. group: the processes that learn together, each with an environment of its own; only the
-    first one saves, and only its environment is saved. opponents: play some of the agents, None for no one.
+    first one saves, and only its environments are saved. opponents: who plays some of an environment's agents.
     """
 
     def __init__(
         self,
-        env: Env,
+        env: Env | Sequence[Env],
         policy: Policy,
         config: TrainerConfig,
         loggers: Sequence[ScalarLog] = (),
@@ -157,11 +131,10 @@ class Trainer:
         run_config: dict[str, Any] | None = None,
         normalise: Callable[[float], float] | None = None,
         group: Group = ALONE,
-        opponents: Opponents | None = None,
+        opponents: Callable[[Any], Opponents | None] = no_opponents,
     ) -> None:
-        self.env, self.policy, self.config, self.loggers = env, policy, config, loggers
+        self.policy, self.config, self.loggers = policy, config, loggers
         self.path, self.run_config, self.normalise, self.group = path, run_config or {}, normalise, group
-        self.opponents = opponents
         if config.minibatch < config.horizon * group.size:
             raise ValueError(
                 f"trainer.minibatch={config.minibatch} is too small to share among {group.size} processes: give "
@@ -175,15 +148,16 @@ class Trainer:
         self.optimiser = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, eps=config.adam_eps, fused=True)
         seed = config.seed + group.rank * 1_000_003  # other worlds and other samples in each process
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        env.reset(seed)
-        n, row = env.observations.shape
-        self.obs = torch.from_numpy(env.observations)  # views of what the environment writes
-        self.outcome = [torch.from_numpy(x) for x in (env.rewards, env.terminals, env.truncations)]
+        envs = list(env) if isinstance(env, Sequence) else [env]
+        pool, n, self.lanes = ThreadPoolExecutor(1) if len(envs) > 1 else None, 0, []
+        for k, each in enumerate(envs):
+            each.reset(seed + k * 15_485_863)
+            self.lanes.append(Lane(each, opponents(each), n, pool, self.device))
+            n += each.num_agents
+        row = envs[0].observations.shape[1]
         self.buffer = Rollout(config.horizon, n, row, policy.head, self.device)
         self.starts, self.state = torch.ones(n, dtype=torch.bool, device=self.device), policy.initial_state(n)
-        self.learning = torch.ones(n, dtype=torch.bool, device=self.device)
-        if opponents:
-            self.learning = torch.from_numpy(~opponents.agents).to(self.device)
+        self.learning = torch.from_numpy(np.concatenate([lane.learning for lane in self.lanes])).to(self.device)
         self.learners = self.learning.nonzero().squeeze(1)
         self.batch, self.steps, self.interrupted = len(self.learners) * config.horizon * group.size, 0, False
         self.seconds = {"simulate": 0.0, "infer": 0.0, "learn": 0.0}  # of this iteration
@@ -218,27 +192,42 @@ class Trainer:
     @torch.no_grad()
     def rollout(self) -> list[dict[str, float]]:
         """Fills the buffer with `horizon` steps of all agents, which go on where they were. Returns the infos."""
-        r, infos, times = self.buffer, [], [perf_counter()]
+        r, infos, begin = self.buffer, [], perf_counter()
         r.starts[0], r.state = self.starts, self.state
-        for t in range(self.config.horizon):
-            r.obs[t].copy_(self.obs)
-            out, r.values[t : t + 1], self.state = self.network(r.obs[t : t + 1], r.starts[t : t + 1], self.state)
-            r.actions[t], r.logp[t] = self.policy.head.sample(out[0], self.generator)
-            actions = self.policy.head.act(r.actions[t]).cpu().numpy()
-            if self.opponents:
-                theirs = self.opponents.act(self.steps + t)
-                actions = np.where(self.opponents.agents[:, None], theirs, actions)
-            times.append(perf_counter())
-            infos += self.env.step(actions)[-1]
-            for buffer, new in zip((r.rewards, r.terminals, r.truncations), self.outcome, strict=True):
-                buffer[t].copy_(new)
-            torch.logical_or(r.terminals[t], r.truncations[t], out=r.starts[t + 1])
-            times.append(perf_counter())
-        self.starts = r.starts[-1].clone()
-        r.values[-1:] = self.network(self.obs.to(self.device)[None], r.starts[-1:], self.state)[1]
-        times.append(perf_counter())
-        spans = np.diff(times)
-        self.seconds["infer"], self.seconds["simulate"] = float(spans[::2].sum()), float(spans[1::2].sum())
+        self.seconds["simulate"] = 0.0
+        states = [tuple(x[lane.agents] for x in self.state) for lane in self.lanes]
+        for t in range(self.config.horizon + 1):
+            for k, lane in enumerate(self.lanes):
+                if t > 0:
+                    infos += self._collect(lane, t - 1)
+                if t < self.config.horizon:
+                    states[k] = self._act(lane, t, states[k])
+        self.starts, self.state = r.starts[-1].clone(), tuple(torch.cat(parts) for parts in zip(*states, strict=True))
+        obs = torch.cat([lane.obs for lane in self.lanes]).to(self.device)
+        r.values[-1:] = self.network(obs[None], r.starts[-1:], self.state)[1]
+        self.seconds["infer"] = perf_counter() - begin - self.seconds["simulate"]
+        return infos
+
+    def _act(self, lane: Lane, t: int, state: State) -> State:
+        """Computes the actions of a lane's agents in step t, and begins to simulate it. Returns the state behind."""
+        r, here = self.buffer, (slice(t, t + 1), lane.agents)
+        r.obs[here].copy_(lane.obs[None], non_blocking=True)  # done before the actions are, which are waited for
+        out, r.values[here], state = self.network(r.obs[here], r.starts[here], state)
+        r.actions[t, lane.agents], r.logp[t, lane.agents] = self.policy.head.sample(out[0], self.generator)
+        actions = self.policy.head.act(r.actions[t, lane.agents]).cpu().numpy()
+        begin = perf_counter()
+        lane.start(actions, self.steps + t)
+        self.seconds["simulate"] += perf_counter() - begin
+        return state
+
+    def _collect(self, lane: Lane, t: int) -> list[dict[str, float]]:
+        """Takes over what step t of a lane gave, once it is done. Returns the infos."""
+        begin, r = perf_counter(), self.buffer
+        infos = lane.finish()
+        for buffer, new in zip((r.rewards, r.terminals, r.truncations), lane.outcome, strict=True):
+            buffer[t, lane.agents].copy_(new)
+        r.starts[t + 1, lane.agents] = r.terminals[t, lane.agents] | r.truncations[t, lane.agents]
+        self.seconds["simulate"] += perf_counter() - begin
         return infos
 
     def update(self) -> dict[str, float]:
@@ -360,17 +349,19 @@ class Trainer:
             "policy": self.policy.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "generator": self.generator.get_state(),
-            "env": self.env.state_dict(),
+            "envs": [lane.env.state_dict() for lane in self.lanes],
             "starts": self.starts,
             "state": self.state,
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Goes on from a `state_dict` or a loaded checkpoint. Raises ValueError if it is of another kind of run."""
-        if saved["starts"].shape != self.starts.shape:
-            raise ValueError(
-                f"The checkpoint has {len(saved['starts'])} agents and this run {len(self.starts)}: use as many."
-            )
+        for what, there, here in (
+            ("agents", len(saved["starts"]), len(self.starts)),
+            ("lane(s)", len(saved["envs"]), len(self.lanes)),
+        ):
+            if there != here:
+                raise ValueError(f"The checkpoint has {there} {what} and this run {here}: use as many.")
         try:
             self.policy.load_state_dict(saved["policy"])
             self.optimiser.load_state_dict(saved["optimiser"])
@@ -381,7 +372,8 @@ class Trainer:
                 "The checkpoint's policy or device differs from this run's: resume with the settings it was saved with."
             ) from error
         if self.group.rank == 0:  # the others' environments and samples begin anew
-            self.env.load_state_dict({name: np.asarray(array) for name, array in saved["env"].items()})
+            for lane, state in zip(self.lanes, saved["envs"], strict=True):
+                lane.env.load_state_dict({name: np.asarray(array) for name, array in state.items()})
             self.starts = saved["starts"].to(self.device)
             self.state = tuple(x.to(self.device) for x in saved["state"])
         self.steps = saved["steps"]

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from particle_grid.learn import fast
-from particle_grid.learn.fast import accelerate, compare
+from particle_grid.learn.fast import accelerate, compare, compiled
 from particle_grid.learn.fast.conv_lstm import FastConvLSTM
-from particle_grid.learn.policy import ConvLSTM, make_policy
+from particle_grid.learn.fast.gpu import Compiled
+from particle_grid.learn.policy import POLICIES, ConvLSTM, make_policy
 from tests.learn.toy import SPACES
 
 CPU = torch.device("cpu")
@@ -210,3 +211,32 @@ def test_weights_that_are_not_numbers_give_no_numbers():
     network, batch = FastConvLSTM(policy, torch.bfloat16, 1), inputs(policy, 3, 10, ends=0)
     got = results(network, policy, *batch)
     assert not all(x.isfinite().all() for x in got.values())
+
+
+@pytest.mark.parametrize("form", SPACES)
+@pytest.mark.parametrize("kind", POLICIES)
+def test_what_runs_on_gpus_is_one_graph_that_computes_what_the_module_does(kind, form):
+    """As far as a CPU can tell: traced and differentiated as for a GPU, and run by torch."""
+    policy, options = lively(kind=kind, form=form), {"backend": "aot_eager"}
+    network, how = compiled(policy, "fp32", CPU, options)
+    assert isinstance(network, Compiled)
+    assert "compiled for cpu, in fp32" in how
+    assert compare(policy, network) < 1e-5
+    network, _ = compiled(policy, "bf16", CPU, options)
+    assert isinstance(network, Compiled)
+    assert 1e-4 < compare(policy, network) < 0.1  # the worst parameter's gradient
+    with torch.no_grad():
+        out, value, state = network(*inputs(policy, 1, 8)[:2], policy.initial_state(8))
+    assert {x.dtype for x in (out, value, *state)} == {torch.float32}
+
+
+def test_a_policy_that_cannot_be_compiled_runs_in_plain_torch_and_the_reason_is_told():
+    def broken(graph, examples):
+        raise RuntimeError("no compiler here.\nAnd much more.")
+
+    policy = lively(kind="mlp")
+    network, how = compiled(policy, "fp32", CPU, {"backend": broken})
+    assert network is policy
+    assert "cannot be compiled" in how
+    assert how.count("\n") == 0
+    assert all(x.grad is None for x in policy.parameters())

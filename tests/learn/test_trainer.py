@@ -30,10 +30,11 @@ class Record:
         self.then(step)
 
 
-def make(name="conv_lstm", form="discrete", config=SMALL, env=None, seed=0, **kwargs):
+def make(name="conv_lstm", form="discrete", config=SMALL, env=None, seed=0, lanes=1, **kwargs):
     torch.manual_seed(seed)
-    env = env or Toy(space=SPACES[form], ends=0.1)
-    return Trainer(env, make_policy(name, 1, env.single_action_space, hidden=16), config, **kwargs)
+    policy = make_policy(name, 1, env.single_action_space if env else SPACES[form], hidden=16)
+    envs = [Toy(8 // lanes, SPACES[form], ends=0.1) for _ in range(lanes)]
+    return Trainer(env or (envs if lanes > 1 else envs[0]), policy, config, **kwargs)
 
 
 def weights(run):
@@ -62,9 +63,12 @@ def capture_ratios(monkeypatch):
 @pytest.mark.parametrize("terminal", [False, True])
 @pytest.mark.parametrize("form", SPACES)
 @pytest.mark.parametrize("name", POLICIES)
-def test_without_learning_every_ratio_is_one_in_every_segment(name, form, terminal, monkeypatch):
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_without_learning_every_ratio_is_one_in_every_segment(name, form, terminal, lanes, monkeypatch):
     ratios = capture_ratios(monkeypatch)
-    run = make(name, form, replace(SMALL, learning_rate=0.0), Toy(space=SPACES[form], ends=0.1, terminal=terminal))
+    run = make(name, form, replace(SMALL, learning_rate=0.0), lanes=lanes)
+    for lane in run.lanes:
+        lane.env.terminal = terminal
     stir(run)
     before = weights(run)
     run.run()
@@ -87,9 +91,10 @@ def test_the_ratios_tell_when_a_segment_is_replayed_from_another_state(monkeypat
     assert max(x.abs().max() for x in ratios) > 1e-3
 
 
+@pytest.mark.parametrize("lanes", [1, 2])
 @pytest.mark.parametrize("name", POLICIES)
-def test_the_bootstrap_of_a_segment_is_the_first_value_of_the_next(name):
-    run = make(name)
+def test_the_bootstrap_of_a_segment_is_the_first_value_of_the_next(name, lanes):
+    run = make(name, lanes=lanes)
     stir(run)
     for _ in range(3):
         run.rollout()
@@ -99,25 +104,36 @@ def test_the_bootstrap_of_a_segment_is_the_first_value_of_the_next(name):
         torch.testing.assert_close(bootstrap, run.buffer.values[0])
 
 
-def test_the_buffer_holds_what_the_environment_gave():
-    env = Toy(n=6, ends=0.3, reward=lambda obs, actions: obs[:, 0] + actions[:, 1].astype(np.float32))
-    run, seen = make(env=env), []
-    real = env.step
+@pytest.mark.parametrize("sizes", [[6], [4, 2]])
+def test_the_buffer_holds_what_the_environments_gave(sizes):
+    envs = [Toy(n, ends=0.3, reward=lambda obs, actions: obs[:, 0] + actions[:, 1].astype(np.float32)) for n in sizes]
+    run, steps = Trainer(envs, make().policy, SMALL), []
 
-    def step(actions):
-        before = env.observations.copy()
-        after = real(actions)
-        seen.append((before, actions.copy(), *(x.copy() for x in after[1:4])))
-        return after
+    def watch(env):
+        real, seen = env.step, []
+        steps.append(seen)
 
-    env.step = step
+        def step(actions):
+            before = env.observations.copy()
+            after = real(actions)
+            seen.append((before, actions.copy(), *(x.copy() for x in after[1:4])))
+            return after
+
+        env.step = step
+
+    for env in envs:
+        watch(env)
     run.rollout()
-    over = torch.from_numpy(env.terminals | env.truncations)  # a copy
+    over = torch.from_numpy(np.concatenate([env.terminals | env.truncations for env in envs]))
     state = run.state
-    seen.clear()
+    for seen in steps:
+        seen.clear()
     run.rollout()
     r = run.buffer
-    for t, (obs, actions, rewards, terminals, truncations) in enumerate(seen):
+    for t in range(SMALL.horizon):
+        obs, actions, rewards, terminals, truncations = map(
+            np.concatenate, zip(*(seen[t] for seen in steps), strict=True)
+        )
         pairs = [(r.obs, obs), (r.actions, actions), (r.rewards, rewards), (r.terminals, terminals)]
         for ours, theirs in (*pairs, (r.truncations, truncations)):
             np.testing.assert_array_equal(ours[t].numpy(), theirs)
@@ -177,7 +193,7 @@ def test_what_opponents_do_and_get_leaves_no_trace_in_the_weights():
 
     def train(action, reward):
         env = Toy(reward=lambda obs, actions: np.where(theirs, reward, actions[:, 0]).astype(np.float32))
-        run = make(env=env, opponents=Fixed(theirs, action))
+        run = make(env=env, opponents=lambda env: Fixed(theirs, action))
         played, real = [], env.step
         env.step = lambda actions: (played.append(actions.copy()), real(actions))[1]
         run.run()
@@ -240,14 +256,15 @@ def test_a_simple_task_is_learnt(name, form, target):
 
 @pytest.mark.parametrize("form", SPACES)
 @pytest.mark.parametrize("name", ["conv_lstm", "mlp"])
-def test_a_resumed_run_ends_with_the_very_same_weights(name, form, tmp_path):
-    whole = make(name, form)
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_resumed_run_ends_with_the_very_same_weights(name, form, lanes, tmp_path):
+    whole = make(name, form, lanes=lanes)
     whole.run()
 
-    first = make(name, form, path=tmp_path / "checkpoint.pt")
+    first = make(name, form, lanes=lanes, path=tmp_path / "checkpoint.pt")
     first.loggers = [Record(lambda step: setattr(first, "interrupted", step == 128))]
     assert first.run().interrupted
-    second = make(name, form, seed=7, config=replace(SMALL, seed=9))
+    second = make(name, form, seed=7, config=replace(SMALL, seed=9), lanes=lanes)
     second.load_state_dict(checkpoint.load(tmp_path / "checkpoint.pt"))
     assert second.steps == 128
     assert torch.equal(weights(first), weights(second))
@@ -390,6 +407,8 @@ def test_a_checkpoint_of_another_policy_or_size_is_refused_in_a_sentence():
         make("mlp").load_state_dict(saved)
     with pytest.raises(ValueError, match="has 8 agents and this run 4"):
         make(env=Toy(n=4)).load_state_dict(saved)
+    with pytest.raises(ValueError, match=r"has 1 lane\(s\) and this run 2"):
+        make(lanes=2).load_state_dict(saved)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
-"""A fast path through policies on CPUs, chosen by `trainer.fast`. The modules in `particle_grid.learn.policy` stay the
-definition: what runs here is compared with the module each time it is chosen, and left out if it differs."""
+"""Fast paths through policies, chosen by `trainer.fast`: kernels for `ConvLSTM` on CPUs, `torch.compile` on GPUs. The
+modules in `particle_grid.learn.policy` stay the definition: what runs here is compared with the module each time it is
+chosen, and left out if it differs."""
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,19 +15,23 @@ from particle_grid.learn.policy import CELLS, FEATURES, ConvLSTM, Policy, State
 Network = Callable[[Tensor, Tensor, State], tuple[Tensor, Tensor, State]]
 MODES = ("auto", "off", "fp32", "bf16")
 TOLERANCE = 1e-4  # relative difference, in float32, between the fast path and the module it stands for
+COMPILED_TOLERANCE = 0.2  # the same, of the worst parameter's gradient in bf16
+CPU = torch.device("cpu")
 
 
 def accelerate(policy: Policy, mode: str, device: torch.device, threads: int) -> tuple[Network, str]:
     """What to call instead of the policy, and a sentence for people that says what that is.
 
     mode: off: the policy itself. fp32 or bf16: the fast path with products of this kind. auto: bf16 where the processor
-    has instructions for it, else fp32. Threads: 0 for all cores. Where the fast path does not apply it is the policy
-    itself, and the sentence says why. Raises ValueError for another mode.
+    or GPU has instructions for it, else fp32. Threads: 0 for all cores. Where the fast path does not apply it is the
+    policy itself, and the sentence says why. Raises ValueError for another mode.
     """
     if mode not in MODES:
         raise ValueError(f"trainer.fast={mode} is not known: choose {', '.join(MODES)}.")
-    if mode == "off" or device.type != "cpu":
+    if mode == "off":
         return policy, f"The policy runs in plain torch on {device}."
+    if device.type != "cpu":
+        return compiled(policy, mode, device, {"mode": "reduce-overhead"})  # with CUDA graphs
     if reason := _unfit(policy):
         return policy, f"The policy runs in plain torch: {reason}."
     from particle_grid.learn.fast.conv_lstm import FastConvLSTM  # here, because it loads compiled kernels
@@ -41,6 +47,22 @@ def accelerate(policy: Policy, mode: str, device: torch.device, threads: int) ->
             f"learn/fast were not, so they differ (by {difference:.1e}). Change them too, or set trainer.fast=off."
         )
     return FastConvLSTM(policy, dtype, threads), f"The policy runs in {name} kernels on {threads} thread(s)."
+
+
+def compiled(policy: Policy, mode: str, device: torch.device, options: dict[str, Any]) -> tuple[Network, str]:
+    """What `accelerate` gives on a GPU; options: of `torch.compile`."""
+    from particle_grid.learn.fast.gpu import Compiled  # here, because few need it
+
+    name = mode if mode != "auto" else "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    network = Compiled(policy, {"fp32": torch.float32, "bf16": torch.bfloat16}[name], device, options)
+    try:
+        difference = compare(policy, network, device=device)
+    except RuntimeError as error:  # of the compiler, which needs Triton and a C compiler
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        return policy, f"The policy runs in plain torch on {device}, for it cannot be compiled: {reason}."
+    if not difference <= COMPILED_TOLERANCE:
+        return policy, f"The policy runs in plain torch on {device}: compiled, it differs by {difference:.1e}."
+    return network, f"The policy is compiled for {device}, in {name}; the first iteration takes a minute or two."
 
 
 def cores() -> int:
@@ -63,16 +85,16 @@ def _unfit(policy: Policy) -> str:
     return ""
 
 
-def compare(policy: Policy, network: Network, steps: int = 3, agents: int = 16) -> float:
+def compare(policy: Policy, network: Network, steps: int = 3, agents: int = 16, device: torch.device = CPU) -> float:
     """The largest relative difference between a policy and what stands for it, over outputs, state and the gradient of
     every parameter, for random observations, starts and states. Leaves the parameters' gradients empty."""
     generator = torch.Generator().manual_seed(0)
     cells = torch.randint(0, CELLS, (steps, agents, policy.side**2), generator=generator)
     features = torch.randint(0, 256, (steps, agents, FEATURES), generator=generator)
-    obs = torch.cat([cells, features], -1).to(torch.uint8)
-    starts = torch.rand(steps, agents, generator=generator) < 0.3
-    state = tuple(torch.rand(x.shape, generator=generator) - 0.5 for x in policy.initial_state(agents))
-    weights = torch.randn(steps, agents, policy.head.outputs + 1, generator=generator)
+    obs = torch.cat([cells, features], -1).to(device, torch.uint8)
+    starts = (torch.rand(steps, agents, generator=generator) < 0.3).to(device)
+    state = tuple((torch.rand(x.shape, generator=generator) - 0.5).to(device) for x in policy.initial_state(agents))
+    weights = torch.randn(steps, agents, policy.head.outputs + 1, generator=generator).to(device)
     results = []
     for net in (policy, network):
         policy.zero_grad()
