@@ -13,7 +13,8 @@ class Player:
     def __init__(self, policy: Policy, n: int, seed: int, greedy: bool = False) -> None:
         self.policy, self.greedy, self.state = policy, greedy, policy.initial_state(n)
         self.device = next(policy.parameters()).device
-        self.network, _ = accelerate(policy, "fp32", self.device, 0)
+        # not worth compiling for on a GPU
+        self.network, _ = accelerate(policy, "fp32" if self.device.type == "cpu" else "off", self.device, 0)
         self.generator = torch.Generator(self.device).manual_seed(seed)
 
     @torch.no_grad()
