@@ -1,11 +1,9 @@
 """What a run's config builds: its environment and its policy. The config is a nested dict, as in checkpoints."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from particle_grid.env import ParticleGrid
@@ -13,6 +11,7 @@ from particle_grid.learn import checkpoint
 from particle_grid.learn.player import Player
 from particle_grid.learn.policy import Policy, make_policy
 from particle_grid.learn.trainer import TrainerConfig, choose_device
+from particle_grid.opponents import ScriptedOpponents
 from particle_grid.scores import Act, Maker
 
 CONFIG = ("task", "action", "policy", "world", "seed", "name")  # what a run's config has at least
@@ -68,32 +67,6 @@ def policy_player(policy: Policy, greedy: bool = False) -> Maker:
         return Player(policy, env.num_agents, seed, greedy)
 
     return make
-
-
-class ScriptedOpponents:
-    """The script on one side in a share of the worlds, in half of these on the first side: `agents` and `act` are what
-    the trainer wants of opponents.
-
-    Raises ValueError where there are no two sides, or too few worlds.
-    """
-
-    def __init__(self, env: ParticleGrid, share: float) -> None:
-        if env.task.sides != 2:
-            raise ValueError(
-                f"trainer.scripted_opponents={share} cannot be: task {env.task_name} has no two sides; leave it at 0."
-            )
-        half = round(share * env.world.worlds / 2)
-        if not half:
-            raise ValueError(
-                f"trainer.scripted_opponents={share} of world.worlds={env.world.worlds} is less than one world for "
-                f"each side: give at least {math.ceil(2 / share)} worlds, or leave it at 0."
-            )
-        worlds = np.arange(env.num_agents) // env.world.agents
-        first, second = worlds < half, (worlds >= half) & (worlds < 2 * half)
-        self.agents, self._env = (first & env.side(0)) | (second & env.side(1)), env
-
-    def act(self, moment: int) -> np.ndarray:
-        return self._env.scripted_actions(np.array([self._env.seed + moment], np.uint64))
 
 
 def opponents_for(settings: TrainerConfig) -> Callable[[ParticleGrid], ScriptedOpponents | None]:

@@ -18,9 +18,10 @@ ALLOWED = {
     "sim": {"particle_grid.jit", "numpy", "numba", "llvmlite", "PIL"},
     "env.py": {"particle_grid.jit", "particle_grid.sim", "numpy", "pufferlib", "gymnasium"},
     "scores.py": {"particle_grid.env", "numpy"},
+    "opponents.py": {"particle_grid.env", "numpy"},
     "view": {"particle_grid.sim.state", "particle_grid.sim.world", "numpy", "PIL"},
     "learn": {"particle_grid.jit", "numpy", "numba", "llvmlite", "torch", "gymnasium", "rich"},
-    "run.py": {"particle_grid.env", "particle_grid.learn", "particle_grid.scores", "torch"},
+    "run.py": {"particle_grid.env", "particle_grid.learn", "particle_grid.opponents", "particle_grid.scores", "torch"},
     "results.py": {"particle_grid", "numpy", "rich"},
 }
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.learn.policy import make_policy
 from particle_grid.learn.trainer import Trainer, TrainerConfig
-from particle_grid.run import ScriptedOpponents, build_env, build_lanes, opponents_for
+from particle_grid.opponents import ScriptedOpponents
+from particle_grid.run import build_env, build_lanes, opponents_for
 from tests.cases import CASES, small
 
 HALF = TrainerConfig(scripted_opponents=0.5)
