@@ -94,13 +94,6 @@ def test_overrides_presets_and_interpolations_arrive(run):
     assert folder.name.endswith("_forage_continuous_seed7")
 
 
-def test_the_entropy_bonus_is_that_of_the_action_form_unless_one_asks_for_another(run):
-    for argument, expected in (("action=discrete", 0.01), ("action=continuous", 0.003)):
-        assert json.loads(run(argument)[1])["trainer"]["entropy_coef"] == expected
-    _, out, _ = run("action=continuous", "trainer.entropy_coef=0.5")
-    assert json.loads(out)["trainer"]["entropy_coef"] == 0.5
-
-
 def test_what_was_raised_on_purpose_is_shown_as_it_is(run):
     assert run("seed=1") == (1, "", "error: seed=1 is no good: take another one.\n")
 

@@ -41,7 +41,8 @@ class TrainerConfig:
 
     total_steps: agent-steps in all; the last iteration may overshoot by less than one batch. horizon: steps of a
     rollout, and of backpropagation through time. minibatch: agent-steps at most, whole rollouts of some agents.
-    epochs: passes over a batch. anneal: lower the learning rate linearly to 0 over total_steps. clip: of the ratio.
+    epochs: passes over a batch. anneal: lower the learning rate and the entropy bonus linearly to 0 over total_steps.
+    clip: of the ratio.
     reward_scale: rewards are multiplied by it for learning, never in what is logged. device: auto, cpu, cuda.
     scripted_opponents: share of the worlds in which the task's script plays one of two sides. lanes: parts of the
     worlds that are simulated in turn, 0 for two on a GPU where that can be. threads: of the processor, 0 for all cores.
@@ -233,7 +234,7 @@ class Trainer:
     def update(self) -> dict[str, float]:
         """Learns from the buffer and returns statistics, means over the minibatches. Raises RuntimeError at NaN."""
         begin, config, r = perf_counter(), self.config, self.buffer
-        rate = config.learning_rate * (1 - self.steps / config.total_steps if config.anneal else 1)
+        rate = config.learning_rate * self._left()
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         advantage = advantages(
@@ -255,6 +256,10 @@ class Trainer:
         self._check(scalars)
         return scalars | {"optim/learning_rate": rate}
 
+    def _left(self) -> float:
+        """Share of the run that is left, if it anneals."""
+        return 1 - self.steps / self.config.total_steps if self.config.anneal else 1
+
     def _minibatch(self, agents: Tensor, advantage: Tensor, returns: Tensor) -> dict[str, Tensor]:
         """One optimiser step on the whole sequences of some agents, from the state each really started with."""
         r, config, policy = self.buffer, self.config, self.policy
@@ -272,7 +277,7 @@ class Trainer:
             ~truncations,
             clip=config.clip,
             value_coef=config.value_coef,
-            entropy_coef=config.entropy_coef,
+            entropy_coef=config.entropy_coef * self._left(),
             total=self.group.sum,
         )
         self.optimiser.zero_grad()

@@ -294,11 +294,20 @@ def test_steps_are_counted_in_agent_steps_and_overshoot_by_less_than_a_batch():
     assert result.steps == 192
 
 
-def test_the_learning_rate_falls_linearly_or_stays():
-    for anneal, expected in ((True, [1e-2, 7.5e-3, 5e-3, 2.5e-3]), (False, [1e-2] * 4)):
+def test_learning_rate_and_entropy_bonus_fall_linearly_or_stay(monkeypatch):
+    real, bonuses = trainer.ppo_loss, []
+
+    def spy(*args, entropy_coef, **kwargs):
+        bonuses.append(entropy_coef)
+        return real(*args, entropy_coef=entropy_coef, **kwargs)
+
+    monkeypatch.setattr(trainer, "ppo_loss", spy)
+    for anneal, shares in ((True, [1, 0.75, 0.5, 0.25]), (False, [1] * 4)):
         record = Record()
-        make(config=replace(SMALL, anneal=anneal), loggers=[record]).run()
-        assert [x["optim/learning_rate"] for x in record.scalars] == pytest.approx(expected)
+        bonuses.clear()
+        make(config=replace(SMALL, anneal=anneal, entropy_coef=0.1), loggers=[record]).run()
+        assert [x["optim/learning_rate"] for x in record.scalars] == pytest.approx([1e-2 * share for share in shares])
+        assert bonuses[::4] == pytest.approx([0.1 * share for share in shares])  # 2 epochs of 2 minibatches
 
 
 def test_a_minibatch_larger_than_the_batch_is_the_batch_and_parts_are_nearly_equal(monkeypatch):
