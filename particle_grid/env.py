@@ -84,14 +84,33 @@ class ParticleGrid(pufferlib.PufferEnv):
             MultiDiscrete([3, 3], dtype=np.int32) if self.discrete else Box(-1.0, 1.0, (2,), np.float32)
         )
         super().__init__(buf)
-        if not self.observations.flags.c_contiguous:
-            raise ValueError("buf['observations'] is not contiguous: give a buffer whose rows follow one another.")
+        self._check_buffers()
         if not self.task.sight:
             self.state.own_in_sight[:], self.state.others_in_sight[:] = UNSEEN, UNSEEN
         self._compiled: dict[int, Stages] = {}  # by threads
         self.render_mode = None
         self.seed, self._started = 0 if seed is None else seed, False
         self._steps = 0  # since the reset
+
+    def _check_buffers(self) -> None:
+        """Raises ValueError for buffers that kernels would read or write beyond, or misread."""
+        n, row = self.num_agents, self.world.row
+        action = self.single_action_space.dtype
+        for name, shape, dtype in (
+            ("observations", (n, row), np.uint8),
+            ("rewards", (n,), np.float32),
+            ("terminals", (n,), np.bool_),
+            ("truncations", (n,), np.bool_),
+            ("actions", (n, 2), action),
+        ):
+            array = getattr(self, name)
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(
+                    f"buf['{name}'] is {array.dtype}{list(array.shape)}, but {n} agents need {np.dtype(dtype)}"
+                    f"{list(shape)}."
+                )
+            if name != "actions" and not array.flags.c_contiguous:
+                raise ValueError(f"buf['{name}'] is not contiguous: give a buffer whose rows follow one another.")
 
     def reset(self, seed: int | None = None) -> tuple[np.ndarray, list[dict[str, float]]]:
         """Starts all worlds; the same seed gives the same bytes. Without a seed the generators go on."""
@@ -211,7 +230,7 @@ class ParticleGrid(pufferlib.PufferEnv):
     def load_state_dict(self, saved: dict[str, np.ndarray]) -> None:
         """Takes over a `state_dict`. Raises ValueError for one that is damaged or of other settings."""
         steps = {"steps": np.zeros(1, np.int64)}
-        restore(self._arrays() | steps, saved)
+        restore(self._arrays() | steps, saved, self.rules)
         self._started, self._steps = True, int(steps["steps"][0])
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """Trains a policy: python -m particle_grid.train task=group action=continuous (--help says more)."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ def main(config: DictConfig) -> None:
     if saved:
         config = resumed(OmegaConf.create(saved["config"]), list(HydraConfig.get().overrides.task))
     settings = typed(TrainerConfig, config.trainer)
-    typed(World, config.world)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    plain["world"] = asdict(typed(World, config.world))
     if settings.threads:
         numba.set_num_threads(min(settings.threads, numba.config.NUMBA_NUM_THREADS))
     with joined(choose_device(settings.device).type == "cuda") as group:

@@ -374,18 +374,63 @@ def test_a_step_before_the_first_reset_is_refused():
         env.step(np.ones((env.num_agents, 2), np.int32))
 
 
-@pytest.mark.parametrize("name", ["position", "order", "grid", "colour", "rewards"])
+@pytest.mark.parametrize(
+    "name",
+    ["position", "displacement", "order", "grid", "colour", "under", "food_debt", "two in one cell", "edge", "rewards"],
+)
 def test_a_damaged_state_is_refused_and_nothing_is_changed(name):
     env = small("group", "discrete")
     env.reset(0)
     before, saved = env.state_dict(), env.state_dict()
     if name == "rewards":
         del saved[name]
+    elif name == "two in one cell":
+        mine, other = np.flatnonzero(saved["colour"] == saved["colour"][0])[:2]
+        saved["position"][:, other] = saved["position"][:, mine]
+    elif name == "edge":  # an agent in the margin around the field, and the grid says so too
+        w, row, column = 0, *saved["position"][:, 0].astype(int)
+        saved["grid"][w, row, column], saved["grid"][w, 0, 0] = 0, saved["colour"][0]
+        saved["position"][:, 0] = 0.5
+    elif name == "food_debt":
+        saved[name][0] = 10**12
     else:
-        saved[name].flat[3] = 120 if name != "position" else np.nan
+        saved[name].flat[3] = 120 if name not in ("position", "displacement") else np.nan
     with pytest.raises(ValueError, match=r"damaged|has no 'rewards'"):
         env.load_state_dict(saved)
     assert all((before[k] == array).all() for k, array in env.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("observations", np.zeros((20, 64), np.uint8)),
+        ("observations", np.zeros((20, 128), np.int8)),
+        ("observations", np.zeros((40, 128), np.uint8)[::2]),
+        ("rewards", np.zeros(20)),
+        ("truncations", np.zeros(3, bool)),
+        ("actions", np.zeros((1, 2), np.int32)),
+    ],
+)
+def test_buffers_that_kernels_would_write_beyond_are_refused_by_name(name, array):
+    wanted = {"observations": ((20, 128), np.uint8), "rewards": (20, np.float32), "actions": ((20, 2), np.int32)}
+    wanted |= {flag: (20, bool) for flag in ("terminals", "truncations", "masks")}
+    buf = {key: np.zeros(*value) for key, value in wanted.items()}
+    ParticleGrid("center", "discrete", 1, 20, 64, 64, buf=buf)
+    with pytest.raises(ValueError, match=rf"buf\['{name}'\] is"):
+        ParticleGrid("center", "discrete", 1, 20, 64, 64, buf=buf | {name: array})
+
+
+def test_a_fast_agent_at_the_edge_is_looked_up_inside_the_map():
+    """Displacements of several stretches are rounded, so where an agent came from may come out a hair outside."""
+    env = small("puffer", "continuous", speed=4.0)
+    env.reset(0)
+    edge = env.vision + env.world.height
+    env.state.position[0], env.state.displacement[0] = np.float32(edge - 3), np.float32(-3.00001)
+    env.task.reward(env.state, env.layout, env.rewards)
+    inside = env.rewards.copy()
+    env.state.displacement[0] = np.float32(-2.9999)
+    env.task.reward(env.state, env.layout, env.rewards)
+    assert np.array_equal(env.rewards, inside)
 
 
 def test_reports_come_every_32_steps_and_tell_episodes():

@@ -42,4 +42,4 @@ def test_eval_finds_it_by_name(invoke):
 def test_a_name_that_there_is_not_is_refused(invoke):
     code, _, err = invoke(evaluation.main, "checkpoint=pretrained", "task=center", "action=jump")
     assert code == 1
-    assert "No policy for center jump comes with the package" in err
+    assert "There is no action 'jump'. There are: continuous, discrete." in err

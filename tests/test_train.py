@@ -188,6 +188,13 @@ def test_wrong_arguments_of_train_get_one_sentence(call, argument, message):
     assert err.count("\n") == 1
 
 
+def test_whole_numbers_may_be_written_as_floats_are(call):
+    arguments = [*TINY, "world.agents=3.2e1", f"trainer.total_steps={float(BATCH)}", "hydra.run.dir=run"]
+    assert call(train.main, *arguments)[0] == 0
+    assert checkpoint.load("run/checkpoint.pt")["config"]["world"]["agents"] == 32
+    assert call(evaluation.main, "checkpoint=run/checkpoint.pt", "steps=2", "world.agents=1.6e1")[0] == 0
+
+
 def test_ctrl_c_saves_a_checkpoint_that_can_be_resumed(tmp_path):
     arguments = [*TINY, "trainer.total_steps=1e9", "hydra.run.dir=run"]
     command = [sys.executable, "-m", "particle_grid.train", *arguments]

@@ -10,7 +10,7 @@ import numpy as np
 
 from particle_grid.sim import simd
 from particle_grid.sim.rng import decay
-from particle_grid.sim.world import CODES, EMPTY, FOOD, WALL, Layout, grid_shape
+from particle_grid.sim.world import AGENT_1, CODES, EMPTY, FOOD, WALL, Layout, grid_shape
 
 
 class Rules(NamedTuple):
@@ -69,9 +69,10 @@ class State(NamedTuple):
     features: np.ndarray  # u64[N] the features, the first in the lowest byte
 
 
-def restore(arrays: dict[str, np.ndarray], saved: dict[str, np.ndarray]) -> None:
+def restore(arrays: dict[str, np.ndarray], saved: dict[str, np.ndarray], r: Rules) -> None:
     """Copies saved arrays into those of the same names. Raises ValueError, before it changes anything, for arrays that
-    are missing or of another shape or dtype, and for a state that no world can be in: kernels trust theirs."""
+    are missing or of another shape or dtype, and for agents, cells or food that kernels would not find their way with:
+    they trust theirs."""
     for name, array in arrays.items():
         if name not in saved:
             raise ValueError(f"The saved simulator state has no {name!r}: it was not saved by this version.")
@@ -84,10 +85,15 @@ def restore(arrays: dict[str, np.ndarray], saved: dict[str, np.ndarray]) -> None
     agents, numbers = len(colour) // len(grid), np.arange(len(colour))
     with np.errstate(invalid="ignore"):
         row, column = position.astype(np.int64)
-    inside = (row >= 0).all() and (column >= 0).all() and (row < grid.shape[1]).all() and (column < grid.shape[2]).all()
+    inside = ((row >= r.vision) & (row < r.vision + r.height) & (column >= r.vision)).all()
+    inside = inside and (column < r.vision + r.width).all() and np.isfinite(saved["displacement"]).all()
     orders = np.sort(saved["order"].reshape(-1, agents), 1)  # [N] -> [worlds, agents]
     right = inside and (grid[numbers // agents, row, column] == colour).all() and (colour == arrays["colour"]).all()
-    if not right or (orders != numbers[:agents]).any() or grid.max() >= CODES:
+    cells = np.stack([numbers // agents, row, column])
+    alone = np.unique(cells, axis=1).shape == cells.shape and ((grid >= AGENT_1).sum((1, 2)) == agents).all()
+    food = np.isin(saved["under"], (EMPTY, FOOD)).all() and (saved["food_debt"] >= 0).all()
+    food = food and (saved["food_debt"] <= r.height * r.width).all()
+    if not right or not alone or not food or (orders != numbers[:agents]).any() or grid.max() >= CODES:
         raise ValueError("The saved simulator state is damaged: agents are not where the grid has them. Use another.")
     for name, array in arrays.items():
         array[...] = saved[name]

@@ -82,8 +82,11 @@ class Puffer:
 
 @kernel
 def _distance(distance, vision, colour, row, column):
-    """What the map has for a colour at a position (in grid coordinates)."""
-    return distance[np.uint64(colour - AGENT_1), np.uint64(int(row) - vision), np.uint64(int(column) - vision)]
+    """What the map has for a colour at a position (in grid coordinates), or at the nearest one in the field: where an
+    agent came from is its position minus its displacement, rounded, which may be a hair outside."""
+    r = min(max(int(row) - vision, 0), distance.shape[1] - 1)
+    c = min(max(int(column) - vision, 0), distance.shape[2] - 1)
+    return distance[np.uint64(colour - AGENT_1), np.uint64(r), np.uint64(c)]
 
 
 @parallel_kernel
