@@ -418,35 +418,3 @@ def test_a_checkpoint_of_another_policy_or_size_is_refused_in_a_sentence():
         make(env=Toy(n=4)).load_state_dict(saved)
     with pytest.raises(ValueError, match=r"has 1 lane\(s\) and this run 2"):
         make(lanes=2).load_state_dict(saved)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"total_steps": 0}, "total_steps=0 .*positive"),
-        ({"horizon": -1}, "horizon=-1"),
-        ({"minibatch": 100}, "minibatch=100 .*a multiple of trainer.horizon=8"),
-        ({"gamma": 1.5}, "gamma=1.5 .*between 0 and 1"),
-        ({"gae_lambda": math.nan}, "gae_lambda=nan"),
-        ({"learning_rate": -1.0}, "learning_rate=-1.0 .*0 or more"),
-        ({"learning_rate": math.inf}, "learning_rate=inf"),
-        ({"clip": 0.0}, "clip=0.0"),
-        ({"device": "tpu"}, "device='tpu' .*auto, cpu or cuda"),
-        ({"threads": -1}, "threads=-1"),
-    ],
-)
-def test_a_setting_out_of_range_is_refused_by_name(change, words):
-    with pytest.raises(ValueError, match=f"trainer.{words}"):
-        replace(SMALL, **change)
-
-
-@pytest.mark.parametrize("change", [{"epochs": 1.5}, {"anneal": 1}, {"gamma": "0.9"}, {"total_steps": True}])
-def test_a_setting_of_the_wrong_type_is_refused_by_name(change):
-    with pytest.raises(TypeError, match=f"trainer.{next(iter(change))}="):
-        replace(SMALL, **change)
-
-
-def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="device=cuda cannot be: torch finds no GPU"):
-        make(config=replace(SMALL, device="cuda"))

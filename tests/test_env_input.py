@@ -1,0 +1,152 @@
+"""Bad input to the environment gets one clear sentence, and odd input does what it should."""
+
+import numpy as np
+import pytest
+
+from particle_grid import ParticleGrid
+from tests.cases import CASES, random_actions, small
+
+every_case = pytest.mark.parametrize(("task", "action"), CASES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"task": "grup"}, r"no task 'grup'. The tasks are: center, forage"),
+        ({"action": "both"}, r"no action form 'both'. The action forms are: discrete, continuous"),
+        ({"agents": 5000, "height": 64, "width": 64}, r"agents=5000 do not fit.*4096 free cells"),
+        ({"height": 10}, r"height=10 is smaller than the window.*11 x 11"),
+        ({"vision": 600}, r"smaller than the window|too large"),
+        ({"agents": 0}, r"agents=0 is too small"),
+        ({"agents": 2.5}, r"agents=2.5 is not a whole number"),
+        ({"speed": float("nan")}, r"speed=nan is out of range"),
+        ({"speed": -1}, r"speed=-1 is out of range"),
+        ({"lifespan": 0.5}, r"lifespan=0.5 is out of range"),
+        ({"walls": 1.5}, r"walls=1.5 is out of range"),
+        ({"dynamics": "orbital"}, r"no dynamics 'orbital'. There are: kinematic, inertial"),
+        ({"acceleration": 0.0}, r"acceleration=0.0 is out of range"),
+        ({"drag": 1.5}, r"drag=1.5 is out of range"),
+        ({"height": 50_000, "width": 50_000}, r"height=50000 and width=50000 is too large"),
+        ({"scal": 1}, r"Task group has no parameter 'scal'. It has: colours, scale"),
+        ({"colours": 9}, r"colours=9 is out of range"),
+        ({"colours": "many"}, r"colours='many' of task group should be like 4"),
+        ({"colours": 2.5}, r"colours=2.5 of task group is not a whole number"),
+        ({"seed": -1}, r"seed=-1 is no seed"),
+        ({"height": 64.5}, r"height=64.5 is not a whole number"),
+        ({"speed": "a"}, r"speed='a' is not a number"),
+        ({"lifespan": None}, r"lifespan=None is not a number"),
+        ({"task": "puffer", "gamma": 5.0}, r"gamma=5.0 is out of range"),
+        ({"task": "forage", "food": 1.0}, r"food=1.0 is out of range"),
+        ({"task": "forage", "food": 0.999, "agents": 9000}, r"do not fit"),
+        ({"task": "predator_prey", "predators": 2.0}, r"predators=2.0 is out of range"),
+        ({"task": "scatter", "packing": 0.0}, r"packing=0.0 is out of range"),
+        ({"task": "puffer", "text": "\u9b5a"}, r"characters without a pixel font"),
+        ({"task": "puffer", "text": " "}, r"has no letters"),
+        ({"task": "puffer", "image": "missing.png"}, r"image=missing.png: there is no such file"),
+    ],
+)
+def test_wrong_arguments_raise_one_clear_sentence(arguments, message):
+    with pytest.raises((ValueError, TypeError), match=message) as caught:
+        ParticleGrid(**({"agents": 16, "height": 128, "width": 128} | arguments))
+    assert "\n" not in str(caught.value)
+
+
+@every_case
+def test_actions_of_a_wrong_shape_or_kind_raise(task, action):
+    env = small(task, action)
+    env.reset(0)
+    good = random_actions(env, np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r"shape \(119, 2\).*need \(120, 2\)"):
+        env.step(good[1:])
+    with pytest.raises(TypeError, match="this action form needs"):
+        env.step(good.astype(np.float32 if action == "discrete" else np.int32))
+    with pytest.raises(TypeError, match="this action form needs"):
+        env.step(good.astype(str))
+
+
+def test_a_state_of_other_settings_is_refused_and_nothing_is_changed():
+    env, other = small("group", "discrete"), small("group", "discrete", agents=61)
+    env.reset(0), other.reset(0)
+    before = env.state_dict()
+    with pytest.raises(ValueError, match="build it with the settings it was saved with"):
+        env.load_state_dict(other.state_dict())
+    assert all((before[name] == array).all() for name, array in env.state_dict().items())
+
+
+@every_case
+def test_integers_and_floats_of_any_width_are_taken(task, action):
+    kinds = (np.uint8, np.int16, np.int64, np.uint64) if action == "discrete" else (np.float16, np.float64)
+    env, twin = small(task, action), small(task, action)
+    for kind in kinds:
+        env.reset(0), twin.reset(0)
+        actions = np.random.default_rng(0).integers(0, 2, (env.num_agents, 2))
+        stepped = env.step(actions.astype(kind))[0]
+        assert (stepped == twin.step(actions.astype(env.actions.dtype))[0]).all()
+    if action == "continuous":
+        env.step(np.full((env.num_agents, 2), 1e300))
+        assert (env.state.displacement == 0).all()
+
+
+def test_a_step_before_the_first_reset_is_refused():
+    env = small("group", "discrete")
+    with pytest.raises(RuntimeError, match=r"call reset\(\) before step\(\)"):
+        env.step(np.ones((env.num_agents, 2), np.int32))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["position", "displacement", "order", "grid", "colour", "under", "food_debt", "two in one cell", "edge", "rewards"],
+)
+def test_a_damaged_state_is_refused_and_nothing_is_changed(name):
+    env = small("group", "discrete")
+    env.reset(0)
+    before, saved = env.state_dict(), env.state_dict()
+    if name == "rewards":
+        del saved[name]
+    elif name == "two in one cell":
+        mine, other = np.flatnonzero(saved["colour"] == saved["colour"][0])[:2]
+        saved["position"][:, other] = saved["position"][:, mine]
+    elif name == "edge":  # an agent in the margin around the field, and the grid says so too
+        w, row, column = 0, *saved["position"][:, 0].astype(int)
+        saved["grid"][w, row, column], saved["grid"][w, 0, 0] = 0, saved["colour"][0]
+        saved["position"][:, 0] = 0.5
+    elif name == "food_debt":
+        saved[name][0] = 10**12
+    else:
+        saved[name].flat[3] = 120 if name not in ("position", "displacement") else np.nan
+    with pytest.raises(ValueError, match=r"damaged|has no 'rewards'"):
+        env.load_state_dict(saved)
+    assert all((before[k] == array).all() for k, array in env.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("observations", np.zeros((20, 64), np.uint8)),
+        ("observations", np.zeros((20, 128), np.int8)),
+        ("observations", np.zeros((40, 128), np.uint8)[::2]),
+        ("rewards", np.zeros(20)),
+        ("truncations", np.zeros(3, bool)),
+        ("actions", np.zeros((1, 2), np.int32)),
+    ],
+)
+def test_buffers_that_kernels_would_write_beyond_are_refused_by_name(name, array):
+    wanted = {"observations": ((20, 128), np.uint8), "rewards": (20, np.float32), "actions": ((20, 2), np.int32)}
+    wanted |= {flag: (20, bool) for flag in ("terminals", "truncations", "masks")}
+    buf = {key: np.zeros(*value) for key, value in wanted.items()}
+    ParticleGrid("center", "discrete", 1, 20, 64, 64, buf=buf)
+    with pytest.raises(ValueError, match=rf"buf\['{name}'\] is"):
+        ParticleGrid("center", "discrete", 1, 20, 64, 64, buf=buf | {name: array})
+
+
+def test_a_fast_agent_at_the_edge_is_looked_up_inside_the_map():
+    """Displacements of several stretches are rounded, so where an agent came from may come out a hair outside."""
+    env = small("puffer", "continuous", speed=4.0)
+    env.reset(0)
+    edge = env.vision + env.world.height
+    env.state.position[0], env.state.displacement[0] = np.float32(edge - 3), np.float32(-3.00001)
+    env.task.reward(env.state, env.layout, env.rewards)
+    inside = env.rewards.copy()
+    env.state.displacement[0] = np.float32(-2.9999)
+    env.task.reward(env.state, env.layout, env.rewards)
+    assert np.array_equal(env.rewards, inside)
