@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from particle_grid.learn.trainer import TrainerConfig
+from particle_grid.learn.trainer import TrainerConfig, choose_device
 
 
 @pytest.mark.parametrize(
