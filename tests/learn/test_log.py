@@ -37,7 +37,7 @@ def test_tensorboard_reads_every_scalar_of_a_run_over_agent_steps(tmp_path):
         result = make(form="continuous", loggers=[logger], normalise=lambda score: score).run()
     found = events(tmp_path)
     assert set(found) == set(result.scalars)
-    assert {"score", "normalised_score", "env/moved", "policy/log_std", "perf/steps_per_second"} <= set(found)
+    assert {"score", "normalised_score", "env/moved", "policy/entropy", "perf/steps_per_second"} <= set(found)
     for name, points in found.items():
         assert [step for step, _ in points] == [64, 128, 192, 256]
         assert points[-1][1] == pytest.approx(result.scalars[name])
