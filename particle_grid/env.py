@@ -1,7 +1,8 @@
 """ParticleGrid: the simulator as a native PufferLib environment. It runs the kernels, in order, on its buffers."""
 
+import shutil
 from dataclasses import fields
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pufferlib
@@ -12,9 +13,13 @@ from particle_grid.sim import observe, rng, tasks
 from particle_grid.sim.advance import Stages, compile_stages
 from particle_grid.sim.scripted import actions_for
 from particle_grid.sim.state import allocate, make_rules, restore
-from particle_grid.sim.world import AGENT_1, UNSEEN, Layout, World
+from particle_grid.sim.world import AGENT_1, FOOD, UNSEEN, WALL, Layout, World
+from particle_grid.view.camera import Camera
+from particle_grid.view.terminal import ansi
+from particle_grid.view.window import Window
 
 ACTIONS = ("discrete", "continuous")
+RENDER_MODES = ("rgb_array", "ansi", "human")
 REPORT_EVERY = 32  # steps between two infos
 
 
@@ -39,9 +44,12 @@ class ParticleGrid(pufferlib.PufferEnv):
     dynamics ("kinematic", or "inertial" with acceleration and drag): see `World`.
     seed: for a first `reset()` without one. buf: PufferLib's buffers, made here if None.
     checked: raise on actions that are out of range, NaN or infinite, which are else clipped or mean "stay".
+    render_mode: what `render` gives, one of `metadata["render_modes"]`, or None.
 
     Raises ValueError or TypeError, in one sentence, for whatever cannot be built.
     """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": list(RENDER_MODES), "render_fps": 20}
 
     def __init__(
         self,
@@ -63,12 +71,15 @@ class ParticleGrid(pufferlib.PufferEnv):
         acceleration: float = 0.25,
         drag: float = 0.1,
         checked: bool = False,
+        render_mode: str | None = None,
         **task_params: Any,
     ) -> None:
         if action not in ACTIONS:
             raise ValueError(f"There is no action form {action!r}. The action forms are: {', '.join(ACTIONS)}.")
         if seed is not None and seed < 0:
             raise ValueError(f"seed={seed} is no seed: give a whole number from 0 on.")
+        if render_mode not in (None, *RENDER_MODES):
+            raise ValueError(f"There is no render_mode {render_mode!r}. There are: {', '.join(RENDER_MODES)}, or None.")
         self.world = World(
             worlds, agents, height, width, vision, speed, lifespan, horizon, walls, dynamics, acceleration, drag
         )
@@ -88,7 +99,9 @@ class ParticleGrid(pufferlib.PufferEnv):
         if not self.task.sight:
             self.state.own_in_sight[:], self.state.others_in_sight[:] = UNSEEN, UNSEEN
         self._compiled: dict[int, Stages] = {}  # by threads
-        self.render_mode = None
+        self.render_mode = render_mode
+        self.camera = self._camera() if render_mode else None
+        self._window: Window | None = None
         self.seed, self._started = 0 if seed is None else seed, False
         self._steps = 0  # since the reset
 
@@ -233,8 +246,43 @@ class ParticleGrid(pufferlib.PufferEnv):
         restore(self._arrays() | steps, saved, self.rules)
         self._started, self._steps = True, int(steps["steps"][0])
 
+    def legend(self) -> dict[int, str]:
+        """What each cell code in these worlds stands for, for people."""
+        labels = {FOOD: "food"} if self.layout.food else {} if self.layout.targets is None else {FOOD: "free target"}
+        labels |= {WALL: "wall"} if self.world.walls or self.layout.walls.any() else {}
+        colours, kinds = np.unique(self.layout.colour), getattr(self.task, "kinds", ())
+        for code in colours.tolist():
+            several = f"colour {code - AGENT_1 + 1}" if len(colours) > 1 else "agent"
+            labels[code] = kinds[code - AGENT_1] if kinds else several
+        return labels
+
+    def _camera(self) -> Camera:
+        if self.render_mode == "ansi":  # two cells in each character, one above the other
+            columns, lines = shutil.get_terminal_size()
+            return Camera(self.world, pixels=(max(2 * lines - 2, 1), columns))
+        return Camera(self.world, pixels=(720, 720), legend=self.legend())
+
+    def render(self) -> np.ndarray | str | None:
+        """What `camera` sees, which may be replaced by another one: by default all of the first world.
+
+        rgb_array: u8[H, W, 3]; ansi: text for a terminal with 24-bit colours; human: shown in a window, None.
+        Raises ValueError without a render_mode, or where there is no window to be had."""
+        if self.camera is None:
+            raise ValueError(f"There is nothing to render: build it with render_mode={' or '.join(RENDER_MODES)}.")
+        image = self.camera.look(self.state)
+        if self.render_mode == "ansi":
+            return ansi(image)
+        if self.render_mode == "human":
+            self._window = self._window or Window(f"particle_grid: {self.task_name}")
+            self._window.show(image)
+            return None
+        return image
+
     def close(self) -> None:
-        """Nothing to release."""
+        """Closes the window, if there is one."""
+        if self._window:
+            self._window.close()
+            self._window = None
 
 
 def make_task(name: str, params: dict[str, Any]) -> tasks.Task:

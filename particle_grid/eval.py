@@ -10,7 +10,7 @@ from particle_grid.command import command, typed
 from particle_grid.learn.trainer import choose_device
 from particle_grid.run import build_env, build_policy, load_run
 from particle_grid.sim.world import World
-from particle_grid.view.video import check_gif
+from particle_grid.view.video import check_video
 
 EVALUATED = ("config", "steps", "policy")  # what of a checkpoint is needed here
 
@@ -32,11 +32,13 @@ def main(config: DictConfig) -> None:
             raise ValueError(f"{key}={config[key]} is no number of {key}: give a whole number from 1 on.")
     if not isinstance(config.seed, int) or config.seed < 0:
         raise ValueError(f"seed={config.seed} is no seed: give a whole number from 0 on.")
-    if config.gif:
-        check_gif(config.gif)  # now, not when minutes of work are done
+    show = typed(results.Show, config.show)
+    if config.video:
+        check_video(config.video, show.fps)  # now, not when minutes of work are done
     device = choose_device(config.device)
     seeds = tuple(range(config.seed, config.seed + config.seeds))
     env = build_env(run)
+    show.camera(env)  # likewise
     policy = build_policy(run, env)
     policy.load_state_dict(saved["policy"])
     policy.to(device)
@@ -44,9 +46,9 @@ def main(config: DictConfig) -> None:
     steps = config.steps or scores.steps_for(env)
     baseline = results.baseline_for(env, console, seeds, steps)
     results.evaluate_policy(env, policy, baseline, console, seeds, steps)
-    if config.gif:
-        results.record(env, policy, config.gif)
-        console.print(f"Saved: {config.gif}", soft_wrap=True)
+    if config.video:
+        results.record(env, policy, config.video, console, show)
+        console.print(f"Saved: {config.video}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""What a trained policy is worth: scores beside those of random actions and the script, as a table, JSON and a GIF."""
+"""What a trained policy is worth: scores beside those of random actions and the script, as table, JSON and video."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,9 @@ from particle_grid.env import ParticleGrid
 from particle_grid.learn.policy import Policy
 from particle_grid.run import policy_player
 from particle_grid.scores import Baseline
-from particle_grid.view.frame import frame
-from particle_grid.view.video import write_gif
+from particle_grid.view.camera import Camera
+from particle_grid.view.video import Video
 
-GIF_STEPS, GIF_PIXELS, GIF_FPS = 150, 512, 20
 CLOSE_UP = 128  # cells along each side of what is shown of a large world
 
 
@@ -66,19 +66,59 @@ def save_results(path: Path, rows: dict[str, np.ndarray], baseline: Baseline) ->
     return {label: float(values.mean()) for label, values in normalised.items()}
 
 
-def record(env: ParticleGrid, policy: Policy, path: str | Path, steps: int = GIF_STEPS, seed: int = 0) -> None:
-    """Plays a policy from a reset on and writes the first world as a GIF: all of it, or the middle of a large one,
-    where single agents would be too small to follow. Raises ValueError for a path that is none."""
-    height, width = env.world.height, env.world.width
-    if max(height, width) > 2 * CLOSE_UP:
-        rows, columns = min(height, CLOSE_UP), min(width, CLOSE_UP)
-        region = (height - rows) // 2, (width - columns) // 2, rows, columns
-    else:
-        region = 0, 0, height, width
-    zoom, frames = GIF_PIXELS // max(region[2:]), list[np.ndarray]()
+@dataclass(frozen=True)
+class Show:
+    """What is shown of a policy at play, from a reset on: see `particle_grid.view.camera.Camera`.
 
-    def watch() -> None:
-        frames.append(frame(env.state, env.world, region=region, zoom=zoom))
+    region: [row, column, height, width] in cells; None for all of the field, or the middle of a large one, where single
+    agents would be too small to follow. fps: frames a second."""
 
-    scores.match(env, [policy_player(policy)], seed, steps, watch)
-    write_gif(path, frames, GIF_FPS)
+    steps: int = 150
+    seed: int = 0
+    fps: float = 20
+    world: int = 0
+    region: list[int] | None = None
+    agent: int | None = None
+    around: int = 48
+    zoom: float | None = None
+    pixels: int = 512
+    trails: int = 0
+    legend: bool = True
+
+    def camera(self, env: ParticleGrid) -> Camera:
+        """Raises ValueError for what cannot be shown."""
+        if self.steps < 1:
+            raise ValueError(f"show.steps={self.steps} is no number of steps: give a whole number from 1 on.")
+        if self.region is not None and len(self.region) != 4:
+            raise ValueError(f"show.region={self.region} is no region: give [row, column, height, width].")
+        height, width, region = env.world.height, env.world.width, self.region
+        if region is None and self.agent is None and max(height, width) > 2 * CLOSE_UP:
+            rows, columns = min(height, CLOSE_UP), min(width, CLOSE_UP)
+            region = [(height - rows) // 2, (width - columns) // 2, rows, columns]
+        return Camera(
+            env.world,
+            world=self.world,
+            region=(region[0], region[1], region[2], region[3]) if region else None,
+            agent=self.agent,
+            around=self.around,
+            zoom=self.zoom,
+            pixels=(self.pixels, self.pixels),
+            trails=self.trails,
+            legend=env.legend() if self.legend else None,
+        )
+
+
+def record(env: ParticleGrid, policy: Policy, path: str | Path, console: Console, show: Show = Show()) -> None:
+    """Plays a policy and films it: a GIF or an MP4. Raises ValueError for a path or a show that cannot be."""
+    camera = show.camera(env)
+    with (
+        Video(path, show.fps) as video,
+        Progress(console=console, transient=True, disable=not console.is_terminal) as p,
+    ):
+        bar = p.add_task("Filming", total=show.steps)
+
+        def watch() -> None:
+            video.add(camera.look(env.state))
+            p.advance(bar)
+
+        scores.match(env, [policy_player(policy)], show.seed, show.steps, watch)

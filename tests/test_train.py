@@ -114,7 +114,7 @@ def test_eval_prints_scores_for_this_and_another_task_and_ends(call):
     assert "policy, greedy" in out
     other = [
         "task=predator_prey",
-        "gif=out.gif",
+        "video=out.gif",
         "world.worlds=1",
         "world.agents=20",
         "world.height=32",
@@ -130,7 +130,13 @@ def test_eval_prints_scores_for_this_and_another_task_and_ends(call):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("gif=none/x.gif", "there is no folder none"),
+        ("video=none/x.gif", "there is no folder none"),
+        ("video=x.avi", "let it end in .gif or .mp4"),
+        ("show.agent=99", "agent=99 is not there to be followed: there are agents 0 to 31"),
+        ("show.region=[0,0,99,9]", "region=(0, 0, 99, 9) does not lie in the"),
+        ("show.region=[1,2]", "show.region=[1, 2] is no region"),
+        ("show.steps=0", "show.steps=0 is no number of steps"),
+        ("show.zom=2", "There is no key 'zom' in show. Did you mean zoom?"),
         ("device=banana", "device=banana is not known"),
         ("seed=-5", "seed=-5 is no seed"),
         ("seeds=0", "seeds=0 is no number of seeds"),
@@ -157,7 +163,7 @@ def test_a_checkpoint_of_something_else_is_refused_in_one_sentence(call):
     [
         (["checkpoint=none.pt"], "There is no checkpoint none.pt"),
         ([], "checkpoint must be given"),
-        (["checkpoint=none.pt", "gif=none/x.gif"], "There is no checkpoint none.pt"),
+        (["checkpoint=none.pt", "video=none/x.gif"], "There is no checkpoint none.pt"),
         (["checkpoint=none.pt", "task=grup"], "There is no task 'grup'. Did you mean group?"),
         (["checkpoint=none.pt", "world.agnts=3"], "There is no key 'agnts' in world. Did you mean agents?"),
     ],

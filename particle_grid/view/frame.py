@@ -3,10 +3,10 @@
 import numpy as np
 
 from particle_grid.sim.state import State
-from particle_grid.sim.world import AGENT_1, AGENT_4, EMPTY, FOOD, WALL, World
+from particle_grid.sim.world import AGENT_1, CODES, EMPTY, FOOD, WALL, World
 
 # M. Okabe, K. Ito, "Color Universal Design", 2008: the agents' four also differ in brightness on the dark background.
-PALETTE = np.array(
+CELL_COLOURS = np.array(
     [
         (18, 18, 24),  # EMPTY
         (0, 140, 100),  # FOOD: bluish green, darkened so that agents stand out from it
@@ -18,6 +18,19 @@ PALETTE = np.array(
     ],
     np.uint8,
 )
+# Codes of pictures alone, behind those of cells: what an agent sees, the one that is followed, the ways agents came.
+SEEN, FOLLOWED, TRAIL = CODES, CODES + 1, CODES + 2
+FADES = 6  # shades of a trail: code TRAIL + FADES * (agent - AGENT_1) + shade, 0 the freshest
+
+
+def _palette() -> np.ndarray:
+    empty, agents = CELL_COLOURS[EMPTY].astype(float), CELL_COLOURS[AGENT_1:]
+    weights = 0.55 * (1 - np.arange(FADES) / FADES)[:, None]
+    trails = [weights * agent + (1 - weights) * empty for agent in agents]  # each [FADES, 3]
+    return np.concatenate([CELL_COLOURS, [(44, 44, 56), (255, 255, 255)], *trails]).round().astype(np.uint8)
+
+
+PALETTE = _palette()  # u8[code, 3]
 Region = tuple[int, int, int, int]
 
 
@@ -27,42 +40,56 @@ def frame(state: State, settings: World, world: int = 0, region: Region | None =
     zoom: pixels a cell along each axis; 2, 3, ... enlarge. 1/2, 1/3, ... shrink to ceil(cells * zoom) pixels: a pixel
     then shows the commonest agent among its cells, if none food, if none wall, so that nothing small vanishes.
     Raises ValueError for a world, a region or a zoom that there is not."""
+    return PALETTE[scale(cells(state, settings, world, region), zoom)]
+
+
+def cells(state: State, settings: World, world: int = 0, region: Region | None = None) -> np.ndarray:
+    """The cell codes u8[h, w] of what `frame` shows: a view of the grid. Raises ValueError as it does."""
     if not 0 <= world < len(state.grid):
         raise ValueError(f"world={world} is not there: the state holds worlds 0 to {len(state.grid) - 1}.")
-    row, column, height, width = region or (0, 0, settings.height, settings.width)
-    if (
-        min(row, column) < 0
-        or min(height, width) < 1
-        or row + height > settings.height
-        or column + width > settings.width
-    ):
+    row, column, height, width = check_region(region, settings)
+    top, left = settings.vision + row, settings.vision + column
+    return state.grid[world, top : top + height, left : left + width]
+
+
+def check_region(region: Region | None, settings: World) -> Region:
+    """The region itself, or that of the whole field for None. Raises ValueError for one that is not in the field."""
+    if region is None:
+        return 0, 0, settings.height, settings.width
+    row, column, height, width = region
+    inside = min(row, column) >= 0 and row + height <= settings.height and column + width <= settings.width
+    if not inside or min(height, width) < 1:
         raise ValueError(
-            f"region={region} does not lie in the {settings.height} x {settings.width} field: "
+            f"region={tuple(region)} does not lie in the {settings.height} x {settings.width} field: "
             f"it is (row, column, height, width) in cells."
         )
-    top, left = settings.vision + row, settings.vision + column
-    return PALETTE[scale(state.grid[world, top : top + height, left : left + width], zoom)]
+    return region
 
 
-def scale(cells: np.ndarray, zoom: float) -> np.ndarray:
-    """Cell codes u8[h, w] enlarged or shrunk, see `frame`."""
+def scale(codes: np.ndarray, zoom: float) -> np.ndarray:
+    """Codes u8[h, w] enlarged or shrunk, see `frame`."""
     if zoom > 0:
         factor = round(max(zoom, 1 / zoom))
         if zoom == factor:
-            return cells.repeat(factor, 0).repeat(factor, 1)
-        if abs(zoom * factor - 1) < 1e-6 and factor <= max(cells.shape):
-            return _shrink(cells, factor)
+            return codes.repeat(factor, 0).repeat(factor, 1)
+        if abs(zoom * factor - 1) < 1e-6 and factor <= max(codes.shape):
+            return _shrink(codes, factor)
     raise ValueError(f"zoom={zoom} is not possible: use a whole number of pixels a cell, or 1 over a whole number.")
 
 
-def _shrink(cells: np.ndarray, factor: int) -> np.ndarray:
-    height, width = (-(-size // factor) for size in cells.shape)
+def _shrink(codes: np.ndarray, factor: int) -> np.ndarray:
+    height, width = (-(-size // factor) for size in codes.shape)
     padded = np.full((height * factor, width * factor), EMPTY, np.uint8)
-    padded[: cells.shape[0], : cells.shape[1]] = cells
+    padded[: codes.shape[0], : codes.shape[1]] = codes
     blocks = padded.reshape(height, factor, width, factor)  # [h, w] -> [h / f, f, w / f, f]
-    counts = np.stack([(blocks == code).sum((1, 3)) for code in range(AGENT_4 + 1)])  # [7, h / f, w / f]
-    agents = counts[AGENT_1:]
-    choice = np.select(
-        [agents.any(0), counts[FOOD] > 0, counts[WALL] > 0], [AGENT_1 + agents.argmax(0), FOOD, WALL], EMPTY
-    )
-    return choice.astype(np.uint8)
+
+    def count(code: int) -> np.ndarray:
+        return (blocks == code).sum((1, 3))
+
+    agents = np.stack([count(code) for code in range(AGENT_1, CODES)])  # [4, h / f, w / f]
+    freshest = np.where(blocks >= TRAIL, 255 - blocks, 0).max((1, 3))  # 255 - code, 0 where there is no trail
+    return np.select(
+        [count(FOLLOWED) > 0, agents.any(0), count(FOOD) > 0, count(WALL) > 0, freshest > 0, count(SEEN) > 0],
+        [FOLLOWED, AGENT_1 + agents.argmax(0), FOOD, WALL, 255 - freshest, SEEN],
+        EMPTY,
+    ).astype(np.uint8)

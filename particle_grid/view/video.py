@@ -1,49 +1,115 @@
-"""Frames -> GIF."""
+"""Frames -> GIF or MP4."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 from PIL import Image
 
 from particle_grid.view.frame import PALETTE
 
+RATES = {".gif": 50, ".mp4": 240}  # most frames per second, of what viewers show
 
-def check_gif(path: str | Path) -> Path:
-    """The path of a GIF that can be written, as far as can be told beforehand; raises ValueError for any other."""
+
+def check_video(path: str | Path, fps: float = 20) -> Path:
+    """The path of a video that can be written, as far as can be told beforehand; raises ValueError for any other."""
     path = Path(path)
-    if path.suffix.lower() != ".gif":
-        raise ValueError(f"{path} is no name for a GIF: let it end in .gif.")
+    kind = path.suffix.lower()
+    if kind not in RATES:
+        raise ValueError(f"{path} is no name for a video: let it end in {' or '.join(RATES)}.")
+    if not 1 <= fps <= RATES[kind]:
+        raise ValueError(f"fps={fps} is out of range: viewers show 1 to {RATES[kind]} frames per second of a {kind}.")
     if not path.parent.is_dir():
         raise ValueError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
     if path.is_dir():
         raise ValueError(f"{path} cannot be written: it is a folder. Choose another name.")
+    if kind == ".mp4":
+        _ffmpeg()
     return path
 
 
-def write_gif(path: str | Path, frames: Iterable[np.ndarray], fps: float = 20) -> None:
-    """Writes RGB frames u8[H, W, 3], all of one size, as an endless GIF in the colours of `frame`.
+class Video:
+    """A file in the making, as a context manager: `add` frames in it; leaving it without an error puts the file there.
 
-    fps: frames per second, to a hundredth of a second each. Raises ValueError for a path, frames or a rate that make no
-    GIF, and OSError where it cannot be written; then no half-written file is left."""
-    path = check_gif(path)
-    if not 1 <= fps <= 50:
-        raise ValueError(f"fps={fps} is out of range: viewers show 1 to 50 frames per second of a GIF.")
-    # A fixed palette without dithering keeps equal cells equal, and with that the file small.
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(PALETTE.tobytes())
-    images = [Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
-    if len({image.size for image in images}) != 1:
-        raise ValueError(f"{path} cannot be made of {len(images)} frames: give at least one, and all of one size.")
-    data = io.BytesIO()
-    images[0].save(data, "GIF", save_all=True, append_images=images[1:], duration=10 * round(100 / fps), loop=0)
-    opened = False
+    fps: frames per second, of a GIF to a hundredth of a second each. Raises ValueError for a path, a rate or frames
+    that make no video, and OSError where it cannot be written; then what was there before is still there.
+    """
+
+    def __init__(self, path: str | Path, fps: float = 20) -> None:
+        self.path, self.fps, self.count = check_video(path, fps), fps, 0
+        self._part = self.path.with_name(f".{self.path.stem}.part{self.path.suffix.lower()}")
+        self._shape: tuple[int, ...] = ()
+        self._images: list[Image.Image] = []  # of a GIF
+        self._film: Generator[None, np.ndarray | None, None] | None = None  # of an MP4
+        # A fixed palette without dithering keeps equal cells equal, and with that a GIF small.
+        self._palette = Image.new("P", (1, 1))
+        self._palette.putpalette(PALETTE.tobytes())
+
+    def add(self, frame: np.ndarray) -> None:
+        """One more frame, RGB u8[H, W, 3], as large as the others."""
+        if self.count and frame.shape != self._shape:
+            raise ValueError(f"A frame of {frame.shape} follows frames of {self._shape}: let all be of one size.")
+        self._shape, self.count = frame.shape, self.count + 1
+        if self.path.suffix.lower() == ".gif":
+            self._images.append(Image.fromarray(frame).quantize(palette=self._palette, dither=Image.Dither.NONE))
+            return
+        height, width = (size + size % 2 for size in frame.shape[:2])  # the codec takes pixels by two and two
+        if self._film is None:
+            self._film = _ffmpeg().write_frames(
+                str(self._part), (width, height), fps=self.fps, codec="libx264", quality=6, macro_block_size=2
+            )
+            self._film.send(None)
+        even = np.zeros((height, width, 3), np.uint8)
+        even[: frame.shape[0], : frame.shape[1]] = frame
+        try:
+            self._film.send(even)
+        except OSError:
+            raise OSError(f"{self.path} cannot be written: the encoder stopped. Is the disk full?") from None
+
+    def _finish(self) -> None:
+        if not self.count:
+            raise ValueError(f"{self.path} cannot be made of 0 frames: give at least one.")
+        if self._film is not None:
+            self._film.close()
+            if not self._part.exists():
+                raise OSError("the encoder left no file")
+        else:
+            data = io.BytesIO()
+            hundredths = 10 * round(100 / self.fps)
+            self._images[0].save(
+                data, "GIF", save_all=True, append_images=self._images[1:], duration=hundredths, loop=0
+            )
+            self._part.write_bytes(data.getvalue())
+        self._part.replace(self.path)
+
+    def __enter__(self) -> "Video":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self._finish()
+            elif self._film is not None:
+                self._film.close()
+        except OSError as failure:
+            raise OSError(f"{self.path} cannot be written ({failure.strerror or failure}).") from failure
+        finally:
+            self._part.unlink(missing_ok=True)
+
+
+def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 20) -> None:
+    """Writes frames that are there already: see `Video`."""
+    with Video(path, fps) as video:
+        for frame in frames:
+            video.add(frame)
+
+
+def _ffmpeg():  # type: ignore[no-untyped-def]
+    """The module of the encoder. Raises ValueError where it is not installed."""
     try:
-        with path.open("wb") as file:
-            opened = True
-            file.write(data.getvalue())
-    except OSError as error:
-        if opened:  # what was there before is gone, and what is there now is half of something
-            path.unlink(missing_ok=True)
-        raise OSError(f"{path} cannot be written ({error.strerror}).") from error
+        import imageio_ffmpeg
+    except ImportError:
+        raise ValueError('An MP4 needs an encoder: pip install "particle-grid[video]", or write a .gif.') from None
+    return imageio_ffmpeg

@@ -1,12 +1,15 @@
 """Invariants of videos."""
 
+import sys
+
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
 
 from particle_grid.sim.world import CODES
-from particle_grid.view.frame import PALETTE
-from particle_grid.view.video import write_gif
+from particle_grid.view.frame import PALETTE, scale
+from particle_grid.view.video import Video, write_video
 
 
 def frames(count=5, height=20, width=30):
@@ -14,7 +17,7 @@ def frames(count=5, height=20, width=30):
 
 
 def test_a_gif_holds_every_frame_unaltered_at_its_rate(tmp_path):
-    write_gif(tmp_path / "a.gif", iter(frames()), fps=25)
+    write_video(tmp_path / "a.gif", iter(frames()), fps=25)
     with Image.open(tmp_path / "a.gif") as gif:
         assert gif.n_frames == 5
         assert gif.info["loop"] == 0
@@ -25,31 +28,65 @@ def test_a_gif_holds_every_frame_unaltered_at_its_rate(tmp_path):
 
 
 def test_a_gif_of_a_still_world_is_small(tmp_path):
-    write_gif(tmp_path / "a.gif", [frames(1)[0]] * 100)
-    write_gif(tmp_path / "b.gif", frames(1))
+    write_video(tmp_path / "a.gif", [frames(1)[0]] * 100)
+    write_video(tmp_path / "b.gif", frames(1))
     assert (tmp_path / "a.gif").stat().st_size < 1.5 * (tmp_path / "b.gif").stat().st_size
 
 
 @pytest.mark.parametrize(
     ("name", "changes", "reason"),
     [
-        ("a.mp4", {}, "end in .gif"),
+        ("a.avi", {}, "end in .gif or .mp4"),
+        ("a.mp4", {"fps": 300}, "fps=300"),
+        ("a.mp4", {"frames": []}, "0 frames"),
+        ("a.mp4", {"frames": [frames(1)[0], frames(1, width=31)[0]]}, "all be of one size"),
         ("none/a.gif", {}, "there is no folder"),
         ("a.gif", {"fps": 60}, "fps=60"),
         ("a.gif", {"fps": 0}, "fps=0"),
         ("a.gif", {"frames": []}, "0 frames"),
-        ("a.gif", {"frames": [frames(1)[0], frames(1, width=31)[0]]}, "all of one size"),
+        ("a.gif", {"frames": [frames(1)[0], frames(1, width=31)[0]]}, "all be of one size"),
     ],
 )
 def test_what_makes_no_gif_is_refused_in_one_sentence_and_leaves_no_file(tmp_path, name, changes, reason):
     with pytest.raises(ValueError, match=reason):
-        write_gif(tmp_path / name, **({"frames": frames()} | changes))
+        write_video(tmp_path / name, **({"frames": frames()} | changes))
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_leaves_no_half_written_file(tmp_path):
-    path = tmp_path / "a.gif"
-    path.symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"cannot be written \(No space left"):
-        write_gif(path, frames())
-    assert not path.is_symlink()
+@pytest.mark.parametrize("kind", [".gif", ".mp4"])
+def test_a_full_disk_leaves_no_half_written_file_and_keeps_what_was_there(tmp_path, kind):
+    path = tmp_path / f"a{kind}"
+    path.write_text("before")
+    (tmp_path / f".a.part{kind}").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="cannot be written"):
+        write_video(path, frames(300, 200, 300))
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_in_between_leaves_nothing(tmp_path):
+    for name in ("a.gif", "a.mp4"):
+        with pytest.raises(KeyError), Video(tmp_path / name) as video:  # noqa: PT012
+            video.add(frames(1)[0])
+            raise KeyError
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_mp4_shows_every_frame_at_its_rate(tmp_path):
+    shown = scale(np.random.default_rng(0).integers(0, CODES, (9, 12), dtype=np.uint8), 5)
+    images = [PALETTE[np.roll(shown, 5 * k, 0)] for k in range(12)]  # 45 x 60: not even
+    write_video(tmp_path / "a.mp4", images, fps=15)
+    reader = imageio_ffmpeg.read_frames(str(tmp_path / "a.mp4"))
+    facts = next(reader)
+    assert facts["fps"] == 15
+    assert facts["size"] == (60, 46)
+    read = [np.frombuffer(data, np.uint8).reshape(46, 60, 3)[:45] for data in reader]
+    assert len(read) == 12
+    for got, expected in zip(read, images, strict=True):  # the middles of cells: colours bleed where they meet
+        assert np.abs(got[2::5, 2::5].astype(int) - expected[2::5, 2::5]).mean() < 12
+
+
+def test_without_an_encoder_the_remedy_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(ValueError, match=r"particle-grid\[video\]"):
+        write_video(tmp_path / "a.mp4", frames())

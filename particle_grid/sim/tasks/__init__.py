@@ -16,7 +16,9 @@ PARTS = ("unit", "sides", "sight", "init", "reward", "score", "scripted")
 
 
 class Task(Protocol):
-    """What a task provides. N = worlds * agents; the arrays of `state` are described at `State`."""
+    """What a task provides. N = worlds * agents; the arrays of `state` are described at `State`.
+
+    It may have `kinds` besides, a name for the agents of each colour, for legends."""
 
     unit: str  # of the score, for people
     sides: int  # 1, or 2 if agents of AGENT_1 play against those of AGENT_2: then each side has a score of its own

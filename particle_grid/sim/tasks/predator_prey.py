@@ -20,6 +20,7 @@ class PredatorPrey:
 
     unit: ClassVar[str] = "of the other side in sight (prey: negative)"
     sides: ClassVar[int] = 2
+    kinds: ClassVar[tuple[str, ...]] = ("predator", "prey")
     sight: ClassVar[bool] = True
 
     def init(self, layout: Layout) -> None:

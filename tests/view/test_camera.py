@@ -1,0 +1,111 @@
+"""Invariants of what a camera shows."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from particle_grid import ParticleGrid
+from particle_grid.sim.world import AGENT_1, EMPTY, WALL
+from particle_grid.view.camera import Camera, draw_legend
+from particle_grid.view.frame import FADES, FOLLOWED, PALETTE, SEEN, TRAIL, frame, scale
+
+
+def playing(worlds=1, steps=3, **changes):
+    env = ParticleGrid("group", "discrete", worlds, 40, 30, 44, vision=3, walls=0.05, seed=1, **changes)
+    env.reset(1)
+    for step in range(steps):
+        env.step(np.random.default_rng(step).integers(0, 3, (env.num_agents, 2), dtype=np.int32))
+    return env
+
+
+def test_a_plain_picture_is_the_frame():
+    env = playing(worlds=2)
+    for options in ({"world": 1}, {"region": (3, 4, 20, 21)}, {"zoom": 0.5}):
+        image = Camera(env.world, **{"zoom": 3} | options).look(env.state)
+        assert (image == frame(env.state, env.world, **{"zoom": 3} | options)).all()
+
+
+@given(agent=st.integers(0, 79), around=st.integers(1, 60))
+def test_the_followed_agent_is_always_in_the_picture_and_what_it_sees_is_its_window(agent, around):
+    env = playing(worlds=2, steps=0)
+    camera = Camera(env.world, agent=agent, around=around, zoom=1)
+    image, (row, column, height, width) = camera.look(env.state), camera.region(env.state)
+    assert (height, width) == (min(around, 30), min(around, 44)) == image.shape[:2]
+    r, c = env.state.position[:, agent].astype(int) - env.vision - (row, column)
+    assert (image[r, c] == PALETTE[FOLLOWED]).all()
+    v, seen = env.vision, env.observations[agent, :49].reshape(7, 7).copy()
+    seen[v, v], seen[seen == EMPTY] = FOLLOWED, SEEN
+    for i in range(-v, v + 1):
+        for j in range(-v, v + 1):
+            if 0 <= r + i < height and 0 <= c + j < width:
+                assert (image[r + i, c + j] == PALETTE[seen[v + i, v + j]]).all()
+    assert (np.count_nonzero((image == PALETTE[SEEN]).all(-1))) <= 49
+
+
+def test_trails_are_the_cells_agents_were_in_and_fade():
+    env, steps = playing(steps=0, lifespan=0), 4
+    camera, were = Camera(env.world, trails=steps, zoom=1), []
+    for step in range(12):
+        env.step(np.random.default_rng(step).integers(0, 3, (env.num_agents, 2), dtype=np.int32))
+        image = camera.look(env.state)
+        row, column = env.state.position.astype(int) - env.vision
+        field = env.state.grid[0, 3:33, 3:47]
+        were.append({(r, c): code for r, c, code in zip(row, column, env.state.colour, strict=True)})
+        for r in range(30):
+            for c in range(44):
+                ages = [age for age, cells in enumerate(reversed(were[-steps:])) if (r, c) in cells]
+                if field[r, c] == EMPTY and ages:
+                    code = TRAIL + FADES * (were[-1 - ages[0]][r, c] - AGENT_1) + ages[0] * FADES // steps
+                else:
+                    code = field[r, c]
+                assert (image[r, c] == PALETTE[code]).all()
+
+
+def test_without_a_zoom_the_picture_is_as_large_as_fits():
+    env = playing()
+    for pixels, shape in (((100, 100), (60, 88)), ((29, 44), (15, 22)), ((500, 90), (60, 88)), ((9, 9), (6, 9))):
+        assert Camera(env.world, pixels=pixels).look(env.state).shape[:2] == shape
+
+
+def test_a_legend_names_each_colour_below_the_picture_and_wraps():
+    env = playing()
+    plain, labelled = (Camera(env.world, zoom=5, legend=x).look(env.state) for x in (None, env.legend()))
+    assert (labelled[: len(plain)] == plain).all()
+    assert env.legend() == {WALL: "wall", 3: "colour 1", 4: "colour 2", 5: "colour 3", 6: "colour 4"}
+    strip, narrow = labelled[len(plain) :], draw_legend(env.legend(), 90)
+    assert len(narrow) > len(strip)
+    for image in (strip, narrow):
+        used = {tuple(pixel) for pixel in image.reshape(-1, 3).tolist()}
+        wanted = {EMPTY, FOLLOWED, *env.legend()}  # and no shades between them
+        assert used == {tuple(PALETTE[code].tolist()) for code in wanted}
+
+
+def test_the_colours_of_pictures_alone_are_no_cells_colours():
+    colours = [tuple(colour) for colour in PALETTE.tolist()]
+    assert len(set(colours)) == len(colours) == TRAIL + 4 * FADES
+
+
+def test_shrunk_trails_hide_nothing_else():
+    codes = np.array([[TRAIL + 3, EMPTY], [TRAIL + 1, SEEN]], np.uint8)
+    assert scale(codes, 0.5) == TRAIL + 1
+    codes[1, 1] = WALL
+    assert scale(codes, 0.5) == WALL
+    codes[0, 1] = FOLLOWED
+    assert scale(codes, 0.5) == FOLLOWED
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"agent": 40}, "agent=40 is not there to be followed: there are agents 0 to 39"),
+        ({"agent": 1, "region": (0, 0, 5, 5)}, "exclude each other"),
+        ({"region": (0, 0, 31, 5)}, "does not lie in the 30 x 44 field"),
+        ({"around": 0}, "around=0"),
+        ({"trails": -1}, "trails=-1"),
+        ({"zoom": 1.5}, "zoom=1.5"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused_at_once(options, reason):
+    with pytest.raises(ValueError, match=reason):
+        Camera(playing(steps=0).world, **options)
