@@ -1,7 +1,9 @@
 """Frames -> GIF or MP4."""
 
+import contextlib
 import io
-from collections.abc import Generator, Iterable
+import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
@@ -42,7 +44,7 @@ class Video:
         self._part = self.path.with_name(f".{self.path.stem}.part{self.path.suffix.lower()}")
         self._shape: tuple[int, ...] = ()
         self._images: list[Image.Image] = []  # of a GIF
-        self._film: Generator[None, np.ndarray | None, None] | None = None  # of an MP4
+        self._encoder: subprocess.Popen[bytes] | None = None  # of an MP4
         # A fixed palette without dithering keeps equal cells equal, and with that a GIF small.
         self._palette = Image.new("P", (1, 1))
         self._palette.putpalette(PALETTE.tobytes())
@@ -55,27 +57,36 @@ class Video:
         if self.path.suffix.lower() == ".gif":
             self._images.append(Image.fromarray(frame).quantize(palette=self._palette, dither=Image.Dither.NONE))
             return
-        height, width = (size + size % 2 for size in frame.shape[:2])  # the codec takes pixels by two and two
-        if self._film is None:
-            self._film = _ffmpeg().write_frames(
-                str(self._part), (width, height), fps=self.fps, codec="libx264", quality=6, macro_block_size=2
-            )
-            self._film.send(None)
-        even = np.zeros((height, width, 3), np.uint8)
-        even[: frame.shape[0], : frame.shape[1]] = frame
+        even = np.pad(frame, [(0, size % 2) for size in frame.shape[:2]] + [(0, 0)])  # the codec takes them by two
+        if self._encoder is None:
+            self._encoder = self._encode(*even.shape[:2])
+        assert self._encoder.stdin is not None
         try:
-            self._film.send(even)
+            self._encoder.stdin.write(even.data)
         except OSError:
             raise OSError(f"{self.path} cannot be written: the encoder stopped. Is the disk full?") from None
+
+    def _encode(self, height: int, width: int) -> "subprocess.Popen[bytes]":
+        """Starts the encoder, which reads frames of this size."""
+        options = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {self.fps} -i - -an".split()
+        options += ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "20", "-loglevel", "quiet", "-y"]
+        return subprocess.Popen([_ffmpeg(), *options, str(self._part)], stdin=subprocess.PIPE)
+
+    def _stop(self) -> int:
+        """Ends the encoder, if there is one; returns 0 if all went well."""
+        if self._encoder is None:
+            return 0
+        assert self._encoder.stdin is not None
+        with contextlib.suppress(OSError):  # it has stopped before: its code tells
+            self._encoder.stdin.close()
+        return self._encoder.wait()
 
     def _finish(self) -> None:
         if not self.count:
             raise ValueError(f"{self.path} cannot be made of 0 frames: give at least one.")
-        if self._film is not None:
-            self._film.close()
-            if not self._part.exists():
-                raise OSError("the encoder left no file")
-        else:
+        if self._stop():
+            raise OSError("the encoder failed; is the disk full?")
+        if self._images:
             data = io.BytesIO()
             hundredths = 10 * round(100 / self.fps)
             self._images[0].save(
@@ -91,8 +102,8 @@ class Video:
         try:
             if kind is None:
                 self._finish()
-            elif self._film is not None:
-                self._film.close()
+            else:
+                self._stop()
         except OSError as failure:
             raise OSError(f"{self.path} cannot be written ({failure.strerror or failure}).") from failure
         finally:
@@ -106,10 +117,10 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 20)
             video.add(frame)
 
 
-def _ffmpeg():  # type: ignore[no-untyped-def]
-    """The module of the encoder. Raises ValueError where it is not installed."""
+def _ffmpeg() -> str:
+    """The program of the encoder. Raises ValueError where it is not installed."""
     try:
-        import imageio_ffmpeg
+        from imageio_ffmpeg import get_ffmpeg_exe
     except ImportError:
         raise ValueError('An MP4 needs an encoder: pip install "particle-grid[video]", or write a .gif.') from None
-    return imageio_ffmpeg
+    return get_ffmpeg_exe()
