@@ -10,6 +10,7 @@ from particle_grid.command import command, typed
 from particle_grid.learn.trainer import choose_device
 from particle_grid.run import build_env, build_policy, load_run
 from particle_grid.sim.world import World
+from particle_grid.view.replay import check_page
 from particle_grid.view.video import check_video
 
 EVALUATED = ("config", "steps", "policy")  # what of a checkpoint is needed here
@@ -35,6 +36,8 @@ def main(config: DictConfig) -> None:
     show = typed(results.Show, config.show)
     if config.video:
         check_video(config.video, show.fps)  # now, not when minutes of work are done
+    if config.replay:
+        check_page(config.replay)
     device = choose_device(config.device)
     seeds = tuple(range(config.seed, config.seed + config.seeds))
     env = build_env(run)
@@ -46,9 +49,9 @@ def main(config: DictConfig) -> None:
     steps = config.steps or scores.steps_for(env)
     baseline = results.baseline_for(env, console, seeds, steps)
     results.evaluate_policy(env, policy, baseline, console, seeds, steps)
-    if config.video:
-        results.record(env, policy, config.video, console, show)
-        console.print(f"Saved: {config.video}", soft_wrap=True)
+    if config.video or config.replay:
+        title = f"{env.task_name}, {run['action']['name']} actions, after {saved['steps'] / 1e6:.1f} million steps"
+        results.record(env, policy, console, show, config.video, config.replay, title)
 
 
 if __name__ == "__main__":

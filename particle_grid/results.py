@@ -1,5 +1,6 @@
-"""What a trained policy is worth: scores beside those of random actions and the script, as table, JSON and video."""
+"""What a trained policy is worth: scores beside those of random actions and the script, as table, JSON, video, page."""
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from particle_grid.learn.policy import Policy
 from particle_grid.run import policy_player
 from particle_grid.scores import Baseline
 from particle_grid.view.camera import Camera
+from particle_grid.view.replay import Replay
 from particle_grid.view.video import Video
 
 CLOSE_UP = 128  # cells along each side of what is shown of a large world
@@ -108,17 +110,36 @@ class Show:
         )
 
 
-def record(env: ParticleGrid, policy: Policy, path: str | Path, console: Console, show: Show = Show()) -> None:
-    """Plays a policy and films it: a GIF or an MP4. Raises ValueError for a path or a show that cannot be."""
-    camera = show.camera(env)
-    with (
-        Video(path, show.fps) as video,
-        Progress(console=console, transient=True, disable=not console.is_terminal) as p,
-    ):
-        bar = p.add_task("Filming", total=show.steps)
+def record(
+    env: ParticleGrid,
+    policy: Policy,
+    console: Console,
+    show: Show = Show(),
+    video: str | Path | None = None,
+    replay: str | Path | None = None,
+    title: str = "",
+) -> None:
+    """Plays a policy and writes a video (GIF or MP4), a replay page, or both. title: of the page.
+
+    Raises ValueError for a path or a show that cannot be, and OSError for what cannot be written."""
+    camera, page = show.camera(env), None
+    if replay:
+        page = Replay(env.world, title, env.legend(), show.fps, camera.world)
+    with contextlib.ExitStack() as stack:
+        film = stack.enter_context(Video(video, show.fps)) if video else None
+        progress = stack.enter_context(Progress(console=console, transient=True, disable=not console.is_terminal))
+        bar = progress.add_task("Recording", total=show.steps)
 
         def watch() -> None:
-            video.add(camera.look(env.state))
-            p.advance(bar)
+            if film:
+                film.add(camera.look(env.state))
+            if page:
+                page.add(env.state, env.rewards, env.score())
+            progress.advance(bar)
 
         scores.match(env, [policy_player(policy)], show.seed, show.steps, watch)
+        if page and replay:
+            page.write(replay)
+    for path in (video, replay):
+        if path:
+            console.print(f"Saved: {path}", soft_wrap=True)

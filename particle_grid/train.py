@@ -87,10 +87,9 @@ def lead(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] |
         logger.log(
             result.steps, {f"eval/{label.split()[-1]}": mean for label, mean in means.items() if "policy" in label}
         )
-    results.record(env, policy, folder / "policy.gif", console)
+    results.record(env, policy, console, video=folder / "policy.gif")
     console.print(
-        f"Saved: {folder}/ checkpoint.pt, results.json, policy.gif. To watch: tensorboard --logdir outputs",
-        soft_wrap=True,
+        f"Saved: {folder}/ checkpoint.pt, results.json. To watch: tensorboard --logdir outputs", soft_wrap=True
     )
 
 

@@ -1,0 +1,88 @@
+"""A browser without a screen, steered over a pipe (the Chrome DevTools Protocol): no driver and no network needed."""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+
+class Page:
+    """One page in a browser of its own. errors: what went wrong in the page's scripts."""
+
+    def __init__(self, path: Path, profile: Path, size: tuple[int, int] = (1200, 800)) -> None:
+        (read_commands, commands), (answers, write_answers) = os.pipe(), os.pipe()
+
+        def join() -> None:  # the browser reads from 3 and writes to 4
+            os.dup2(read_commands, 3)
+            os.dup2(write_answers, 4)
+
+        line = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
+        line += [f"--window-size={size[0]},{size[1]}", "--remote-debugging-pipe", "about:blank"]
+        self.process = subprocess.Popen(
+            line, preexec_fn=join, pass_fds=(3, 4), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        os.close(read_commands)
+        os.close(write_answers)
+        self._out, self._in = os.fdopen(commands, "wb", 0), os.fdopen(answers, "rb")
+        self._count, self._session, self.errors = 0, None, []
+        target = self("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self("Runtime.enable")
+        self("Page.navigate", url=path.as_uri())
+        while not self.run("Boolean(window.replay)"):
+            time.sleep(0.05)
+
+    def __call__(self, method: str, **params: object) -> dict:
+        """One command and its answer."""
+        self._count += 1
+        message = {"id": self._count, "method": method, "params": params}
+        self._out.write(json.dumps(message | ({"sessionId": self._session} if self._session else {})).encode() + b"\0")
+        while True:
+            answer = json.loads(self._receive())
+            if answer.get("method") == "Runtime.exceptionThrown":
+                self.errors.append(answer["params"]["exceptionDetails"])
+            if answer.get("id") == self._count:
+                assert "error" not in answer, answer
+                return answer["result"]
+
+    def _receive(self) -> bytes:
+        data = bytearray()
+        while not data.endswith(b"\0"):
+            byte = self._in.read(1)
+            assert byte, "the browser has ended"
+            data += byte
+        return bytes(data[:-1])
+
+    def run(self, script: str) -> object:
+        """The value of an expression, of a promise once it is kept."""
+        result = self("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def wait(self, seconds: float) -> None:
+        self.run(f"new Promise(go => setTimeout(go, {1000 * seconds}))")
+
+    def click(self, x: float, y: float) -> None:
+        for kind in ("mousePressed", "mouseReleased"):
+            self("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def key(self, key: str) -> None:
+        for kind in ("keyDown", "keyUp"):
+            self("Input.dispatchKeyEvent", type=kind, key=key)
+
+    def screenshot(self, path: Path) -> None:
+        path.write_bytes(base64.b64decode(self("Page.captureScreenshot")["data"]))
+
+    def __enter__(self) -> "Page":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._out.close()
+        self._in.close()

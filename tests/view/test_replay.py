@@ -1,0 +1,184 @@
+"""A replay page holds every frame, and a browser shows them as the renderer does."""
+
+import base64
+import json
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from particle_grid import ParticleGrid
+from particle_grid.sim import tasks
+from particle_grid.sim.world import FOOD
+from particle_grid.view.frame import PALETTE, cells, frame
+from particle_grid.view.replay import JUMP, Replay
+from tests.view.browser import BROWSER, Page
+
+KINDS = {"start": "<u2", "jumps": "<u2", "changes": "<u4", "gaps": "<u4"}
+
+
+def record(env, steps, world=0, title="a title"):
+    """A replay of random play, and the codes and rewards of each frame."""
+    replay, fields, rewards = Replay(env.world, title, env.legend(), world=world), [], []
+    agents = slice(world * env.world.agents, (world + 1) * env.world.agents)
+    generator = np.random.default_rng(0)
+    env.reset(0)
+    for _ in range(steps):
+        if env.discrete:
+            env.step(generator.integers(0, 3, (env.num_agents, 2), dtype=np.int32))
+        else:
+            env.step(generator.uniform(-1, 1, (env.num_agents, 2)).astype(np.float32))
+        replay.add(env.state, env.rewards, env.score())
+        fields.append(cells(env.state, env.world, world).copy())
+        rewards.append(env.rewards[agents].copy())
+    return replay, np.array(fields), np.array(rewards)
+
+
+def unpack(data, name):
+    dtype = np.dtype(KINDS.get(name, np.uint8))
+    planes = np.frombuffer(zlib.decompress(base64.b64decode(data["arrays"][name])), np.uint8)
+    return planes.reshape(dtype.itemsize, -1).T.copy().view(dtype).ravel()
+
+
+def played(data):
+    """Plain oracle of the page: the codes of each frame."""
+    data = json.loads(json.dumps(data))
+    ground = unpack(data, "ground").copy()
+    at = unpack(data, "start").reshape(2, -1).astype(np.int64)
+    moves, jumps = unpack(data, "moves").reshape(-1, data["agents"]), iter(unpack(data, "jumps").reshape(-1, 2))
+    gaps, codes, side = list(unpack(data, "gaps")), list(unpack(data, "codes")), 2 * data["reach"] + 1
+    for k in range(data["frames"]):
+        if k:
+            for i, move in enumerate(moves[k - 1].tolist()):
+                step = (move // side - data["reach"], move % side - data["reach"])
+                at[:, i] = next(jumps) if move == JUMP else at[:, i] + step
+            cell = 0
+            for _ in range(unpack(data, "changes")[k - 1]):
+                cell += int(gaps.pop(0))
+                ground[cell] = codes.pop(0)
+        here = at[0] * data["width"] + at[1]
+        if data["eats"]:
+            ground[here] = 0
+        shown = ground.copy()
+        shown[here] = unpack(data, "colours")
+        yield shown.reshape(data["height"], data["width"])
+
+
+@pytest.mark.parametrize("action", ["discrete", "continuous"])
+@pytest.mark.parametrize("task", tasks.names())
+@settings(max_examples=4, deadline=None)
+@given(
+    worlds=st.integers(1, 2),
+    lifespan=st.sampled_from([0, 3]),
+    horizon=st.sampled_from([0, 4]),
+    speed=st.sampled_from([0.3, 1, 2.5, 20]),
+    steps=st.integers(1, 9),
+)
+def test_what_is_stored_is_every_frame_and_every_reward(task, action, worlds, lifespan, horizon, speed, steps):
+    options = {"lifespan": lifespan, "horizon": horizon, "speed": speed, "walls": 0.02}
+    env = ParticleGrid(task, action, worlds, 30, 60, 60, vision=3, **options)
+    replay, fields, rewards = record(env, steps, worlds - 1)
+    data = replay.data()
+    assert (np.array(list(played(data))) == fields).all()
+    stored = (unpack(data, "rewards").reshape(steps, -1).astype(float) - 128) / 127
+    assert np.abs(stored - rewards).max() <= 0.5 / 127 + 1e-6
+    assert np.shape(data["scores"]) == (steps, env.task.sides)
+    if task == "forage":
+        assert data["eats"]
+
+
+def test_four_thousand_agents_and_three_hundred_steps_take_less_than_three_megabytes(tmp_path):
+    env = ParticleGrid("forage", "discrete", agents=4096, height=512, width=512)
+    env.reset(0)
+    replay, generator = Replay(env.world, "", env.legend()), np.zeros(1, np.uint64)
+    for _ in range(300):
+        env.step(env.scripted_actions(generator))
+        replay.add(env.state, env.rewards, env.score())
+    replay.write(tmp_path / "a.html")
+    assert (tmp_path / "a.html").stat().st_size < 3e6
+
+
+@pytest.mark.parametrize("name", ["a.htm", "none/a.html"])
+def test_a_path_that_is_none_and_a_run_without_steps_are_refused(tmp_path, name):
+    env = ParticleGrid("forage", "discrete", agents=5, height=20, width=20)
+    replay, *_ = record(env, 1)
+    with pytest.raises(ValueError, match=r"let it end in \.html|there is no folder"):
+        replay.write(tmp_path / name)
+    with pytest.raises(ValueError, match="0 steps"):
+        Replay(env.world, "", {}).write(tmp_path / "a.html")
+    with pytest.raises(ValueError, match="world=1 is not there"):
+        Replay(env.world, "", {}, world=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_keeps_what_was_there(tmp_path):
+    env = ParticleGrid("forage", "discrete", agents=5, height=20, width=20)
+    replay, *_ = record(env, 1)
+    (tmp_path / "a.html").write_text("before")
+    (tmp_path / ".a.html.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"cannot be written \(No space left"):
+        replay.write(tmp_path / "a.html")
+    assert [(x.name, x.read_text()) for x in tmp_path.iterdir()] == [("a.html", "before")]
+
+
+needs_browser = pytest.mark.skipif(not BROWSER, reason="needs Chromium on the path")
+
+
+@needs_browser
+@pytest.mark.parametrize(("task", "action"), [("forage", "discrete"), ("puffer", "continuous")])
+def test_a_browser_shows_the_pixels_of_the_renderer_in_any_order_of_frames(task, action, tmp_path):
+    env = ParticleGrid(task, action, 2, 40, 60, 60, vision=3, lifespan=5, horizon=7, walls=0.02)
+    title = "</script><script>throw 1</script>"  # what somebody may spell
+    replay, fields, _ = record(env, 20, world=1, title=title)
+    replay.write(tmp_path / "a.html")
+    with Page(tmp_path / "a.html", tmp_path / "profile") as page:
+        assert page.run("document.title") == title
+        page.run("window.replay.player.playing = false")
+        for k in (0, 19, 3, 12, 11, 0):
+            pixels = page.run(f"""(() => {{
+                const {{ world, seek, run }} = window.replay;
+                seek({k});
+                return Array.from(world.context.getImageData(0, 0, run.width, run.height).data);
+            }})()""")
+            assert (np.reshape(pixels, (60, 60, 4))[..., :3] == PALETTE[fields[k]]).all()
+        assert page.errors == []
+    assert (PALETTE[fields[-1]] == frame(env.state, env.world, 1)).all()
+    assert FOOD in fields
+
+
+@needs_browser
+def test_a_browser_plays_on_by_itself_and_follows_the_agent_that_is_clicked(tmp_path):
+    env = ParticleGrid("group", "continuous", agents=40, height=30, width=44, vision=3)
+    replay, *_ = record(env, 30)
+    replay.write(tmp_path / "a.html")
+    row, column = (int(x) - 3 for x in env.state.position[:, 7])
+    with Page(tmp_path / "a.html", tmp_path / "profile") as page:
+        page.run("window.replay.seek(0)")
+        page.wait(0.5)
+        assert 3 <= page.run("window.replay.world.frame") <= 25
+        page.run("{const s = document.getElementById('scrub'); s.value = 29; s.dispatchEvent(new Event('input'));}")
+        box = page.run("document.getElementById('view').getBoundingClientRect().toJSON()")
+        zoom = min(box["width"] / 44, box["height"] / 30)
+        x = box["x"] + box["width"] / 2 + (column + 0.5 - 22) * zoom
+        y = box["y"] + box["height"] / 2 + (row + 0.5 - 15) * zoom
+        page.click(x, y)
+        page.wait(0.2)
+        assert page.run("document.getElementById('who').textContent") == "What agent 7 sees"
+        assert page.run("document.getElementById('facts').textContent").startswith(
+            f"row {row}, column {column}, reward"
+        )
+        pixels = page.run(
+            "Array.from(document.getElementById('sees').getContext('2d').getImageData(0, 0, 264, 264).data)"
+        )
+        middles = (264 * (np.arange(7) + 0.5) / 7).astype(int)
+        seen = np.reshape(pixels, (264, 264, 4))[np.ix_(middles, middles)][..., :3]
+        assert (seen == PALETTE[env.observations[7, :49].reshape(7, 7)]).all()
+        page.key("ArrowLeft")
+        assert page.run("window.replay.world.frame") == 28
+        page.key(" ")
+        page.wait(0.3)
+        assert page.run("window.replay.player.playing")
+        page.screenshot(tmp_path / "shot.png")
+        assert page.errors == []
