@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from particle_grid import results, scores
+from particle_grid.clips import Clips
 from particle_grid.command import command, typed
 from particle_grid.learn.dashboard import Dashboard
 from particle_grid.learn.distributed import Group, joined
@@ -56,19 +57,30 @@ def lead(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] |
     policy, lanes, opponents = build_policy(plain, env), build_lanes(plain, env, settings), opponents_for(settings)
     baseline = results.baseline_for(env, console, scores.SEEDS, scores.steps_for(env))
 
+    start = saved["steps"] if saved else 0
+
     def train(logger: Logger, dashboard: Dashboard) -> Result:
         # Where two sides oppose each other, their scores in self-play say nothing about success.
         normalise = _normaliser(baseline) if env.task.sides == 1 else None
         path = folder / "checkpoint.pt"
-        trainer = Trainer(
-            lanes, policy, settings, [logger, dashboard], path, plain, normalise, group=group, opponents=opponents
-        )
-        console.print(trainer.how, soft_wrap=True)
-        if saved:
-            trainer.load_state_dict(saved)
-        return trainer.run()
+        with Clips(lanes[0], logger, plain.get("clip_every", 0), start) as clips:
+            trainer = Trainer(
+                lanes,
+                policy,
+                settings,
+                [logger, dashboard, clips],
+                path,
+                plain,
+                normalise,
+                group=group,
+                opponents=opponents,
+                watch=clips.watch,
+            )
+            console.print(trainer.how, soft_wrap=True)
+            if saved:
+                trainer.load_state_dict(saved)
+            return trainer.run()
 
-    start = saved["steps"] if saved else 0
     size = sum(parameter.numel() for parameter in policy.parameters())
     console.print(f"{plain['name']}: {env.num_agents} agents, {size} parameters, in {folder}", soft_wrap=True)
     console.print(

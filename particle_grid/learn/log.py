@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 
@@ -20,6 +21,11 @@ class Logger:
         """Writes each scalar under its name. step: agent-steps so far."""
         for name, value in scalars.items():
             self.writer.add_scalar(name, value, step)
+
+    def log_gif(self, name: str, gif: bytes, step: int) -> None:
+        """Writes a moving image under a name."""
+        image = Summary.Image(colorspace=3, encoded_image_string=gif)
+        self.writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
 
     def close(self) -> None:
         """Writes what is left and closes the file."""

@@ -120,6 +120,7 @@ class Trainer:
     that is stored with them, under "config". normalise: from score to normalised score. `how` says in a sentence how
     the policy is computed. group: the processes that learn together, each with an environment of its own; only the
     first one saves, and only its environments are saved. opponents: who plays some of an environment's agents.
+    watch: called after each step of the first lane, whose environment stands still then.
     """
 
     def __init__(
@@ -133,9 +134,11 @@ class Trainer:
         normalise: Callable[[float], float] | None = None,
         group: Group = ALONE,
         opponents: Callable[[Any], Opponents | None] = no_opponents,
+        watch: Callable[[], None] = lambda: None,
     ) -> None:
         self.policy, self.config, self.loggers = policy, config, loggers
         self.path, self.run_config, self.normalise, self.group = path, run_config or {}, normalise, group
+        self.watch = watch
         if config.minibatch < config.horizon * group.size:
             raise ValueError(
                 f"trainer.minibatch={config.minibatch} is too small to share among {group.size} processes: give "
@@ -225,6 +228,8 @@ class Trainer:
         """Takes over what step t of a lane gave, once it is done. Returns the infos."""
         begin, r = perf_counter(), self.buffer
         infos = lane.finish()
+        if lane is self.lanes[0]:
+            self.watch()
         for buffer, new in zip((r.rewards, r.terminals, r.truncations), lane.outcome, strict=True):
             buffer[t, lane.agents].copy_(new)
         r.starts[t + 1, lane.agents] = r.terminals[t, lane.agents] | r.truncations[t, lane.agents]

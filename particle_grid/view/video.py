@@ -45,9 +45,6 @@ class Video:
         self._shape: tuple[int, ...] = ()
         self._images: list[Image.Image] = []  # of a GIF
         self._encoder: subprocess.Popen[bytes] | None = None  # of an MP4
-        # A fixed palette without dithering keeps equal cells equal, and with that a GIF small.
-        self._palette = Image.new("P", (1, 1))
-        self._palette.putpalette(PALETTE.tobytes())
 
     def add(self, frame: np.ndarray) -> None:
         """One more frame, RGB u8[H, W, 3], as large as the others."""
@@ -55,7 +52,7 @@ class Video:
             raise ValueError(f"A frame of {frame.shape} follows frames of {self._shape}: let all be of one size.")
         self._shape, self.count = frame.shape, self.count + 1
         if self.path.suffix.lower() == ".gif":
-            self._images.append(Image.fromarray(frame).quantize(palette=self._palette, dither=Image.Dither.NONE))
+            self._images.append(in_palette(frame))
             return
         even = np.pad(frame, [(0, size % 2) for size in frame.shape[:2]] + [(0, 0)])  # the codec takes them by two
         if self._encoder is None:
@@ -87,12 +84,7 @@ class Video:
         if self._stop():
             raise OSError("the encoder failed; is the disk full?")
         if self._images:
-            data = io.BytesIO()
-            hundredths = 10 * round(100 / self.fps)
-            self._images[0].save(
-                data, "GIF", save_all=True, append_images=self._images[1:], duration=hundredths, loop=0
-            )
-            self._part.write_bytes(data.getvalue())
+            self._part.write_bytes(encode_gif(self._images, self.fps))
         self._part.replace(self.path)
 
     def __enter__(self) -> "Video":
@@ -108,6 +100,21 @@ class Video:
             raise OSError(f"{self.path} cannot be written ({failure.strerror or failure}).") from failure
         finally:
             self._part.unlink(missing_ok=True)
+
+
+def in_palette(frame: np.ndarray) -> Image.Image:
+    """A frame u8[H, W, 3] in the colours of pictures: fixed and without dithering, so that equal cells stay equal and a
+    GIF small."""
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(PALETTE.tobytes())
+    return Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
+
+
+def encode_gif(images: list[Image.Image], fps: float) -> bytes:
+    """An endless GIF of images `in_palette`; fps to a hundredth of a second a frame."""
+    data, pause = io.BytesIO(), 10 * round(100 / fps)
+    images[0].save(data, "GIF", save_all=True, append_images=images[1:], duration=pause, loop=0)
+    return data.getvalue()
 
 
 def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 20) -> None:

@@ -1,0 +1,71 @@
+"""Short films of training."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from particle_grid import train
+from particle_grid.clips import FRAMES, Clips
+from particle_grid.learn.policy import make_policy
+from particle_grid.learn.trainer import Trainer, TrainerConfig
+from tests.cases import play, small
+
+
+class Films(list):
+    """A logger that keeps what it is given."""
+
+    def log_gif(self, name, gif, step):
+        self.append((step, gif))
+
+
+def test_a_film_shows_steps_one_after_another_and_a_new_one_begins_every_so_often():
+    env, films, horizon = small("group", "discrete"), Films(), 16
+    batch, looks = horizon * env.num_agents, []
+    with Clips(env, films, every=10 * batch) as clips:
+        for step, _ in enumerate(play(env, steps=25 * horizon)):
+            looks.append(clips.camera.look(env.state))
+            clips.watch()
+            if (step + 1) % horizon == 0:
+                clips._pool.submit(int).result()  # lets the encoder finish, so that the test depends on no clock
+                clips.log((step + 1) * env.num_agents, {})
+    assert [step for step, _ in films] == [0, 10 * batch, 20 * batch][: len(films)]
+    assert len(films) == 2  # the third has not enough steps
+    for step, gif in films:
+        first = step // env.num_agents
+        with Image.open(io.BytesIO(gif)) as film:
+            assert film.n_frames == FRAMES
+            for k in (0, 1, FRAMES - 1):
+                film.seek(k)
+                assert np.array_equal(np.asarray(film.convert("RGB")), looks[first + k])
+
+
+def test_the_trainer_lets_somebody_watch_once_a_step():
+    env, steps = small("forage", "continuous"), []
+    network = make_policy("mlp", env.vision, env.single_action_space, hidden=16)
+    config = TrainerConfig(total_steps=2 * 8 * env.num_agents, horizon=8, minibatch=480)
+    Trainer(env, network, config, watch=lambda: steps.append(env.state.position.copy())).run()
+    assert len(steps) == 16
+    assert all(not np.array_equal(a, b) for a, b in zip(steps[1:], steps, strict=False))
+
+
+SMALL = ["world.agents=32", "world.height=32", "world.width=40", "world.worlds=1", "policy=mlp", "policy.hidden=16"]
+SMALL += ["trainer.horizon=8", "trainer.minibatch=64", "trainer.threads=1", "trainer.total_steps=5120"]
+
+
+@pytest.mark.parametrize(("every", "films"), [("0", 0), ("3e3", 1)])
+def test_a_run_has_films_in_tensorboard(invoke, every, films):
+    code, _, err = invoke(train.main, *SMALL, f"clip_every={every}", "hydra.run.dir=run", "task=center")
+    assert (code, err) == (0, "")
+    events = EventAccumulator("run").Reload()
+    assert len(events.Images("clip") if "clip" in events.Tags()["images"] else []) == films
+
+
+@pytest.mark.parametrize("every", ["-1", "often", "true", "nan"])
+def test_what_is_no_number_of_steps_is_refused(invoke, every):
+    code, _, err = invoke(train.main, *SMALL, f"clip_every={every}", "hydra.run.dir=run")
+    assert code == 1
+    assert f"clip_every={every}" in err.replace("True", "true")
+    assert "give a number of agent-steps" in err
