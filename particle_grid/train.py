@@ -63,7 +63,7 @@ def lead(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] |
         # Where two sides oppose each other, their scores in self-play say nothing about success.
         normalise = _normaliser(baseline) if env.task.sides == 1 else None
         path = folder / "checkpoint.pt"
-        with Clips(lanes[0], logger, plain.get("clip_every", 0), start) as clips:
+        with Clips(lanes[0], logger, plain.get("clips", 0), settings.total_steps, start) as clips:
             trainer = Trainer(
                 lanes,
                 policy,

@@ -24,7 +24,7 @@ class Films(list):
 def test_a_film_shows_steps_one_after_another_and_a_new_one_begins_every_so_often():
     env, films, horizon = small("group", "discrete"), Films(), 16
     batch, looks = horizon * env.num_agents, []
-    with Clips(env, films, every=10 * batch) as clips:
+    with Clips(env, films, count=3, total_steps=30 * batch) as clips:
         for step, _ in enumerate(play(env, steps=25 * horizon)):
             looks.append(clips.camera.look(env.state))
             clips.watch()
@@ -55,17 +55,17 @@ SMALL = ["world.agents=32", "world.height=32", "world.width=40", "world.worlds=1
 SMALL += ["trainer.horizon=8", "trainer.minibatch=64", "trainer.threads=1", "trainer.total_steps=5120"]
 
 
-@pytest.mark.parametrize(("every", "films"), [("0", 0), ("3e3", 1)])
-def test_a_run_has_films_in_tensorboard(invoke, every, films):
-    code, _, err = invoke(train.main, *SMALL, f"clip_every={every}", "hydra.run.dir=run", "task=center")
+@pytest.mark.parametrize(("count", "films"), [(0, 0), (1, 1), (2, 1)])
+def test_a_run_has_films_in_tensorboard(invoke, count, films):
+    code, _, err = invoke(train.main, *SMALL, f"clips={count}", "hydra.run.dir=run", "task=center")
     assert (code, err) == (0, "")
     events = EventAccumulator("run").Reload()
     assert len(events.Images("clip") if "clip" in events.Tags()["images"] else []) == films
 
 
-@pytest.mark.parametrize("every", ["-1", "often", "true", "nan"])
-def test_what_is_no_number_of_steps_is_refused(invoke, every):
-    code, _, err = invoke(train.main, *SMALL, f"clip_every={every}", "hydra.run.dir=run")
+@pytest.mark.parametrize("count", ["-1", "often", "1.5", "null"])
+def test_what_is_no_number_of_films_is_refused(invoke, count):
+    code, _, err = invoke(train.main, *SMALL, f"clips={count}", "hydra.run.dir=run")
     assert code == 1
-    assert f"clip_every={every}" in err.replace("True", "true")
-    assert "give a number of agent-steps" in err
+    assert f"clips={count}".replace("null", "None") in err
+    assert "give a whole number of films" in err
