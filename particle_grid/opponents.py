@@ -1,32 +1,114 @@
-"""Who plays some of the agents while others learn: `particle_grid.learn.lane.Opponents` of an environment."""
+"""Who plays some of the agents while the others learn: the task's script, or what the policy was earlier."""
 
-import math
+import copy
+from typing import Any
 
 import numpy as np
 
 from particle_grid.env import ParticleGrid
+from particle_grid.learn.player import Player
+from particle_grid.learn.policy import Policy
+from particle_grid.learn.trainer import TrainerConfig
+
+SELVES = 32  # frozen in a run, at equal distances
+AT_PLAY = 4  # of them at a time, each by a part of the agents
 
 
-class ScriptedOpponents:
-    """The script on one side in a share of the worlds, in half of these on the first side.
+class Opponents:
+    """One side in some of the worlds, in half of these the first: in a share `scripted_opponents` of all worlds played
+    by the script, in a share `opponent_pool` by earlier selves of the policy.
 
-    Raises ValueError where there are no two sides, or too few worlds.
+    Raises ValueError where there are no two sides, or too few worlds for a share.
     """
 
-    def __init__(self, env: ParticleGrid, share: float) -> None:
-        if env.task.sides != 2:
-            raise ValueError(
-                f"trainer.scripted_opponents={share} cannot be: task {env.task_name} has no two sides; leave it at 0."
-            )
-        half = round(share * env.world.worlds / 2)
-        if not half:
-            raise ValueError(
-                f"trainer.scripted_opponents={share} of world.worlds={env.world.worlds} is less than one world for "
-                f"each side: give at least {math.ceil(2 / share)} worlds, or leave it at 0."
-            )
-        worlds = np.arange(env.num_agents) // env.world.agents
-        first, second = worlds < half, (worlds >= half) & (worlds < 2 * half)
-        self.agents, self._env = (first & env.side(0)) | (second & env.side(1)), env
+    def __init__(self, env: ParticleGrid, policy: Policy, settings: TrainerConfig) -> None:
+        self._env, taken = env, 0
+        masks = []
+        for key in ("scripted_opponents", "opponent_pool"):
+            mask, taken = _agents(env, key, getattr(settings, key), taken)
+            masks.append(mask)
+        self._scripted, past = masks
+        self.agents = self._scripted | past
+        self._past = PastSelves(env, policy, past, settings) if past.any() else None
 
     def act(self, moment: int) -> np.ndarray:
-        return self._env.scripted_actions(np.array([self._env.seed + moment], np.uint64))
+        """Actions of all agents; of those who are no opponents anything."""
+        if self._scripted.any():
+            actions = self._env.scripted_actions(np.array([self._env.seed + moment], np.uint64))
+        else:
+            actions = np.zeros_like(self._env.actions)
+        if self._past:
+            self._past.act(moment, actions)
+        return actions
+
+    def state_dict(self) -> dict[str, Any]:
+        """What goes on in a resumed run."""
+        return self._past.state_dict() if self._past else {}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Raises ValueError for what other opponents have saved."""
+        if bool(saved) != bool(self._past):
+            raise ValueError(
+                "trainer.opponent_pool cannot be begun or ended in a run that goes on: leave it as it was."
+            )
+        if self._past:
+            self._past.load_state_dict(saved)
+
+
+def _agents(env: ParticleGrid, key: str, share: float, taken: int) -> tuple[np.ndarray, int]:
+    """Which agents a share of the worlds is about, bool[N], and how many worlds are taken then."""
+    if not share:
+        return np.zeros(env.num_agents, bool), taken
+    if env.task.sides != 2:
+        raise ValueError(f"trainer.{key}={share} cannot be: task {env.task_name} has no two sides; leave it at 0.")
+    half = min(round(share * env.world.worlds / 2), (env.world.worlds - taken) // 2)
+    if not half:
+        raise ValueError(
+            f"trainer.{key}={share} of world.worlds={env.world.worlds} is less than one world for each side: give "
+            f"more worlds, or leave it at 0."
+        )
+    worlds = np.arange(env.num_agents) // env.world.agents - taken
+    first, second = (worlds >= 0) & (worlds < half), (worlds >= half) & (worlds < 2 * half)
+    return (first & env.side(0)) | (second & env.side(1)), taken + 2 * half
+
+
+class PastSelves:
+    """Frozen copies of a policy as it learns (fictitious self-play: Heinrich et al. 2015), of which those at play are a
+    uniform sample of all so far, kept by reservoir sampling (Vitter 1985)."""
+
+    def __init__(self, env: ParticleGrid, policy: Policy, mask: np.ndarray, settings: TrainerConfig) -> None:
+        self._env, self._policy, self._seed = env, policy, settings.seed
+        self._every, self._frozen = settings.total_steps / SELVES, 0
+        self._parts = [part for part in np.array_split(np.flatnonzero(mask), AT_PLAY) if len(part)]
+        self._players = [self._freeze(len(part)) for part in self._parts]
+
+    def _freeze(self, agents: int) -> Player:
+        return Player(copy.deepcopy(self._policy), agents, self._seed)
+
+    def act(self, moment: int, actions: np.ndarray) -> None:
+        """Writes the actions of its agents."""
+        self.grow(moment)
+        env, starts = self._env, self._env.terminals | self._env.truncations
+        for k, (part, player) in enumerate(zip(self._parts, self._players, strict=True)):
+            player.generator.manual_seed(int(np.random.SeedSequence([self._seed, moment, k]).generate_state(1)[0]))
+            actions[part] = player(env.observations[part], starts[part])
+
+    def grow(self, moment: int) -> None:
+        """Freezes the policy, if it is time to."""
+        while moment >= self._frozen * self._every:
+            place = self._frozen
+            if self._frozen >= len(self._parts):
+                place = int(np.random.default_rng([self._seed, self._frozen]).integers(self._frozen + 1))
+            if place < len(self._parts):
+                self._players[place] = self._freeze(len(self._parts[place]))
+            self._frozen += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        selves = [{"policy": player.policy.state_dict(), "state": player.state} for player in self._players]
+        return {"frozen": self._frozen, "selves": selves}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self._frozen = saved["frozen"]
+        for player, one in zip(self._players, saved["selves"], strict=True):
+            player.policy.load_state_dict(one["policy"])
+            player.state = tuple(x.to(player.device) for x in one["state"])

@@ -11,11 +11,11 @@ from particle_grid.learn import checkpoint
 from particle_grid.learn.player import Player
 from particle_grid.learn.policy import Policy, make_policy
 from particle_grid.learn.trainer import TrainerConfig, choose_device
-from particle_grid.opponents import ScriptedOpponents
+from particle_grid.opponents import Opponents
 from particle_grid.scores import Act, Maker
 
 CONFIG = ("task", "action", "policy", "world", "seed", "name")  # what a run's config has at least
-SAVED = ("config", "steps", "policy", "optimiser", "generator", "envs", "starts", "state")
+SAVED = ("config", "steps", "policy", "optimiser", "generator", "envs", "opponents", "starts", "state")
 
 
 def load_run(path: str | Path, parts: tuple[str, ...] = SAVED) -> dict[str, Any]:
@@ -42,7 +42,8 @@ def build_lanes(config: dict[str, Any], env: ParticleGrid, settings: TrainerConf
     worlds, count = env.world.worlds, settings.lanes
     if not count:
         on_gpu = choose_device(settings.device).type == "cuda"
-        count = 2 if on_gpu and worlds % 2 == 0 and not settings.scripted_opponents else 1
+        alone = not (settings.scripted_opponents or settings.opponent_pool)
+        count = 2 if on_gpu and worlds % 2 == 0 and alone else 1
     if worlds % count:
         raise ValueError(
             f"trainer.lanes={count} cannot share world.worlds={worlds} out evenly: give a multiple of it, or one lane."
@@ -69,7 +70,7 @@ def policy_player(policy: Policy, greedy: bool = False) -> Maker:
     return make
 
 
-def opponents_for(settings: TrainerConfig) -> Callable[[ParticleGrid], ScriptedOpponents | None]:
+def opponents_for(policy: Policy, settings: TrainerConfig) -> Callable[[ParticleGrid], Opponents | None]:
     """Who else plays in an environment that is trained in; raises ValueError when asked for one where nobody can."""
-    share = settings.scripted_opponents
-    return lambda env: ScriptedOpponents(env, share) if share else None
+    some = settings.scripted_opponents or settings.opponent_pool
+    return lambda env: Opponents(env, policy, settings) if some else None

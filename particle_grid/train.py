@@ -42,8 +42,8 @@ def main(config: DictConfig) -> None:
 def assist(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] | None, group: Group) -> None:
     """What a process does that another one leads: it learns along, and leaves no trace."""
     env = build_env(plain)
-    lanes, opponents = build_lanes(plain, env, settings), opponents_for(settings)
-    trainer = Trainer(lanes, build_policy(plain, env), settings, group=group, opponents=opponents)
+    policy, lanes = build_policy(plain, env), build_lanes(plain, env, settings)
+    trainer = Trainer(lanes, policy, settings, group=group, opponents=opponents_for(policy, settings))
     if saved:
         trainer.load_state_dict(saved)
     trainer.run()
@@ -54,7 +54,7 @@ def lead(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] |
     folder, console = Path(HydraConfig.get().runtime.output_dir), Console()
     OmegaConf.save(OmegaConf.create(plain), folder / "config.yaml")  # of a resumed run too, unlike Hydra's own copy
     env = build_env(plain)
-    policy, lanes, opponents = build_policy(plain, env), build_lanes(plain, env, settings), opponents_for(settings)
+    policy, lanes = build_policy(plain, env), build_lanes(plain, env, settings)
     baseline = results.baseline_for(env, console, scores.SEEDS, scores.steps_for(env))
 
     start = saved["steps"] if saved else 0
@@ -73,7 +73,7 @@ def lead(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] |
                 plain,
                 normalise,
                 group=group,
-                opponents=opponents,
+                opponents=opponents_for(policy, settings),
                 watch=clips.watch,
             )
             console.print(trainer.how, soft_wrap=True)

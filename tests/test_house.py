@@ -18,9 +18,9 @@ ALLOWED = {
     "sim": {"particle_grid.jit", "numpy", "numba", "llvmlite", "PIL"},
     "env.py": {"particle_grid.jit", "particle_grid.sim", "particle_grid.view", "numpy", "pufferlib", "gymnasium"},
     "scores.py": {"particle_grid.env", "numpy"},
-    "opponents.py": {"particle_grid.env", "numpy"},
+    "opponents.py": {"particle_grid.env", "particle_grid.learn", "numpy"},
     "view": {"particle_grid.sim.state", "particle_grid.sim.world", "numpy", "PIL", "pygame", "imageio_ffmpeg"},
-    "learn": {"particle_grid.jit", "numpy", "numba", "llvmlite", "torch", "gymnasium", "rich"},
+    "learn": {"particle_grid.jit", "numpy", "numba", "llvmlite", "torch", "gymnasium", "rich", "tensorboard"},
     "run.py": {"particle_grid.env", "particle_grid.learn", "particle_grid.opponents", "particle_grid.scores", "torch"},
     "results.py": {"particle_grid", "numpy", "rich"},
 }

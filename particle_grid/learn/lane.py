@@ -31,12 +31,15 @@ class Opponents(Protocol):
     """Who plays some of the agents in training; nothing is learnt from those.
 
     agents: which ones, bool[N]. act(moment) gives actions of all N agents for the present observations; moment is
-    another whole number in each step, and the only source of what is random in them.
+    another whole number in each step, the number of agent-steps learnt from and a few, and the only source of what is
+    random in them. The saved state is of what torch.load takes with weights only.
     """
 
     agents: np.ndarray
 
     def act(self, moment: int) -> np.ndarray: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, saved: dict[str, Any]) -> None: ...
 
 
 def no_opponents(env: Any) -> None:

@@ -44,10 +44,10 @@ class TrainerConfig:
     epochs: passes over a batch. anneal: lower the learning rate and the entropy bonus linearly to 0 over total_steps.
     clip: of the ratio.
     reward_scale: rewards are multiplied by it for learning, never in what is logged. device: auto, cpu, cuda.
-    scripted_opponents: share of the worlds in which the task's script plays one of two sides. lanes: parts of the
-    worlds that are simulated in turn, 0 for two on a GPU where that can be. threads: of the processor, 0 for all cores.
-    fast: auto, off, fp32 or bf16, see `particle_grid.learn.fast.accelerate`. checkpoint_every: agent-steps; 0 saves
-    at the end only.
+    scripted_opponents, opponent_pool: shares of the worlds in which the task's script, or earlier selves of the policy,
+    play one of two sides. lanes: parts of the worlds that are simulated in turn, 0 for two on a GPU where that can be.
+    threads: of the processor, 0 for all cores. fast: auto, off, fp32 or bf16, see
+    `particle_grid.learn.fast.accelerate`. checkpoint_every: agent-steps; 0 saves at the end only.
     """
 
     total_steps: int = 6_000_000
@@ -65,6 +65,7 @@ class TrainerConfig:
     reward_scale: float = 0.1
     adam_eps: float = 1e-5
     scripted_opponents: float = 0.0
+    opponent_pool: float = 0.0
     lanes: int = 0
     device: str = "auto"
     threads: int = 0
@@ -92,8 +93,10 @@ class TrainerConfig:
             self._require(name, 0 < getattr(self, name) < math.inf, "positive")
         for name in ("learning_rate", "value_coef", "entropy_coef", "lanes", "threads", "checkpoint_every", "seed"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "0 or more")
-        for name in ("gamma", "gae_lambda", "scripted_opponents"):
+        for name in ("gamma", "gae_lambda", "scripted_opponents", "opponent_pool"):
             self._require(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
+        room = 1 - self.scripted_opponents
+        self._require("opponent_pool", self.opponent_pool <= room, f"at most {room:g}, what scripted_opponents leaves")
         self._require("minibatch", self.minibatch % self.horizon == 0, f"a multiple of trainer.horizon={self.horizon}")
         self._require("device", self.device.partition(":")[0] in ("auto", "cpu", "cuda"), "auto, cpu or cuda")
 
@@ -360,6 +363,7 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "generator": self.generator.get_state(),
             "envs": [lane.env.state_dict() for lane in self.lanes],
+            "opponents": [lane.opponents.state_dict() if lane.opponents else {} for lane in self.lanes],
             "starts": self.starts,
             "state": self.state,
         }
@@ -382,8 +386,10 @@ class Trainer:
                 "The checkpoint's policy or device differs from this run's: resume with the settings it was saved with."
             ) from error
         if self.group.rank == 0:  # the others' environments and samples begin anew
-            for lane, state in zip(self.lanes, saved["envs"], strict=True):
+            for lane, state, others in zip(self.lanes, saved["envs"], saved["opponents"], strict=True):
                 lane.env.load_state_dict({name: np.asarray(array) for name, array in state.items()})
+                if lane.opponents:
+                    lane.opponents.load_state_dict(others)
             self.starts = saved["starts"].to(self.device)
             self.state = tuple(x.to(self.device) for x in saved["state"])
         self.steps = saved["steps"]

@@ -187,6 +187,9 @@ class Fixed:
     def act(self, moment):
         return np.broadcast_to(self.action, (len(self.agents), 2))
 
+    def state_dict(self):
+        return {}
+
 
 def test_what_opponents_do_and_get_leaves_no_trace_in_the_weights():
     theirs = [True, False, False, True, False, False, False, False]

@@ -85,6 +85,7 @@ def _unfit(policy: Policy) -> str:
     return ""
 
 
+@torch.enable_grad()  # also where somebody asks in the middle of a rollout
 def compare(policy: Policy, network: Network, steps: int = 3, agents: int = 16, device: torch.device = CPU) -> float:
     """The largest relative difference between a policy and what stands for it, over outputs, state and the gradient of
     every parameter, for random observations, starts and states. Leaves the parameters' gradients empty."""
