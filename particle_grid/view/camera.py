@@ -1,6 +1,7 @@
 """A camera: which part of a world is shown, how large, and what is drawn beside the cells."""
 
 import math
+from collections import deque
 from collections.abc import Mapping
 
 import numpy as np
@@ -53,9 +54,7 @@ class Camera:
         self.zoom = zoom or (math.floor(fits) if fits >= 1 else 1 / math.ceil(1 / fits))
         shape = scale(np.zeros((height, width), np.uint8), self.zoom).shape  # raises for a zoom that cannot be
         self._legend = draw_legend(legend, shape[1]) if legend else np.zeros((0, shape[1], 3), np.uint8)
-        self._trails, field = trails, (settings.height, settings.width)
-        if trails:
-            self._age, self._who = np.full(field, trails, np.int64), np.zeros(field, np.int64)
+        self._trails: deque[np.ndarray] = deque(maxlen=trails)  # i32[2, agents] each, in field cells; the last first
 
     def region(self, state: State) -> Region:
         """What is shown now: (row, column, height, width) in field cells."""
@@ -70,27 +69,42 @@ class Camera:
 
     def look(self, state: State) -> np.ndarray:
         """A picture u8[H, W, 3] in RGB. Trails are made of the pictures before."""
-        region = row, column, height, width = self.region(state)
+        self.remember(state)
+        return np.concatenate([PALETTE[scale(self.codes(state, self.region(state)), self.zoom)], self._legend])
+
+    def remember(self, state: State) -> None:
+        """Where the agents are now: a trail leads there from the next picture on."""
+        if self._trails.maxlen:
+            first = self.world * self.settings.agents
+            here = state.position[:, first : first + self.settings.agents].astype(np.int32) - self.settings.vision
+            self._trails.appendleft(here)
+
+    def codes(self, state: State, region: Region) -> np.ndarray:
+        """The codes u8[h, w] of a region, with the trails, the agent that is followed and what it sees."""
+        row, column = region[:2]
         shown = cells(state, self.settings, self.world, region).copy()
         if self._trails:
-            self._follow_all(state)
-            part = slice(row, row + height), slice(column, column + width)
-            shade = self._age[part] * FADES // self._trails
-            trail = (shown == EMPTY) & (shade < FADES)
-            shown[trail] = (TRAIL + FADES * self._who[part] + shade)[trail]
+            np.copyto(shown, self._trail_codes(state, region), where=shown == EMPTY)
         if self.agent is not None:
             r, c = state.position[:, self.agent].astype(int) - self.settings.vision - (row, column)
             v = self.settings.vision
-            window = shown[max(r - v, 0) : r + v + 1, max(c - v, 0) : c + v + 1]
+            window = shown[max(r - v, 0) : max(r + v + 1, 0), max(c - v, 0) : max(c + v + 1, 0)]
             window[window == EMPTY] = SEEN
-            shown[r, c] = FOLLOWED
-        return np.concatenate([PALETTE[scale(shown, self.zoom)], self._legend])
+            if 0 <= r < len(shown) and 0 <= c < shown.shape[1]:  # a region need not hold it
+                shown[r, c] = FOLLOWED
+        return shown
 
-    def _follow_all(self, state: State) -> None:
-        field = cells(state, self.settings, self.world)
-        here = field >= AGENT_1
-        self._age = np.where(here, 0, np.minimum(self._age + 1, self._trails))
-        self._who = np.where(here, field.astype(np.int64) - AGENT_1, self._who)
+    def _trail_codes(self, state: State, region: Region) -> np.ndarray:
+        """The trails u8[h, w] in a region, EMPTY elsewhere: the fresher lie over the older."""
+        row, column, height, width = region
+        trails, first = np.full((height, width), EMPTY, np.uint8), self.world * self.settings.agents
+        colour = state.colour[first : first + self.settings.agents]
+        for age, (rows, columns) in reversed(list(enumerate(self._trails))):
+            r, c = rows - row, columns - column
+            inside = (r >= 0) & (r < height) & (c >= 0) & (c < width)
+            shade = age * FADES // self._trails.maxlen  # type: ignore[operator]
+            trails[r[inside], c[inside]] = TRAIL + FADES * (colour[inside] - AGENT_1) + shade
+        return trails
 
 
 def draw_legend(labels: Mapping[int, str], width: int) -> np.ndarray:
