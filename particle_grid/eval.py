@@ -1,33 +1,21 @@
 """Plays a trained policy and tells what it is worth: python -m particle_grid.eval checkpoint=PATH (see --help)."""
 
-from dataclasses import asdict
-
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
-from particle_grid import pretrained, results, scores
+from particle_grid import results, scores
 from particle_grid.command import command, typed
 from particle_grid.learn.trainer import choose_device
-from particle_grid.run import build_env, build_policy, load_run
-from particle_grid.sim.world import World
+from particle_grid.run import build_env
+from particle_grid.setting import load_asked, load_policy
 from particle_grid.view.replay import check_page
 from particle_grid.view.video import check_video
-
-EVALUATED = ("config", "steps", "policy")  # what of a checkpoint is needed here
 
 
 @command("eval")
 def main(config: DictConfig) -> None:
-    console, named = Console(), config.checkpoint == "pretrained"
-    if named:
-        saved = pretrained.load(config.task.name if config.get("task") else "group", config.action.name)
-    else:
-        saved = load_run(config.checkpoint, EVALUATED)
+    console, saved = Console(), load_asked(config)
     run = saved["config"]
-    if config.get("task") and not named:
-        run["task"] = OmegaConf.to_container(config.task, resolve=True)
-    run["world"] |= {key: value for key, value in config.world.items() if value is not None}
-    run["world"] = asdict(typed(World, OmegaConf.create({"world": run["world"]}).world))
     for key in ("seeds", "steps"):
         if (key == "seeds" or config[key] is not None) and (not isinstance(config[key], int) or config[key] < 1):
             raise ValueError(f"{key}={config[key]} is no number of {key}: give a whole number from 1 on.")
@@ -42,9 +30,7 @@ def main(config: DictConfig) -> None:
     seeds = tuple(range(config.seed, config.seed + config.seeds))
     env = build_env(run)
     show.camera(env)  # likewise
-    policy = build_policy(run, env)
-    policy.load_state_dict(saved["policy"])
-    policy.to(device)
+    policy = load_policy(saved, env, device)
     console.print(f"{config.checkpoint}: {run['name']} after {saved['steps']} steps", soft_wrap=True)
     steps = config.steps or scores.steps_for(env)
     baseline = results.baseline_for(env, console, seeds, steps)

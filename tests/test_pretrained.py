@@ -39,6 +39,12 @@ def test_eval_finds_it_by_name(invoke):
     assert "center, continuous" in out
 
 
+def test_parameters_of_its_task_can_be_set(invoke):
+    code, _, err = invoke(evaluation.main, "checkpoint=pretrained", "task=group", "task.colours=7")
+    assert code == 1
+    assert "colours=7 is out of range" in err
+
+
 def test_a_name_that_there_is_not_is_refused(invoke):
     code, _, err = invoke(evaluation.main, "checkpoint=pretrained", "task=center", "action=jump")
     assert code == 1

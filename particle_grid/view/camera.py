@@ -102,7 +102,7 @@ class Camera:
         for age, (rows, columns) in reversed(list(enumerate(self._trails))):
             r, c = rows - row, columns - column
             inside = (r >= 0) & (r < height) & (c >= 0) & (c < width)
-            shade = age * FADES // self._trails.maxlen  # type: ignore[operator]
+            shade = age * FADES // self._trails.maxlen
             trails[r[inside], c[inside]] = TRAIL + FADES * (colour[inside] - AGENT_1) + shade
         return trails
 

@@ -1,0 +1,44 @@
+"""What eval and play start from: a trained policy, and the task and the world that the command line asks for."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from particle_grid import pretrained
+from particle_grid.command import typed
+from particle_grid.env import ParticleGrid
+from particle_grid.learn.policy import Policy
+from particle_grid.run import build_policy, load_run
+from particle_grid.sim.world import World
+
+TASK = "group"  # where neither the command line nor a checkpoint says which
+PARTS = ("config", "steps", "policy")  # what of a checkpoint is needed to play
+
+
+def load_asked(config: DictConfig) -> dict[str, Any]:
+    """PARTS of what `checkpoint` names, a path or "pretrained", its config `set_up` as asked."""
+    if config.checkpoint == "pretrained":
+        saved = pretrained.load(config.task.name if config.get("task") else TASK, config.action.name)
+    else:
+        saved = load_run(config.checkpoint, PARTS)
+    set_up(saved["config"], config)
+    return saved
+
+
+def set_up(run: dict[str, Any], config: DictConfig) -> None:
+    """Puts into the config of a run the task that is asked for, if one is, and what `world` says that is not null.
+
+    Raises ValueError for a world that cannot be."""
+    if config.get("task"):
+        run["task"] = OmegaConf.to_container(config.task, resolve=True)
+    run["world"] |= {key: value for key, value in config.world.items() if value is not None}
+    run["world"] = asdict(typed(World, OmegaConf.create({"world": run["world"]}).world))
+
+
+def load_policy(saved: dict[str, Any], env: ParticleGrid, device: torch.device) -> Policy:
+    """The policy that `load_asked` found, for the environment that its config builds."""
+    policy = build_policy(saved["config"], env)
+    policy.load_state_dict(saved["policy"])
+    return policy.to(device)
