@@ -141,6 +141,13 @@ def unknown_key(node: DictConfig, key: str, known: Iterable[str] | None = None) 
     return unknown(f"key {key!r}{f' in {level}' if level else ''}", key, known)
 
 
+def whole(key: str, value: object, least: int) -> int:
+    """A whole number from the config. Raises ValueError for anything else, or one below the least."""
+    if type(value) is not int or value < least:
+        raise ValueError(f"{key}={value} cannot be: give a whole number from {least} on.")
+    return value
+
+
 def typed(cls: type[T], node: DictConfig) -> T:
     """A dataclass from a node of the config. What the node does not hold takes its default.
 

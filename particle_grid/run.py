@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from particle_grid.env import ParticleGrid
@@ -61,11 +62,22 @@ def build_policy(config: dict[str, Any], env: ParticleGrid) -> Policy:
     return make_policy(options.pop("name"), env.vision, env.single_action_space, **options)
 
 
-def policy_player(policy: Policy, greedy: bool = False) -> Maker:
-    """A policy as a player to score."""
+def policy_player(policy: Policy, greedy: bool = False, side: int | None = None) -> Maker:
+    """A policy as a player to score; side: to play this one only, which spares what others would have done.
+
+    A policy with discrete actions also plays in an environment with continuous ones, where whole moves are possible."""
 
     def make(env: ParticleGrid, seed: int) -> Act:
-        return Player(policy, env.num_agents, seed, greedy)
+        mine = slice(None) if side is None else env.side(side)
+        player = Player(policy, len(env.rewards[mine]), seed, greedy)
+        actions = np.zeros_like(env.actions)
+
+        def act(observations: np.ndarray, starts: np.ndarray) -> np.ndarray:
+            moves = player(observations[mine], starts[mine])
+            actions[mine] = moves - 1 if moves.dtype.kind == "i" and not env.discrete else moves
+            return actions
+
+        return act
 
     return make
 

@@ -1,6 +1,9 @@
-"""What eval and play start from: a trained policy, and the task and the world that the command line asks for."""
+"""What eval, play and rank start from: trained policies, and the task and the world that the command line asks for."""
 
+import glob
+from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from particle_grid import pretrained
 from particle_grid.command import typed
-from particle_grid.env import ParticleGrid
+from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.learn.policy import Policy
 from particle_grid.run import build_policy, load_run
 from particle_grid.sim.world import World
@@ -42,3 +45,25 @@ def load_policy(saved: dict[str, Any], env: ParticleGrid, device: torch.device) 
     policy = build_policy(saved["config"], env)
     policy.load_state_dict(saved["policy"])
     return policy.to(device)
+
+
+def load_all(
+    checkpoints: str | Iterable[str], task: str, actions: Iterable[str] = ACTIONS
+) -> dict[str, dict[str, Any]]:
+    """PARTS of several checkpoints, by names for people: that of a run's folder, or of the file itself.
+
+    checkpoints: paths, patterns such as outputs/*/checkpoint.pt, or "pretrained": the policies that come with the
+    package for a task and action forms. Raises ValueError for a pattern that matches nothing, and for what is no
+    checkpoint."""
+    loaded: dict[str, dict[str, Any]] = {}
+    for entry in [checkpoints] if isinstance(checkpoints, str) else checkpoints:
+        if entry == "pretrained":
+            loaded |= {f"pretrained {task} {action}": pretrained.load(task, action) for action in actions}
+            continue
+        paths = sorted(glob.glob(entry)) if glob.has_magic(entry) else [entry]
+        if not paths:
+            raise ValueError(f"checkpoints={entry} matches no file: give another pattern, or paths.")
+        for path in map(Path, paths):
+            name = path.parent.name if path.name == "checkpoint.pt" and path.parent.name else path.stem
+            loaded[str(path) if name in loaded else name] = load_run(path, PARTS)
+    return loaded

@@ -21,7 +21,14 @@ ALLOWED = {
     "opponents.py": {"particle_grid.env", "particle_grid.learn", "numpy"},
     "view": {"particle_grid.sim.state", "particle_grid.sim.world", "numpy", "PIL", "pygame", "imageio_ffmpeg"},
     "learn": {"particle_grid.jit", "numpy", "numba", "llvmlite", "torch", "gymnasium", "rich", "tensorboard"},
-    "run.py": {"particle_grid.env", "particle_grid.learn", "particle_grid.opponents", "particle_grid.scores", "torch"},
+    "run.py": {
+        "particle_grid.env",
+        "particle_grid.learn",
+        "particle_grid.opponents",
+        "particle_grid.scores",
+        "numpy",
+        "torch",
+    },
     "results.py": {"particle_grid", "numpy", "rich"},
 }
 

@@ -49,7 +49,7 @@ def results(network, policy, obs, starts, state):
 
 @pytest.mark.parametrize("dtype", BOUNDS)
 @pytest.mark.parametrize("form", SPACES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     vision=st.sampled_from([2, 5, 5, 8]),
     hidden=st.sampled_from([7, 48, 128]),

@@ -24,7 +24,7 @@ def gaussian_head(**kwargs):
 
 @pytest.mark.parametrize("nvec", NVECS)
 @given(seed=st.integers(0, 10_000), spread=st.floats(0.1, 30))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_categorical_agrees_with_torch_distributions(nvec, seed, spread):
     generator = torch.Generator().manual_seed(seed)
     head, out = CategoricalHead(nvec), spread * torch.randn(4, 6, sum(nvec), generator=generator)
@@ -43,7 +43,7 @@ def test_categorical_agrees_with_torch_distributions(nvec, seed, spread):
 
 
 @given(seed=st.integers(0, 10_000), raw=st.floats(-100, 100))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_gaussian_agrees_with_torch_distributions(seed, raw):
     generator = torch.Generator().manual_seed(seed)
     head, out = gaussian_head(), torch.randn(4, 6, 2, generator=generator)
@@ -69,7 +69,7 @@ def test_choices_come_as_often_as_their_probability_says(nvec):
 
 
 @given(seed=st.integers(0, 10_000), spread=st.floats(0.1, 10))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_beta_agrees_with_torch_distributions(seed, spread):
     generator = torch.Generator().manual_seed(seed)
     head, out = BetaHead(2), spread * torch.randn(4, 6, 4, generator=generator)
@@ -84,7 +84,7 @@ def test_beta_agrees_with_torch_distributions(seed, spread):
 
 
 @given(means=st.tuples(*[st.floats(-3, 3)] * 2), log_std=st.floats(-2, 0.4))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_squashed_entropy_is_that_of_many_samples(means, log_std):
     n, head = 100_000, make_head(BOX, "squashed", log_std_init=log_std)
     out = torch.tensor(means).expand(n, 2)
@@ -136,7 +136,7 @@ def test_an_impossible_choice_is_never_drawn_and_a_certain_one_always():
 
 
 @given(raw=st.floats(-1e6, 1e6), low=st.floats(-5, -1), high=st.floats(0, 2))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_log_std_stays_within_its_bounds_whatever_the_parameter(raw, low, high):
     head = gaussian_head(log_std_min=low, log_std_max=high, log_std_init=-0.5)
     torch.testing.assert_close(head.log_std, torch.tensor([-0.5, -0.5]), rtol=0, atol=1e-5)

@@ -47,7 +47,7 @@ def test_every_policy_has_the_one_interface_with_any_head_and_vision(name, form,
 
 @pytest.mark.parametrize("name", POLICIES)
 @given(seed=st.integers(0, 1000), chance=st.sampled_from([0.0, 0.3, 1.0]))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_replaying_a_segment_equals_acting_step_by_step(name, seed, chance):
     torch.manual_seed(seed)
     policy, obs, starts = lively(name), observations(T, N, 2), torch.rand(T, N) < chance

@@ -37,7 +37,7 @@ def oracle(rewards, values, terminals, truncations, gamma, lam):
     lam=st.floats(0, 1),
     often=st.sampled_from([0.0, 0.2, 0.7]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_advantages_equal_a_slow_oracle(seed, steps, gamma, lam, often):
     rng = np.random.default_rng(seed)
     rewards, values = rng.normal(size=(steps, 4)), rng.normal(size=(steps + 1, 4))
@@ -82,7 +82,7 @@ def loss_and_gradients(arguments):
 
 
 @given(seed=st.integers(0, 1000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_loss_is_the_textbook_one_on_the_valid_steps_alone(seed):
     arguments = batch(seed)
     logp, entropy, value, old_logp, advantage, returns, valid = arguments
@@ -104,7 +104,7 @@ def test_the_loss_is_the_textbook_one_on_the_valid_steps_alone(seed):
 
 
 @given(seed=st.integers(0, 1000), noise=st.sampled_from([1.0, 1e6, float("inf"), float("nan")]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_truncated_step_is_never_learnt_from(seed, noise):
     arguments = batch(seed)
     before = loss_and_gradients(arguments)

@@ -97,7 +97,7 @@ class Buffers:
 
 
 @pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(layout=layouts(), seed=st.integers(0, 2**32))
 def test_kernels_equal_the_plain_oracle(layout, seed, discrete):
     world, rules, state = layout.world, make_rules(layout, discrete), allocate(layout)
@@ -134,7 +134,7 @@ def check_sight(state, oracles, buffers, rewards, counted):
 
 
 @pytest.mark.parametrize("vision", [4, 5, 6, 7, 8])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32))
 def test_vector_windows_equal_plain_windows(vision, seed):
     world = World(worlds=2, agents=30, height=2 * vision + 3, width=2 * vision + 5, vision=vision)

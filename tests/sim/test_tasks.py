@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -101,7 +101,6 @@ def test_puffer_agents_cover_targets_without_eating_them():
     assert 0 < env.score()[0] <= filled + 1e-6
 
 
-@settings(deadline=None)
 @given(height=st.integers(1, 12), width=st.integers(1, 12), seed=st.integers(0, 1000))
 def test_distances_equal_the_nearest_target_by_brute_force(height, width, seed):
     targets = np.random.default_rng(seed).random((height, width)) < 0.2

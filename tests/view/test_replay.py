@@ -68,7 +68,7 @@ def played(data):
 
 @pytest.mark.parametrize("action", ["discrete", "continuous"])
 @pytest.mark.parametrize("task", tasks.names())
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(
     worlds=st.integers(1, 2),
     lifespan=st.sampled_from([0, 3]),

@@ -1,0 +1,152 @@
+"""A tournament of policies that oppose each other: python -m particle_grid.rank checkpoints=[...] (see --help)."""
+
+import csv
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import Progress
+
+from particle_grid import ratings, scores
+from particle_grid.command import command, typed, whole
+from particle_grid.env import ParticleGrid
+from particle_grid.learn.trainer import choose_device
+from particle_grid.run import build_env, policy_player
+from particle_grid.scores import Maker
+from particle_grid.setting import load_all, load_policy
+from particle_grid.sim.world import World
+
+COLUMNS = ["first", "second", "first_id", "second_id", "seed", "first_score", "second_score"]
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """Who takes part. id: of its weights, so that a match of other weights is not taken for one of these. makers: the
+    player it is on either side."""
+
+    name: str
+    id: str
+    makers: tuple[Maker, Maker]
+
+
+@command("rank")
+def main(config: DictConfig) -> None:
+    console, folder = Console(), Path(config.out)
+    ratings.load_libraries()  # now, not when hours of play are done
+    for key, least in (("seeds", 1), ("steps", 1), ("seed", 0)):
+        if config[key] is not None or key != "steps":
+            whole(key, config[key], least)
+    if not isinstance(config.greedy, bool):
+        raise ValueError(f"greedy={config.greedy} cannot be: give true or false.")
+    run: dict[str, Any] = {"task": OmegaConf.to_container(config.task, resolve=True), "seed": 0}
+    run["world"] = typed(World, config.world).__dict__
+    loaded = load_all(config.checkpoints, run["task"]["name"])
+    forms = {saved["config"]["action"]["name"] for saved in loaded.values()}
+    # Whole moves are continuous ones too: where both kinds of policy meet, both play in the continuous form.
+    form = "continuous" if "continuous" in forms else "discrete"
+    env = build_env(run | {"action": {"name": form}})
+    if env.task.sides != 2:
+        raise ValueError(f"task={env.task_name} has no two sides that could play each other: compare with eval.")
+    entrants = [scripted(env), random()]
+    entrants += [entrant(name, saved, run, config) for name, saved in loaded.items()]
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = config.steps or scores.steps_for(env)
+    keep_settings(folder, scores.settings(env) | {"steps": steps, "greedy": config.greedy})
+    kinds = getattr(env.task, "kinds", ("first side", "second side"))
+    seeds = range(config.seed, config.seed + config.seeds)
+    result = tournament(env, entrants, seeds, steps, folder / "matches.csv", console)
+    names, by_side = [one.name for one in entrants], ratings.rate_sides(result)
+    ratings.save(folder, names, kinds, result, dict(zip(kinds, by_side, strict=True)))
+    size = f"{len(names)} x {len(names)} x {len(seeds)} matches of {steps} steps and {env.num_agents} agents"
+    console.print(f"{env.task_name}, {form}: {size}; rating ± deviation of what is believed", soft_wrap=True)
+    console.print(ratings.table(names, kinds, by_side))
+    console.print(f"Saved: {folder}/ matches.csv, matrix.csv, ratings.csv, ranking.png", soft_wrap=True)
+
+
+def scripted(env: ParticleGrid) -> Entrant:
+    """The script of the task."""
+    return Entrant("script", "script", (scores.scripted_player, scores.scripted_player))
+
+
+def random() -> Entrant:
+    """Uniformly random actions."""
+    return Entrant("random", "random", (scores.random_player, scores.random_player))
+
+
+def entrant(name: str, saved: dict[str, Any], run: dict[str, Any], config: DictConfig) -> Entrant:
+    """The policy of a checkpoint. Raises ValueError for one that cannot see these worlds."""
+    vision = saved["config"]["world"]["vision"]
+    if vision != run["world"]["vision"]:
+        raise ValueError(
+            f"{name} sees {vision} cells in each direction, and here there are {run['world']['vision']}: "
+            f"rank policies of one vision, with world.vision={vision}."
+        )
+    env = build_env(run | {"action": saved["config"]["action"]})
+    policy = load_policy(saved, env, choose_device(config.device))
+    digest = hashlib.sha256()
+    for weights in saved["policy"].values():
+        digest.update(weights.numpy().tobytes())
+    first, second = (policy_player(policy, config.greedy, side) for side in (0, 1))
+    return Entrant(name, digest.hexdigest()[:12], (first, second))
+
+
+def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Stores what all matches of a folder share. Raises ValueError where they were of other settings."""
+    path, text = folder / "settings.json", json.dumps(settings, indent=1) + "\n"
+    if path.exists() and (there := json.loads(path.read_text("utf-8"))) != json.loads(text):
+        key = next(key for key in settings if there.get(key) != settings[key])
+        raise ValueError(
+            f"out={folder} holds matches with {key}={there.get(key)}, and these have {settings[key]}: choose another "
+            f"folder."
+        )
+    path.write_text(text, "utf-8")
+
+
+def tournament(
+    env: ParticleGrid, entrants: list[Entrant], seeds: range, steps: int, path: Path, console: Console
+) -> np.ndarray:
+    """The scores of all matches, f64[seeds, firsts, seconds, sides]: those in the file, and the others played now."""
+    played, n = read(path), len(entrants)
+    result = np.zeros((len(seeds), n, n, 2))
+    with (
+        path.open("a", newline="", encoding="utf-8") as file,
+        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
+    ):
+        bar, writer = progress.add_task("Playing", total=result[..., 0].size), csv.writer(file)
+        if not file.tell():
+            writer.writerow(COLUMNS)
+        for (k, i, j), seed in ((place, seeds[place[0]]) for place in np.ndindex(len(seeds), n, n)):
+            first, second = entrants[i], entrants[j]
+            key = first.id, second.id, seed
+            if key not in played:
+                sides = scores.match(env, [first.makers[0], second.makers[1]], seed, steps)
+                writer.writerow([first.name, second.name, *key, *sides.tolist()])
+                file.flush()
+                played[key] = sides
+            result[k, i, j] = played[key]
+            progress.advance(bar)
+            if j == n - 1 and not console.is_terminal:
+                console.print(f"seed {seed}: {first.name} has played all ({i + 1} of {n})", soft_wrap=True)
+    return result
+
+
+def read(path: Path) -> dict[tuple[str, str, int], np.ndarray]:
+    """The matches in a file, if there is one. A line that was not finished is taken away."""
+    if not path.exists():
+        return {}
+    content = path.read_bytes()
+    path.write_bytes(content[: content.rfind(b"\n") + 1])
+    with path.open(newline="", encoding="utf-8") as file:
+        return {
+            (row["first_id"], row["second_id"], int(row["seed"])): np.array([row[key] for key in COLUMNS[-2:]], float)
+            for row in csv.DictReader(file)
+        }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Tournaments and ratings."""
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from particle_grid import rank, ratings, scores
+from particle_grid.env import ACTIONS
+from particle_grid.learn import checkpoint
+from particle_grid.learn.policy import make_policy
+from particle_grid.run import policy_player
+from tests.cases import CASES, small
+
+TINY = ["world.worlds=1", "world.agents=24", "world.height=24", "world.width=24", "world.lifespan=20", "steps=4"]
+
+
+@pytest.fixture
+def enter(tmp_path):
+    """Saves the checkpoint of a policy that has learnt nothing in a run's folder."""
+
+    def save(name, action, seed=0, vision=5):
+        env = small("predator_prey", action, vision=vision)
+        torch.manual_seed(seed)
+        policy = make_policy("conv_lstm", vision, env.single_action_space, hidden=16)
+        config = {"task": {"name": "predator_prey"}, "action": {"name": action}, "world": {"vision": vision}}
+        config |= {"policy": {"name": "conv_lstm", "hidden": 16}, "seed": seed, "name": name}
+        (tmp_path / name).mkdir(exist_ok=True)
+        checkpoint.save(
+            tmp_path / name / "checkpoint.pt", {"config": config, "steps": 0, "policy": policy.state_dict()}
+        )
+
+    return save
+
+
+@given(arrays(float, (7, 4), elements=st.integers(0, 5).map(float)), st.permutations(range(4)))
+def test_ratings_depend_on_the_ranks_of_scores_alone_and_not_on_the_order_of_players(contests, order):
+    expected = np.array(ratings.rate(contests))
+    assert np.allclose(ratings.rate(np.exp(contests)), expected)
+    assert np.allclose(ratings.rate(contests[:, order]), expected[list(order)])
+
+
+def test_who_scores_more_is_rated_higher_and_more_contests_make_it_surer():
+    generator = np.random.default_rng(0)
+    contests = generator.normal([0.0, 1.0, 2.0, 2.0], 0.3, (60, 4))
+    means, deviations = np.array(ratings.rate(contests)).T
+    assert means[0] < means[1] < min(means[2:])
+    assert abs(means[2] - means[3]) < deviations[2] + deviations[3]
+    assert (deviations < np.array(ratings.rate(contests[:10]))[:, 1]).all()
+
+
+def test_each_side_is_rated_by_its_own_scores():
+    scored = np.zeros((2, 3, 3, 2))  # [seeds, firsts, seconds, sides]
+    scored[..., 0] = np.arange(3)[:, None]
+    scored[..., 1] = -np.arange(3)
+    first, second = ratings.rate_sides(scored)
+    assert [mean for mean, _ in first] == sorted(mean for mean, _ in first)
+    assert [mean for mean, _ in second] == sorted((mean for mean, _ in second), reverse=True)
+
+
+@pytest.mark.parametrize("task", sorted({task for task, _ in CASES}))
+def test_a_discrete_policy_plays_the_same_among_continuous_actions(task):
+    envs = [small(task, action) for action in ACTIONS]
+    torch.manual_seed(0)
+    policy = make_policy("conv_lstm", envs[0].vision, envs[0].single_action_space, hidden=16)
+    seen = [[], []]
+    for env, looks in zip(envs, seen, strict=True):
+        scores.match(
+            env, [policy_player(policy)], 3, 20, lambda env=env, looks=looks: looks.append(env.observations.copy())
+        )
+    assert np.array_equal(*seen)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_player_of_one_side_plays_as_if_it_played_both(action):
+    env = small("predator_prey", action)
+    torch.manual_seed(0)
+    policy = make_policy("conv_lstm", env.vision, env.single_action_space, hidden=16)
+    for side in (0, 1):
+        makers = policy_player(policy, greedy=True), policy_player(policy, greedy=True, side=side)
+        whole, part = (maker(env, 0) for maker in makers)
+        env.reset(0)
+        starts = np.ones(env.num_agents, bool)
+        for _ in range(15):
+            expected, got = whole(env.observations, starts).copy(), part(env.observations, starts)
+            assert np.array_equal(got[env.side(side)], expected[env.side(side)])
+            starts = env.step(expected)[3]
+
+
+def test_a_tournament_ends_with_tables_and_a_picture_and_plays_nothing_twice(invoke, enter, monkeypatch):
+    enter("one", "discrete")
+    enter("two", "continuous", seed=1)
+    arguments = [*TINY, "checkpoints=[one/checkpoint.pt,tw*/checkpoint.pt]", "out=out"]
+    code, out, err = invoke(rank.main, *arguments)
+    assert (code, err) == (0, "")
+    assert "predator_prey, continuous: 4 x 4 x 1 matches of 4 steps and 24 agents" in out
+    assert "as predator" in out
+    with Path("out/matches.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["first"], row["second"]) for row in rows} == {
+        (a, b) for a in ("script", "random", "one", "two") for b in ("script", "random", "one", "two")
+    }
+    with Path("out/matrix.csv").open() as file:
+        matrix = list(csv.reader(file))
+    assert [row[0] for row in matrix[1:]] == matrix[0][1:] == ["script", "random", "one", "two"]
+    assert float(matrix[1][3]) == pytest.approx(float(rows[2]["first_score"]))
+    with Path("out/ratings.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 2 * 4
+    with Image.open("out/ranking.png") as image:
+        assert min(image.size) > 200
+
+    played, match = [], scores.match
+    monkeypatch.setattr(scores, "match", lambda *args: (played.append(args[2]), match(*args))[1])
+    assert invoke(rank.main, *arguments)[0] == 0
+    assert played == []
+    lines = Path("out/matches.csv").read_text().splitlines(keepends=True)
+    Path("out/matches.csv").write_text("".join(lines[:-1]) + lines[-1][:20])  # as if it had been cut off in the middle
+    assert invoke(rank.main, *arguments)[0] == 0
+    assert played == [1000]
+    assert invoke(rank.main, *arguments)[0] == 0
+    assert played == [1000]
+    enter("one", "discrete", seed=2)  # other weights under the same name
+    assert invoke(rank.main, *arguments, "seeds=2")[0] == 0
+    assert played == [1000] * (1 + 7) + [1001] * 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["task=group"], "task=group has no two sides"),
+        (["checkpoints=[none*/checkpoint.pt]"], "checkpoints=none*/checkpoint.pt matches no file"),
+        (["checkpoints=[far/checkpoint.pt]"], "far sees 3 cells in each direction, and here there are 5"),
+        (["seeds=0"], "seeds=0 cannot be: give a whole number from 1 on"),
+        (["steps=x"], "steps=x cannot be"),
+        (["greedy=2"], "greedy=2 cannot be"),
+        (["world.agent=3"], "There is no key 'agent' in world. Did you mean agents?"),
+        (["device=tpu"], "device=tpu is not known"),
+    ],
+)
+def test_what_cannot_be_ranked_is_refused_in_a_sentence(invoke, enter, arguments, message):
+    enter("one", "discrete")
+    enter("far", "discrete", vision=3)
+    code, _, err = invoke(rank.main, "checkpoints=[one/checkpoint.pt]", *TINY, *arguments)
+    assert code == 1
+    assert message in err
+    assert not Path("outputs").exists()
+
+
+def test_matches_of_other_settings_are_not_mixed(invoke, enter):
+    enter("one", "discrete")
+    assert invoke(rank.main, "checkpoints=[one/checkpoint.pt]", *TINY, "out=out")[0] == 0
+    code, _, err = invoke(rank.main, "checkpoints=[one/checkpoint.pt]", *TINY, "out=out", "world.agents=30")
+    assert code == 1
+    assert "out=out holds matches with agents=24, and these have 30: choose another folder" in err
+
+
+@pytest.mark.parametrize("module", ["openskill", "matplotlib.figure"])
+def test_where_a_library_is_missing_the_way_to_get_it_is_said(invoke, monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    code, _, err = invoke(rank.main, "checkpoints=[pretrained]")
+    assert code == 1
+    assert 'pip install "particle-grid[rank]"' in err
