@@ -4,23 +4,26 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from particle_grid import results, scores
-from particle_grid.command import command, typed
+from particle_grid.command import command, typed, whole
 from particle_grid.learn.trainer import choose_device
 from particle_grid.run import build_env
 from particle_grid.setting import load_asked, load_policy
+from particle_grid.transfer import several, transfer
 from particle_grid.view.replay import check_page
 from particle_grid.view.video import check_video
 
 
 @command("eval")
 def main(config: DictConfig) -> None:
+    for key, least in (("seeds", 1), ("steps", 1), ("seed", 0)):
+        if config[key] is not None or key != "steps":
+            whole(key, config[key], least)
+    if several(config):
+        return transfer(config)
+    if config.table:
+        raise ValueError(f"table={config.table} is for a table: name tasks too, as in tasks=all.")
     console, saved = Console(), load_asked(config)
     run = saved["config"]
-    for key in ("seeds", "steps"):
-        if (key == "seeds" or config[key] is not None) and (not isinstance(config[key], int) or config[key] < 1):
-            raise ValueError(f"{key}={config[key]} is no number of {key}: give a whole number from 1 on.")
-    if not isinstance(config.seed, int) or config.seed < 0:
-        raise ValueError(f"seed={config.seed} is no seed: give a whole number from 0 on.")
     show = typed(results.Show, config.show)
     if config.video:
         check_video(config.video, show.fps)  # now, not when minutes of work are done

@@ -45,7 +45,7 @@ def main(config: DictConfig) -> None:
         raise ValueError(f"greedy={config.greedy} cannot be: give true or false.")
     run: dict[str, Any] = {"task": OmegaConf.to_container(config.task, resolve=True), "seed": 0}
     run["world"] = typed(World, config.world).__dict__
-    loaded = load_all(config.checkpoints, run["task"]["name"])
+    loaded = load_all(config.checkpoints, [run["task"]["name"]])
     forms = {saved["config"]["action"]["name"] for saved in loaded.values()}
     # Whole moves are continuous ones too: where both kinds of policy meet, both play in the continuous form.
     form = "continuous" if "continuous" in forms else "discrete"

@@ -47,18 +47,17 @@ def load_policy(saved: dict[str, Any], env: ParticleGrid, device: torch.device) 
     return policy.to(device)
 
 
-def load_all(
-    checkpoints: str | Iterable[str], task: str, actions: Iterable[str] = ACTIONS
-) -> dict[str, dict[str, Any]]:
+def load_all(checkpoints: str | Iterable[str], tasks: Iterable[str]) -> dict[str, dict[str, Any]]:
     """PARTS of several checkpoints, by names for people: that of a run's folder, or of the file itself.
 
     checkpoints: paths, patterns such as outputs/*/checkpoint.pt, or "pretrained": the policies that come with the
-    package for a task and action forms. Raises ValueError for a pattern that matches nothing, and for what is no
+    package for these tasks. Raises ValueError for a pattern that matches nothing, and for what is no
     checkpoint."""
     loaded: dict[str, dict[str, Any]] = {}
     for entry in [checkpoints] if isinstance(checkpoints, str) else checkpoints:
         if entry == "pretrained":
-            loaded |= {f"pretrained {task} {action}": pretrained.load(task, action) for action in actions}
+            named = [(task, action) for task in tasks for action in ACTIONS]
+            loaded |= {f"pretrained {task} {action}": pretrained.load(task, action) for task, action in named}
             continue
         paths = sorted(glob.glob(entry)) if glob.has_magic(entry) else [entry]
         if not paths:
