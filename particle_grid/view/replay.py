@@ -8,7 +8,7 @@ import base64
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,19 +115,24 @@ class Replay:
         }
 
     def write(self, path: str | Path) -> None:
-        """Writes the page. Raises ValueError for a path that is none and OSError, in one sentence, where it cannot be
-        written; then what was there before is still there."""
-        path = check_page(path)
-        # No text of the data can end the script that holds it.
-        data = json.dumps(self.data()).replace("<", "\\u003c")
-        part = path.with_name(f".{path.name}.part")
-        try:
-            part.write_text(PAGE.read_text("utf-8").replace("/*DATA*/null", data, 1), "utf-8")
-            part.replace(path)
-        except OSError as error:
-            raise OSError(f"{path} cannot be written ({error.strerror}).") from error
-        finally:
-            part.unlink(missing_ok=True)
+        """Writes a page with this run alone: see `write_page`."""
+        write_page(path, [self])
+
+
+def write_page(path: str | Path, replays: Sequence[Replay]) -> None:
+    """Writes a page with some runs, one of which is shown at a time. Raises ValueError for a path that is none and
+    OSError, in one sentence, where it cannot be written; then what was there before is still there."""
+    path = check_page(path)
+    # No text of the data can end the script that holds it.
+    data = json.dumps([replay.data() for replay in replays]).replace("<", "\\u003c")
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(PAGE.read_text("utf-8").replace("/*DATA*/null", data, 1), "utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise OSError(f"{path} cannot be written ({error.strerror}).") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def pack(array: np.ndarray) -> str:

@@ -13,7 +13,7 @@ from particle_grid import ParticleGrid
 from particle_grid.sim import tasks
 from particle_grid.sim.world import FOOD
 from particle_grid.view.frame import PALETTE, cells, frame
-from particle_grid.view.replay import JUMP, Replay
+from particle_grid.view.replay import JUMP, Replay, write_page
 from tests.view.browser import BROWSER, Page
 
 KINDS = {"start": "<u2", "jumps": "<u2", "changes": "<u4", "gaps": "<u4"}
@@ -181,4 +181,23 @@ def test_a_browser_plays_on_by_itself_and_follows_the_agent_that_is_clicked(tmp_
         page.wait(0.3)
         assert page.run("window.replay.player.playing")
         page.screenshot(tmp_path / "shot.png")
+        assert page.errors == []
+
+
+@needs_browser
+def test_a_page_with_several_runs_shows_the_one_that_is_chosen(tmp_path):
+    cases = [("forage", "discrete"), ("group", "continuous"), ("scatter", "discrete")]
+    envs = [ParticleGrid(task, action, agents=20, height=20 + k, width=30) for k, (task, action) in enumerate(cases)]
+    replays, fields, _ = zip(*(record(env, 5, title=f"run {k}") for k, env in enumerate(envs)), strict=True)
+    write_page(tmp_path / "a.html", replays)
+    with Page(tmp_path / "a.html", tmp_path / "profile") as page:
+        for k in (0, 2, 1):
+            if k:
+                page.run(f"document.getElementById('runs').value = {k}; document.getElementById('runs').onchange()")
+                page.wait(1)
+            assert page.run("document.title") == f"run {k}"
+            assert page.run("document.getElementById('runs').value") == str(k)
+            page.run("window.replay.player.playing = false; window.replay.seek(4)")
+            codes = page.run("Array.from(window.replay.world.codes)")
+            assert np.array_equal(np.reshape(codes, (20 + k, 30)), fields[k][4])
         assert page.errors == []
