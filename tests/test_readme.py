@@ -48,5 +48,5 @@ def test_the_example_of_the_environment_runs_as_printed():
 
 
 def test_files_and_pictures_that_the_readme_points_to_are_there():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+    for target in re.findall(r"(?<=\]\()[^)#]+|(?<=src=\")[^\"]+", README):
         assert (ROOT / target).is_file(), target
