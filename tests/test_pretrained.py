@@ -29,7 +29,8 @@ def test_it_plays_as_well_as_it_says(task, action):
     policy = build_policy(saved["config"], env)
     policy.load_state_dict(saved["policy"])
     score = scores.stored(env).normalise(scores.evaluate(env, policy_player(policy)))
-    assert score.mean() == pytest.approx(saved["score"], abs=0.05)
+    error = 2.5 * score.std(ddof=1)  # three standard errors of the difference between two means of three seeds
+    assert score.mean() == pytest.approx(saved["score"], abs=max(0.05, error))
 
 
 def test_eval_finds_it_by_name(invoke):
