@@ -30,6 +30,7 @@ from particle_grid.env import ACTIONS
 from particle_grid.learn.fast import cores
 from particle_grid.pretrained import ship
 from particle_grid.sim import tasks
+from particle_grid.stats import interquartile_mean
 
 COLUMNS = ["task", "action", "seed", "steps", "minutes", "sampled", "greedy", "end_of_best"]
 TENTHS, POINTS = 10, 100
@@ -72,11 +73,9 @@ def result(folder: Path, task: str, action: str, seed: int) -> dict[str, Any]:
     return dict(zip(COLUMNS, (task, action, seed, int(steps[-1]), minutes, sampled, greedy, share), strict=True))
 
 
-def interquartile_mean(values: list[float]) -> float:
-    """The mean of the middle half, a part of a value where the quarters cut through one."""
-    x, cut = np.sort(values), len(values) / 4
-    weights = np.clip(np.minimum(np.arange(1, len(x) + 1) - cut, len(x) - cut - np.arange(len(x))), 0, 1)
-    return float((x * weights).sum() / weights.sum())
+def iqm(values: list[float]) -> float:
+    """The interquartile mean of the seeds of a task."""
+    return float(interquartile_mean(np.array([values])))
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -90,8 +89,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         share = "-" if np.isnan(shares).any() else f"{min(shares):.2f}"
         lines.append(
             f"| `{task}` | {action} | {len(mine)} | {mine[0]['steps'] / 1e6:.1f}M | {minutes:.1f} | "
-            f"**{interquartile_mean(sampled):.2f}** | {min(sampled):.2f} to {max(sampled):.2f} | "
-            f"{interquartile_mean(greedy):.2f} | {share} |"
+            f"**{iqm(sampled):.2f}** | {min(sampled):.2f} to {max(sampled):.2f} | "
+            f"{iqm(greedy):.2f} | {share} |"
         )
     return "\n".join(lines) + "\n"
 

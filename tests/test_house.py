@@ -18,6 +18,7 @@ ALLOWED = {
     "sim": {"particle_grid.jit", "numpy", "numba", "llvmlite", "PIL"},
     "env.py": {"particle_grid.jit", "particle_grid.sim", "particle_grid.view", "numpy", "pufferlib", "gymnasium"},
     "scores.py": {"particle_grid.env", "numpy"},
+    "stats.py": {"numpy"},
     "opponents.py": {"particle_grid.env", "particle_grid.learn", "numpy"},
     "view": {"particle_grid.sim.state", "particle_grid.sim.world", "numpy", "PIL", "pygame", "imageio_ffmpeg"},
     "learn": {"particle_grid.jit", "numpy", "numba", "llvmlite", "torch", "gymnasium", "rich", "tensorboard"},
