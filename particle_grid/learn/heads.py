@@ -1,4 +1,5 @@
-"""Heads turn a policy's outputs into actions: categorical for MultiDiscrete; for Box normal, squashed, Beta or bins.
+"""Heads turn a policy's outputs into actions: categorical for MultiDiscrete; for Box normal, squashed, snapped, Beta or
+bins.
 
 All work in float32 on outputs f32[..., K] and samples [..., A], and sum log-probability and entropy over the A
 components. A sample is what learning sees; `act` makes of it what the environment is given. Probabilities are written
@@ -162,6 +163,15 @@ class SquashedHead(GaussianHead):
         return sample.tanh()
 
 
+class SnappedHead(GaussianHead):
+    """A normal sample snapped to the nearest of -1, 0 and 1 an axis: what discrete actions can do, chosen as continuous
+    ones are. Learning sees the sample in front of it."""
+
+    def act(self, sample: Tensor) -> Tensor:
+        """f32[..., A] -> f32[..., A] in {-1, 0, 1}."""
+        return sample.clamp(-1, 1).round()
+
+
 class BetaHead(nn.Module):
     """Independent Beta distributions over [-1, 1], with one peak (Chou, Maturana and Scherer 2017). Outputs: K = 2 A.
 
@@ -203,7 +213,7 @@ class BetaHead(nn.Module):
 
 
 Head = CategoricalHead | GaussianHead | BetaHead
-HEADS = ("auto", "gaussian", "squashed", "beta", "bins")
+HEADS = ("auto", "gaussian", "squashed", "snapped", "beta", "bins")
 
 
 def make_head(
@@ -234,5 +244,5 @@ def make_head(
         return BetaHead(components)
     if head in ("auto", "bins"):
         return BinsHead(components, bins)
-    kind = SquashedHead if head == "squashed" else GaussianHead
-    return kind(components, log_std_min, log_std_max, log_std_init)
+    kinds = {"gaussian": GaussianHead, "squashed": SquashedHead, "snapped": SnappedHead}
+    return kinds[head](components, log_std_min, log_std_max, log_std_init)

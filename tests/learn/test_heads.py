@@ -101,7 +101,16 @@ def test_bins_are_even_choices_from_end_to_end():
     assert head.act(torch.tensor([[0, 2], [3, 4]])).tolist() == [[-1.0, 0.0], [0.5, 1.0]]
 
 
-@pytest.mark.parametrize("name", ["squashed", "beta", "bins"])
+def test_snapped_actions_are_the_nearest_of_nine_moves_and_as_likely_as_the_normal_sample():
+    head, plain = (make_head(BOX, name, log_std_init=0.3) for name in ("snapped", "gaussian"))
+    sample = torch.tensor([[-7.0, -0.6], [-0.4, 0.4], [0.6, 1.3]])
+    assert head.act(sample).tolist() == [[-1, -1], [0, 0], [1, 1]]
+    out = torch.randn(3, 2)
+    for a, b in zip(head.evaluate(out, sample), plain.evaluate(out, sample), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["squashed", "snapped", "beta", "bins"])
 def test_what_is_done_lies_within_the_box(name):
     head = make_head(BOX, name)
     sample, _ = head.sample(10 * torch.randn(10_000, head.outputs), torch.Generator().manual_seed(1))
@@ -171,7 +180,11 @@ def test_an_initial_log_std_outside_its_bounds_is_refused(start):
 @pytest.mark.parametrize(
     ("space", "options", "message"),
     [
-        (BOX, {"head": "normal"}, "policy.head=normal is not known: choose auto, gaussian, squashed, beta, bins"),
+        (
+            BOX,
+            {"head": "normal"},
+            "policy.head=normal is not known: choose auto, gaussian, squashed, snapped, beta, bins",
+        ),
         (MultiDiscrete([3, 3]), {"head": "beta"}, "policy.head=beta is for continuous actions"),
         (BOX, {"head": "bins", "bins": 1}, "policy.bins=1 is no number of choices"),
         (BOX, {"head": "bins", "bins": 2.5}, "policy.bins=2.5 is no number of choices"),
