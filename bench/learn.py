@@ -14,53 +14,20 @@ two sides play each other, self-play says nothing, and there is none).
 import argparse
 import csv
 import json
-import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 from rich.progress import Progress
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from particle_grid.env import ACTIONS
-from particle_grid.learn.fast import cores
+from particle_grid.jobs import Job, curve, run_all
 from particle_grid.pretrained import ship
 from particle_grid.sim import tasks
 from particle_grid.stats import interquartile_mean
 
 COLUMNS = ["task", "action", "seed", "steps", "minutes", "sampled", "greedy", "end_of_best"]
 TENTHS, POINTS = 10, 100
-
-
-def train(folder: Path, task: str, action: str, seed: int, overrides: list[str], core: int) -> None:
-    """One run, on one core. Raises RuntimeError if it fails, with what it said."""
-    command = [sys.executable, "-m", "particle_grid.train", f"task={task}", f"action={action}", f"seed={seed}"]
-    command += ["trainer.threads=1", *overrides, f"hydra.run.dir={folder}"]
-    names = "NUMBA_NUM_THREADS", "OMP_NUM_THREADS"
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | dict.fromkeys(names, "1")
-    )
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(process.pid, {core})
-    said, _ = process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"{folder.name} failed: {said.strip().splitlines()[-1] if said.strip() else 'no word'}")
-
-
-def curve(folder: Path) -> tuple[np.ndarray, np.ndarray, float]:
-    """steps and normalised scores of a run's training, without gaps, and its minutes."""
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    speed = events.Scalars("perf/steps_per_second")
-    steps = np.array([event.step for event in speed])
-    minutes = float(steps[-1] / np.median([event.value for event in speed]) / 60)
-    if "normalised_score" not in events.Tags()["scalars"]:
-        return steps, np.full(len(steps), np.nan), minutes
-    scored = events.Scalars("normalised_score")
-    return steps, np.interp(steps, [e.step for e in scored], [e.value for e in scored]), minutes
 
 
 def result(folder: Path, task: str, action: str, seed: int) -> dict[str, Any]:
@@ -145,27 +112,19 @@ def main() -> None:
         for task in options.tasks
         for action in options.actions
     ]
-    free: SimpleQueue[int] = SimpleQueue()
-    for core in sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(cores()):
-        free.put(core)
-    failures = []
+    jobs = [
+        Job(options.out / name(row), (*(f"{key}={row[key]}" for key in ("task", "action", "seed")), *options.overrides))
+        for row in wanted
+    ]
+    with Progress() as progress:
+        bar = progress.add_task("Training", total=len(jobs))
 
-    with Progress() as progress, ThreadPoolExecutor(free.qsize()) as pool:
-        bar = progress.add_task("Training", total=len(wanted))
+        def ended(job: Job, reason: str) -> None:
+            progress.advance(bar)
+            if reason:
+                progress.console.print(f"{job.folder.name} failed: {reason}", soft_wrap=True)
 
-        def run(row: dict[str, Any]) -> None:
-            folder, core = options.out / name(row), free.get()
-            try:
-                if not (folder / "results.json").exists():
-                    train(folder, row["task"], row["action"], row["seed"], options.overrides, core)
-            except RuntimeError as error:
-                failures.append(str(error))
-                progress.console.print(str(error), soft_wrap=True)
-            finally:
-                free.put(core)
-                progress.advance(bar)
-
-        list(pool.map(run, wanted))
+        failures = run_all(jobs, ended)
     done = [row for row in wanted if (options.out / name(row) / "results.json").exists()]
     rows = [result(options.out / name(row), **row) for row in done]
     rows.sort(key=lambda row: (row["task"], ACTIONS.index(row["action"]), row["seed"]))

@@ -1,0 +1,119 @@
+"""Many trainings side by side, one on each core: what is finished is not repeated, what was begun goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from particle_grid.learn.fast import cores
+
+TRAIN = [sys.executable, "-m", "particle_grid.train"]
+RESULT, CHECKPOINT, REASON = "results.json", "checkpoint.pt", "error.txt"  # what a run leaves in its folder
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of `python -m particle_grid.train`: the folder it leaves, and its overrides."""
+
+    folder: Path
+    overrides: tuple[str, ...]
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / RESULT).exists()
+
+    @property
+    def arguments(self) -> list[str]:
+        """What train is called with. A run that has a checkpoint goes on from there."""
+        checkpoint = self.folder / CHECKPOINT
+        what = [f"resume={checkpoint}"] if checkpoint.exists() else list(self.overrides)
+        return [*what, "trainer.threads=1", f"hydra.run.dir={self.folder}"]
+
+
+def run_all(jobs: Sequence[Job], ended: Callable[[Job, str], None], count: int = 0) -> list[Job]:
+    """Runs jobs, as many at a time as there are cores (or `count`), and calls `ended` with each that has ended and the
+    reason why it failed, empty if it did not. Returns those that failed; the reason stays in error.txt in its folder.
+
+    Ctrl-C lets runs save what they have, and raises KeyboardInterrupt when they have."""
+    free: SimpleQueue[int] = SimpleQueue()
+    available = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(cores()))
+    for core in available[: count or None]:
+        free.put(core)
+    failed, processes, stopped = list[Job](), set[subprocess.Popen[str]](), threading.Event()
+
+    def run(job: Job) -> None:
+        if stopped.is_set():
+            return
+        core, reason = free.get(), ""
+        try:
+            if not job.done:
+                reason = _train(job, core, processes, stopped)
+        finally:
+            free.put(core)
+        if stopped.is_set():
+            return
+        if reason:
+            failed.append(job)
+        ended(job, reason)
+
+    pool = ThreadPoolExecutor(free.qsize())
+    try:
+        for future in [pool.submit(run, job) for job in jobs]:
+            future.result()
+    except KeyboardInterrupt:
+        stopped.set()
+        for process in list(processes):
+            process.send_signal(signal.SIGINT)
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return failed
+
+
+def _train(job: Job, core: int, processes: set[subprocess.Popen[str]], stopped: threading.Event) -> str:
+    """One run, on one core. Returns why it failed, or nothing."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    process = subprocess.Popen(
+        [*TRAIN, *job.arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"), "1"),
+        start_new_session=True,  # Ctrl-C reaches it once, from `run_all`
+    )
+    processes.add(process)
+    if stopped.is_set():  # in between
+        process.send_signal(signal.SIGINT)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(process.pid, {core})
+    said, _ = process.communicate()
+    processes.discard(process)
+    reason = job.folder / REASON
+    if process.returncode == 0:
+        reason.unlink(missing_ok=True)
+        return ""
+    last = said.strip().splitlines()[-1] if said.strip() else f"it ended with code {process.returncode}"
+    reason.write_text(said + "\n", "utf-8")
+    return last
+
+
+def curve(folder: Path, name: str = "normalised_score") -> tuple[np.ndarray, np.ndarray, float]:
+    """Steps and values of a scalar over a run's training, without gaps (NaN where there is none at all), and minutes:
+    those of all steps at the median speed."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    speed = events.Scalars("perf/steps_per_second")
+    steps = np.array([event.step for event in speed])
+    minutes = float(steps[-1] / np.median([event.value for event in speed]) / 60)
+    if name not in events.Tags()["scalars"]:
+        return steps, np.full(len(steps), np.nan), minutes
+    scored = events.Scalars(name)
+    return steps, np.interp(steps, [e.step for e in scored], [e.value for e in scored]), minutes
