@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from particle_grid.sim.state import State
 from particle_grid.sim.world import AGENT_1, EMPTY, World
-from particle_grid.view.frame import FADES, FOLLOWED, PALETTE, SEEN, TRAIL, Region, cells, check_region, scale
+from particle_grid.view.frame import FADES, FOLLOWED, PALETTE, SEEN, TRAIL, Region, cells, check_region, paint, scale
 
 FONT_SIZE, GAP = 13, 8  # pixels, of a legend
 
@@ -70,7 +70,7 @@ class Camera:
     def look(self, state: State) -> np.ndarray:
         """A picture u8[H, W, 3] in RGB. Trails are made of the pictures before."""
         self.remember(state)
-        return np.concatenate([PALETTE[scale(self.codes(state, self.region(state)), self.zoom)], self._legend])
+        return np.concatenate([paint(scale(self.codes(state, self.region(state)), self.zoom)), self._legend])
 
     def remember(self, state: State) -> None:
         """Where the agents are now: a trail leads there from the next picture on."""
@@ -78,6 +78,10 @@ class Camera:
             first = self.world * self.settings.agents
             here = state.position[:, first : first + self.settings.agents].astype(np.int32) - self.settings.vision
             self._trails.appendleft(here)
+
+    def forget(self) -> None:
+        """No trails from before."""
+        self._trails.clear()
 
     def codes(self, state: State, region: Region) -> np.ndarray:
         """The codes u8[h, w] of a region, with the trails, the agent that is followed and what it sees."""

@@ -42,7 +42,12 @@ def frame(state: State, settings: World, world: int = 0, region: Region | None =
     zoom: pixels a cell along each axis; 2, 3, ... enlarge. 1/2, 1/3, ... shrink to ceil(cells * zoom) pixels: a pixel
     then shows the commonest agent among its cells, if none food, if none wall, so that nothing small vanishes.
     Raises ValueError for a world, a region or a zoom that there is not."""
-    return PALETTE[scale(cells(state, settings, world, region), zoom)]
+    return paint(scale(cells(state, settings, world, region), zoom))
+
+
+def paint(codes: np.ndarray) -> np.ndarray:
+    """Codes u8[h, w] in their colours, RGB u8[h, w, 3]."""
+    return PALETTE.take(codes, 0)  # five times as fast as an index
 
 
 def cells(state: State, settings: World, world: int = 0, region: Region | None = None) -> np.ndarray:

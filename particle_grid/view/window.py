@@ -1,9 +1,24 @@
 """A window on a screen. Needs pygame, which comes with the extra `window`."""
 
 import os
-from typing import Any
+import sys
+from typing import Any, NamedTuple
 
 import numpy as np
+
+INVISIBLE = ("dummy", "offscreen", "evdev")  # drivers without a screen, which SDL falls back to where it finds none
+BUTTONS = {1: "mouse left", 2: "mouse middle", 3: "mouse right"}
+DRIVER, SCREENS = "SDL_VIDEODRIVER", ("DISPLAY", "WAYLAND_DISPLAY")  # environment variables
+
+
+class Event(NamedTuple):
+    """What a user did."""
+
+    kind: str  # "press" or "release" of a key or button, "move" of the mouse, "wheel", "leave" for elsewhere, "close"
+    key: str = ""  # as it is labelled: "a", "left", "space", "tab", ...; or one of BUTTONS
+    shift: bool = False  # with a shift key held
+    place: tuple[int, int] = (0, 0)  # of the mouse: row, column, in pixels of the picture
+    turn: int = 0  # notches of the wheel, away from the user
 
 
 class Window:
@@ -12,22 +27,56 @@ class Window:
 
     def __init__(self, caption: str) -> None:
         self.pygame, self._caption, self._screen = load(), caption, None
+        self._clock = self.pygame.time.Clock()
 
-    def show(self, image: np.ndarray) -> list[Any]:
-        """Shows RGB u8[H, W, 3]. Returns the events since the last picture: keys, mouse, the wish to close."""
+    def show(self, image: np.ndarray) -> list[Event]:
+        """Shows RGB u8[H, W, 3]. Returns what the user did since the last picture."""
         size = image.shape[1::-1]
         if self._screen is None or self._screen.get_size() != size:
-            try:
-                self.pygame.display.init()
-                self._screen = self.pygame.display.set_mode(size)
-            except self.pygame.error as error:
-                raise OSError(
-                    f"No window can be opened here ({error}): record a video instead, or use a virtual screen."
-                ) from None
-            self.pygame.display.set_caption(self._caption)
+            self._open(size)
         self.pygame.surfarray.blit_array(self._screen, image.transpose(1, 0, 2))
         self.pygame.display.flip()
-        return self.pygame.event.get()
+        return [event for event in map(self._event, self.pygame.event.get()) if event]
+
+    def wait(self, fps: float) -> float:
+        """Waits until the next of `fps` pictures a second is due; returns the seconds since the last one was."""
+        return self._clock.tick(fps) / 1000
+
+    def _open(self, size: tuple[int, ...]) -> None:
+        unseen = not os.environ.get(DRIVER)  # nobody asked for a driver, as tests do for an invisible one
+        try:
+            if unseen and sys.platform == "linux" and not any(map(os.environ.get, SCREENS)):
+                raise self.pygame.error("there is no screen")
+            self.pygame.display.init()
+            if unseen and self.pygame.display.get_driver() in INVISIBLE:
+                raise self.pygame.error("there is no screen")
+            self._screen = self.pygame.display.set_mode(size)
+        except self.pygame.error as error:
+            self.close()
+            raise OSError(
+                f"No window can be opened here ({error}): record a video instead, or use a virtual screen."
+            ) from None
+        self.pygame.display.set_caption(self._caption)
+
+    def _event(self, event: Any) -> Event | None:
+        """An event in our words; None for one that nobody asks for."""
+        pygame = self.pygame
+        match event.type:
+            case pygame.QUIT:
+                return Event("close")
+            case pygame.WINDOWFOCUSLOST:
+                return Event("leave")
+            case pygame.KEYDOWN | pygame.KEYUP:
+                kind, name = "press" if event.type == pygame.KEYDOWN else "release", pygame.key.name(event.key)
+                return Event(kind, name.strip("[]"), bool(getattr(event, "mod", 0) & pygame.KMOD_SHIFT))
+            case pygame.MOUSEBUTTONDOWN | pygame.MOUSEBUTTONUP if event.button in BUTTONS:
+                kind = "press" if event.type == pygame.MOUSEBUTTONDOWN else "release"
+                return Event(kind, BUTTONS[event.button], place=event.pos[::-1])
+            case pygame.MOUSEMOTION:
+                return Event("move", place=event.pos[::-1])
+            case pygame.MOUSEWHEEL:
+                return Event("wheel", turn=event.y)
+        return None
 
     def close(self) -> None:
         """Closes the window."""
