@@ -95,4 +95,4 @@ class FreeCamera(Camera):
         """No margin where there could be field; a field smaller than the picture lies in its middle."""
         for axis, cells in enumerate((self.settings.height, self.settings.width)):
             beyond = math.ceil(cells * self.zoom - 1e-6) - self.size  # pixels of the field that have no room
-            self._corner[axis] = min(max(self._corner[axis], 0), beyond) if beyond > 0 else beyond // 2
+            self._corner[axis] = min(max(self._corner[axis], 0), beyond) if beyond > 0 else -(-beyond // 2)
