@@ -33,6 +33,7 @@ HEADINGS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}  # 
 HEADINGS |= {"w": (-1, 0), "s": (1, 0), "a": (0, -1), "d": (0, 1)}
 RATES = 1, 2, 3, 5, 8, 12, 20, 30, 60, 120  # steps a second
 NOTICE = 8  # steps for which a respawn is told
+RECENT = 24  # steps that the measured speed is of
 LATE = 0.1  # seconds of the game that a slow machine makes up for; what it is late beyond them is left out
 
 
@@ -104,7 +105,7 @@ class Game:
         self._others: deque[float] = deque(maxlen=SPAN)  # mean reward of all agents of its colour
         self._like = self.env.state.colour == self.env.state.colour[agent]
         self._since_respawn = NOTICE  # steps
-        self._moments: deque[float] = deque(maxlen=SPAN)  # seconds at which steps were made
+        self._moments: deque[float] = deque(maxlen=RECENT)  # seconds at which the last steps were made
 
     def handle(self, event: Event) -> None:
         """Does what the user wants."""

@@ -30,6 +30,7 @@ ALLOWED = {
         "numpy",
         "torch",
     },
+    "game.py": {"particle_grid.env", "particle_grid.scores", "particle_grid.sim", "particle_grid.view", "numpy"},
     "results.py": {"particle_grid", "numpy", "rich"},
 }
 

@@ -323,7 +323,7 @@ def test_the_command_opens_a_window_to_play_in_and_ends_when_it_is_closed(invoke
         (["seed=-1"], "seed=-1 is no seed"),
         (["fps=0"], "fps=0.0 is out of range: give 1 to 240 pictures a second"),
         (["rate=0"], "rate=0.0 is out of range"),
-        (["pixels=100"], "pixels=100 is out of range: give 512 to 4096"),
+        (["pixels=100"], "pixels=100 is out of range: give 624 to 4096"),
         (["zoom=1"], "zoom=1.0 is out of range: 5 shows all of the field"),
         (["trails=-2"], "trails=-2"),
         (["agnt=1"], "There is no key 'agnt'. Did you mean agent?"),

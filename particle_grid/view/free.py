@@ -35,6 +35,7 @@ class FreeCamera(Camera):
             if not least <= zoom <= pixels:
                 raise ValueError(f"zoom={zoom} is out of range: {least:g} shows all of the field, {pixels} one cell.")
             self.zoom = zoom
+        self._blank = np.tile(MARGIN, (pixels, pixels, 1))
         self._corner = [0, 0]  # row and column of the upper left pixel, in a picture of all of the field at this zoom
         self._keep_inside()
 
@@ -78,8 +79,7 @@ class FreeCamera(Camera):
     def look(self, state: State) -> np.ndarray:
         region = self.region(state)
         shown = paint(scale(self.codes(state, region), self.zoom))
-        picture = np.empty((self.size, self.size, 3), np.uint8)
-        picture[:] = MARGIN
+        picture = self._blank.copy()
         # Where the region begins: before the upper left pixel where a cell is cut, behind it in a margin.
         top, left = (round(cell * self.zoom) - corner for cell, corner in zip(region, self._corner, strict=False))
         part = shown[max(-top, 0) :, max(-left, 0) :][: self.size - max(top, 0), : self.size - max(left, 0)]

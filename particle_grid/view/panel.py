@@ -11,7 +11,7 @@ from particle_grid.view.camera import draw_legend
 from particle_grid.view.frame import FOLLOWED, PALETTE, paint, scale
 from particle_grid.view.free import MARGIN
 
-WIDTH, HEIGHT = 272, 512  # pixels; it may be higher
+WIDTH, HEIGHT = 272, 624  # pixels; it may be higher
 EDGE = 16  # pixels to each side
 SIGHT, PAD, PLOT = 240, 64, 56  # pixels: the window at most, the square of the action, the height of the rewards
 LINE = 19  # pixels from one line of text to the next

@@ -6,6 +6,7 @@ import pytest
 from particle_grid.view.frame import PALETTE
 from particle_grid.view.panel import (
     ALERT,
+    BACK,
     GAIN,
     HEIGHT,
     LOSS,
@@ -59,6 +60,12 @@ def test_the_action_points_where_the_agent_heads():
         pad = np.s_[310:375, 16:81]
         changed = np.argwhere((moved[pad] == 255).all(-1)).mean(0) - np.argwhere((still[pad] == 255).all(-1)).mean(0)
         assert (np.sign(changed.round()) == np.sign(action)).all()
+
+
+def test_six_lines_fit_above_the_state():
+    panel = draw_panel(NOTHING._replace(lines=[("a label", "+1.000")] * 6))
+    assert drawn(panel[HEIGHT - 40 : HEIGHT - 28], BACK).all()  # between the last line and the state
+    assert not drawn(panel[HEIGHT - 60 : HEIGHT - 40], BACK).all()
 
 
 def test_an_alert_is_seen():
