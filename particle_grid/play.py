@@ -31,10 +31,13 @@ def main(config: DictConfig) -> None:
     run["world"] = at_hand(run["world"], {key.removeprefix("world.") for key in chosen})
     env = build_env(run)
     maker = policy_player(load_policy(saved, env, device)) if config.checkpoint else scripted_player
+    game = Game(env, maker, "the policy" if config.checkpoint else "the script", settings)
     window = Window(f"particle_grid: {env.task_name}")
     try:
+        side = game.camera.size
+        window.show(np.zeros((side, side + WIDTH, 3), np.uint8))  # at once: without a screen there is no game
         Console().print(f"{env.task_name}, {env.num_agents} agents: H in the window shows the keys.", soft_wrap=True)
-        play(Game(env, maker, "the policy" if config.checkpoint else "the script", settings), window, settings.fps)
+        play(game, window, settings.fps)
     finally:
         window.close()
 
@@ -58,10 +61,6 @@ def at_hand(world: dict[str, Any], chosen: set[str]) -> dict[str, Any]:
 
 def play(game: Game, window: Window, fps: float) -> None:
     """Until the user has enough."""
-    side = game.camera.size
-    window.show(
-        np.zeros((side, side + WIDTH, 3), np.uint8)
-    )  # before the kernels are compiled: without a screen there is no game
     game.start()
     while game.open:
         for event in window.show(game.picture()):
