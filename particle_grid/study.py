@@ -1,0 +1,207 @@
+"""Discrete against continuous, by a plan written down beforehand: python -m particle_grid.study PLAN (see --help)."""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from particle_grid import study_report
+from particle_grid.command import EXPECTED, config_folder, register_tasks, report, typed
+from particle_grid.jobs import Job, curve, run_all
+from particle_grid.learn.fast import cores
+from particle_grid.learn.trainer import TrainerConfig
+from particle_grid.plan import Plan, load_plan
+from particle_grid.sim.world import World
+
+STEPS_A_SECOND, OVERHEAD, MEGABYTES = 90_000, 20.0, 2.5  # of a run on one core, before any has been measured
+SMOOTH = 5  # iterations whose mean score must pass a threshold
+FIRST = ["phase", "variant", "arm", "draw", "task", "seed"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m particle_grid.study",
+        description="Tunes each arm of a plan with the same budget, tests it on fresh seeds, and reports. Safe to "
+        "interrupt: what is finished is not repeated, what was begun goes on.",
+    )
+    parser.add_argument("plan", nargs="?", default="reduced", help="a name in conf/study, or a path to a .yaml")
+    parser.add_argument("--out", type=Path, help="folder of the runs and the report (default: outputs/study_PLAN)")
+    parser.add_argument("--jobs", type=int, default=0, help="runs at a time (default: one for each core)")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be run and what it would take, no more")
+    options = parser.parse_args()
+    try:
+        plan, text = load_plan(options.plan)
+        study(plan, text, options.out or Path("outputs") / f"study_{Path(options.plan).stem}", options)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on", file=sys.stderr)
+        sys.exit(130)
+    except EXPECTED as error:
+        sys.exit(report(error))
+
+
+def study(plan: Plan, text: str, out: Path, options: argparse.Namespace) -> None:
+    """All of it, as far as it has not been done."""
+    console = Console()
+    if options.jobs < 0:
+        raise ValueError(f"--jobs {options.jobs} cannot be: give a number of runs at a time, or 0 for all cores.")
+    study_report.load_figure()  # now, not when hours of work are done
+    steps = check_runs(plan, out)
+    announce(plan, out, options.jobs or cores(), steps, console)
+    if options.dry_run:
+        return
+    keep_plan(out, text)
+    tuning = plan.tuning_jobs(out)
+    run_phase("Tuning", list(tuning.values()), options.jobs, console)
+    chosen = choose(plan, {key: sampled(job) for key, job in tuning.items() if job.done})
+    (out / "chosen.json").write_text(json.dumps(chosen, indent=1) + "\n", "utf-8")
+    tests = plan.test_jobs(out, chosen)
+    run_phase("Testing", list(tests.values()), options.jobs, console)
+    rows = [row(plan, "tuning", next(iter(plan.variants)), *key, job=job) for key, job in tuning.items() if job.done]
+    rows += [
+        row(plan, "test", variant, arm, chosen[arm], task, seed, job=job)
+        for (variant, arm, task, seed), job in tests.items()
+        if job.done
+    ]
+    write_csv(out / "results.csv", rows)
+    study_report.write(plan, out, rows, chosen)
+    console.print(f"Saved: {out}/ results.csv, summary.csv, report.html", soft_wrap=True)
+
+
+def check_runs(plan: Plan, out: Path) -> float:
+    """Composes the config of every run, so that a wrong key is found now. Returns the agent-steps of all of them."""
+    total = 0.0
+    register_tasks()
+    jobs = [*plan.tuning_jobs(out).values(), *plan.test_jobs(out, dict.fromkeys(plan.arms, 0)).values()]
+    known: dict[tuple[str, ...], int] = {}
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        for job in jobs:
+            key = tuple(part for part in job.overrides if not part.startswith("seed="))
+            if key not in known:
+                config = compose("train", list(job.overrides))
+                typed(World, config.world)
+                known[key] = typed(TrainerConfig, config.trainer).total_steps
+            total += known[key]
+    return total
+
+
+def announce(plan: Plan, out: Path, jobs: int, steps: float, console: Console) -> None:
+    """Says what is to be run, and what it takes: measured by the runs that are there, else by what is usual."""
+    tuning, tests = plan.tuning_jobs(out), plan.test_jobs(out, dict.fromkeys(plan.arms, 0))
+    every = [*tuning.values(), *tests.values()]
+    done = sum(job.done for job in every)
+    seconds = (steps / STEPS_A_SECOND + OVERHEAD * len(every)) / jobs * (1 - done / len(every))
+    console.print(plan.question)
+    console.print(
+        f"Arms: {', '.join(plan.arms)}. Tasks: {', '.join(plan.tasks)}. Variants: {', '.join(plan.variants)}.\n"
+        f"Tuning: {len(tuning)} runs ({plan.tuning.draws} sets of knobs for each arm, {len(plan.tuning.tasks)} tasks, "
+        f"{len(plan.tuning.seeds)} seeds). Test: {len(tests)} runs ({len(plan.seeds)} fresh seeds).\n"
+        f"{len(every)} runs of {steps / 1e6:.0f} million agent-steps in all, {done} of them done; {jobs} at a time; "
+        f"about {timedelta(seconds=round(seconds))} at {STEPS_A_SECOND:,} steps a second on a core, and "
+        f"{MEGABYTES * (len(every) - done):.0f} MB in {out}.",
+        soft_wrap=True,
+    )
+
+
+def keep_plan(out: Path, text: str) -> None:
+    """Stores the plan beside its runs. Raises ValueError where they were made by another one."""
+    path = out / "plan.yaml"
+    if path.exists() and OmegaConf.create(path.read_text("utf-8")) != OmegaConf.create(text):
+        raise ValueError(
+            f"{out} holds runs of another plan (its plan.yaml): a plan is not changed when its runs have been seen; "
+            f"choose another folder with --out."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+
+
+def run_phase(name: str, jobs: list[Job], count: int, console: Console) -> None:
+    """Runs jobs with a bar and the time left, or a line for each where there is no terminal."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(True)
+    begin, left = monotonic(), sum(not job.done for job in jobs)
+    done = 0
+    with Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=3600) as progress:
+        bar = progress.add_task(name, total=left)
+
+        def ended(job: Job, reason: str) -> None:
+            nonlocal done
+            if job in finished:
+                return
+            done += 1
+            progress.advance(bar)
+            minutes = (monotonic() - begin) / done * (left - done) / 60
+            state = f"failed: {reason}" if reason else "done"
+            if reason or not console.is_terminal:
+                where = "/".join(job.folder.parts[-3:])
+                console.print(f"{name} {done} of {left}: {where} {state}; {minutes:.0f} minutes left", soft_wrap=True)
+
+        finished = {job for job in jobs if job.done}
+        failed = run_all(jobs, ended, count)
+    if len(failed) == len(jobs):
+        raise RuntimeError(f"All runs failed; why is said in error.txt of each, such as {failed[0].folder}.")
+
+
+def sampled(job: Job) -> float:
+    """The final normalised score of a run, of sampled actions."""
+    results = json.loads((job.folder / "results.json").read_text("utf-8"))
+    return float(np.mean(results["policy, sampled"]["normalised_scores"]))
+
+
+def choose(plan: Plan, scores: Mapping[tuple[str, int, str, int], float]) -> dict[str, int]:
+    """The draw of each arm with the best mean score over tuning's tasks and seeds. One of which a run failed is out.
+
+    Raises RuntimeError for an arm that has none left."""
+    chosen = {}
+    for arm in plan.arms:
+        means = {}
+        for k in range(plan.tuning.draws):
+            keys = [(arm, k, task, seed) for task in plan.tuning.tasks for seed in plan.tuning.seeds]
+            if all(key in scores for key in keys):
+                means[k] = np.mean([scores[key] for key in keys])
+        if not means:
+            raise RuntimeError(
+                f"Arm {arm} has no set of knobs with which all runs ended: see error.txt in its folders."
+            )
+        chosen[arm] = max(means, key=lambda k: means[k])
+    return chosen
+
+
+def row(plan: Plan, phase: str, variant: str, arm: str, draw: int, task: str, seed: int, job: Job) -> dict[str, Any]:
+    """A finished run: which one, its scores, its steps to each threshold (infinite: never), its minutes."""
+    steps, scores, minutes = curve(job.folder)
+    results = json.loads((job.folder / "results.json").read_text("utf-8"))
+    final = {kind: float(np.mean(results[f"policy, {kind}"]["normalised_scores"])) for kind in ("sampled", "greedy")}
+    reached = {f"steps_to_{threshold}": steps_to(threshold, steps, scores) for threshold in plan.thresholds}
+    which = dict(zip(FIRST, (phase, variant, arm, draw, task, seed), strict=True))
+    return which | final | reached | {"steps": int(steps[-1]), "minutes": minutes}
+
+
+def steps_to(threshold: float, steps: np.ndarray, scores: np.ndarray) -> float:
+    """The first step at which the mean score of the last SMOOTH iterations reaches a threshold; infinite: never."""
+    if len(scores) < SMOOTH or np.isnan(scores).any():
+        return float("inf")
+    means = np.convolve(scores, np.ones(SMOOTH) / SMOOTH, "valid")  # of iterations k to k + SMOOTH - 1
+    reached = np.flatnonzero(means >= threshold)
+    return float(steps[reached[0] + SMOOTH - 1]) if len(reached) else float("inf")
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """One line for each row; all have the same keys."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
