@@ -57,9 +57,13 @@ class Plan:
         if both := set(self.seeds) & set(self.tuning.seeds):
             raise ValueError(f"seed {min(both)} is both tuned and tested on: let the plan's seeds be others.")
         if len(self.seeds) < 2 or self.tuning.draws < 1 or not self.variants or not self.tuning.seeds:
-            raise ValueError(
-                "The plan needs two seeds, one draw, one variant and one seed for tuning, or more of them."
-            )
+            raise ValueError("The plan needs two seeds, a draw, a variant and a seed for tuning at least.")
+        for arm in self.arms:
+            if len(self.draws(arm)) < self.tuning.draws:
+                raise ValueError(
+                    f"tuning.draws={self.tuning.draws} is more than arm {arm} has sets of knobs "
+                    f"({len(self.draws(arm))}): lower it, so that all arms have as many."
+                )
 
     def draws(self, arm: str) -> list[Knobs]:
         """The sets of knobs that are tried, as many for each arm, out of its own search space: the first value of each

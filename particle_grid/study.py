@@ -79,20 +79,26 @@ def study(plan: Plan, text: str, out: Path, options: argparse.Namespace) -> None
 
 
 def check_runs(plan: Plan, out: Path) -> float:
-    """Composes the config of every run, so that a wrong key is found now. Returns the agent-steps of all of them."""
-    total = 0.0
+    """Composes the configs of a study: each arm, task and variant, and each set of knobs on one task, so that a wrong
+    key is found now. Returns the agent-steps of all runs."""
     register_tasks()
-    jobs = [*plan.tuning_jobs(out).values(), *plan.test_jobs(out, dict.fromkeys(plan.arms, 0)).values()]
-    known: dict[tuple[str, ...], int] = {}
+    tuning, tests = plan.tuning_jobs(out), plan.test_jobs(out, dict.fromkeys(plan.arms, 0))
+    steps, variant = {}, next(iter(plan.variants))
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        for job in jobs:
-            key = tuple(part for part in job.overrides if not part.startswith("seed="))
-            if key not in known:
-                config = compose("train", list(job.overrides))
-                typed(World, config.world)
-                known[key] = typed(TrainerConfig, config.trainer).total_steps
-            total += known[key]
-    return total
+        for (setting, arm, task, seed), job in tests.items():
+            if seed == plan.seeds[0]:
+                steps[setting, arm, task] = budget(job)
+        for (_, _, task, seed), job in tuning.items():
+            if (task, seed) == (plan.tuning.tasks[0], plan.tuning.seeds[0]):
+                budget(job)
+    return sum(steps[variant, arm, task] for arm, _, task, _ in tuning) + sum(steps[key[:3]] for key in tests)
+
+
+def budget(job: Job) -> int:
+    """The agent-steps of a run. Raises ValueError, or an error of Hydra, for a config that cannot be."""
+    config = compose("train", list(job.overrides))
+    typed(World, config.world)
+    return typed(TrainerConfig, config.trainer).total_steps
 
 
 def announce(plan: Plan, out: Path, jobs: int, steps: float, console: Console) -> None:
