@@ -34,8 +34,7 @@ class Page:
         self._session = self("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self("Runtime.enable")
         self("Page.navigate", url=path.as_uri())
-        while not self.run("Boolean(window.replay)"):
-            time.sleep(0.05)
+        self.until("window.replay")
 
     def __call__(self, method: str, **params: object) -> dict:
         """One command and its answer."""
@@ -63,6 +62,11 @@ class Page:
         result = self("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
+
+    def until(self, condition: str) -> None:
+        """Waits for an expression to be true."""
+        while not self.run(f"Boolean({condition})"):
+            time.sleep(0.05)
 
     def wait(self, seconds: float) -> None:
         self.run(f"new Promise(go => setTimeout(go, {1000 * seconds}))")
