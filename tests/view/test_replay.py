@@ -191,7 +191,8 @@ def test_a_page_with_several_runs_shows_the_one_that_is_chosen(tmp_path):
     replays, fields, _ = zip(*(record(env, 5, title=f"run {k}") for k, env in enumerate(envs)), strict=True)
     write_page(tmp_path / "a.html", replays)
     with Page(tmp_path / "a.html", tmp_path / "profile") as page:
-        for k in (0, 2, 1):
+        assert page.run("document.title") == "run 0"
+        for k in (2, 1, 0):
             page.run(f"document.getElementById('runs').value = {k}; document.getElementById('runs').onchange()")
             page.until(f"window.replay && document.title === 'run {k}'")
             assert page.run("document.getElementById('runs').value") == str(k)
