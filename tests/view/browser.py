@@ -1,6 +1,7 @@
 """A browser without a screen, steered over a pipe (the Chrome DevTools Protocol): no driver and no network needed."""
 
 import base64
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,10 @@ import time
 from pathlib import Path
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+
+class NavigatedError(Exception):
+    """The page that was asked has gone."""
 
 
 class Page:
@@ -46,6 +51,8 @@ class Page:
             if answer.get("method") == "Runtime.exceptionThrown":
                 self.errors.append(answer["params"]["exceptionDetails"])
             if answer.get("id") == self._count:
+                if "navigated" in answer.get("error", {}).get("message", ""):
+                    raise NavigatedError
                 assert "error" not in answer, answer
                 return answer["result"]
 
@@ -64,8 +71,11 @@ class Page:
         return result["result"].get("value")
 
     def until(self, condition: str) -> None:
-        """Waits for an expression to be true."""
-        while not self.run(f"Boolean({condition})"):
+        """Waits for an expression to be true; the page may be loaded anew meanwhile."""
+        while True:
+            with contextlib.suppress(NavigatedError):
+                if self.run(f"Boolean({condition})"):
+                    return
             time.sleep(0.05)
 
     def wait(self, seconds: float) -> None:
