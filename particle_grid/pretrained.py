@@ -24,7 +24,7 @@ def path_of(task: str, action: str) -> Path:
 def ship(path: str | Path, score: float) -> Path:
     """Stores the policy of a run's checkpoint in the package, with weights in half precision and nothing that only
     training needs; returns where. Raises ValueError for a file that is no checkpoint of a run."""
-    saved = load_run(path)
+    saved = load_run(path, PARTS[:-1])
     target = FOLDER / f"{saved['config']['task']['name']}-{saved['config']['action']['name']}.pt"
     weights = {name: x.half() for name, x in saved["policy"].items()}
     FOLDER.mkdir(exist_ok=True)
