@@ -16,6 +16,7 @@ from particle_grid.plan import Plan
 
 Rows = list[dict[str, Any]]
 PROFILE = np.linspace(-0.25, 1.75, 81)  # thresholds of the performance profiles
+RELATIVE = "better", "difference"  # columns that compare an arm with the reference
 POINTS = 60  # of a learning curve
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222; }
@@ -130,13 +131,15 @@ def draw_intervals(figure: Any, plan: Plan, lines: Rows, variant: str) -> None:
     mine = {line["arm"]: line for line in lines if (line["variant"], line["task"]) == (variant, "all")}
     for panel, (name, title) in zip(figure.subplots(1, len(titles), sharey=True), titles.items(), strict=True):
         for place, (arm, colour) in enumerate(colours(plan).items()):
+            if name in RELATIVE and arm == plan.reference:
+                continue
             low, high = mine[arm][f"{name}_low"], mine[arm][f"{name}_high"]
             panel.barh(place, high - low, 0.6, left=low, color=colour, alpha=0.5)
             panel.plot([mine[arm][name]] * 2, [place - 0.3, place + 0.3], color="black", linewidth=1.5)
         panel.set(title=title, yticks=range(len(plan.arms)), yticklabels=list(plan.arms))
         panel.title.set_fontsize(10)
         panel.grid(axis="x", alpha=0.3)
-        if name in ("better", "difference"):
+        if name in RELATIVE:
             panel.axvline(0.5 if name == "better" else 0, color="black", linewidth=0.8, linestyle=":")
         panel.invert_yaxis() if panel.get_subplotspec().is_first_col() else None
 
@@ -201,11 +204,11 @@ def interval_text(line: dict[str, Any], name: str) -> str:
 def aggregate_table(plan: Plan, lines: Rows, variant: str) -> str:
     """Over all tasks, a line for each arm."""
     mine = [line for line in lines if (line["variant"], line["task"]) == (variant, "all")]
-    names = "iqm", "mean", "better", "difference"
     header = ["arm", "runs", "interquartile mean", "mean", f"P(more than {plan.reference})", "paired difference"]
     header += [f"median steps to {threshold} (share)" for threshold in plan.thresholds]
     body = [
-        [line["arm"], str(line["runs"]), *(interval_text(line, name) for name in names)]
+        [line["arm"], str(line["runs"]), *(interval_text(line, name) for name in ("iqm", "mean"))]
+        + [interval_text(line, name) if line["arm"] != plan.reference else "" for name in RELATIVE]
         + [
             f"{line[f'steps_to_{t}'] / 1e6:.2f}M ({line[f'reached_{t}']:.0%})"
             if np.isfinite(line[f"steps_to_{t}"])
