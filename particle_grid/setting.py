@@ -47,14 +47,18 @@ def load_policy(saved: dict[str, Any], env: ParticleGrid, device: torch.device) 
     return policy.to(device)
 
 
-def load_all(checkpoints: str | Iterable[str], tasks: Iterable[str]) -> dict[str, dict[str, Any]]:
+def load_all(checkpoints: Any, tasks: Iterable[str]) -> dict[str, dict[str, Any]]:
     """PARTS of several checkpoints, by names for people: that of a run's folder, or of the file itself.
 
-    checkpoints: paths, patterns such as outputs/*/checkpoint.pt, or "pretrained": the policies that come with the
-    package for these tasks. Raises ValueError for a pattern that matches nothing, and for what is no
-    checkpoint."""
+    checkpoints: one or a list of paths, patterns such as outputs/*/checkpoint.pt, or "pretrained": the policies that
+    come with the package for these tasks. Raises ValueError for what is no list of them, for a pattern that matches
+    nothing, and for what is no checkpoint."""
+    several = isinstance(checkpoints, Iterable) and not isinstance(checkpoints, str)
+    entries = list(checkpoints) if several else [checkpoints]
+    if not entries or not all(isinstance(entry, str) for entry in entries):
+        raise ValueError(f"checkpoints={checkpoints} cannot be: give a list of paths, of patterns, or pretrained.")
     loaded: dict[str, dict[str, Any]] = {}
-    for entry in [checkpoints] if isinstance(checkpoints, str) else checkpoints:
+    for entry in entries:
         if entry == "pretrained":
             named = [(task, action) for task in tasks for action in ACTIONS]
             loaded |= {f"pretrained {task} {action}": pretrained.load(task, action) for task, action in named}

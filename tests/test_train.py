@@ -138,8 +138,8 @@ def test_eval_prints_scores_for_this_and_another_task_and_ends(call):
         ("show.steps=0", "show.steps=0 is no number of steps"),
         ("show.zom=2", "There is no key 'zom' in show. Did you mean zoom?"),
         ("device=banana", "device=banana is not known"),
-        ("seed=-5", "seed=-5 is no seed"),
-        ("seeds=0", "seeds=0 is no number of seeds"),
+        ("seed=-5", "seed=-5 cannot be: give a whole number from 0 on"),
+        ("seeds=0", "seeds=0 cannot be: give a whole number from 1 on"),
     ],
 )
 def test_eval_refuses_what_cannot_be_before_it_plays(call, argument, message):

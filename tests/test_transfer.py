@@ -56,6 +56,9 @@ def test_tasks_are_those_of_the_checkpoints_if_none_are_named(invoke):
         (["tasks=all", "video=x.gif"], "video= is for one checkpoint on one task"),
         (["tasks=all", "table=none/x.csv"], "there is no folder none"),
         (["tasks=all", "checkpoint=none-*.pt"], "none-*.pt matches no file"),
+        (["checkpoint=5"], "checkpoints=5 cannot be: give a list of paths"),
+        (["checkpoint=[]"], "checkpoints=[] cannot be: give a list of paths"),
+        (["checkpoint=[1,pretrained]"], "checkpoints=[1, 'pretrained'] cannot be: give a list of paths"),
         (["table=x.csv"], "table=x.csv is for a table: name tasks too"),
     ],
 )
