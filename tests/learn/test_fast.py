@@ -17,6 +17,7 @@ from particle_grid.learn.policy import POLICIES, ConvLSTM, make_policy
 from tests.learn.toy import SPACES
 
 CPU = torch.device("cpu")
+KINK = 1e-6  # a unit so near to the kink of its ReLU may be rounded to either side of it, where its slope is another
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 5e-2}  # of relative differences: bf16 has 8 bits
 
 
@@ -67,7 +68,8 @@ def test_outputs_state_and_gradients_equal_the_plain_modules(
     torch.manual_seed(seed)
     policy = lively(vision, form, hidden)
     obs, starts, state = inputs(policy, steps, n, density, ends, seed)
-    exact = copy.deepcopy(policy).double()
+    exact, nearest = copy.deepcopy(policy).double(), []
+    exact.encoder.conv1.register_forward_hook(lambda _, __, out: nearest.append(out.abs().min()))
     expected = results(exact, exact, obs, starts, tuple(x.double() for x in state))
     got = results(FastConvLSTM(policy, dtype, threads), policy, obs, starts, state)
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
@@ -77,7 +79,10 @@ def test_outputs_state_and_gradients_equal_the_plain_modules(
         errors = ((x[name] - right).norm() / right.norm().clamp(min=1e-30) for x in (got, yardstick))
         error, torchs = errors  # 0 where every step starts an episode
         # Where sums of a few units cancel, rounding loses more than the bound in anybody's hands, in bf16 up to all.
-        assert error <= max(BOUNDS[dtype], 5 * torchs), f"{name}: {error:.1e}, and torch's own {torchs:.1e}"
+        bound = max(BOUNDS[dtype], 5 * torchs)
+        if name.startswith("encoder.conv1") and min(nearest) < KINK:
+            bound = max(bound, 3e-2)
+        assert error <= bound, f"{name}: {error:.1e}, and torch's own {torchs:.1e}"
 
 
 def test_in_bf16_over_many_agents_everything_is_within_a_hundredth():
