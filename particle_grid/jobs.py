@@ -100,6 +100,7 @@ def _train(job: Job, core: int, processes: set[subprocess.Popen[str]], stopped: 
     reason = job.folder / REASON
     if process.returncode == 0:
         reason.unlink(missing_ok=True)
+    if process.returncode == 0 or stopped.is_set():
         return ""
     last = said.strip().splitlines()[-1] if said.strip() else f"it ended with code {process.returncode}"
     reason.write_text(said + "\n", "utf-8")

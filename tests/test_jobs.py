@@ -72,5 +72,6 @@ def test_ctrl_c_lets_runs_save_begins_no_other_and_they_go_on_later(tmp_path):
     assert told == []
     assert (tmp_path / "0" / "checkpoint.pt").exists()
     assert not (tmp_path / "1").exists()
+    assert not (tmp_path / "0" / "error.txt").exists()  # it did not fail
     assert wanted[0].arguments[0] == f"resume={tmp_path / '0' / 'checkpoint.pt'}"
     assert wanted[1].arguments[0] == "wait"
