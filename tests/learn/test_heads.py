@@ -92,7 +92,8 @@ def test_the_squashed_entropy_is_that_of_many_samples(means, log_std):
     slope = torch.log1p(-(head.act(sample).double() ** 2).clamp(max=1 - 1e-15)).sum(-1)
     surprise = -(logp.double() - slope)  # of the squashed sample, whose mean the entropy is
     entropy = head.evaluate(out[:1], sample[:1])[1].item()
-    assert abs(surprise.mean().item() - entropy) < 5 * surprise.std().item() / math.sqrt(n) + 0.04  # of the quadrature
+    noise, quadrature = 5 * surprise.std().item() / math.sqrt(n), 2 * 0.05  # two components
+    assert abs(surprise.mean().item() - entropy) < noise + quadrature
 
 
 def test_bins_are_even_choices_from_end_to_end():
