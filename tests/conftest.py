@@ -5,8 +5,10 @@ import sys
 import pytest
 from hypothesis import settings
 
-settings.register_profile("shared machines", deadline=None)
-settings.load_profile("shared machines")
+# The same examples each time, so that a change is judged by what it changes; new ones: --hypothesis-profile=explore.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture
