@@ -1,8 +1,10 @@
 """The environment under PufferLib's vectorisation, with each of its backends."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
-import numba
 import numpy as np
 import pufferlib.vector
 import pytest
@@ -74,22 +76,40 @@ def test_asynchronous_send_and_receive_goes_through_all_agents():
         vector.close()
 
 
-def test_workers_do_not_compile_what_is_compiled():
-    env = small("group", "discrete")
+COMPILED = """
+import os
+import subprocess
+import sys
+from pathlib import Path
+import numba, numpy as np, pufferlib.vector
+from particle_grid import ParticleGrid
+from tests.cases import SMALL
+
+if __name__ == "__main__":
+    kwargs = {"task": "center", "action": "discrete"} | SMALL
+    env = ParticleGrid(**kwargs)
     env.reset(0)
     env.step(env.actions)
-    folder, kwargs = Path(numba.config.CACHE_DIR), {"task": "group", "action": "discrete"} | SMALL
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.nbc")}
+    before = {path: path.stat().st_mtime_ns for path in Path(numba.config.CACHE_DIR).rglob("*.nbc")}
     assert before
-    vector = pufferlib.vector.make(
-        ParticleGrid, env_kwargs=kwargs, backend=pufferlib.vector.Multiprocessing, num_envs=2, num_workers=2
-    )
+    backend = pufferlib.vector.Multiprocessing
+    vector = pufferlib.vector.make(ParticleGrid, env_kwargs=kwargs, backend=backend, num_envs=2, num_workers=2)
     try:
         vector.reset(seed=0)
         vector.step(np.ones((vector.num_agents, 2), np.int32))
     finally:
         vector.close()
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.nbc")} == before
+    assert {path: path.stat().st_mtime_ns for path in Path(numba.config.CACHE_DIR).rglob("*.nbc")} == before
+"""
+
+
+def test_workers_do_not_compile_what_is_compiled(tmp_path):
+    (tmp_path / "script.py").write_text(COMPILED)
+    own = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])}  # other tests compile too
+    process = subprocess.run(
+        [sys.executable, tmp_path / "script.py"], env=os.environ | own, capture_output=True, text=True, timeout=240
+    )
+    assert process.returncode == 0, process.stderr
 
 
 def test_buffers_are_written_in_place_and_never_replaced():
