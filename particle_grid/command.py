@@ -3,6 +3,8 @@
 import contextlib
 import difflib
 import functools
+import hashlib
+import json
 import os
 import re
 import sys
@@ -10,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -33,6 +35,20 @@ class JobError(RuntimeError):
     """A job of a sweep failed, and its reason has been reported."""
 
 
+class OccupiedError(ValueError):
+    """A folder belongs to something else: nothing is written there, not even why."""
+
+
+def digest(*, _root_: DictConfig) -> str:
+    """Eight letters that stand for a config, without Hydra's part of it: the same for the same config."""
+    config = OmegaConf.to_container(OmegaConf.masked_copy(_root_, [k for k in _root_ if k != "hydra"]), resolve=True)
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
+
+
+# At import, so that processes that only unpickle a job know it too.
+OmegaConf.register_new_resolver("digest", digest, replace=True)
+
+
 def config_folder() -> Path:
     """The folder of the configs: inside an installed package, else beside it in the repository."""
     packaged = PACKAGE / "conf"
@@ -49,22 +65,25 @@ def register_tasks() -> None:
             ConfigStore.instance().store(group="task", name=name, node=node)
 
 
-def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Decorator: `main(config)` becomes `main()`, which reads conf/{config_name}.yaml and the command line.
 
-    Exit codes: 0 done, 1 an error (one line on stderr), 130 Ctrl-C. In a sweep (-m) a failing job is reported and the
-    others still run. An exception of a kind that only bugs raise comes with its traceback."""
+    Exit codes: 0 done, 1 an error (one line on stderr), 130 Ctrl-C. In a sweep (-m) a failing job is reported, its
+    reason stays in error.txt in its folder, and the others still run; a sweeper gets what `main` returns. An exception
+    of a kind that only bugs raise comes with its traceback."""
 
-    def decorate(main: Callable[[DictConfig], None]) -> Callable[[], None]:
+    def decorate(main: Callable[[DictConfig], Any]) -> Callable[[], None]:
         @functools.wraps(main)
-        def job(config: DictConfig) -> None:
+        def job(config: DictConfig) -> Any:
             try:
-                main(config)
+                return main(config)
             except Exception as error:
                 info = HydraConfig.get()
                 if info.mode != RunMode.MULTIRUN:
                     sys.exit(report(error))  # Hydra would print a line of its own about an exception
                 report(error, f"job {info.job.num} ({info.job.override_dirname})")
+                if info.output_subdir and not isinstance(error, OccupiedError):  # a command that leaves folders
+                    record(error, Path(info.runtime.output_dir))
                 raise JobError from None  # Hydra goes on with the next job and raises this at the end
 
         run = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)(job)
@@ -79,6 +98,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             try:
                 if any(argument.startswith("--e") for argument in sys.argv):
                     raise ValueError("--experimental-rerun unpickles a file, which could run anything: leave it out.")
+                if {"-m", "--multirun"} & set(sys.argv) and os.environ.get("WORLD_SIZE", "1") != "1":
+                    raise ValueError("-m cannot be: torchrun shares one run out, and -m makes many; use one of them.")
                 register_tasks()
                 run()
             except JobError:
@@ -86,7 +107,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             except Exception as error:
                 sys.exit(report(error))
             except KeyboardInterrupt:
-                print("interrupted", file=sys.stderr)
+                print(f"interrupted{how_to_go_on()}", file=sys.stderr)
                 sys.exit(130)
 
         return entry
@@ -100,6 +121,19 @@ def report(error: Exception, where: str = "") -> int:
         traceback.print_exception(error)
     print(f"error{' in ' + where if where else ''}: {explain(error)}", file=sys.stderr)
     return 1
+
+
+def record(error: Exception, folder: Path) -> None:
+    """Leaves the reason why a run failed in its folder: where it came from, and the sentence about it as last line."""
+    text = "".join(traceback.format_exception(error)) + f"error: {explain(error)}\n"
+    (folder / "error.txt").write_text(text, "utf-8")
+
+
+def how_to_go_on() -> str:
+    """What to add to the command to go on with an interrupted sweep; empty where there was none."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return ""
+    return f": the same command with hydra.sweep.dir={HydraConfig.get().sweep.dir} goes on"
 
 
 def explain(error: Exception) -> str:
@@ -120,6 +154,8 @@ def explain(error: Exception) -> str:
             return f"{file} cannot be used ({reason}): choose another path, or see to that one."
         case HydraException() | OmegaConfBaseException():
             return f"{line} (--help shows what there is)"
+        case RuntimeError() if line.startswith("Unknown plugin class"):
+            return f'{line.split(".")[1]} is not installed: pip install "particle-grid[sweep]"'
     place = traceback.extract_tb(cause.__traceback__)[-1]
     if line and isinstance(cause, EXPECTED) and (place.line or "").startswith("raise"):
         return line  # somebody found words for this case; what an operation raises by itself seldom says where
