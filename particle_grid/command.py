@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -26,6 +27,10 @@ from particle_grid.sim import tasks
 
 T = TypeVar("T")
 PACKAGE = Path(__file__).parent
+PLUGINS = {  # choices that come with a plugin of Hydra
+    "hydra/launcher/joblib": "hydra-joblib-launcher",
+    "hydra/launcher/submitit_local": "hydra-submitit-launcher",
+}
 TRACEBACK = "PARTICLE_GRID_TRACEBACK"  # environment variable: 1 shows where an error comes from
 # Errors that a user can cause; any other kind is a bug.
 EXPECTED = (ValueError, TypeError, OSError, RuntimeError, HydraException, OmegaConfBaseException)
@@ -41,12 +46,15 @@ class OccupiedError(ValueError):
 
 def digest(*, _root_: DictConfig) -> str:
     """Eight letters that stand for a config, without Hydra's part of it: the same for the same config."""
-    config = OmegaConf.to_container(OmegaConf.masked_copy(_root_, [k for k in _root_ if k != "hydra"]), resolve=True)
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
+    config = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"])
+    text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-# At import, so that processes that only unpickle a job know it too.
+# At import, so that processes that only unpickle a job have both.
 OmegaConf.register_new_resolver("digest", digest, replace=True)
+# conf/hydra/launcher changes some defaults of a plugin's config of the same name, and means to be checked against it.
+warnings.filterwarnings("ignore", "(?s).*is validated against ConfigStore schema with the same name")
 
 
 def config_folder() -> Path:
@@ -107,7 +115,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             except Exception as error:
                 sys.exit(report(error))
             except KeyboardInterrupt:
-                print(f"interrupted{how_to_go_on()}", file=sys.stderr)
+                print("interrupted", file=sys.stderr)
                 sys.exit(130)
 
         return entry
@@ -129,13 +137,6 @@ def record(error: Exception, folder: Path) -> None:
     (folder / "error.txt").write_text(text, "utf-8")
 
 
-def how_to_go_on() -> str:
-    """What to add to the command to go on with an interrupted sweep; empty where there was none."""
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return ""
-    return f": the same command with hydra.sweep.dir={HydraConfig.get().sweep.dir} goes on"
-
-
 def explain(error: Exception) -> str:
     """What is wrong and what to do, in one line."""
     cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
@@ -147,6 +148,8 @@ def explain(error: Exception) -> str:
             return f"{cause.full_key} must be given: add {cause.full_key}=VALUE to the command line."
         case MissingConfigException(missing_cfg_file=str(path), options=[*options]):
             group, _, choice = path.rpartition("/")
+            if path in PLUGINS:
+                return f'{path} needs {PLUGINS[path]}, which is not installed: pip install "particle-grid[sweep]"'
             return unknown(f"{group} {choice!r}", choice, options)
         case OverrideParseException():
             return f"{cause.override!r} cannot be read: write key=value, and quote a value with special characters."
@@ -155,7 +158,7 @@ def explain(error: Exception) -> str:
         case HydraException() | OmegaConfBaseException():
             return f"{line} (--help shows what there is)"
         case RuntimeError() if line.startswith("Unknown plugin class"):
-            return f'{line.split(".")[1]} is not installed: pip install "particle-grid[sweep]"'
+            return f'A plugin is needed that is not installed: pip install "particle-grid[sweep]" ({line})'
     place = traceback.extract_tb(cause.__traceback__)[-1]
     if line and isinstance(cause, EXPECTED) and (place.line or "").startswith("raise"):
         return line  # somebody found words for this case; what an operation raises by itself seldom says where

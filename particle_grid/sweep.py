@@ -1,6 +1,7 @@
 """One run among the many of a sweep: its folder is its own, what has ended is not repeated, what is bad ends early."""
 
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -26,6 +28,17 @@ HYPERPARAMETERS = [  # of every run, in TensorBoard's HParams tab, beside those 
     *(f"trainer.{key}" for key in ("total_steps", "learning_rate", "entropy_coef", "gamma", "gae_lambda")),
     *(f"trainer.{key}" for key in ("horizon", "minibatch", "epochs")),
 ]
+
+
+class Announce(Callback):
+    """Says where the runs of a sweep go, before the first of them."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        folder = config.hydra.sweep.dir
+        logging.getLogger("hydra").info(  # as Hydra's own messages
+            f"Runs go to {folder}. If interrupted: the same command with hydra.sweep.dir={folder} goes on. A table of "
+            f"them, at any time: python -m particle_grid.report {folder}"
+        )
 
 
 def swept() -> bool:
@@ -75,7 +88,7 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
     plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
     if not isinstance(plain, dict):
         return {prefix: plain}
-    return {k: v for key, value in plain.items() for k, v in flat(value, f"{prefix}.{key}" if prefix else key).items()}
+    return {k: v for key, value in plain.items() for k, v in flat(value, f"{prefix}.{key!s}".lstrip(".")).items()}
 
 
 def ended(folder: Path) -> bool:
@@ -110,7 +123,7 @@ def hyperparameters(config: dict[str, Any], overrides: Sequence[str]) -> dict[st
     return {key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in shown.items()}
 
 
-def load_study(hydra: DictConfig) -> Any:
+def load_study(hydra: Any) -> Any:
     """The Optuna study of a sweep, in the file that its runs share. Raises ValueError where Optuna is not installed."""
     try:
         import optuna
@@ -134,7 +147,7 @@ def load_study(hydra: DictConfig) -> Any:
 
 def pruning(total_steps: int) -> "list[Pruning]":
     """Who judges this run while it goes on: nobody, unless a sweeper has made it a trial."""
-    hydra = HydraConfig.get()
+    hydra: Any = HydraConfig.get()
     if not swept() or OmegaConf.select(hydra, "sweeper.trial") is None:
         return []
     import optuna

@@ -50,7 +50,8 @@ def train(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] 
         numba.set_num_threads(min(settings.threads, numba.config.NUMBA_NUM_THREADS))
     with joined(choose_device(settings.device).type == "cuda") as group:
         if group.rank:
-            return assist(plain, settings, saved, group)
+            assist(plain, settings, saved, group)
+            return None
         folder = Path(HydraConfig.get().runtime.output_dir)
         with sweep.console_for(folder) as console:
             return lead(plain, settings, saved, group, folder, console)

@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep, Transformer
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
@@ -22,6 +23,10 @@ from omegaconf import DictConfig, OmegaConf
 
 class OptunaSweeper(Sweeper):
     """See conf/hydra/sweeper/optuna.yaml for what each setting is for."""
+
+    hydra_context: HydraContext
+    config: DictConfig
+    launcher: Launcher
 
     def __init__(self, trials: int, jobs: int | None, params: DictConfig | None, sampler: DictConfig, **_: Any) -> None:
         self.trials, self.jobs, self.params, self.sampler = trials, jobs, params, sampler
@@ -36,8 +41,8 @@ class OptunaSweeper(Sweeper):
         from particle_grid.learn.fast import cores
         from particle_grid.sweep import load_study
 
+        study = load_study(self.config.hydra)  # first: it says so where Optuna is not installed
         fixed, space = self.split(arguments)
-        study = load_study(self.config.hydra)
         folder = Path(self.config.hydra.sweep.dir)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         jobs = self.jobs or (1 if self.config.hydra.runtime.choices["hydra/launcher"] == "basic" else cores())
@@ -50,7 +55,9 @@ class OptunaSweeper(Sweeper):
                 while trials := self.next(study, jobs, space):
                     returns += self.run(study, trials, fixed)
         except Timeout:
-            raise ValueError(f"{folder} is being swept by another process: wait for it, or choose another folder.")
+            raise ValueError(
+                f"{folder} is being swept by another process: wait for it, or choose another folder."
+            ) from None
         say_best(study, fixed)
         for each in returns:
             _ = each.return_value  # raises what a failed job has raised: only now, when all have run
@@ -64,7 +71,7 @@ class OptunaSweeper(Sweeper):
         searched = [override for override in given if override.is_sweep_override()]
         if not searched:
             named = {override.key_or_group for override in given}
-            preset = [f"{key}={value}" for key, value in (self.params or {}).items() if key not in named]
+            preset = [f"{key!s}={value}" for key, value in (self.params or {}).items() if key not in named]
             searched = [override for override in parser.parse_overrides(preset) if override.is_sweep_override()]
         if not searched:
             raise ValueError("There is nothing to search: give a key several values, such as seed=0,1, or an interval.")

@@ -30,7 +30,9 @@ class RayLauncher(Launcher):
         try:
             import ray
         except ImportError:
-            raise ValueError('hydra/launcher=ray needs Ray, which is not installed: pip install "particle-grid[ray]"')
+            raise ValueError(
+                'hydra/launcher=ray needs Ray, which is not installed: pip install "particle-grid[ray]"'
+            ) from None
         setup_globals()
         Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         ray.init(ignore_reinit_error=True, **self.init)
