@@ -18,6 +18,7 @@ from particle_grid import report_pictures, sweep
 from particle_grid.command import EXPECTED
 from particle_grid.command import report as complain
 from particle_grid.jobs import REASON, curve
+from particle_grid.report_pictures import name
 from particle_grid.stats import interquartile_mean
 
 OVERRIDES = Path(".hydra") / "overrides.yaml"  # Hydra leaves it in the folder of each run that has begun
@@ -45,7 +46,7 @@ class Run:
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m particle_grid.report",
-        description="Gathers the runs of a sweep, or of any folder with runs in it, into tables, CSV files and pictures.",
+        description="Gathers the runs of a sweep, or of any folder with runs in it: tables, CSV files and pictures.",
     )
     parser.add_argument("folder", type=Path, help="folder with runs in it, such as outputs/SWEEP")
     parser.add_argument("--out", type=Path, help="folder to write to (default: FOLDER/report)")
@@ -90,14 +91,14 @@ def load_run(folder: Path) -> Run:
     config = sweep.flat(OmegaConf.load(path if path.exists() else folder / ".hydra" / "config.yaml"))
     overrides = [str(override) for override in OmegaConf.load(folder / OVERRIDES)]
     words = [override.lstrip("+~").partition("=")[0] for override in overrides]
-    named = [word if word in config else f"{word}.name" for word in words]
+    named = [word if word in config else f"{word}.name" for word in words]  # task=group sets task.name
     sampled, greedy = (sweep.score(folder, kind) for kind in ("sampled", "greedy"))
     steps, scores, minutes = curve(folder) if trained(folder) else (np.zeros(0, int), np.zeros(0), math.nan)
     status, reason = state(folder)
     return Run(
         folder,
         config,
-        tuple(name for name in named if name in config and name != "resume"),
+        tuple(key for key in named if key in config and key != "resume"),
         status,
         reason,
         math.nan if sampled is None else sampled,
@@ -117,9 +118,9 @@ def state(folder: Path) -> tuple[str, str]:
     """How a run ended, and why."""
     if sweep.score(folder) is not None:
         return FINISHED, ""
-    for name, status in ((sweep.PRUNED, PRUNED), (REASON, FAILED)):
-        if (folder / name).exists():
-            lines = (folder / name).read_text("utf-8").strip().splitlines() or [""]
+    for file, status in ((sweep.PRUNED, PRUNED), (REASON, FAILED)):
+        if (folder / file).exists():
+            lines = (folder / file).read_text("utf-8").strip().splitlines() or [""]
             return status, lines[-1].removeprefix("error: ")
     return UNFINISHED, ""
 
@@ -127,7 +128,12 @@ def state(folder: Path) -> tuple[str, str]:
 def varied(runs: Sequence[Run]) -> list[str]:
     """The keys that tell runs apart: those that a command line names, and that have several values."""
     keys = dict.fromkeys(key for run in runs for key in run.named)
-    return [key for key in keys if len({str(run.config.get(key)) for run in runs}) > 1]
+    return [key for key in keys if len({hashable(run.config.get(key)) for run in runs}) > 1]
+
+
+def hashable(value: Any) -> Any:
+    """A value that can be compared: numbers by their size, lists by what they hold."""
+    return str(value) if isinstance(value, list) else value
 
 
 def grouped(runs: Sequence[Run], keys: Sequence[str]) -> dict[tuple[Any, ...], list[float]]:
@@ -135,7 +141,7 @@ def grouped(runs: Sequence[Run], keys: Sequence[str]) -> dict[tuple[Any, ...], l
     groups: dict[tuple[Any, ...], list[float]] = {}
     for run in runs:
         if not math.isnan(run.sampled):
-            groups.setdefault(tuple(run.config.get(key) for key in keys), []).append(run.sampled)
+            groups.setdefault(tuple(hashable(run.config.get(key)) for key in keys), []).append(run.sampled)
     return dict(sorted(groups.items(), key=lambda item: -middle(item[1])))
 
 
@@ -156,7 +162,8 @@ def score(value: float) -> str:
 
 def run_table(runs: Sequence[Run], keys: Sequence[str]) -> Table:
     """A line for each run."""
-    table = Table(*keys, "sampled", "greedy", "steps", "minutes", "status", title="Runs, normalised scores")
+    columns = *map(name, keys), "sampled", "greedy", "steps", "minutes", "status"
+    table = Table(*columns, title="Runs, normalised scores")
     for run in runs:
         figures = score(run.sampled), score(run.greedy), f"{run.steps[-1]:,}" if len(run.steps) else "0"
         minutes = "" if math.isnan(run.minutes) else f"{run.minutes:.1f}"
@@ -167,7 +174,7 @@ def run_table(runs: Sequence[Run], keys: Sequence[str]) -> Table:
 
 def group_table(groups: dict[tuple[Any, ...], list[float]], keys: Sequence[str]) -> Table:
     """A line for each set of values, over its seeds."""
-    table = Table(*keys, "runs", "sampled, IQM", "lowest to highest", title="Over seeds")
+    table = Table(*map(name, keys), "runs", "sampled, IQM", "lowest to highest", title="Over seeds")
     for values, scores in groups.items():
         spread = f"{min(scores):.3f} to {max(scores):.3f}"
         table.add_row(*map(shown, values), str(len(scores)), f"{middle(scores):.3f}", spread)

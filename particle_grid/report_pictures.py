@@ -12,6 +12,12 @@ from particle_grid.stats import interquartile_mean
 PARTS = 4  # into which the values of a key with more than that many numbers are sorted, to ask how much they matter
 ENOUGH = 20  # finished runs from which on Optuna's PED-ANOVA is asked instead
 POINTS, LINES = 60, 8  # of a curve; curves in a panel, the best ones
+SMOOTH = 20  # a curve shows means over this part of a run
+BELOW: dict[str, Any] = {
+    "loc": "upper center",
+    "bbox_to_anchor": (0.5, -0.14),
+    "frameon": False,
+}  # of a panel: a legend
 Axis = Callable[[Any], float]  # a value's place on an axis, 0 to 1
 
 
@@ -61,6 +67,11 @@ def short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def name(key: str) -> str:
+    """A key as a command line names it."""
+    return key.removesuffix(".name")
+
+
 def axis_of(values: Sequence[Any]) -> tuple[Axis, list[Any]]:
     """Where values lie on an axis from 0 to 1, and those to write beside it. Numbers lie by their size, by its
     logarithm where it varies tenfold; anything else, and up to PARTS numbers, at equal distances."""
@@ -83,21 +94,22 @@ def parallel(path: Path, runs: Sequence[Run], keys: Sequence[str]) -> None:
     figure = load_figure()(figsize=(2.2 + 1.9 * len(keys), 4.2), layout="constrained")
     panel = figure.subplots()
     axes = [axis_of([run.config.get(key) for run in runs]) for key in keys]
-    places = np.array(
-        [[place(run.config.get(key)) for key, (place, _) in zip(keys, axes, strict=True)] for run in runs]
-    )
-    places = np.column_stack([places, (scores - low) / (high - low)])
+    columns = [[place(run.config.get(key)) for run in runs] for key, (place, _) in zip(keys, axes, strict=True)]
+    places = np.column_stack([*columns, (scores - low) / (high - low)])  # [runs, keys + 1]
     # Runs that share a value pass through it side by side, in the order of their scores.
     rank = (np.argsort(np.argsort(scores)) + 0.5) / len(scores) - 0.5
-    for k, (_, ticks) in enumerate(axes):
-        if len(ticks) <= PARTS or len(ticks) != PARTS + 1:
-            places[:, k] += rank * 0.5 / len(ticks)
+    for k, (place, ticks) in enumerate(axes):
+        if wide := 0.0 if len(ticks) == PARTS + 1 else 0.6 / len(ticks):
+            places[:, k] += rank * wide
+            for tick in ticks:
+                ends = place(tick) - wide / 2, place(tick) + wide / 2
+                panel.plot((k, k), ends, color="0.88", linewidth=9, solid_capstyle="butt", zorder=0)
     from matplotlib import colormaps
 
     t = np.linspace(0, 1, 25)
-    smooth = t * t * (3 - 2 * t)  # lines that leave an axis level can be told apart where they cross
+    bend = t * t * (3 - 2 * t)  # lines that leave an axis level can be told apart where they cross
     for k in np.argsort(scores):  # the best ones on top
-        y = np.concatenate([a + (b - a) * smooth for a, b in zip(places[k, :-1], places[k, 1:], strict=True)])
+        y = np.concatenate([a + (b - a) * bend for a, b in zip(places[k, :-1], places[k, 1:], strict=True)])
         x = np.concatenate([j + t for j in range(len(keys))])
         panel.plot(x, y, color=colormaps["viridis"]((scores[k] - low) / (high - low)), linewidth=1.8, alpha=0.85)
     for k, (place, ticks) in enumerate(axes):
@@ -109,7 +121,7 @@ def parallel(path: Path, runs: Sequence[Run], keys: Sequence[str]) -> None:
     for value in np.linspace(low, high, 5):
         panel.text(len(keys) + 0.03, (value - low) / (high - low), f"{value:.2f}", va="center", fontsize=8)
     panel.set(xlim=(-0.05, len(keys) + 0.25), ylim=(-0.03, 1.03), yticks=[], title=f"{len(runs)} finished runs")
-    panel.set_xticks(range(len(keys) + 1), [*keys, "normalised score"], fontsize=9)
+    panel.set_xticks(range(len(keys) + 1), [*map(name, keys), "normalised score"], fontsize=9)
     panel.spines[:].set_visible(False)
     panel.tick_params(length=0)
     figure.savefig(path, dpi=110)
@@ -172,11 +184,11 @@ def ped_anova(columns: dict[str, list[Any]], scores: np.ndarray) -> dict[str, fl
 
 def bars(path: Path, shares: dict[str, float], measure: str, count: int) -> None:
     """A bar for each key."""
-    names = sorted(shares, key=lambda key: shares[key])
-    figure = load_figure()(figsize=(6, 1.3 + 0.4 * len(names)), layout="constrained")
+    keys = sorted(shares, key=lambda key: shares[key])
+    figure = load_figure()(figsize=(6, 1.3 + 0.4 * len(keys)), layout="constrained")
     panel = figure.subplots()
-    drawn = panel.barh(names, [shares[name] for name in names], color="tab:blue", height=0.6)
-    panel.bar_label(drawn, [f"{shares[name]:.2f}" for name in names], padding=4, fontsize=9)
+    drawn = panel.barh([*map(name, keys)], [shares[key] for key in keys], color="tab:blue", height=0.6)
+    panel.bar_label(drawn, [f"{shares[key]:.2f}" for key in keys], padding=4, fontsize=9)
     panel.set(xlim=(0, 1.1), xlabel=measure, title=f"What final scores depend on, {count} runs")
     panel.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
@@ -184,8 +196,10 @@ def bars(path: Path, shares: dict[str, float], measure: str, count: int) -> None
 
 def curves(path: Path, runs: Sequence[Run], keys: Sequence[str]) -> None:
     """Normalised score over agent-steps, a panel for each task and a line for each set of other values: interquartile
-    mean of its seeds, between the lowest and the highest."""
+    mean of its seeds, between the lowest and the highest. Means over a twentieth of a run."""
     tasks = sorted({str(run.config.get("task.name")) for run in runs})
+    from matplotlib.ticker import EngFormatter
+
     figure = load_figure()(figsize=(max(5.0, 3.6 * len(tasks)), 4.4), layout="constrained")
     panels = figure.subplots(1, len(tasks), squeeze=False)[0]
     others = [key for key in keys if key != "task.name"]
@@ -202,7 +216,8 @@ def curves(path: Path, runs: Sequence[Run], keys: Sequence[str]) -> None:
         panel.axhline(1, color="black", linewidth=0.8, linestyle=":")
         panel.set(title=task + hidden, xlabel="agent-steps")
         panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(title=", ".join(others), fontsize=8, title_fontsize=8)
+        panel.legend(title=", ".join(map(name, others)), fontsize=8, title_fontsize=8, **BELOW)
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
     panels[0].set_ylabel("normalised score")
     figure.savefig(path, dpi=110)
 
@@ -210,6 +225,13 @@ def curves(path: Path, runs: Sequence[Run], keys: Sequence[str]) -> None:
 def band(panel: Any, runs: Sequence[Run], label: str, colour: str) -> None:
     """The curve of some runs, as far as all of them have come."""
     x = np.linspace(max(run.steps[0] for run in runs), min(run.steps[-1] for run in runs), POINTS)
-    y = np.array([np.interp(x, run.steps, run.scores) for run in runs])  # [runs, POINTS]
+    y = np.array([np.interp(x, run.steps, smooth(run.scores)) for run in runs])  # [runs, POINTS]
     panel.plot(x, interquartile_mean(y.T[:, None]), color=colour, linewidth=1.8, label=f"{label} ({len(runs)})")
     panel.fill_between(x, y.min(0), y.max(0), color=colour, alpha=0.18, linewidth=0)
+
+
+def smooth(scores: np.ndarray) -> np.ndarray:
+    """Means over the last twentieth of all iterations, or as many as there are."""
+    window, sums = max(1, len(scores) // SMOOTH), np.cumsum(scores)
+    before = np.concatenate([np.zeros(window), sums[:-window]])
+    return (sums - before) / np.minimum(np.arange(1, len(scores) + 1), window)

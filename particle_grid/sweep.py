@@ -177,4 +177,4 @@ class Pruning:
         if part not in self.reported:
             self.trial.report(mean, part)
         if part < PARTS and self.trial.should_prune():
-            raise Stop(f"pruned at {step} steps: a normalised score of {mean:.3f} is too low beside other trials'")
+            raise Stop(f"at {step} steps its normalised score of {mean:.3f} is too low beside other trials'")

@@ -114,7 +114,7 @@ def lead(
             result = learn(logger, dashboard)
         if result.reason:
             (folder / sweep.PRUNED).write_text(result.reason + "\n", "utf-8")
-            console.print(result.reason, soft_wrap=True)
+            console.print(f"Pruned: {result.reason}", soft_wrap=True)
             return None
         if result.interrupted:
             console.print(f"Stopped at {result.steps} steps. To go on: resume={folder / CHECKPOINT}", soft_wrap=True)
