@@ -15,7 +15,7 @@ POINTS, LINES = 60, 8  # of a curve; curves in a panel, the best ones
 SMOOTH = 20  # a curve shows means over this part of a run
 BELOW: dict[str, Any] = {
     "loc": "upper center",
-    "bbox_to_anchor": (0.5, -0.14),
+    "bbox_to_anchor": (0.5, -0.17),
     "frameon": False,
 }  # of a panel: a legend
 Axis = Callable[[Any], float]  # a value's place on an axis, 0 to 1
@@ -197,29 +197,30 @@ def bars(path: Path, shares: dict[str, float], measure: str, count: int) -> None
 def curves(path: Path, runs: Sequence[Run], keys: Sequence[str]) -> None:
     """Normalised score over agent-steps, a panel for each task and a line for each set of other values: interquartile
     mean of its seeds, between the lowest and the highest. Means over a twentieth of a run."""
-    tasks = sorted({str(run.config.get("task.name")) for run in runs})
-    from matplotlib.ticker import EngFormatter
-
-    figure = load_figure()(figsize=(max(5.0, 3.6 * len(tasks)), 4.4), layout="constrained")
-    panels = figure.subplots(1, len(tasks), squeeze=False)[0]
-    others = [key for key in keys if key != "task.name"]
-    for task, panel in zip(tasks, panels, strict=True):
-        groups: dict[str, list[Run]] = {}
-        for run in runs:
-            if str(run.config.get("task.name")) == task:
-                label = ", ".join(short(run.config.get(key)) for key in others) or "all runs"
-                groups.setdefault(label, []).append(run)
-        best = sorted(groups, key=lambda label: -max(run.scores[-1] for run in groups[label]))
-        for k, label in enumerate(sorted(best[:LINES])):
-            band(panel, groups[label], label, f"C{k}")
-        hidden = f", the best {LINES} of {len(groups)}" if len(groups) > LINES else ""
+    others, groups = [key for key in keys if key != "task.name"], dict[str, dict[str, list[Run]]]()
+    for run in runs:
+        label = ", ".join(short(run.config.get(key)) for key in others) or "all runs"
+        groups.setdefault(str(run.config.get("task.name")), {}).setdefault(label, []).append(run)
+    lines = min(LINES, max(map(len, groups.values())))
+    figure = load_figure()(figsize=(max(5.6, 3.6 * len(groups)), 3.9 + 0.18 * lines), layout="constrained")
+    panels = figure.subplots(1, len(groups), squeeze=False)[0]
+    for task, panel in zip(sorted(groups), panels, strict=True):
+        best = sorted(groups[task], key=lambda label: max(map(merit, groups[task][label])), reverse=True)
+        for k, label in enumerate(best[:LINES]):
+            band(panel, groups[task][label], label, f"C{sorted(best[:LINES]).index(label)}")
+        hidden = f", the best {LINES} of {len(best)}" if len(best) > LINES else ""
         panel.axhline(1, color="black", linewidth=0.8, linestyle=":")
         panel.set(title=task + hidden, xlabel="agent-steps")
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
         panel.spines[["top", "right"]].set_visible(False)
         panel.legend(title=", ".join(map(name, others)), fontsize=8, title_fontsize=8, **BELOW)
-        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
     panels[0].set_ylabel("normalised score")
     figure.savefig(path, dpi=110)
+
+
+def merit(run: Run) -> tuple[float, float]:
+    """By what runs are ordered: the final score; those that have none come after, by the end of their curves."""
+    return (-math.inf if math.isnan(run.sampled) else run.sampled), float(run.scores[-1])
 
 
 def band(panel: Any, runs: Sequence[Run], label: str, colour: str) -> None:
