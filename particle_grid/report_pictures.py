@@ -197,6 +197,8 @@ def bars(path: Path, shares: dict[str, float], measure: str, count: int) -> None
 def curves(path: Path, runs: Sequence[Run], keys: Sequence[str]) -> None:
     """Normalised score over agent-steps, a panel for each task and a line for each set of other values: interquartile
     mean of its seeds, between the lowest and the highest. Means over a twentieth of a run."""
+    from matplotlib.ticker import EngFormatter
+
     others, groups = [key for key in keys if key != "task.name"], dict[str, dict[str, list[Run]]]()
     for run in runs:
         label = ", ".join(short(run.config.get(key)) for key in others) or "all runs"
@@ -206,8 +208,9 @@ def curves(path: Path, runs: Sequence[Run], keys: Sequence[str]) -> None:
     panels = figure.subplots(1, len(groups), squeeze=False)[0]
     for task, panel in zip(sorted(groups), panels, strict=True):
         best = sorted(groups[task], key=lambda label: max(map(merit, groups[task][label])), reverse=True)
-        for k, label in enumerate(best[:LINES]):
-            band(panel, groups[task][label], label, f"C{sorted(best[:LINES]).index(label)}")
+        colours = {label: f"C{k}" for k, label in enumerate(sorted(best[:LINES]))}
+        for label in best[:LINES]:
+            band(panel, groups[task][label], label, colours[label])
         hidden = f", the best {LINES} of {len(best)}" if len(best) > LINES else ""
         panel.axhline(1, color="black", linewidth=0.8, linestyle=":")
         panel.set(title=task + hidden, xlabel="agent-steps")
