@@ -3,14 +3,17 @@
 import contextlib
 import difflib
 import functools
+import hashlib
+import json
 import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -24,6 +27,10 @@ from particle_grid.sim import tasks
 
 T = TypeVar("T")
 PACKAGE = Path(__file__).parent
+PLUGINS = {  # choices that come with a plugin of Hydra
+    "hydra/launcher/joblib": "hydra-joblib-launcher",
+    "hydra/launcher/submitit_local": "hydra-submitit-launcher",
+}
 TRACEBACK = "PARTICLE_GRID_TRACEBACK"  # environment variable: 1 shows where an error comes from
 # Errors that a user can cause; any other kind is a bug.
 EXPECTED = (ValueError, TypeError, OSError, RuntimeError, HydraException, OmegaConfBaseException)
@@ -31,6 +38,23 @@ EXPECTED = (ValueError, TypeError, OSError, RuntimeError, HydraException, OmegaC
 
 class JobError(RuntimeError):
     """A job of a sweep failed, and its reason has been reported."""
+
+
+class OccupiedError(ValueError):
+    """A folder belongs to something else: nothing is written there, not even why."""
+
+
+def digest(*, _root_: DictConfig) -> str:
+    """Eight letters that stand for a config, without Hydra's part of it: the same for the same config."""
+    config = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"])
+    text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+# At import, so that processes that only unpickle a job have both.
+OmegaConf.register_new_resolver("digest", digest, replace=True)
+# conf/hydra/launcher changes some defaults of a plugin's config of the same name, and means to be checked against it.
+warnings.filterwarnings("ignore", "(?s).*is validated against ConfigStore schema with the same name")
 
 
 def config_folder() -> Path:
@@ -49,22 +73,25 @@ def register_tasks() -> None:
             ConfigStore.instance().store(group="task", name=name, node=node)
 
 
-def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Decorator: `main(config)` becomes `main()`, which reads conf/{config_name}.yaml and the command line.
 
-    Exit codes: 0 done, 1 an error (one line on stderr), 130 Ctrl-C. In a sweep (-m) a failing job is reported and the
-    others still run. An exception of a kind that only bugs raise comes with its traceback."""
+    Exit codes: 0 done, 1 an error (one line on stderr), 130 Ctrl-C. In a sweep (-m) a failing job is reported, its
+    reason stays in error.txt in its folder, and the others still run; a sweeper gets what `main` returns. An exception
+    of a kind that only bugs raise comes with its traceback."""
 
-    def decorate(main: Callable[[DictConfig], None]) -> Callable[[], None]:
+    def decorate(main: Callable[[DictConfig], Any]) -> Callable[[], None]:
         @functools.wraps(main)
-        def job(config: DictConfig) -> None:
+        def job(config: DictConfig) -> Any:
             try:
-                main(config)
+                return main(config)
             except Exception as error:
                 info = HydraConfig.get()
                 if info.mode != RunMode.MULTIRUN:
                     sys.exit(report(error))  # Hydra would print a line of its own about an exception
                 report(error, f"job {info.job.num} ({info.job.override_dirname})")
+                if info.output_subdir and not isinstance(error, OccupiedError):  # a command that leaves folders
+                    record(error, Path(info.runtime.output_dir))
                 raise JobError from None  # Hydra goes on with the next job and raises this at the end
 
         run = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)(job)
@@ -79,6 +106,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             try:
                 if any(argument.startswith("--e") for argument in sys.argv):
                     raise ValueError("--experimental-rerun unpickles a file, which could run anything: leave it out.")
+                if {"-m", "--multirun"} & set(sys.argv) and os.environ.get("WORLD_SIZE", "1") != "1":
+                    raise ValueError("-m cannot be: torchrun shares one run out, and -m makes many; use one of them.")
                 register_tasks()
                 run()
             except JobError:
@@ -102,6 +131,12 @@ def report(error: Exception, where: str = "") -> int:
     return 1
 
 
+def record(error: Exception, folder: Path) -> None:
+    """Leaves the reason why a run failed in its folder: where it came from, and the sentence about it as last line."""
+    text = "".join(traceback.format_exception(error)) + f"error: {explain(error)}\n"
+    (folder / "error.txt").write_text(text, "utf-8")
+
+
 def explain(error: Exception) -> str:
     """What is wrong and what to do, in one line."""
     cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
@@ -113,6 +148,8 @@ def explain(error: Exception) -> str:
             return f"{cause.full_key} must be given: add {cause.full_key}=VALUE to the command line."
         case MissingConfigException(missing_cfg_file=str(path), options=[*options]):
             group, _, choice = path.rpartition("/")
+            if path in PLUGINS:
+                return f'{path} needs {PLUGINS[path]}, which is not installed: pip install "particle-grid[sweep]"'
             return unknown(f"{group} {choice!r}", choice, options)
         case OverrideParseException():
             return f"{cause.override!r} cannot be read: write key=value, and quote a value with special characters."
@@ -120,6 +157,8 @@ def explain(error: Exception) -> str:
             return f"{file} cannot be used ({reason}): choose another path, or see to that one."
         case HydraException() | OmegaConfBaseException():
             return f"{line} (--help shows what there is)"
+        case RuntimeError() if line.startswith("Unknown plugin class"):
+            return f'A plugin is needed that is not installed: pip install "particle-grid[sweep]" ({line})'
     place = traceback.extract_tb(cause.__traceback__)[-1]
     if line and isinstance(cause, EXPECTED) and (place.line or "").startswith("raise"):
         return line  # somebody found words for this case; what an operation raises by itself seldom says where

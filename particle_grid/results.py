@@ -64,7 +64,9 @@ def save_results(path: Path, rows: dict[str, np.ndarray], baseline: Baseline) ->
         label: {"scores": values.tolist(), "normalised_scores": normalised[label].tolist()}
         for label, values in rows.items()
     }
-    path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    temporary = path.with_suffix(".tmp")  # whole or not there: a file of results is what makes a run finished
+    temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    temporary.replace(path)
     return {label: float(values.mean()) for label, values in normalised.items()}
 
 

@@ -11,9 +11,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from particle_grid import results, scores
+from particle_grid import results, scores, sweep
 from particle_grid.clips import Clips
 from particle_grid.command import command, typed
+from particle_grid.jobs import CHECKPOINT, RESULT
 from particle_grid.learn.dashboard import Dashboard
 from particle_grid.learn.distributed import Group, joined
 from particle_grid.learn.log import Logger
@@ -23,20 +24,37 @@ from particle_grid.sim.world import World
 
 
 @command("train")
-def main(config: DictConfig) -> None:
+def main(config: DictConfig) -> float | None:
+    """Returns the final normalised score of sampled actions, what a sweeper makes large; None for a run without one."""
     saved = load_run(config.resume) if config.resume else None
     if saved:
         config = resumed(OmegaConf.create(saved["config"]), list(HydraConfig.get().overrides.task))
     settings = typed(TrainerConfig, config.trainer)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     plain["world"] = asdict(typed(World, config.world))
+    if not sweep.swept():
+        return train(plain, settings, saved)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with sweep.turn(folder, plain):
+        if not sweep.ended(folder):
+            own = folder / CHECKPOINT
+            train(plain, settings, load_run(own) if own.exists() else saved)
+        score = sweep.score(folder)
+        print(f"{folder.name}: {'pruned' if score is None else f'normalised score {score:.3f}'}", flush=True)
+        return score
+
+
+def train(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] | None) -> float | None:
+    """Trains from the start, or from what was saved, alone or as one process of several."""
     if settings.threads:
         numba.set_num_threads(min(settings.threads, numba.config.NUMBA_NUM_THREADS))
     with joined(choose_device(settings.device).type == "cuda") as group:
         if group.rank:
             assist(plain, settings, saved, group)
-        else:
-            lead(plain, settings, saved, group)
+            return None
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        with sweep.console_for(folder) as console:
+            return lead(plain, settings, saved, group, folder, console)
 
 
 def assist(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] | None, group: Group) -> None:
@@ -49,27 +67,31 @@ def assist(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any]
     trainer.run()
 
 
-def lead(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] | None, group: Group) -> None:
+def lead(
+    plain: dict[str, Any],
+    settings: TrainerConfig,
+    saved: dict[str, Any] | None,
+    group: Group,
+    folder: Path,
+    console: Console,
+) -> float | None:
     """Trains, shows, saves and evaluates."""
-    folder, console = Path(HydraConfig.get().runtime.output_dir), Console()
-    OmegaConf.save(OmegaConf.create(plain), folder / "config.yaml")  # of a resumed run too, unlike Hydra's own copy
+    OmegaConf.save(OmegaConf.create(plain), folder / sweep.CONFIG)  # of a resumed run too, unlike Hydra's own copy
     env = build_env(plain)
     policy, lanes = build_policy(plain, env), build_lanes(plain, env, settings)
     baseline = results.baseline_for(env, console, scores.SEEDS, scores.steps_for(env))
-
     start = saved["steps"] if saved else 0
 
-    def train(logger: Logger, dashboard: Dashboard) -> Result:
+    def learn(logger: Logger, dashboard: Dashboard) -> Result:
         # Where two sides oppose each other, their scores in self-play say nothing about success.
         normalise = _normaliser(baseline) if env.task.sides == 1 else None
-        path = folder / "checkpoint.pt"
         with Clips(lanes[0], logger, plain.get("clips", 0), settings.total_steps, start) as clips:
             trainer = Trainer(
                 lanes,
                 policy,
                 settings,
-                [logger, dashboard, clips],
-                path,
+                [logger, dashboard, clips, *sweep.pruning(settings.total_steps)],
+                folder / CHECKPOINT,
                 plain,
                 normalise,
                 group=group,
@@ -87,22 +109,27 @@ def lead(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] |
         "The first figures come after one rollout. On a machine's first run the simulator is compiled before."
     )
     with Logger(folder, start) as logger:
+        logger.hyperparameters(sweep.hyperparameters(plain, HydraConfig.get().overrides.task))
         with Dashboard(settings.total_steps, start, console) as dashboard:
-            result = train(logger, dashboard)
+            result = learn(logger, dashboard)
+        if result.reason:
+            (folder / sweep.PRUNED).write_text(result.reason + "\n", "utf-8")
+            console.print(f"Pruned: {result.reason}", soft_wrap=True)
+            return None
         if result.interrupted:
-            console.print(
-                f"Stopped at {result.steps} steps. To go on: resume={folder / 'checkpoint.pt'}", soft_wrap=True
-            )
+            console.print(f"Stopped at {result.steps} steps. To go on: resume={folder / CHECKPOINT}", soft_wrap=True)
             raise KeyboardInterrupt
         rows = results.evaluate_policy(env, policy, baseline, console, scores.SEEDS, scores.steps_for(env))
-        means = results.save_results(folder / "results.json", rows, baseline)
+        means = results.save_results(folder / RESULT, rows, baseline)
         logger.log(
             result.steps, {f"eval/{label.split()[-1]}": mean for label, mean in means.items() if "policy" in label}
         )
+        logger.finished()
     results.record(env, policy, console, video=folder / "policy.gif")
     console.print(
         f"Saved: {folder}/ checkpoint.pt, results.json. To watch: tensorboard --logdir outputs", soft_wrap=True
     )
+    return means["policy, sampled"]
 
 
 def _normaliser(baseline: scores.Baseline) -> Callable[[float], float]:

@@ -140,8 +140,8 @@ def test_in_a_sweep_a_failing_job_is_reported_and_the_others_run(run):
     assert "error in job 1 (seed=1): seed=1 is no good: take another one.\n" in err
     assert "error in job 2 (seed=4): KeyError: 'bug'" in err
     [folder] = Path("outputs").iterdir()
-    jobs = {path.name for path in folder.iterdir() if path.is_dir()}
-    assert jobs == {f"{job}_group_discrete_seed{seed}" for job, seed in enumerate([0, 1, 4, 6])}
+    jobs = sorted(path.name.rpartition("_")[0] for path in folder.iterdir() if path.is_dir())
+    assert jobs == [f"group_discrete_seed{seed}" for seed in (0, 1, 4, 6)]
 
 
 def test_in_a_sweep_a_misspelt_value_fails_before_the_first_job(run):

@@ -77,7 +77,7 @@ def test_lint_layout_and_types_are_clean(tool):
 
 
 def test_files_are_short():
-    for folder in ("particle_grid", "tests", "bench"):
+    for folder in ("particle_grid", "hydra_plugins", "tests", "bench"):
         for path in (ROOT / folder).rglob("*.py"):
             lines = len(path.read_text("utf-8").splitlines())
             assert lines < 450, f"{path.relative_to(ROOT)} has {lines} lines"
@@ -99,7 +99,8 @@ def test_the_wheel_holds_the_package_and_its_configs(tmp_path):
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
-    package = {str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*") if path.is_file()}
+    folders = PACKAGE, ROOT / "hydra_plugins"
+    package = {str(path.relative_to(ROOT)) for folder in folders for path in folder.rglob("*") if path.is_file()}
     configs = {f"particle_grid/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert configs
     assert held == {name for name in package if "__pycache__" not in name} | configs

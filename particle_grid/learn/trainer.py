@@ -29,8 +29,12 @@ from particle_grid.learn.rollout import Rollout
 ALONE = Group()
 
 
+class Stop(Exception):
+    """Raised by a logger to end a run early, for the reason it gives."""
+
+
 class ScalarLog(Protocol):
-    """Where scalars go: TensorBoard, a dashboard, a list in a test."""
+    """Where scalars go: TensorBoard, a dashboard, a list in a test. May raise Stop."""
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None: ...
 
@@ -107,11 +111,13 @@ class TrainerConfig:
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended: agent-steps done, whether Ctrl-C ended it, and the last scalars of each name."""
+    """How a run ended: agent-steps done, whether Ctrl-C or a logger ended it early, the last scalars of each name, and
+    the logger's reason."""
 
     steps: int
     interrupted: bool
     scalars: dict[str, float]
+    reason: str = ""
 
 
 class Trainer:
@@ -171,24 +177,27 @@ class Trainer:
         self.scalars: dict[str, float] = {}
 
     def run(self) -> Result:
-        """Trains until total_steps, or until Ctrl-C: then the iteration is finished first. Saves at the end.
+        """Trains until total_steps, Ctrl-C, or a logger's Stop: the iteration is finished first. Saves at the end.
 
         Raises RuntimeError when learning becomes NaN or infinite; the last checkpoint is from before.
         """
-        saved, self.interrupted = self.steps, False
+        saved, self.interrupted, reason = self.steps, False, ""
         with self._interruptible():
             while self.steps < self.config.total_steps and not self._interrupted_anywhere():
                 begin = perf_counter()
                 infos = self.rollout()
                 statistics = self.update()
                 self.steps += self.batch
-                self._report(infos, statistics, perf_counter() - begin)
+                try:
+                    self._report(infos, statistics, perf_counter() - begin)
+                except Stop as stop:
+                    self.interrupted, reason = True, str(stop)
                 if self.config.checkpoint_every and self.steps - saved >= self.config.checkpoint_every:
                     self.save()
                     saved = self.steps
             if saved != self.steps or (self.path is not None and not Path(self.path).exists()):
                 self.save()
-        return Result(self.steps, self.interrupted, self.scalars)
+        return Result(self.steps, self.interrupted, self.scalars, reason)
 
     def _interrupted_anywhere(self) -> bool:
         """Whether this process or another one of the group is to stop."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import numba
 import torch
 from torch import Tensor
 
@@ -39,7 +40,7 @@ def accelerate(policy: Policy, mode: str, device: torch.device, threads: int) ->
     assert isinstance(policy, ConvLSTM)
     name = mode if mode != "auto" else "bf16" if has_bf16() else "fp32"
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
-    threads = threads or cores()
+    threads = threads or min(cores(), numba.config.NUMBA_NUM_THREADS)  # launchers of many runs set its variable
     difference = compare(policy, FastConvLSTM(policy, torch.float32, 1))
     if not difference <= TOLERANCE:
         return policy, (

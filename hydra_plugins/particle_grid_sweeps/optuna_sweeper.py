@@ -1,0 +1,138 @@
+"""hydra/sweeper=optuna: Optuna chooses the next runs by the scores of those before, and ends bad ones early.
+
+Hydra's own plugin (hydra-optuna-sweeper 1.3.0) is held to Optuna 2, has no pruning, and an interrupted sweep of it
+begins anew.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, RangeSweep, Transformer
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+
+class OptunaSweeper(Sweeper):
+    """See conf/hydra/sweeper/optuna.yaml for what each setting is for."""
+
+    hydra_context: HydraContext
+    config: DictConfig
+    launcher: Launcher
+
+    def __init__(self, trials: int, jobs: int | None, params: DictConfig | None, sampler: DictConfig, **_: Any) -> None:
+        self.trials, self.jobs, self.params, self.sampler = trials, jobs, params, sampler
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+        from particle_grid.learn.fast import cores
+        from particle_grid.sweep import load_study
+
+        study = load_study(self.config.hydra)  # first: it says so where Optuna is not installed
+        fixed, space = self.split(arguments)
+        folder = Path(self.config.hydra.sweep.dir)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        jobs = self.jobs or (1 if self.config.hydra.runtime.choices["hydra/launcher"] == "basic" else cores())
+        returns: list[JobReturn] = []
+        try:
+            with FileLock(folder / ".lock", timeout=0):
+                keep(study, sorted([*fixed, *(f"{key}={space[key]}" for key in space)]), folder)
+                # What it draws must not be what it drew before the sweep was interrupted.
+                study.sampler = instantiate(self.sampler, seed=self.sampler.seed + len(study.trials))
+                while trials := self.next(study, jobs, space):
+                    returns += self.run(study, trials, fixed)
+        except Timeout:
+            raise ValueError(
+                f"{folder} is being swept by another process: wait for it, or choose another folder."
+            ) from None
+        say_best(study, fixed)
+        for each in returns:
+            _ = each.return_value  # raises what a failed job has raised: only now, when all have run
+        return returns
+
+    def split(self, arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
+        """The overrides of all runs, and the distribution of each key that is searched: those that the command line
+        gives several values, or an interval, else the preset's."""
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        given = parser.parse_overrides(arguments)
+        searched = [override for override in given if override.is_sweep_override()]
+        if not searched:
+            named = {override.key_or_group for override in given}
+            preset = [f"{key!s}={value}" for key, value in (self.params or {}).items() if key not in named]
+            searched = [override for override in parser.parse_overrides(preset) if override.is_sweep_override()]
+        if not searched:
+            raise ValueError("There is nothing to search: give a key several values, such as seed=0,1, or an interval.")
+        fixed = [str(override.input_line) for override in given if not override.is_sweep_override()]
+        return fixed, {override.get_key_element(): distribution(override) for override in searched}
+
+    def next(self, study: Any, jobs: int, space: dict[str, Any]) -> list[Any]:
+        """The trials to run now: those that were interrupted, else new ones, until there are enough."""
+        from optuna.trial import Trial, TrialState
+
+        done = study.get_trials(deepcopy=False)
+        begun = [Trial(study, trial._trial_id) for trial in done if trial.state == TrialState.RUNNING]
+        return begun[:jobs] or [study.ask(space) for _ in range(min(jobs, self.trials - len(done)))]
+
+    def run(self, study: Any, trials: list[Any], fixed: list[str]) -> Sequence[JobReturn]:
+        """Runs trials, and tells the study what became of them."""
+        from optuna.trial import TrialState
+
+        own = [[f"{key}={value}" for key, value in trial.params.items()] for trial in trials]
+        batch = [
+            [*fixed, *values, f"hydra.sweeper.trial={trial.number}"] for trial, values in zip(trials, own, strict=True)
+        ]
+        self.validate_batch_is_legal(batch)
+        returns = self.launcher.launch(batch, initial_job_idx=trials[0].number)
+        for trial, values, each in zip(trials, own, returns, strict=True):
+            score = each.return_value if each.status == JobStatus.COMPLETED else math.nan
+            state = TrialState.PRUNED if score is None else None if math.isfinite(score) else TrialState.FAIL
+            study.tell(trial, None if state else score, state=state)
+            what = f"{score:.3f}" if state is None else state.name.lower()
+            print(f"trial {trial.number + 1} of {self.trials}: {what} with {' '.join(values)}", flush=True)
+        return returns
+
+
+def distribution(override: Override) -> Any:
+    """The values that a key of the command line may take: a choice, a range or an interval, log-uniform under
+    tag(log, ...)."""
+    from optuna import distributions
+
+    value: Any = override.value()
+    if override.is_interval_sweep():
+        whole = isinstance(value.start, int) and isinstance(value.end, int)
+        kind = distributions.IntDistribution if whole else distributions.FloatDistribution
+        return kind(value.start, value.end, log="log" in value.tags)
+    if isinstance(value, RangeSweep) and not value.shuffle:
+        values = [float(x) for x in override.sweep_string_iterator()]
+        kind = distributions.IntDistribution if type(value.step) is int else distributions.FloatDistribution
+        return kind(values[0], values[-1], step=value.step)  # the end of a range is not one of its values
+    return distributions.CategoricalDistribution(list(override.sweep_iterator(transformer=Transformer.encode)))
+
+
+def keep(study: Any, arguments: list[str], folder: Path) -> None:
+    """Stores what a study is of. Raises ValueError where it is of something else."""
+    there = study.user_attrs.get("arguments", arguments)
+    if differ := sorted(set(there) ^ set(arguments)):
+        raise ValueError(f"{folder} holds a study of other runs ({differ[0]} is not in both): choose another folder.")
+    study.set_user_attr("arguments", arguments)
+
+
+def say_best(study: Any, fixed: list[str]) -> None:
+    """Says which trial was the best, and how to have it again."""
+    if any(trial.value is not None and trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False)):
+        best = study.best_trial
+        overrides = " ".join([*fixed, *(f"{key}={value}" for key, value in best.params.items())])
+        print(f"Best: {best.value:.3f}, of trial {best.number + 1}: {overrides}", flush=True)

@@ -1,0 +1,207 @@
+"""What the runs of a sweep say, as tables, CSV and pictures: python -m particle_grid.report outputs/SWEEP."""
+
+import argparse
+import csv
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from particle_grid import report_pictures, sweep
+from particle_grid.command import EXPECTED
+from particle_grid.command import report as complain
+from particle_grid.jobs import REASON, curve
+from particle_grid.report_pictures import name
+from particle_grid.stats import interquartile_mean
+
+OVERRIDES = Path(".hydra") / "overrides.yaml"  # Hydra leaves it in the folder of each run that has begun
+FINISHED, PRUNED, FAILED, UNFINISHED = "finished", "pruned", "failed", "unfinished"
+
+
+@dataclass(frozen=True)
+class Run:
+    """config: flat, its keys such as `trainer.gamma`. named: those that its command line gives. sampled, greedy: final
+    normalised scores, NaN where there are none. minutes: of training, at its median speed. steps, scores: its learning
+    curve, of normalised scores; none at all where two sides oppose each other."""
+
+    folder: Path
+    config: dict[str, Any]
+    named: tuple[str, ...]
+    status: str
+    reason: str
+    sampled: float
+    greedy: float
+    minutes: float
+    steps: np.ndarray
+    scores: np.ndarray
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m particle_grid.report",
+        description="Gathers the runs of a sweep, or of any folder with runs in it: tables, CSV files and pictures.",
+    )
+    parser.add_argument("folder", type=Path, help="folder with runs in it, such as outputs/SWEEP")
+    parser.add_argument("--out", type=Path, help="folder to write to (default: FOLDER/report)")
+    options = parser.parse_args()
+    try:
+        gather(options.folder, options.out or options.folder / "report")
+    except EXPECTED as error:
+        sys.exit(complain(error))
+
+
+def gather(folder: Path, out: Path) -> None:
+    """Reads the runs in a folder; prints and writes what they say."""
+    report_pictures.load_figure()  # now, not when a thousand runs have been read
+    runs = load_runs(folder)
+    keys = varied(runs)
+    console = Console()
+    console = console if console.is_terminal else Console(width=160)
+    groups = grouped(runs, [key for key in keys if key != "seed"])
+    console.print(run_table(runs, keys))
+    if any(len(scores) > 1 for scores in groups.values()):
+        console.print(group_table(groups, [key for key in keys if key != "seed"]))
+    out.mkdir(parents=True, exist_ok=True)
+    write_runs(out / "runs.csv", runs, keys)
+    write_groups(out / "groups.csv", groups, [key for key in keys if key != "seed"])
+    drawn = report_pictures.draw(out, runs, keys)
+    count = {status: sum(run.status == status for run in runs) for status in (FINISHED, PRUNED, FAILED, UNFINISHED)}
+    console.print(", ".join(f"{number} {status}" for status, number in count.items() if number))
+    console.print(f"Saved: {out}/ {', '.join(['runs.csv', 'groups.csv', *drawn])}", soft_wrap=True)
+
+
+def load_runs(folder: Path) -> list[Run]:
+    """All runs below a folder, the best one first. Raises ValueError where there are none."""
+    runs = [load_run(path.parents[1]) for path in sorted(folder.rglob(str(OVERRIDES)))]
+    if not runs:
+        raise ValueError(f"{folder} holds no runs: give the folder of a sweep, such as outputs/..._sweep.")
+    return sorted(runs, key=lambda run: (math.isnan(run.sampled), -run.sampled))
+
+
+def load_run(folder: Path) -> Run:
+    """What the folder of a run says about it."""
+    path = folder / sweep.CONFIG  # what was trained with; a run that failed before may have only what Hydra composed
+    config = sweep.flat(OmegaConf.load(path if path.exists() else folder / ".hydra" / "config.yaml"))
+    overrides = [str(override) for override in OmegaConf.load(folder / OVERRIDES)]
+    words = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    named = [word if word in config else f"{word}.name" for word in words]  # task=group sets task.name
+    sampled, greedy = (sweep.score(folder, kind) for kind in ("sampled", "greedy"))
+    steps, scores, minutes = curve(folder) if trained(folder) else (np.zeros(0, int), np.zeros(0), math.nan)
+    status, reason = state(folder)
+    return Run(
+        folder,
+        config,
+        tuple(key for key in named if key in config and key != "resume"),
+        status,
+        reason,
+        math.nan if sampled is None else sampled,
+        math.nan if greedy is None else greedy,
+        minutes,
+        steps,
+        scores,
+    )
+
+
+def trained(folder: Path) -> bool:
+    """Whether a run has got as far as to log something of its training."""
+    return any(path.stat().st_size > 4096 for path in folder.glob("events.out.tfevents.*"))
+
+
+def state(folder: Path) -> tuple[str, str]:
+    """How a run ended, and why."""
+    if sweep.score(folder) is not None:
+        return FINISHED, ""
+    for file, status in ((sweep.PRUNED, PRUNED), (REASON, FAILED)):
+        if (folder / file).exists():
+            lines = (folder / file).read_text("utf-8").strip().splitlines() or [""]
+            return status, lines[-1].removeprefix("error: ")
+    return UNFINISHED, ""
+
+
+def varied(runs: Sequence[Run]) -> list[str]:
+    """The keys that tell runs apart: those that a command line names, and that have several values."""
+    keys = dict.fromkeys(key for run in runs for key in run.named)
+    return [key for key in keys if len({hashable(run.config.get(key)) for run in runs}) > 1]
+
+
+def hashable(value: Any) -> Any:
+    """A value that can be compared: numbers by their size, lists by what they hold."""
+    return str(value) if isinstance(value, list) else value
+
+
+def grouped(runs: Sequence[Run], keys: Sequence[str]) -> dict[tuple[Any, ...], list[float]]:
+    """The final scores of the finished runs by the values of some keys, the best group first."""
+    groups: dict[tuple[Any, ...], list[float]] = {}
+    for run in runs:
+        if not math.isnan(run.sampled):
+            groups.setdefault(tuple(hashable(run.config.get(key)) for key in keys), []).append(run.sampled)
+    return dict(sorted(groups.items(), key=lambda item: -middle(item[1])))
+
+
+def middle(scores: Sequence[float]) -> float:
+    """The interquartile mean of some runs."""
+    return float(interquartile_mean(np.array([scores])))
+
+
+def shown(value: Any) -> str:
+    """A value in a table: short."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def score(value: float) -> str:
+    """A score in a table."""
+    return "" if math.isnan(value) else f"{value:.3f}"
+
+
+def run_table(runs: Sequence[Run], keys: Sequence[str]) -> Table:
+    """A line for each run."""
+    columns = *map(name, keys), "sampled", "greedy", "steps", "minutes", "status"
+    table = Table(*columns, title="Runs, normalised scores")
+    for run in runs:
+        figures = score(run.sampled), score(run.greedy), f"{run.steps[-1]:,}" if len(run.steps) else "0"
+        minutes = "" if math.isnan(run.minutes) else f"{run.minutes:.1f}"
+        status = f"{run.status}: {run.reason}" if run.reason else run.status
+        table.add_row(*(shown(run.config.get(key)) for key in keys), *figures, minutes, status)
+    return table
+
+
+def group_table(groups: dict[tuple[Any, ...], list[float]], keys: Sequence[str]) -> Table:
+    """A line for each set of values, over its seeds."""
+    table = Table(*map(name, keys), "runs", "sampled, IQM", "lowest to highest", title="Over seeds")
+    for values, scores in groups.items():
+        spread = f"{min(scores):.3f} to {max(scores):.3f}"
+        table.add_row(*map(shown, values), str(len(scores)), f"{middle(scores):.3f}", spread)
+    return table
+
+
+def write_runs(path: Path, runs: Sequence[Run], keys: Sequence[str]) -> None:
+    """runs.csv: a line for each run."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["run", *keys, "status", "reason", "sampled", "greedy", "steps", "minutes"])
+        for run in runs:
+            values = [run.config.get(key) for key in keys]
+            steps = int(run.steps[-1]) if len(run.steps) else 0
+            writer.writerow(
+                [run.folder.name, *values, run.status, run.reason, run.sampled, run.greedy, steps, run.minutes]
+            )
+
+
+def write_groups(path: Path, groups: dict[tuple[Any, ...], list[float]], keys: Sequence[str]) -> None:
+    """groups.csv: a line for each set of values but the seed."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*keys, "runs", "interquartile_mean", "lowest", "highest"])
+        for values, scores in groups.items():
+            writer.writerow([*values, len(scores), middle(scores), min(scores), max(scores)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""One run among the many of a sweep: its folder is its own, what has ended is not repeated, what is bad ends early."""
+
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from particle_grid.command import OccupiedError
+from particle_grid.jobs import CHECKPOINT, REASON, RESULT
+from particle_grid.learn.trainer import Stop
+
+PRUNED, CONFIG, STUDY, LOCK = "pruned.txt", "config.yaml", "study.log", ".lock"
+PARTS = 10  # of the budget of agent-steps; a run is judged at the end of each
+HYPERPARAMETERS = [  # of every run, in TensorBoard's HParams tab, beside those that a command line names
+    *("task.name", "action.name", "policy.name", "policy.hidden", "policy.head", "seed", "world.agents"),
+    *(f"trainer.{key}" for key in ("total_steps", "learning_rate", "entropy_coef", "gamma", "gae_lambda")),
+    *(f"trainer.{key}" for key in ("horizon", "minibatch", "epochs")),
+]
+
+
+class Announce(Callback):
+    """Says where the runs of a sweep go, before the first of them."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        folder = config.hydra.sweep.dir
+        logging.getLogger("hydra").info(  # as Hydra's own messages
+            f"Runs go to {folder}. If interrupted: the same command with hydra.sweep.dir={folder} goes on. A table of "
+            f"them, at any time: python -m particle_grid.report {folder}"
+        )
+
+
+def swept() -> bool:
+    """Whether this is a job of a sweep (-m)."""
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
+@contextmanager
+def turn(folder: Path, config: dict[str, Any]) -> Iterator[None]:
+    """The folder of a run for this process alone, which waits until another one has done with it.
+
+    Raises OccupiedError where the folder holds a run of another config. Events of a run that died before its first
+    checkpoint are taken away: it starts anew."""
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{folder.name}: waiting for another process that trains there")
+        lock.acquire()
+    try:
+        refuse_another(folder, config)
+        OmegaConf.save(OmegaConf.create(config), folder / CONFIG)
+        (folder / REASON).unlink(missing_ok=True)
+        if not (folder / CHECKPOINT).exists():
+            for events in folder.glob("events.out.tfevents.*"):
+                events.unlink()
+        yield
+    finally:
+        lock.release()
+
+
+def refuse_another(folder: Path, config: dict[str, Any]) -> None:
+    """Raises OccupiedError where a folder holds a run of another config than this."""
+    if not (folder / CONFIG).exists():
+        return
+    there, here = flat(OmegaConf.load(folder / CONFIG)), flat(config)
+    if differ := sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key)):
+        key = differ[0]
+        raise OccupiedError(
+            f"{folder} holds a run with {key}={there.get(key)}, and this one has {key}={here.get(key)}: choose another "
+            f"hydra.sweep.dir, or leave hydra.sweep.subdir as it is."
+        )
+
+
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested config as one level of keys such as `trainer.horizon`."""
+    plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
+    if not isinstance(plain, dict):
+        return {prefix: plain}
+    return {k: v for key, value in plain.items() for k, v in flat(value, f"{prefix}.{key!s}".lstrip(".")).items()}
+
+
+def ended(folder: Path) -> bool:
+    """Whether a run needs no more: it is finished, or was pruned."""
+    return (folder / RESULT).exists() or (folder / PRUNED).exists()
+
+
+def score(folder: Path, kind: str = "sampled") -> float | None:
+    """The final normalised score of a run, the mean over evaluation seeds; None for one without results."""
+    if not (folder / RESULT).exists():
+        return None
+    results = json.loads((folder / RESULT).read_text("utf-8"))
+    return float(np.mean(results[f"policy, {kind}"]["normalised_scores"]))
+
+
+@contextmanager
+def console_for(folder: Path) -> Iterator[Console]:
+    """Where a run talks: the terminal, or output.txt where others talk at the same time."""
+    if not swept() or HydraConfig.get().runtime.choices["hydra/launcher"] == "basic":
+        yield Console()
+        return
+    with (folder / "output.txt").open("a", encoding="utf-8") as file:
+        yield Console(file=file, width=120)
+
+
+def hyperparameters(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, str | bool | float]:
+    """What HParams shows of a run: the usual ones, and those that its command line names."""
+    values = flat(config)
+    named = [override.lstrip("+").partition("=")[0] for override in overrides]
+    keys = [*HYPERPARAMETERS, *(key for key in named if key in values and key not in HYPERPARAMETERS)]
+    shown = {key: values[key] for key in keys if key in values}
+    return {key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in shown.items()}
+
+
+def load_study(hydra: Any) -> Any:
+    """The Optuna study of a sweep, in the file that its runs share. Raises ValueError where Optuna is not installed."""
+    try:
+        import optuna
+        from optuna.storages.journal import JournalFileBackend
+    except ImportError as error:
+        raise ValueError(
+            f'hydra/sweeper=optuna needs {error.name}, which is not installed: pip install "particle-grid[sweep]"'
+        ) from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    file = Path(hydra.sweep.dir) / STUDY
+    file.parent.mkdir(parents=True, exist_ok=True)
+    storage = hydra.sweeper.storage or optuna.storages.JournalStorage(JournalFileBackend(str(file)))
+    return optuna.create_study(
+        study_name="sweep",
+        storage=storage,
+        pruner=instantiate(hydra.sweeper.pruner) if hydra.sweeper.pruner else optuna.pruners.NopPruner(),
+        direction="maximize",
+        load_if_exists=True,
+    )
+
+
+def pruning(total_steps: int) -> "list[Pruning]":
+    """Who judges this run while it goes on: nobody, unless a sweeper has made it a trial."""
+    hydra: Any = HydraConfig.get()
+    if not swept() or OmegaConf.select(hydra, "sweeper.trial") is None:
+        return []
+    import optuna
+
+    study = load_study(hydra)
+    return [Pruning(optuna.trial.Trial(study, study.trials[hydra.sweeper.trial]._trial_id), total_steps)]
+
+
+class Pruning:
+    """Reports the mean normalised score of each tenth of the budget to an Optuna trial, and raises Stop where Optuna's
+    pruner finds it too low beside other trials at the same tenth."""
+
+    def __init__(self, trial: Any, total_steps: int) -> None:
+        self.trial, self.total = trial, total_steps
+        self.part, self.scores = 0, list[float]()
+        # A run that goes on from its checkpoint comes by some tenths again; what was said of them stands.
+        self.reported = set(trial.study.trials[trial.number].intermediate_values)
+
+    def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Takes the scalars of an iteration."""
+        if math.isfinite(value := scalars.get("normalised_score", math.nan)):
+            self.scores.append(value)
+        part = PARTS * step // self.total
+        if part == self.part or not self.scores:
+            return
+        mean, self.part, self.scores = float(np.mean(self.scores)), part, []
+        if part not in self.reported:
+            self.trial.report(mean, part)
+        if part < PARTS and self.trial.should_prune():
+            raise Stop(f"at {step} steps its normalised score of {mean:.3f} is too low beside other trials'")
