@@ -30,7 +30,7 @@ def main(config: DictConfig) -> None:
             entries = [e for e in entries if (e["settings"]["task"], e["settings"]["action"]) != (name, action)]
             entries.append({"settings": key, "random": baseline.random, "scripted": baseline.scripted})
             means = f"random {row(baseline.random)}   script {row(baseline.scripted)}"
-            print(f"{name:14s} {action:11s} {means}   {env.task.unit}")
+            print(f"{name:14s} {action:11s} {means}   {env.unit}")
             entries.sort(key=lambda e: (e["settings"]["task"], e["settings"]["action"]))
             scores.STORED.write_text(json.dumps(entries, indent=1) + "\n", "utf-8")
 

@@ -11,6 +11,7 @@ from gymnasium.spaces import Box, MultiDiscrete
 from particle_grid.jit import threads
 from particle_grid.sim import observe, rng, tasks
 from particle_grid.sim.advance import Stages, compile_stages
+from particle_grid.sim.motion import charge
 from particle_grid.sim.scripted import actions_for
 from particle_grid.sim.state import allocate, make_rules, restore
 from particle_grid.sim.world import AGENT_1, FOOD, UNSEEN, WALL, Layout, World
@@ -41,7 +42,8 @@ class ParticleGrid(pufferlib.PufferEnv):
     task: one of `particle_grid.sim.tasks.names()`, with its parameters as `task_params`.
     worlds, agents (in each), height, width (cells), vision, speed (cells a step), lifespan (expected steps until an
     agent respawns), horizon (steps until a world starts anew, each at another time), walls (share of the cells),
-    dynamics ("kinematic", or "inertial" with acceleration and drag): see `World`.
+    dynamics ("kinematic", or "inertial" with acceleration and drag), action_cost (share of the reward that is minus
+    the effort): see `World`.
     seed: for a first `reset()` without one. buf: PufferLib's buffers, made here if None.
     checked: raise on actions that are out of range, NaN or infinite, which are else clipped or mean "stay".
     render_mode: what `render` gives, one of `metadata["render_modes"]`, or None.
@@ -70,6 +72,7 @@ class ParticleGrid(pufferlib.PufferEnv):
         dynamics: str = "kinematic",
         acceleration: float = 0.25,
         drag: float = 0.1,
+        action_cost: float = 0.0,
         checked: bool = False,
         render_mode: str | None = None,
         **task_params: Any,
@@ -81,7 +84,8 @@ class ParticleGrid(pufferlib.PufferEnv):
         if render_mode not in (None, *RENDER_MODES):
             raise ValueError(f"There is no render_mode {render_mode!r}. There are: {', '.join(RENDER_MODES)}, or None.")
         self.world = World(
-            worlds, agents, height, width, vision, speed, lifespan, horizon, walls, dynamics, acceleration, drag
+            *(worlds, agents, height, width, vision, speed, lifespan, horizon, walls),
+            *(dynamics, acceleration, drag, action_cost),
         )
         self.task_name, self.task, self.checked = task, make_task(task, task_params), checked
         self.discrete, self.vision = action == "discrete", vision
@@ -143,13 +147,13 @@ class ParticleGrid(pufferlib.PufferEnv):
         """One step of all agents. actions: integers or floats [N, 2], as the action form wants; raises if not so."""
         if not self._started:
             raise RuntimeError("The worlds have not been started: call reset() before step().")
-        stages = self._stages()
-        stages.move(self._valid(actions))
+        stages, actions = self._stages(), self._valid(actions)
+        stages.move(actions)
         if self.task.sight:  # the reward needs what the agents see
             stages.look()
-            self._reward(stages)
+            self._reward(stages, actions)
         else:  # else it goes into their observations at once
-            self._reward(stages)
+            self._reward(stages, actions)
             stages.look()
         self._steps += 1
         infos = [self._report()] if self._steps % REPORT_EVERY == 0 else []
@@ -193,18 +197,25 @@ class ParticleGrid(pufferlib.PufferEnv):
             self._compiled[count] = compile_stages(self.state, self.rules, *buffers, self.task.sight, count)
         return self._compiled[count]
 
-    def _reward(self, stages: Stages) -> None:
+    def _reward(self, stages: Stages, actions: np.ndarray) -> None:
         """Writes the rewards of the step just made. Raises ValueError for those out of range."""
         self.task.reward(self.state, self.layout, self.rewards)
+        if self.world.action_cost:
+            charge(self.rewards, actions, self.rules.centre, np.float32(self.world.action_cost))
         if stages.finish():
             agent = np.flatnonzero(~(np.abs(self.rewards) <= 1))[0]
             raise ValueError(
                 f"Task {self.task_name} gave agent {agent} the reward {self.rewards[agent]}: scale it into [-1, 1]."
             )
 
+    @property
+    def unit(self) -> str:
+        """Of the score: the task's, or where actions cost something the reward, since success alone costs nothing."""
+        return "reward a step" if self.world.action_cost else self.task.unit
+
     def score(self) -> np.ndarray:
-        """Score of the last step in the task's unit, f64[sides], each the mean over the agents of a side."""
-        each = self.task.score(self.state, self.layout)
+        """Score of the last step in `unit`s, f64[sides], each the mean over the agents of a side."""
+        each = self.rewards if self.world.action_cost else self.task.score(self.state, self.layout)
         if self.task.sides == 1:
             return each.mean(keepdims=True, dtype=np.float64)
         return np.array([each[self.side(k)].mean(dtype=np.float64) for k in range(self.task.sides)])

@@ -34,11 +34,12 @@ class Tuning:
 
 @dataclass
 class Plan:
-    """See conf/study/reduced.yaml for what each part is for. tasks: overrides by task."""
+    """See conf/study/reduced.yaml for what each part is for. tasks: overrides by label."""
 
     question: str
     tasks: dict[str, list[str]]
     reference: str
+    scale: str
     arms: dict[str, Arm]
     variants: dict[str, list[str]]
     common: list[str]
@@ -49,8 +50,9 @@ class Plan:
 
     def check(self) -> None:
         """Raises ValueError for a plan that would not say what it is meant to."""
-        if self.reference not in self.arms:
-            raise ValueError(unknown(f"arm {self.reference!r}, the reference", self.reference, self.arms))
+        for arm, what in ((self.reference, "reference"), (self.scale, "scale")):
+            if arm not in self.arms:
+                raise ValueError(unknown(f"arm {arm!r}, the {what}", arm, self.arms))
         for task in self.tuning.tasks:
             if task not in self.tasks:
                 raise ValueError(unknown(f"task {task!r} in the plan's tasks, though it is tuned on", task, self.tasks))
@@ -75,7 +77,7 @@ class Plan:
 
     def overrides(self, variant: str, arm: str, task: str, seed: int, knobs: Knobs) -> tuple[str, ...]:
         """What train is called with."""
-        parts = [f"task={task}", *self.common, *self.tasks[task], *self.variants[variant], *self.arms[arm].overrides]
+        parts = [*self.common, *self.tasks[task], *self.variants[variant], *self.arms[arm].overrides]
         return (*parts, *(f"{key}={value}" for key, value in knobs), f"seed={seed}")
 
     def tuning_jobs(self, out: Path) -> dict[tuple[str, int, str, int], Job]:

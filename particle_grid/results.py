@@ -49,7 +49,7 @@ def evaluate_policy(
 
 
 def _table(env: ParticleGrid, rows: dict[str, np.ndarray], baseline: Baseline) -> Table:
-    table = Table("", f"score\n({env.task.unit})", "normalised\nscore")
+    table = Table("", f"score\n({env.unit})", "normalised\nscore")
     for label, values in rows.items():
         by_side = [f"{side.mean():.3f} ± {side.std():.3f}" for side in values.T]
         normalised = baseline.normalise(values)

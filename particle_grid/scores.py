@@ -24,6 +24,13 @@ def steps_for(env: ParticleGrid) -> int:
     return STEPS * max(1, math.ceil(env.world.lifespan / 256))
 
 
+def seeds(count: int) -> tuple[int, ...]:
+    """The seeds of an evaluation of `count` episodes. Raises ValueError for a number that cannot be."""
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"evaluations={count} is no number of episodes: give a whole number from 1 on.")
+    return tuple(range(SEEDS[0], SEEDS[0] + count))
+
+
 def random_player(env: ParticleGrid, seed: int) -> Act:
     """Uniformly random actions."""
     generator, shape = np.random.default_rng(seed), (env.num_agents, 2)

@@ -11,22 +11,20 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from particle_grid import study_report
-from particle_grid.command import EXPECTED, config_folder, register_tasks, report, typed
-from particle_grid.jobs import Job, curve, run_all
+from particle_grid.command import EXPECTED, report, typed
+from particle_grid.jobs import Job, run_all
 from particle_grid.learn.fast import cores
 from particle_grid.learn.trainer import TrainerConfig
 from particle_grid.plan import Plan, load_plan
 from particle_grid.sim.world import World
+from particle_grid.study_scores import configs, final, measure_scales, row
 
 STEPS_A_SECOND, OVERHEAD, MEGABYTES = 90_000, 20.0, 2.5  # of a run on one core, before any has been measured
-SMOOTH = 5  # iterations whose mean score must pass a threshold
-FIRST = ["phase", "variant", "arm", "draw", "task", "seed"]
 
 
 def main() -> None:
@@ -61,44 +59,40 @@ def study(plan: Plan, text: str, out: Path, options: argparse.Namespace) -> None
     if options.dry_run:
         return
     keep_plan(out, text)
-    tuning = plan.tuning_jobs(out)
+    with console.status("Measuring random actions and the script of each task"):
+        scales = measure_scales(plan, out)
+    tuning, first = plan.tuning_jobs(out), next(iter(plan.variants))
     run_phase("Tuning", list(tuning.values()), options.jobs, console)
-    chosen = choose(plan, {key: sampled(job) for key, job in tuning.items() if job.done})
+    chosen = choose(plan, {key: final(scales[first, key[2]], job) for key, job in tuning.items() if job.done})
     (out / "chosen.json").write_text(json.dumps(chosen, indent=1) + "\n", "utf-8")
     tests = plan.test_jobs(out, chosen)
     run_phase("Testing", list(tests.values()), options.jobs, console)
-    rows = [row(plan, "tuning", next(iter(plan.variants)), *key, job=job) for key, job in tuning.items() if job.done]
+    rows = [row(plan, scales, ("tuning", first, *key), job) for key, job in tuning.items() if job.done]
     rows += [
-        row(plan, "test", variant, arm, chosen[arm], task, seed, job=job)
+        row(plan, scales, ("test", variant, arm, chosen[arm], task, seed), job)
         for (variant, arm, task, seed), job in tests.items()
         if job.done
     ]
     write_csv(out / "results.csv", rows)
-    study_report.write(plan, out, rows, chosen)
+    study_report.write(plan, out, rows, chosen, scales)
     console.print(f"Saved: {out}/ results.csv, summary.csv, report.html", soft_wrap=True)
 
 
 def check_runs(plan: Plan, out: Path) -> float:
     """Composes the configs of a study: each arm, task and variant, and each set of knobs on one task, so that a wrong
     key is found now. Returns the agent-steps of all runs."""
-    register_tasks()
     tuning, tests = plan.tuning_jobs(out), plan.test_jobs(out, dict.fromkeys(plan.arms, 0))
-    steps, variant = {}, next(iter(plan.variants))
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        for (setting, arm, task, seed), job in tests.items():
-            if seed == plan.seeds[0]:
-                steps[setting, arm, task] = budget(job)
-        for (_, _, task, seed), job in tuning.items():
-            if (task, seed) == (plan.tuning.tasks[0], plan.tuning.seeds[0]):
-                budget(job)
-    return sum(steps[variant, arm, task] for arm, _, task, _ in tuning) + sum(steps[key[:3]] for key in tests)
+    tried = [job.overrides for key, job in tuning.items() if key[2:] == (plan.tuning.tasks[0], plan.tuning.seeds[0])]
+    kinds = {key[:3]: job.overrides for key, job in tests.items() if key[3] == plan.seeds[0]}
+    budgets = [budget(config) for config in configs([*kinds.values(), *tried])]
+    steps, first = dict(zip(kinds, budgets, strict=False)), next(iter(plan.variants))
+    return sum(steps[first, arm, task] for arm, _, task, _ in tuning) + sum(steps[key[:3]] for key in tests)
 
 
-def budget(job: Job) -> int:
-    """The agent-steps of a run. Raises ValueError, or an error of Hydra, for a config that cannot be."""
-    config = compose("train", list(job.overrides))
-    typed(World, config.world)
-    return typed(TrainerConfig, config.trainer).total_steps
+def budget(config: dict[str, Any]) -> int:
+    """The agent-steps of a run. Raises ValueError for a config that cannot be."""
+    typed(World, OmegaConf.create(config["world"]))
+    return typed(TrainerConfig, OmegaConf.create(config["trainer"])).total_steps
 
 
 def announce(plan: Plan, out: Path, jobs: int, steps: float, console: Console) -> None:
@@ -157,12 +151,6 @@ def run_phase(name: str, jobs: list[Job], count: int, console: Console) -> None:
         raise RuntimeError(f"All runs failed; why is said in error.txt of each, such as {failed[0].folder}.")
 
 
-def sampled(job: Job) -> float:
-    """The final normalised score of a run, of sampled actions."""
-    results = json.loads((job.folder / "results.json").read_text("utf-8"))
-    return float(np.mean(results["policy, sampled"]["normalised_scores"]))
-
-
 def choose(plan: Plan, scores: Mapping[tuple[str, int, str, int], float]) -> dict[str, int]:
     """The draw of each arm with the best mean score over tuning's tasks and seeds. One of which a run failed is out.
 
@@ -180,25 +168,6 @@ def choose(plan: Plan, scores: Mapping[tuple[str, int, str, int], float]) -> dic
             )
         chosen[arm] = max(means, key=lambda k: means[k])
     return chosen
-
-
-def row(plan: Plan, phase: str, variant: str, arm: str, draw: int, task: str, seed: int, job: Job) -> dict[str, Any]:
-    """A finished run: which one, its scores, its steps to each threshold (infinite: never), its minutes."""
-    steps, scores, minutes = curve(job.folder)
-    results = json.loads((job.folder / "results.json").read_text("utf-8"))
-    final = {kind: float(np.mean(results[f"policy, {kind}"]["normalised_scores"])) for kind in ("sampled", "greedy")}
-    reached = {f"steps_to_{threshold}": steps_to(threshold, steps, scores) for threshold in plan.thresholds}
-    which = dict(zip(FIRST, (phase, variant, arm, draw, task, seed), strict=True))
-    return which | final | reached | {"steps": int(steps[-1]), "minutes": minutes}
-
-
-def steps_to(threshold: float, steps: np.ndarray, scores: np.ndarray) -> float:
-    """The first step at which the mean score of the last SMOOTH iterations reaches a threshold; infinite: never."""
-    if len(scores) < SMOOTH or np.isnan(scores).any():
-        return float("inf")
-    means = np.convolve(scores, np.ones(SMOOTH) / SMOOTH, "valid")  # of iterations k to k + SMOOTH - 1
-    reached = np.flatnonzero(means >= threshold)
-    return float(steps[reached[0] + SMOOTH - 1]) if len(reached) else float("inf")
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

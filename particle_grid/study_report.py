@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from particle_grid import stats
-from particle_grid.jobs import curve
 from particle_grid.plan import Plan
+from particle_grid.study_scores import STILL, Scales, beginnings, learning_curve
 
 Rows = list[dict[str, Any]]
 PROFILE = np.linspace(-0.25, 1.75, 81)  # thresholds of the performance profiles
@@ -80,7 +80,7 @@ def summary(plan: Plan, rows: Rows) -> Rows:
     return lines
 
 
-def write(plan: Plan, out: Path, rows: Rows, chosen: dict[str, int]) -> None:
+def write(plan: Plan, out: Path, rows: Rows, chosen: dict[str, int], scales: Scales) -> None:
     """Writes summary.csv, the figures as PNG, and report.html. Raises ValueError where there are too few runs."""
     if matrix(plan, rows, next(iter(plan.variants)), plan.reference).shape[1] < 2:
         raise ValueError(
@@ -95,7 +95,7 @@ def write(plan: Plan, out: Path, rows: Rows, chosen: dict[str, int]) -> None:
         "intervals": lambda figure, variant: draw_intervals(figure, plan, lines, variant),
         "profiles": lambda figure, variant: draw_profiles(figure, plan, rows, variant),
         "tasks": lambda figure, variant: draw_tasks(figure, plan, lines, variant),
-        "curves": lambda figure, variant: draw_curves(figure, plan, out, rows, variant, chosen),
+        "curves": lambda figure, variant: draw_curves(figure, plan, out, rows, variant, chosen, scales),
     }
     sections = []
     for variant in plan.variants:
@@ -170,14 +170,16 @@ def draw_tasks(figure: Any, plan: Plan, lines: Rows, variant: str) -> None:
     figure.axes[0].invert_yaxis()
 
 
-def draw_curves(figure: Any, plan: Plan, out: Path, rows: Rows, variant: str, chosen: dict[str, int]) -> None:
+def draw_curves(
+    figure: Any, plan: Plan, out: Path, rows: Rows, variant: str, chosen: dict[str, int], scales: Scales
+) -> None:
     """The median over seeds of the score while learning, with the range of the middle half."""
     figure.set_size_inches(3.2 * len(plan.tasks), 3.2)
     jobs, there = plan.test_jobs(out, chosen), {(r["variant"], r["arm"], r["task"], r["seed"]) for r in rows}
     for panel, task in zip(figure.subplots(1, len(plan.tasks), squeeze=False)[0], plan.tasks, strict=True):
         for arm, colour in colours(plan).items():
             keys = [(variant, arm, task, seed) for seed in plan.seeds if (variant, arm, task, seed) in there]
-            runs = [curve(jobs[key].folder)[:2] for key in keys]
+            runs = [learning_curve(scales[variant, task], jobs[key])[:2] for key in keys]
             x = np.linspace(0, min(steps[-1] for steps, _ in runs), POINTS)
             y = np.array([np.interp(x, steps, scores) for steps, scores in runs])
             panel.plot(x / 1e6, np.median(y, 0), color=colour, label=arm)
@@ -234,6 +236,16 @@ def tuning_table(plan: Plan, rows: Rows, chosen: dict[str, int]) -> str:
     return table(["arm", "chosen knobs", "mean score in tuning", "of the first set"], body)
 
 
+def beginnings_table(plan: Plan, chosen: dict[str, int]) -> str:
+    """How each arm acts before it has learnt anything."""
+    header = "arm", "root mean square of an axis", f"axes moved by less than {STILL}", "entropy of the move (nats)"
+    body = [
+        [arm, f"{found['rms']:.2f}", f"{found['still']:.0%}", f"{found['entropy']:.2f}"]
+        for arm, found in beginnings(plan, chosen).items()
+    ]
+    return table(header, body)
+
+
 def page(
     plan: Plan, out: Path, lines: Rows, rows: Rows, chosen: dict[str, int], sections: list[tuple[str, list[bytes]]]
 ) -> str:
@@ -244,9 +256,11 @@ def page(
         parts.append(f"<h2>{html.escape(variant)}</h2>{aggregate_table(plan, lines, variant)}{''.join(images)}")
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>A study</title><style>{STYLE}</style>
 <h1>{question}</h1>
-<p>Normalised scores: 0 is random actions, 1 the task's script. The unit is the run. Intervals are 95%, from a bootstrap
+<p>Normalised scores: 0 is random actions, 1 the task's script, both with the actions of {html.escape(plan.scale)}, for
+all arms. The unit is the run. Intervals are 95%, from a bootstrap
 stratified by task. A median of steps counts runs that never got there as later than all others.</p>
 {"".join(parts)}
+<h2>First actions</h2>{beginnings_table(plan, chosen)}
 <h2>Tuning</h2>{tuning_table(plan, rows, chosen)}
 <h2>The plan</h2><pre>{html.escape((out / "plan.yaml").read_text("utf-8"))}</pre></html>
 """

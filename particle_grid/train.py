@@ -79,24 +79,25 @@ def lead(
     OmegaConf.save(OmegaConf.create(plain), folder / sweep.CONFIG)  # of a resumed run too, unlike Hydra's own copy
     env = build_env(plain)
     policy, lanes = build_policy(plain, env), build_lanes(plain, env, settings)
-    baseline = results.baseline_for(env, console, scores.SEEDS, scores.steps_for(env))
+    clips, seeds = plain.get("clips", 0), scores.seeds(plain.get("evaluations", len(scores.SEEDS)))
+    baseline = results.baseline_for(env, console, seeds, scores.steps_for(env))
     start = saved["steps"] if saved else 0
 
     def learn(logger: Logger, dashboard: Dashboard) -> Result:
         # Where two sides oppose each other, their scores in self-play say nothing about success.
         normalise = _normaliser(baseline) if env.task.sides == 1 else None
-        with Clips(lanes[0], logger, plain.get("clips", 0), settings.total_steps, start) as clips:
+        with Clips(lanes[0], logger, clips, settings.total_steps, start) as films:
             trainer = Trainer(
                 lanes,
                 policy,
                 settings,
-                [logger, dashboard, clips, *sweep.pruning(settings.total_steps)],
+                [logger, dashboard, films, *sweep.pruning(settings.total_steps)],
                 folder / CHECKPOINT,
                 plain,
                 normalise,
                 group=group,
                 opponents=opponents_for(policy, settings),
-                watch=clips.watch,
+                watch=films.watch,
             )
             console.print(trainer.how, soft_wrap=True)
             if saved:
@@ -119,13 +120,14 @@ def lead(
         if result.interrupted:
             console.print(f"Stopped at {result.steps} steps. To go on: resume={folder / CHECKPOINT}", soft_wrap=True)
             raise KeyboardInterrupt
-        rows = results.evaluate_policy(env, policy, baseline, console, scores.SEEDS, scores.steps_for(env))
+        rows = results.evaluate_policy(env, policy, baseline, console, seeds, scores.steps_for(env))
         means = results.save_results(folder / RESULT, rows, baseline)
         logger.log(
             result.steps, {f"eval/{label.split()[-1]}": mean for label, mean in means.items() if "policy" in label}
         )
         logger.finished()
-    results.record(env, policy, console, video=folder / "policy.gif")
+    if clips:
+        results.record(env, policy, console, video=folder / "policy.gif")
     console.print(
         f"Saved: {folder}/ checkpoint.pt, results.json. To watch: tensorboard --logdir outputs", soft_wrap=True
     )

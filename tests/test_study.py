@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from particle_grid import stats, study, study_report
+from particle_grid import scores, stats, study, study_report, study_scores
 from particle_grid.command import config_folder
 from particle_grid.jobs import Job
 from particle_grid.learn.log import Logger
@@ -38,7 +38,8 @@ def fake_run(job):
     with Logger(job.folder) as logger:
         for k in range(1, 11):
             logger.log(100 * k, {"normalised_score": score * k / 10, "perf/steps_per_second": 1000.0})
-    content = {f"policy, {kind}": {"normalised_scores": [score, score]} for kind in ("sampled", "greedy")}
+    played = {"policy, sampled": score, "policy, greedy": score, "random actions": 0.0, "script": 1.0}
+    content = {label: {"scores": [[value], [value]]} for label, value in played.items()}
     (job.folder / "results.json").write_text(json.dumps(content))
 
 
@@ -60,6 +61,7 @@ def trained(monkeypatch, tmp_path):
         return failed
 
     monkeypatch.setattr(study, "run_all", run_all)
+    monkeypatch.setattr(scores, "measure", lambda env: scores.Baseline([[0.0]], [[1.0]]))
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
@@ -200,18 +202,18 @@ def test_knobs_of_which_a_run_failed_are_not_chosen():
 def test_steps_to_a_threshold_are_those_of_the_plain_definition(scores, threshold):
     steps = 10 * np.arange(1, len(scores) + 1)
     expected = float("inf")
-    for k in range(study.SMOOTH, len(scores) + 1):
-        mean = np.mean(scores[k - study.SMOOTH : k])
+    for k in range(study_scores.SMOOTH, len(scores) + 1):
+        mean = np.mean(scores[k - study_scores.SMOOTH : k])
         if abs(mean - threshold) < 1e-9:
             return  # rounding decides
         if mean >= threshold:
             expected = 10 * k
             break
-    assert study.steps_to(threshold, steps, np.array(scores)) == expected
+    assert study_scores.steps_to(threshold, steps, np.array(scores)) == expected
 
 
 def test_a_run_without_scores_never_gets_anywhere():
-    assert study.steps_to(0.5, np.arange(9), np.full(9, np.nan)) == float("inf")
+    assert study_scores.steps_to(0.5, np.arange(9), np.full(9, np.nan)) == float("inf")
 
 
 def test_only_seeds_with_a_run_of_every_arm_and_task_are_compared():

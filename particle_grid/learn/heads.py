@@ -7,7 +7,7 @@ out by hand: distribution objects validate and allocate on every call.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,19 @@ LOG_2PI = math.log(2 * math.pi)
 # Gauss-Hermite quadrature of a mean over a standard normal distribution: of each entropy below within 0.05 nats.
 NODES = 0.0, 1.3556261799742659, -1.3556261799742659, 2.8569700138728056, -2.8569700138728056
 WEIGHTS = 0.5333333333333333, 0.2220759220056126, 0.2220759220056126, 0.0112574113277207, 0.0112574113277207
+
+
+def where(rising: Callable[[float], float], target: float, low: float, high: float) -> float:
+    """Between low and high, where a rising function comes to a target. Raises ValueError where it does not."""
+    if not rising(low) <= target <= rising(high):
+        raise ValueError(
+            f"policy.first_move={target} is out of reach for this head: it can be between {rising(low):.2f} and "
+            f"{rising(high):.2f}."
+        )
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rising(middle) < target else (low, middle)
+    return low
 
 
 class CategoricalHead(nn.Module):
@@ -73,6 +86,16 @@ class CategoricalHead(nn.Module):
         """The sample itself."""
         return sample
 
+    def begin(self, rms: float) -> Tensor:
+        """The outputs f32[K] with which a component, whose choices are evenly from -1 to 1, has this root mean square,
+        and as much entropy as it then can. Raises ValueError where it cannot."""
+        parts = []
+        for n in self.nvec:
+            squares = torch.linspace(-1, 1, n, dtype=torch.float64) ** 2
+            weight = where(lambda w, x=squares: float(((w * x).softmax(0) @ x).sqrt()), rms, -50, 50)  # type: ignore[misc]
+            parts.append((weight * squares).float())
+        return torch.cat(parts)
+
 
 class BinsHead(CategoricalHead):
     """Continuous actions by choice: `bins` values an axis, evenly from -1 to 1."""
@@ -115,7 +138,10 @@ class GaussianHead(nn.Module):
     @property
     def log_std(self) -> Tensor:
         """f32[A], bounded."""
-        return self.middle + self.reach * torch.tanh(self.raw_log_std)
+        return self._log_std(self.raw_log_std)
+
+    def _log_std(self, raw: Tensor) -> Tensor:
+        return self.middle + self.reach * torch.tanh(raw)
 
     def sample(self, out: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """out f32[..., K] -> action f32[..., A] and its logp f32[...]."""
@@ -141,6 +167,21 @@ class GaussianHead(nn.Module):
     def act(self, sample: Tensor) -> Tensor:
         """The sample itself: the environment clips it."""
         return sample
+
+    def begin(self, rms: float) -> Tensor:
+        """Sets the standard deviation with which actions, clipped to [-1, 1], around outputs f32[K] of 0, which it
+        returns, have this root mean square along each axis. Raises ValueError where none does."""
+        normal = torch.special.ndtri((torch.arange(4096) + 0.5) / 4096)
+        start = where(
+            lambda raw: float(
+                self.act(normal * self._log_std(torch.tensor(raw)).exp()).clamp(-1, 1).square().mean().sqrt()
+            ),
+            rms,
+            -3,
+            3,
+        )
+        nn.init.constant_(self.raw_log_std, start)
+        return torch.zeros(self.outputs)
 
 
 class SquashedHead(GaussianHead):
@@ -210,6 +251,15 @@ class BetaHead(nn.Module):
     def act(self, sample: Tensor) -> Tensor:
         """f32[..., A] in (0, 1) -> f32[..., A] in (-1, 1)."""
         return 2 * sample - 1
+
+    def begin(self, rms: float) -> Tensor:
+        """The outputs f32[K] with which actions have this root mean square along each axis. Raises ValueError where
+        none has: with one peak it stays below that of a uniform distribution."""
+
+        def spread(out: float) -> float:  # 1 / (2 alpha + 1) is the variance over [-1, 1] where alpha = beta
+            return (2 * (1 + math.log1p(math.exp(out))) + 1) ** -0.5
+
+        return torch.full((self.outputs,), -where(lambda out: spread(-out), rms, -20, 20))
 
 
 Head = CategoricalHead | GaussianHead | BetaHead

@@ -166,6 +166,7 @@ OPTIONS: dict[str, Any] = {
     "log_std_min": -3.0,
     "log_std_max": 0.5,
     "log_std_init": -0.5,
+    "first_move": None,
 }
 
 
@@ -174,7 +175,8 @@ def make_policy(name: str, vision: int, action_space: Space, **kwargs: Any) -> P
 
     name: conv_lstm, conv or mlp. kwargs: hidden (units), and for Box actions head (see `particle_grid.learn.heads`),
     bins (of the head of that name), and the bounds and the start of the normal heads' log_std: log_std_min,
-    log_std_max, log_std_init.
+    log_std_max, log_std_init. first_move: the root mean square of the first actions along each axis, whatever the
+    head; None: as it comes.
     Raises ValueError, in one sentence, for an unknown name or option and for a value that cannot be.
     """
     if name not in POLICIES:
@@ -182,12 +184,15 @@ def make_policy(name: str, vision: int, action_space: Space, **kwargs: Any) -> P
     if unknown := [key for key in kwargs if key not in OPTIONS]:
         raise ValueError(f"Policies have no option {unknown[0]!r}. The options are: {', '.join(OPTIONS)}.")
     options = OPTIONS | kwargs
-    hidden = options.pop("hidden")
+    hidden, first_move = options.pop("hidden"), options.pop("first_move")
     if not isinstance(hidden, int) or hidden < 1:
         raise ValueError(f"hidden={hidden!r} is not a number of units: give a whole number from 1 on.")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the decomposition behind orthogonal weights rounds differently with more
     try:
-        return POLICIES[name](vision, make_head(action_space, **options), hidden)
+        policy = POLICIES[name](vision, make_head(action_space, **options), hidden)
     finally:
         torch.set_num_threads(threads)
+    if first_move is not None:
+        policy.actor.bias.data[:] = policy.head.begin(first_move)
+    return policy

@@ -10,7 +10,7 @@ there would be no vectors. Conditions are `&` and `|`, and both sides of a choic
 
 import numpy as np
 
-from particle_grid.jit import kernel
+from particle_grid.jit import kernel, parallel_kernel, prange
 from particle_grid.sim import simd
 from particle_grid.sim.rng import below
 from particle_grid.sim.world import EMPTY, FOOD, WALL
@@ -151,3 +151,16 @@ def settle(s, r, lo, hi):
         eaten[i] += np.uint8((met[i] == FOOD) & r.edible)
         covers = np.uint8(EMPTY) if r.edible else met[i]
         under[i] = covers if met[i] < WALL else under[i]
+
+
+@parallel_kernel
+def charge(rewards, actions, centre, cost):
+    """Makes a share `cost` of each reward f32[N] minus the effort: the mean square of the action's components, each at
+    most 1, whether the agent could move or not."""
+    half = np.float32(0.5)
+    for i in prange(len(rewards)):
+        row, column = np.float32(actions[i, 0]) - centre, np.float32(actions[i, 1]) - centre
+        finite = (abs(row) < INFINITY) & (abs(column) < INFINITY)
+        row, column = min(max(row, -ONE), ONE), min(max(column, -ONE), ONE)
+        effort = half * (row * row + column * column) if finite else ZERO
+        rewards[i] = (ONE - cost) * rewards[i] - cost * effort

@@ -32,6 +32,7 @@ class World:
     dynamics: str = "kinematic"  # an action is a displacement; "inertial": an acceleration
     acceleration: float = 0.25  # inertial: cells a step that a full action adds to the velocity, along each axis
     drag: float = 0.1  # inertial: share of the velocity that is lost in a step
+    action_cost: float = 0.0  # share of the reward that is minus the effort, the mean square of an action's components
 
     def __post_init__(self) -> None:
         for name, least in (("worlds", 1), ("agents", 1), ("height", 1), ("width", 1), ("vision", 1), ("horizon", 0)):
@@ -40,7 +41,7 @@ class World:
                 raise TypeError(f"{name}={value!r} is not a whole number.")
             if value < least:
                 raise ValueError(f"{name}={value} is too small: it must be at least {least}.")
-        for name in ("speed", "lifespan", "walls", "acceleration", "drag"):
+        for name in ("speed", "lifespan", "walls", "acceleration", "drag", "action_cost"):
             if not isinstance(getattr(self, name), int | float | np.number):
                 raise TypeError(f"{name}={getattr(self, name)!r} is not a number.")
         side = 2 * self.vision + 1
@@ -71,6 +72,10 @@ class World:
             )
         if not 0 <= self.drag <= 1:
             raise ValueError(f"drag={self.drag} is out of range: a share of the velocity, from 0 to 1.")
+        if not 0 <= self.action_cost < 1:
+            raise ValueError(
+                f"action_cost={self.action_cost} is out of range: a share of the reward, from 0 to below 1."
+            )
         _, rows, stride = grid_shape(self)
         if rows * stride >= 1 << 31:
             raise ValueError(

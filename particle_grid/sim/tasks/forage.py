@@ -1,11 +1,12 @@
 """Food on a share of the cells: walking onto it eats it, and it regrows elsewhere."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from particle_grid.jit import parallel_kernel, prange
+from particle_grid.jit import kernel, parallel_kernel, prange
 from particle_grid.sim.scripted import fetch
 from particle_grid.sim.state import State
 from particle_grid.sim.world import Layout
@@ -13,10 +14,13 @@ from particle_grid.sim.world import Layout
 
 @dataclass(frozen=True)
 class Forage:
-    """reward: food_reward for each food eaten."""
+    """reward: food_reward for each food eaten; with a tolerance, less the further from the middle of its cell.
+
+    The smaller the tolerance, the more precisely an agent has to move to be paid for what it eats in any case."""
 
     food: float = 0.05  # share of the cells that hold food
     food_reward: float = 1.0
+    tolerance: float = 0.0  # cells from the middle of the food's cell from which on it pays nothing; 0: all pays alike
 
     unit: ClassVar[str] = "food eaten"
     sides: ClassVar[int] = 1
@@ -25,19 +29,39 @@ class Forage:
     def init(self, layout: Layout) -> None:
         if not 0 <= self.food < 1:
             raise ValueError(f"food={self.food} is out of range: a share of the cells, from 0 to below 1.")
+        if not 0 <= self.tolerance < math.inf:
+            raise ValueError(f"tolerance={self.tolerance} is out of range: a distance in cells, from 0 on.")
         layout.food = self.food
 
     def reward(self, state: State, layout: Layout, rewards: np.ndarray) -> None:
-        _reward(state.eaten, np.float32(self.food_reward), rewards)
+        _reward(state.eaten, state.position, np.float32(self.tolerance), np.float32(self.food_reward), rewards)
 
     def score(self, state: State, layout: Layout) -> np.ndarray:
-        return state.eaten.astype(np.float32)
+        meals = np.empty(len(state.eaten), np.float32)
+        _meals(state.eaten, state.position, np.float32(self.tolerance), meals)
+        return meals
 
     def scripted(self, observations: np.ndarray, layout: Layout, rng: np.ndarray, aim: np.ndarray) -> None:
         fetch(observations, layout.world.vision, rng, aim)
 
 
+@kernel
+def _worth(eaten, row, column, tolerance):
+    """What was eaten in a step that ended at a position, each less the further from the middle of the cell."""
+    half, one = np.float32(0.5), np.float32(1)
+    row, column = row - np.floor(row) - half, column - np.floor(column) - half
+    share = one - np.sqrt(row * row + column * column) / tolerance if tolerance > 0 else one
+    return np.float32(eaten) * max(share, np.float32(0))
+
+
 @parallel_kernel
-def _reward(eaten, food_reward, rewards):
+def _meals(eaten, position, tolerance, meals):
+    for i in prange(len(meals)):
+        meals[i] = _worth(eaten[i], position[0, i], position[1, i], tolerance)
+
+
+@parallel_kernel
+def _reward(eaten, position, tolerance, food_reward, rewards):
     for i in prange(rewards.shape[0]):
-        rewards[i] = min(max(food_reward * np.float32(eaten[i]), np.float32(-1)), np.float32(1))
+        reward = food_reward * _worth(eaten[i], position[0, i], position[1, i], tolerance)
+        rewards[i] = min(max(reward, np.float32(-1)), np.float32(1))

@@ -1,0 +1,106 @@
+"""What the runs of a study are worth: scores on one scale for all arms, and how soon they got there."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from particle_grid import scores
+from particle_grid.command import config_folder, register_tasks
+from particle_grid.jobs import RESULT, Job, curve
+from particle_grid.plan import Plan
+from particle_grid.run import build_env, build_policy
+from particle_grid.scores import Baseline
+
+SMOOTH = 5  # iterations whose mean score must pass a threshold
+FIRST_ACTIONS = 100_000  # sampled to tell how an arm begins
+STILL = 0.25  # of an axis' reach: less is no move to speak of
+KEYS = ["phase", "variant", "arm", "draw", "task", "seed"]
+Scales = Mapping[tuple[str, str], Baseline]  # by variant and task
+
+
+def configs(overrides: list[tuple[str, ...]]) -> list[dict[str, Any]]:
+    """What train would compose of each list of overrides. Raises ValueError, or an error of Hydra, where it cannot."""
+    register_tasks()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        composed = [OmegaConf.to_container(compose("train", list(each)), resolve=True) for each in overrides]
+    return composed  # type: ignore[return-value]
+
+
+def measure_scales(plan: Plan, out: Path) -> Scales:
+    """What random actions (0) and the script (1) of the plan's `scale` arm score in each task and variant.
+
+    One scale for all arms: an action form's own script may be better, and would hide what the form makes hard. Stored
+    in scales.json, since measuring takes seconds for each."""
+    path = out / "scales.json"
+    stored = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    which = [(variant, task) for variant in plan.variants for task in plan.tasks]
+    every = configs([plan.overrides(*key[:1], plan.scale, key[1], 0, plan.draws(plan.scale)[0]) for key in which])
+    for (variant, task), config in zip(which, every, strict=True):
+        if f"{variant}/{task}" not in stored:
+            baseline = scores.measure(build_env(config))
+            stored[f"{variant}/{task}"] = {"random": baseline.random, "scripted": baseline.scripted}
+    path.write_text(json.dumps(stored, indent=1) + "\n", "utf-8")
+    return {(variant, task): Baseline(**stored[f"{variant}/{task}"]) for variant, task in which}
+
+
+def final(scale: Baseline, job: Job, kind: str = "sampled") -> float:
+    """The final normalised score of a finished run: of its sampled or greedy actions, the mean over evaluations."""
+    results = json.loads((job.folder / RESULT).read_text("utf-8"))
+    return float(scale.normalise(np.array(results[f"policy, {kind}"]["scores"])).mean())
+
+
+def learning_curve(scale: Baseline, job: Job) -> tuple[np.ndarray, np.ndarray, float]:
+    """Steps, normalised scores, and minutes of training. A run logs its score on the scale of its own action form."""
+    results = json.loads((job.folder / RESULT).read_text("utf-8"))
+    random, scripted = (np.mean(results[label]["scores"]) for label in ("random actions", "script"))
+    steps, values, minutes = curve(job.folder)
+    return steps, scale.normalise((random + values * (scripted - random))[:, None]), minutes
+
+
+def row(plan: Plan, scales: Scales, which: tuple[str, str, str, int, str, int], job: Job) -> dict[str, Any]:
+    """A finished run: which one (KEYS), its scores, its steps to each threshold (infinite: never), its minutes."""
+    scale = scales[which[1], which[4]]
+    steps, curve, minutes = learning_curve(scale, job)
+    reached = {f"steps_to_{threshold}": steps_to(threshold, steps, curve) for threshold in plan.thresholds}
+    finals = {kind: final(scale, job, kind) for kind in ("sampled", "greedy")}
+    return dict(zip(KEYS, which, strict=True)) | finals | reached | {"steps": int(steps[-1]), "minutes": minutes}
+
+
+def steps_to(threshold: float, steps: np.ndarray, scores: np.ndarray) -> float:
+    """The first step at which the mean score of the last SMOOTH iterations reaches a threshold; infinite: never."""
+    if len(scores) < SMOOTH or np.isnan(scores).any():
+        return float("inf")
+    means = np.convolve(scores, np.ones(SMOOTH) / SMOOTH, "valid")  # of iterations k to k + SMOOTH - 1
+    reached = np.flatnonzero(means >= threshold)
+    return float(steps[reached[0] + SMOOTH - 1]) if len(reached) else float("inf")
+
+
+def beginnings(plan: Plan, chosen: Mapping[str, int]) -> dict[str, dict[str, float]]:
+    """How each arm acts before it has learnt anything: by arm, statistics of FIRST_ACTIONS actions of a fresh policy.
+
+    rms: root mean square along an axis. still: share of axes moved by less than STILL. entropy: of the nearest of the
+    nine moves, in nats, at most log 9."""
+    import torch
+
+    variant, task = next(iter(plan.variants)), next(iter(plan.tasks))
+    every = configs([plan.overrides(variant, arm, task, 0, plan.draws(arm)[chosen[arm]]) for arm in plan.arms])
+    found = {}
+    for arm, config in zip(plan.arms, every, strict=True):
+        env = build_env(config)
+        policy = build_policy(config, env)
+        out = policy.actor.bias.detach().expand(FIRST_ACTIONS, -1)  # all there is to it: inputs hardly matter yet
+        actions = policy.head.act(policy.head.sample(out, torch.Generator().manual_seed(0))[0]).detach().numpy()
+        actions = (actions - 1.0 if env.discrete else actions).clip(-1, 1)
+        nearest = np.bincount(np.rint(actions).astype(int) @ [3, 1] + 4, minlength=9) / len(actions)
+        shares = nearest[nearest > 0]
+        found[arm] = {
+            "rms": float(np.sqrt(np.mean(np.square(actions)))),
+            "still": float(np.mean(np.abs(actions) < STILL)),
+            "entropy": float(-np.sum(shares * np.log(shares))),
+        }
+    return found
