@@ -8,19 +8,15 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from particle_grid import extras
+
 Rating = tuple[float, float]  # mean and deviation of what is believed about a player's strength
 
 
 def load_libraries() -> tuple[Any, Any]:
     """openskill's models and Matplotlib's Figure. Raises ValueError where they are not installed."""
-    try:
-        from matplotlib.figure import Figure
-        from openskill import models
-    except ImportError as error:
-        raise ValueError(
-            f'A ranking needs {error.name}, which is not installed: pip install "particle-grid[rank]"'
-        ) from None
-    return models, Figure
+    models, figure = (extras.load(module, "rank", "A ranking") for module in ("openskill.models", "matplotlib.figure"))
+    return models, figure.Figure
 
 
 def rate(contests: np.ndarray) -> list[Rating]:

@@ -7,17 +7,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from particle_grid import extras
 from particle_grid.stats import interquartile_mean
 
 PARTS = 4  # into which the values of a key with more than that many numbers are sorted, to ask how much they matter
 ENOUGH = 20  # finished runs from which on Optuna's PED-ANOVA is asked instead
 POINTS, LINES = 60, 8  # of a curve; curves in a panel, the best ones
 SMOOTH = 20  # a curve shows means over this part of a run
-BELOW: dict[str, Any] = {
-    "loc": "upper center",
-    "bbox_to_anchor": (0.5, -0.17),
-    "frameon": False,
-}  # of a panel: a legend
+BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17), "frameon": False}  # a panel: a legend
 Axis = Callable[[Any], float]  # a value's place on an axis, 0 to 1
 
 
@@ -32,13 +29,7 @@ class Run(Protocol):
 
 def load_figure() -> Any:
     """Matplotlib's Figure. Raises ValueError where it is not installed."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ValueError(
-            'A report needs Matplotlib, which is not installed: pip install "particle-grid[sweep]"'
-        ) from None
-    return Figure
+    return extras.load("matplotlib.figure", "sweep", "A report").Figure
 
 
 def draw(out: Path, runs: Sequence[Any], keys: Sequence[str]) -> list[str]:

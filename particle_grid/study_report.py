@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from particle_grid import stats
+from particle_grid import extras, stats
 from particle_grid.plan import Plan
 from particle_grid.study_scores import STILL, Scales, beginnings, learning_curve
 
@@ -30,11 +30,7 @@ pre { background: #f4f4f6; padding: 1em; overflow: auto; }
 
 def load_figure() -> Any:
     """Matplotlib's Figure. Raises ValueError where it is not installed."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ValueError('A study draws figures with Matplotlib: pip install "particle-grid[study]"') from None
-    return Figure
+    return extras.load("matplotlib.figure", "study", "A study").Figure
 
 
 def matrix(plan: Plan, rows: Rows, variant: str, arm: str, key: str = "sampled") -> np.ndarray:

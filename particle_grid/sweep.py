@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from particle_grid import extras
 from particle_grid.command import OccupiedError
 from particle_grid.jobs import CHECKPOINT, REASON, RESULT
 from particle_grid.learn.trainer import Stop
@@ -125,17 +126,12 @@ def hyperparameters(config: dict[str, Any], overrides: Sequence[str]) -> dict[st
 
 def load_study(hydra: Any) -> Any:
     """The Optuna study of a sweep, in the file that its runs share. Raises ValueError where Optuna is not installed."""
-    try:
-        import optuna
-        from optuna.storages.journal import JournalFileBackend
-    except ImportError as error:
-        raise ValueError(
-            f'hydra/sweeper=optuna needs {error.name}, which is not installed: pip install "particle-grid[sweep]"'
-        ) from None
+    optuna = extras.load("optuna", "sweep", "hydra/sweeper=optuna")
+    journal = extras.load("optuna.storages.journal", "sweep", "hydra/sweeper=optuna")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     file = Path(hydra.sweep.dir) / STUDY
     file.parent.mkdir(parents=True, exist_ok=True)
-    storage = hydra.sweeper.storage or optuna.storages.JournalStorage(JournalFileBackend(str(file)))
+    storage = hydra.sweeper.storage or optuna.storages.JournalStorage(journal.JournalFileBackend(str(file)))
     return optuna.create_study(
         study_name="sweep",
         storage=storage,

@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import logging
 import sys
 
 import pytest
@@ -18,11 +19,14 @@ def invoke(monkeypatch, capsys, tmp_path):
 
     def run(main, *arguments):
         monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+        handlers = logging.root.handlers[:]
         try:
             main()
             code = 0
         except SystemExit as exit:
             code = exit.code
+        finally:  # Hydra leaves a handler that writes to the stdout of this moment
+            logging.root.handlers[:] = handlers
         return code, *capsys.readouterr()
 
     return run

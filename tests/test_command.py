@@ -86,7 +86,7 @@ def test_overrides_presets_and_interpolations_arrive(run):
     code, out, err = run("+experiment=smoke", "task=forage", "action=continuous", "world.height=99", "++seed=7")
     config = json.loads(out)
     assert (code, err) == (0, "")
-    assert config["task"] == {"name": "forage", "food": 0.05, "food_reward": 1.0}
+    assert config["task"] == {"name": "forage", "food": 0.05, "food_reward": 1.0, "tolerance": 0.0}
     assert (config["world"]["height"], config["world"]["width"]) == (99, 128)
     assert config["trainer"]["seed"] == 7
     assert config["name"] == "forage_continuous_seed7"

@@ -20,7 +20,8 @@ ALLOWED = {
     "scores.py": {"particle_grid.env", "numpy"},
     "stats.py": {"numpy"},
     "opponents.py": {"particle_grid.env", "particle_grid.learn", "numpy"},
-    "view": {"particle_grid.sim.state", "particle_grid.sim.world", "numpy", "PIL", "pygame", "imageio_ffmpeg"},
+    "view": {"particle_grid.sim.state", "particle_grid.sim.world", "particle_grid.extras", "numpy", "PIL"},
+    "extras.py": set(),
     "learn": {"particle_grid.jit", "numpy", "numba", "llvmlite", "torch", "gymnasium", "rich", "tensorboard"},
     "run.py": {
         "particle_grid.env",

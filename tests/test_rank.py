@@ -161,7 +161,7 @@ def test_matches_of_other_settings_are_not_mixed(invoke, enter):
     assert "out=out holds matches with agents=24, and these have 30: choose another folder" in err
 
 
-@pytest.mark.parametrize("module", ["openskill", "matplotlib.figure"])
+@pytest.mark.parametrize("module", ["openskill.models", "matplotlib.figure"])
 def test_where_a_library_is_missing_the_way_to_get_it_is_said(invoke, monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
     code, _, err = invoke(rank.main, "checkpoints=[pretrained]")

@@ -27,12 +27,9 @@ class RayLauncher(Launcher):
         self.context, self.function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        try:
-            import ray
-        except ImportError:
-            raise ValueError(
-                'hydra/launcher=ray needs Ray, which is not installed: pip install "particle-grid[ray]"'
-            ) from None
+        from particle_grid import extras
+
+        ray = extras.load("ray", "ray", "hydra/launcher=ray")
         setup_globals()
         Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         ray.init(ignore_reinit_error=True, **self.init)

@@ -10,6 +10,7 @@ from types import TracebackType
 import numpy as np
 from PIL import Image
 
+from particle_grid import extras
 from particle_grid.view.frame import PALETTE
 
 RATES = {".gif": 50, ".mp4": 240}  # most frames per second, of what viewers show
@@ -126,8 +127,5 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 20)
 
 def _ffmpeg() -> str:
     """The program of the encoder. Raises ValueError where it is not installed."""
-    try:
-        from imageio_ffmpeg import get_ffmpeg_exe
-    except ImportError:
-        raise ValueError('An MP4 needs an encoder: pip install "particle-grid[video]", or write a .gif.') from None
-    return get_ffmpeg_exe()
+    path: str = extras.load("imageio_ffmpeg", "video", "A video that is no .gif").get_ffmpeg_exe()
+    return path

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from particle_grid import extras
+
 INVISIBLE = ("dummy", "offscreen", "evdev")  # drivers without a screen, which SDL falls back to where it finds none
 BUTTONS = {1: "mouse left", 2: "mouse middle", 3: "mouse right"}
 DRIVER, SCREENS = "SDL_VIDEODRIVER", ("DISPLAY", "WAYLAND_DISPLAY")  # environment variables
@@ -87,8 +89,4 @@ class Window:
 def load() -> Any:
     """The module pygame. Raises ValueError where it is not installed."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    try:
-        import pygame
-    except ImportError:
-        raise ValueError('A window needs pygame: pip install "particle-grid[window]", or record a video.') from None
-    return pygame
+    return extras.load("pygame", "window", "A window")
