@@ -1,6 +1,8 @@
 """Short films of training."""
 
 import io
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,6 +63,21 @@ def test_a_run_has_films_in_tensorboard(invoke, count, films):
     assert (code, err) == (0, "")
     events = EventAccumulator("run").Reload()
     assert len(events.Images("clip") if "clip" in events.Tags()["images"] else []) == films
+
+
+def test_a_run_without_films_has_no_picture_and_is_scored_as_often_as_asked(invoke):
+    code, _, err = invoke(train.main, *SMALL, "clips=0", "evaluations=2", "hydra.run.dir=run", "task=center")
+    assert (code, err) == (0, "")
+    assert not Path("run/policy.gif").exists()
+    played = json.loads(Path("run/results.json").read_text("utf-8"))
+    assert {len(each["normalised_scores"]) for each in played.values()} == {2}
+
+
+@pytest.mark.parametrize("count", ["0", "1.5", "null"])
+def test_what_is_no_number_of_evaluations_is_refused(invoke, count):
+    code, _, err = invoke(train.main, *SMALL, f"evaluations={count}", "hydra.run.dir=run")
+    assert code == 1
+    assert "is no number of episodes: give a whole number from 1 on" in err
 
 
 @pytest.mark.parametrize("count", ["-1", "often", "1.5", "null"])

@@ -198,6 +198,49 @@ def test_knobs_of_which_a_run_failed_are_not_chosen():
         study.choose(plan, {key: value for key, value in scores.items() if key[0] == "gaussian"})
 
 
+def test_scores_of_all_arms_are_on_one_scale_whatever_their_own_script_scores(tmp_path):
+    scale, found = scores.Baseline([[1.0], [3.0]], [[10.0], [14.0]]), []  # from 2 to 12
+    for name, own in (("discrete", (0.0, 8.0)), ("gaussian", (2.0, 12.0))):
+        job = Job(tmp_path / name, ())
+        with Logger(job.folder) as logger:
+            for k in range(1, 5):
+                raw = 1.0 + k  # of the task
+                scalars = {"normalised_score": (raw - own[0]) / (own[1] - own[0]), "perf/steps_per_second": 1000.0}
+                logger.log(100 * k, scalars)
+        played = {"policy, sampled": 7.0, "policy, greedy": 2.0, "random actions": own[0], "script": own[1]}
+        content = {label: {"scores": [[value]], "normalised_scores": [9.9]} for label, value in played.items()}
+        (job.folder / "results.json").write_text(json.dumps(content))
+        assert study_scores.final(scale, job) == pytest.approx(0.5)
+        assert study_scores.final(scale, job, "greedy") == pytest.approx(0.0)
+        found.append(study_scores.learning_curve(scale, job)[1])
+    np.testing.assert_allclose(found, [[0.0, 0.1, 0.2, 0.3]] * 2, atol=1e-6)
+
+
+def test_all_arms_of_a_plan_begin_with_moves_of_the_same_size():
+    plan, _ = load_plan("reduced")
+    found = study_scores.beginnings(plan, dict.fromkeys(plan.arms, 0))
+    assert set(found) == set(plan.arms)
+    for arm in plan.arms:
+        assert found[arm]["rms"] == pytest.approx(0.5, abs=0.01)
+        assert 0 < found[arm]["entropy"] <= np.log(9)
+    assert found["discrete"]["entropy"] == pytest.approx(found["snapped"]["entropy"], abs=0.02)
+
+
+def test_the_scale_is_measured_once_for_each_task_and_variant(tmp_path, monkeypatch):
+    measured = []
+
+    def measure(env):
+        measured.append((env.task_name, env.discrete, env.world.dynamics))
+        return scores.Baseline([[0.0]], [[float(len(measured))]])
+
+    monkeypatch.setattr(scores, "measure", measure)
+    plan, _ = load_plan("smoke")
+    first, again = (study_scores.measure_scales(plan, tmp_path) for _ in range(2))
+    assert first == again
+    dynamics = ("kinematic", "inertial")
+    assert measured == [(task, False, each) for each in dynamics for task in ("center", "forage")]
+
+
 @given(st.lists(st.floats(-1, 2), min_size=1, max_size=30), st.floats(0, 1))
 def test_steps_to_a_threshold_are_those_of_the_plain_definition(scores, threshold):
     steps = 10 * np.arange(1, len(scores) + 1)

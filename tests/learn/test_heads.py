@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from particle_grid.learn.heads import BetaHead, BinsHead, CategoricalHead, make_head
+from particle_grid.learn.policy import make_policy
 
 NVECS = ([3, 3], [2, 5, 1])
 
@@ -15,7 +16,7 @@ def categorical(nvec, out):
     return [torch.distributions.Categorical(logits=part) for part in out.split(nvec, -1)]
 
 
-BOX = Box(-1, 1, (2,))
+BOX, MOVES = Box(-1, 1, (2,)), MultiDiscrete([3, 3])
 
 
 def gaussian_head(**kwargs):
@@ -56,6 +57,34 @@ def test_gaussian_agrees_with_torch_distributions(seed, raw):
     torch.testing.assert_close(again, logp, rtol=0, atol=0)
     torch.testing.assert_close(entropy, expected.entropy().sum(-1), rtol=1e-5, atol=1e-5)
     assert torch.equal(head.greedy(out), out)
+
+
+@pytest.mark.parametrize("head", ["discrete", "bins", "gaussian", "squashed", "snapped", "beta"])
+@given(rms=st.floats(0.2, 0.55))
+@settings(max_examples=5)
+def test_first_moves_are_as_large_as_asked_for_whatever_the_head(head, rms):
+    discrete = head == "discrete"
+    policy = make_policy("mlp", 2, MOVES if discrete else BOX, head="auto" if discrete else head, first_move=rms)
+    out = policy.actor.bias.detach().expand(40_000, -1)
+    actions = policy.head.act(policy.head.sample(out, torch.Generator().manual_seed(0))[0]).detach() - float(discrete)
+    torch.testing.assert_close(actions.clamp(-1, 1).square().mean(0).sqrt(), torch.full((2,), rms), rtol=0.03, atol=0)
+    assert actions.mean(0).abs().max() < 0.02
+
+
+def test_with_first_moves_as_large_snapped_and_discrete_actions_begin_alike():
+    shares = []
+    for space, head in ((MOVES, "auto"), (BOX, "snapped")):
+        policy = make_policy("mlp", 2, space, head=head, first_move=0.6)
+        out = policy.actor.bias.detach().expand(100_000, -1)
+        actions = policy.head.act(policy.head.sample(out, torch.Generator().manual_seed(0))[0]).detach()
+        shares.append((actions == (1 if space is MOVES else 0)).float().mean(0))
+    torch.testing.assert_close(*shares, rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("head", ["gaussian", "squashed", "beta"])
+def test_a_first_move_out_of_reach_is_refused(head):
+    with pytest.raises(ValueError, match=r"policy.first_move=0.95 is out of reach for this head: it can be between 0"):
+        make_policy("mlp", 2, BOX, head=head, first_move=0.95)
 
 
 @pytest.mark.parametrize("nvec", NVECS)

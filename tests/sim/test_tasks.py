@@ -11,7 +11,7 @@ from PIL import Image
 from particle_grid.sim import picture, tasks
 from particle_grid.sim.scripted import actions_for
 from particle_grid.sim.world import AGENT_1, DYNAMICS, FOOD
-from tests.cases import CASES, field, play, small
+from tests.cases import ACTIONS, CASES, field, play, small
 
 
 def expected_reward(env, i):
@@ -27,7 +27,9 @@ def expected_reward(env, i):
         case "predator_prey":
             return min(1, task.scale * others) * (1 if state.colour[i] == AGENT_1 else -1)
         case "forage":
-            return min(1, task.food_reward * state.eaten[i])
+            middle = np.hypot(*(state.position[:, i] % 1 - 0.5))
+            share = max(0, 1 - middle / task.tolerance) if task.tolerance else 1
+            return min(1, task.food_reward * state.eaten[i] * share)
         case "center":
             middle = env.world.height / 2, env.world.width / 2
             return -np.hypot(row - middle[0], column - middle[1]) / np.hypot(*middle)
@@ -60,6 +62,41 @@ def test_rewards_equal_their_plain_definition(task, action):
                 assert rewards[i] == pytest.approx(expected_reward(env, i), abs=1e-5)
         some = some or rewards.any()
     assert some
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("tolerance", [0.0, 0.2, 0.7])
+def test_food_pays_less_the_further_from_the_middle_of_its_cell_it_is_eaten(action, tolerance):
+    env = small("forage", action, tolerance=tolerance, food=0.3, speed=0.7)
+    shares = set()
+    for _, rewards, _, truncations, _ in play(env, 40):
+        expected = [0 if truncations[i] else expected_reward(env, i) for i in range(env.num_agents)]
+        np.testing.assert_allclose(rewards, expected, atol=1e-5)
+        assert env.score() == pytest.approx(rewards.mean(), abs=0.02)  # but for those that ate and then respawned
+        shares |= set(rewards[env.state.eaten == 1].tolist())
+    assert (len(shares) > 5) == (tolerance > 0)
+
+
+@pytest.mark.parametrize(("task", "action"), CASES)
+def test_an_action_costs_its_mean_square_whether_it_moves_the_agent_or_not(task, action):
+    free, costly = (small(task, action, lifespan=50.0, action_cost=cost) for cost in (0.0, 0.3))
+    for env in (free, costly):
+        env.reset(5)
+    generator = np.random.default_rng(5)
+    for _ in range(30):
+        if free.discrete:
+            actions = generator.integers(0, 3, free.actions.shape, dtype=np.int32)
+            wanted = actions - 1.0
+        else:
+            actions = generator.normal(0, 1, free.actions.shape).astype(np.float32)
+            actions[::7, 0] = np.nan
+            wanted = np.where(np.isfinite(actions).all(1, keepdims=True), actions.clip(-1, 1), 0)
+        rewards = free.step(actions)[1]
+        expected = np.where(free.truncations, 0, 0.7 * rewards - 0.3 * np.square(wanted).mean(1))
+        np.testing.assert_allclose(costly.step(actions)[1], expected, atol=1e-6)
+        assert costly.score()[0] == pytest.approx(costly.rewards[costly.side(0)].mean(), abs=1e-6)
+    assert costly.unit == "reward a step"
+    assert free.unit == free.task.unit
 
 
 @pytest.mark.parametrize("name", tasks.names())
