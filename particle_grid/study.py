@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of the runs and the report (default: outputs/study_PLAN)")
     parser.add_argument("--jobs", type=int, default=0, help="runs at a time (default: one for each core)")
     parser.add_argument("--dry-run", action="store_true", help="say what would be run and what it would take, no more")
+    parser.add_argument("--report", action="store_true", help="report what is there already, and run nothing")
     options = parser.parse_args()
     try:
         plan, text = load_plan(options.plan)
@@ -62,11 +63,13 @@ def study(plan: Plan, text: str, out: Path, options: argparse.Namespace) -> None
     with console.status("Measuring random actions and the script of each task"):
         scales = measure_scales(plan, out)
     tuning, first = plan.tuning_jobs(out), next(iter(plan.variants))
-    run_phase("Tuning", list(tuning.values()), options.jobs, console)
+    if not options.report:
+        run_phase("Tuning", list(tuning.values()), options.jobs, console)
     chosen = choose(plan, {key: final(scales[first, key[2]], job) for key, job in tuning.items() if job.done})
     (out / "chosen.json").write_text(json.dumps(chosen, indent=1) + "\n", "utf-8")
     tests = plan.test_jobs(out, chosen)
-    run_phase("Testing", list(tests.values()), options.jobs, console)
+    if not options.report:
+        run_phase("Testing", list(tests.values()), options.jobs, console)
     rows = [row(plan, scales, ("tuning", first, *key), job) for key, job in tuning.items() if job.done]
     rows += [
         row(plan, scales, ("test", variant, arm, chosen[arm], task, seed), job)

@@ -163,6 +163,19 @@ def test_a_study_chooses_the_better_knobs_tests_them_and_reports_the_difference(
     assert len(trained.done) == again == 20  # nothing is repeated
 
 
+def test_a_report_of_what_is_there_runs_nothing(trained, capsys):
+    assert trained("smoke", "--out", "out", "--report") == 1
+    assert "Arm discrete has no set of knobs with which all runs ended" in capsys.readouterr().err
+    assert trained("smoke", "--out", "out") == 0
+    page = Path("out/report.html").read_text()
+    for path in (Path("out/report.html"), Path("out/summary.csv")):
+        path.unlink()
+    before = len(trained.done)
+    assert trained("smoke", "--out", "out", "--report") == 0
+    assert len(trained.done) == before
+    assert Path("out/report.html").read_text() == page
+
+
 def test_what_failed_is_told_does_not_stop_the_rest_and_leaves_pairs_whole(trained, capsys, monkeypatch):
     trained.failing.add("seed=1")
     assert trained("smoke", "--out", "out") == 1  # one seed is left, which has no spread
