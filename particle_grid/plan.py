@@ -58,8 +58,10 @@ class Plan:
                 raise ValueError(unknown(f"task {task!r} in the plan's tasks, though it is tuned on", task, self.tasks))
         if both := set(self.seeds) & set(self.tuning.seeds):
             raise ValueError(f"seed {min(both)} is both tuned and tested on: let the plan's seeds be others.")
-        if len(self.seeds) < 2 or self.tuning.draws < 1 or not self.variants or not self.tuning.seeds:
-            raise ValueError("The plan needs two seeds, a draw, a variant and a seed for tuning at least.")
+        if len(self.seeds) < 2 or self.tuning.draws < 1 or not self.variants:
+            raise ValueError("The plan needs two seeds, a draw and a variant at least.")
+        if self.tuning.draws > 1 and not (self.tuning.seeds and self.tuning.tasks):
+            raise ValueError("The plan's tuning has several draws to choose from: it needs a task and a seed at least.")
         for arm in self.arms:
             if len(self.draws(arm)) < self.tuning.draws:
                 raise ValueError(
@@ -81,8 +83,10 @@ class Plan:
         return (*parts, *(f"{key}={value}" for key, value in knobs), f"seed={seed}")
 
     def tuning_jobs(self, out: Path) -> dict[tuple[str, int, str, int], Job]:
-        """By arm, number of the draw, task and seed, in the first variant."""
+        """By arm, number of the draw, task and seed, in the first variant. None where there is nothing to choose."""
         variant = next(iter(self.variants))
+        if self.tuning.draws == 1:
+            return {}
         return {
             (arm, k, task, seed): Job(
                 out / "tuning" / arm / str(k) / f"{task}-{seed}", self.overrides(variant, arm, task, seed, knobs)

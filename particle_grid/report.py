@@ -111,7 +111,7 @@ def load_run(folder: Path) -> Run:
 
 def trained(folder: Path) -> bool:
     """Whether a run has got as far as to log something of its training."""
-    return any(path.stat().st_size > 4096 for path in folder.glob("events.out.tfevents.*"))
+    return any(b"perf/steps_per_second" in path.read_bytes() for path in folder.glob("events.out.tfevents.*"))
 
 
 def state(folder: Path) -> tuple[str, str]:

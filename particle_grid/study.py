@@ -85,7 +85,8 @@ def check_runs(plan: Plan, out: Path) -> float:
     """Composes the configs of a study: each arm, task and variant, and each set of knobs on one task, so that a wrong
     key is found now. Returns the agent-steps of all runs."""
     tuning, tests = plan.tuning_jobs(out), plan.test_jobs(out, dict.fromkeys(plan.arms, 0))
-    tried = [job.overrides for key, job in tuning.items() if key[2:] == (plan.tuning.tasks[0], plan.tuning.seeds[0])]
+    one = plan.tuning.tasks[:1] + plan.tuning.seeds[:1]
+    tried = [job.overrides for (_, _, *which), job in tuning.items() if which == one]
     kinds = {key[:3]: job.overrides for key, job in tests.items() if key[3] == plan.seeds[0]}
     budgets = [budget(config) for config in configs([*kinds.values(), *tried])]
     steps, first = dict(zip(kinds, budgets, strict=False)), next(iter(plan.variants))
@@ -158,6 +159,8 @@ def choose(plan: Plan, scores: Mapping[tuple[str, int, str, int], float]) -> dic
     """The draw of each arm with the best mean score over tuning's tasks and seeds. One of which a run failed is out.
 
     Raises RuntimeError for an arm that has none left."""
+    if plan.tuning.draws == 1:
+        return dict.fromkeys(plan.arms, 0)
     chosen = {}
     for arm in plan.arms:
         means = {}

@@ -80,7 +80,7 @@ def trained(monkeypatch, tmp_path):
 def test_each_arm_of_a_plan_has_the_same_budget_and_seeds_that_it_was_not_tuned_on(name):
     plan, _ = load_plan(name)
     out = Path("x")
-    tuning, tests = plan.tuning_jobs(out), plan.test_jobs(out, dict.fromkeys(plan.arms, 1))
+    tuning, tests = plan.tuning_jobs(out), plan.test_jobs(out, dict.fromkeys(plan.arms, plan.tuning.draws - 1))
     for jobs in (tuning, tests):
         assert len({job.folder for job in jobs.values()}) == len({job.overrides for job in jobs.values()}) == len(jobs)
     assert len({sum(key[0] == arm for key in tuning) for arm in plan.arms}) == 1

@@ -24,7 +24,7 @@ from tests.cases import CASES, small
 ROOT = Path(__file__).parents[1]
 FAST = [("conv_lstm", "fp32"), ("conv_lstm", "bf16")]
 TINY = ["world.agents=32", "world.height=32", "world.width=40", "world.lifespan=20", "world.worlds=1"]
-TINY += ["trainer.horizon=8", "trainer.minibatch=64", "policy.hidden=16", "trainer.threads=1"]
+TINY += ["trainer.horizon=8", "trainer.minibatch=64", "policy.hidden=16", "trainer.threads=1", "evaluations=2"]
 BATCH = 32 * 8
 
 
@@ -32,7 +32,6 @@ BATCH = 32 * 8
 def call(invoke, monkeypatch):
     """Runs a command's main in an empty folder, with short evaluations: exit code, stdout, stderr."""
     monkeypatch.setattr(scores, "STEPS", 8)
-    monkeypatch.setattr(scores, "SEEDS", (1000, 1001))
     return invoke
 
 
@@ -208,7 +207,7 @@ def test_ctrl_c_saves_a_checkpoint_that_can_be_resumed(tmp_path):
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         for _ in range(600):  # a minute: until training has begun, and events with it
-            if any(file.stat().st_size > 200 for file in tmp_path.glob("run/events*")):
+            if any(b"perf/steps_per_second" in file.read_bytes() for file in tmp_path.glob("run/events*")):
                 break
             assert process.poll() is None
             time.sleep(0.1)
@@ -228,7 +227,7 @@ def test_a_sweep_runs_each_combination_in_a_folder_of_its_own(call):
     assert (code, err) == (0, "")
     configs = [checkpoint.load(path)["config"] for path in sorted(Path("sweep").glob("*/checkpoint.pt"))]
     played = [(config["task"]["name"], config["action"]["name"]) for config in configs]
-    assert played == [(t, a) for t in ("forage", "center") for a in ("discrete", "continuous")]
+    assert sorted(played) == [(t, a) for t in ("center", "forage") for a in ("continuous", "discrete")]
 
 
 def test_torchrun_trains_with_two_processes_that_leave_one_folder_and_equal_weights(tmp_path):
