@@ -100,7 +100,7 @@ def budget(config: dict[str, Any]) -> int:
 
 
 def announce(plan: Plan, out: Path, jobs: int, steps: float, console: Console) -> None:
-    """Says what is to be run, and what it takes: measured by the runs that are there, else by what is usual."""
+    """Says what is to be run, and about how long it takes at the usual speed."""
     tuning, tests = plan.tuning_jobs(out), plan.test_jobs(out, dict.fromkeys(plan.arms, 0))
     every = [*tuning.values(), *tests.values()]
     done = sum(job.done for job in every)
