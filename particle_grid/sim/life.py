@@ -65,7 +65,7 @@ def start_world(s, r, w, tick):
     cells, ground = s.grid.reshape(len(s.grid), -1)[w], r.ground.reshape(-1)
     for k in range(len(ground)):
         cells[k] = ground[k]
-    s.tick[w] = tick
+    s.tick[w], s.origin[w] = tick, s.rng[w]
     place(s, r, w, WALL, r.walls)
     agents = len(s.order) // len(s.grid)
     for k in range(agents):

@@ -12,7 +12,7 @@ from particle_grid.jit import kernel
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-S27, S30, S31, S32, S11 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(32), np.uint64(11)
+S27, S30, S31, S32, S40, S11 = (np.uint64(n) for n in (27, 30, 31, 32, 40, 11))
 
 
 def seeded(seed: int, worlds: int) -> np.ndarray:
@@ -21,13 +21,25 @@ def seeded(seed: int, worlds: int) -> np.ndarray:
 
 
 @kernel
-def next_u64(rng, w):
-    """The next 64 random bits of world w."""
-    rng[w] += GOLDEN
-    z = rng[w]
+def _mix(z):
     z = (z ^ (z >> S30)) * MIX_1
     z = (z ^ (z >> S27)) * MIX_2
     return z ^ (z >> S31)
+
+
+@kernel
+def next_u64(rng, w):
+    """The next 64 random bits of world w."""
+    rng[w] += GOLDEN
+    return _mix(rng[w])
+
+
+@kernel
+def hidden(origin, k):
+    """The k-th number, in [0, 1) and 2**-24 apart, that belongs to a world which began at a generator's state: it moves
+    no generator, and has nothing to do with what was drawn from that one."""
+    z = _mix(_mix(origin) + np.uint64(k + 1) * GOLDEN)
+    return np.float32(z >> S40) * np.float32(2**-24)
 
 
 @kernel

@@ -60,6 +60,7 @@ class State(NamedTuple):
     episode_return: np.ndarray  # f32[N] rewards since then
     tick: np.ndarray  # i64[worlds] steps since the world started
     rng: np.ndarray  # u64[worlds]
+    origin: np.ndarray  # u64[worlds] the generator as it was when the world started: its own hidden features' seed
     food_debt: np.ndarray  # i64[worlds] food that was eaten and found no empty cell to regrow in yet
     finished: np.ndarray  # f64[worlds, 3] episodes ended since the last report: their number, returns, lengths
     # From here on: between the stages of a step only.
@@ -159,6 +160,7 @@ def allocate(layout: Layout) -> State:
         episode_return=np.zeros(n, np.float32),
         tick=np.zeros(worlds, np.int64),
         rng=np.zeros(worlds, np.uint64),
+        origin=np.zeros(worlds, np.uint64),
         food_debt=np.zeros(worlds, np.int64),
         finished=np.zeros((worlds, 3), np.float64),
         wish=np.zeros((2, n), np.float32),

@@ -56,7 +56,7 @@ class WorldOracle:
         self.start(tick)
 
     def start(self, tick=0):
-        r = self.r
+        r, self.origin = self.r, self.generator.state
         self.grid = [[int(cell) for cell in row] for row in r.ground]
         self.tick = tick
         self.place(WALL, r.walls)

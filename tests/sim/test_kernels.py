@@ -74,6 +74,7 @@ def assert_same(state, worlds, when):
         "episode_return": [a.total for a in agents],
         "tick": [world.tick for world in worlds],
         "rng": [world.generator.state for world in worlds],
+        "origin": [world.origin for world in worlds],
         "food_debt": [world.debt for world in worlds],
         "finished": [world.finished for world in worlds],
     }
