@@ -23,10 +23,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
+from particle_grid import plugins
 from particle_grid.sim import tasks
 
 T = TypeVar("T")
 PACKAGE = Path(__file__).parent
+PLACE = re.compile(r"[\w.]*:\w+")  # of a class: my_package.my_module:MyClass
 PLUGINS = {  # choices that come with a plugin of Hydra
     "hydra/launcher/joblib": "hydra-joblib-launcher",
     "hydra/launcher/submitit_local": "hydra-submitit-launcher",
@@ -51,8 +53,9 @@ def digest(*, _root_: DictConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-# At import, so that processes that only unpickle a job have both.
+# At import, so that processes that only unpickle a job have them.
 OmegaConf.register_new_resolver("digest", digest, replace=True)
+OmegaConf.register_new_resolver("plain", lambda name: str(name).rpartition(":")[2], replace=True)  # a class, no place
 # conf/hydra/launcher changes some defaults of a plugin's config of the same name, and means to be checked against it.
 warnings.filterwarnings("ignore", "(?s).*is validated against ConfigStore schema with the same name")
 
@@ -63,14 +66,36 @@ def config_folder() -> Path:
     return packaged if packaged.is_dir() else PACKAGE.parent / "conf"
 
 
-def register_tasks() -> None:
-    """Lets tasks without a YAML file in conf/task be named on the command line, with their class's defaults."""
-    for name in tasks.names():
-        with contextlib.suppress(ValueError):  # a file without its class is no matter until it is asked for
-            if (config_folder() / "task" / f"{name}.yaml").exists():
+def register_plugins(arguments: Iterable[str] = ()) -> None:
+    """Lets tasks and policies without a YAML file in conf/ be named on the command line, with their classes' defaults:
+    those that are registered, and those whose place `module:Class` stands in the arguments.
+
+    Raises ValueError where there is no such class."""
+    settings = [argument.partition("=") for argument in arguments]
+    named = {group: PLACE.findall(" ".join(value for key, _, value in settings if key == group)) for group in DEFAULTS}
+    registered = {"task": tasks.names(), "policy": [*plugins.registered("policy")]}
+    for group, defaults in DEFAULTS.items():
+        for name in [*registered[group], *named[group]]:
+            if (config_folder() / group / f"{name}.yaml").exists():
                 continue
-            node = {"name": name} | asdict(tasks.load(name)())
-            ConfigStore.instance().store(group="task", name=name, node=node)
+            # A file without its class is no matter until it is asked for.
+            with contextlib.nullcontext() if name in named[group] else contextlib.suppress(ValueError):
+                node = defaults(name)
+                ConfigStore.instance().store(group=group, name=name, node=node, package="_global_")
+
+
+def _task_defaults(name: str) -> dict[str, Any]:
+    kind = tasks.load(name)
+    return {"task": {"name": name} | asdict(kind())} | getattr(kind, "settings", {})
+
+
+def _policy_defaults(name: str) -> dict[str, Any]:
+    from particle_grid.learn.policy import options_of, policy_class  # torch: only where it is needed
+
+    return {"policy": {"name": name} | options_of(policy_class(name))}
+
+
+DEFAULTS = {"task": _task_defaults, "policy": _policy_defaults}  # by group: what a choice without a file stands for
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
@@ -108,7 +133,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                     raise ValueError("--experimental-rerun unpickles a file, which could run anything: leave it out.")
                 if {"-m", "--multirun"} & set(sys.argv) and os.environ.get("WORLD_SIZE", "1") != "1":
                     raise ValueError("-m cannot be: torchrun shares one run out, and -m makes many; use one of them.")
-                register_tasks()
+                register_plugins(sys.argv[1:])
                 run()
             except JobError:
                 sys.exit(1)

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from particle_grid import scores
-from particle_grid.command import config_folder, register_tasks
+from particle_grid.command import config_folder, register_plugins
 from particle_grid.jobs import RESULT, Job, curve
 from particle_grid.plan import Plan
 from particle_grid.run import build_env, build_policy
@@ -25,7 +25,7 @@ Scales = Mapping[tuple[str, str], Baseline]  # by variant and task
 
 def configs(overrides: list[tuple[str, ...]]) -> list[dict[str, Any]]:
     """What train would compose of each list of overrides. Raises ValueError, or an error of Hydra, where it cannot."""
-    register_tasks()
+    register_plugins(override for each in overrides for override in each)
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         composed = [OmegaConf.to_container(compose("train", list(each)), resolve=True) for each in overrides]
     return composed  # type: ignore[return-value]

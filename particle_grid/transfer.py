@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from particle_grid import results, scores
-from particle_grid.command import unknown
+from particle_grid import plugins, results, scores
+from particle_grid.command import register_plugins, unknown
 from particle_grid.env import ParticleGrid
 from particle_grid.learn.trainer import choose_device
 from particle_grid.run import build_env, policy_player
@@ -73,13 +73,14 @@ def listed(config: DictConfig) -> list[str]:
         return tasks.names()
     names = list(config.tasks or []) if OmegaConf.is_list(config.tasks) or not config.tasks else [config.tasks]
     for name in map(str, names):
-        if name not in tasks.names():
+        if not plugins.is_place(name) and name not in tasks.names():
             raise ValueError(unknown(f"task {name!r}", name, tasks.names()))
     return names
 
 
 def environment(task: str, action: str, vision: int, config: DictConfig) -> ParticleGrid:
     """A task in the world that it needs, but for what `world` says."""
+    register_plugins([f"task={task}"])
     train = compose("train", [f"task={task}", f"action={action}", f"world.vision={vision}"])
     run: dict[str, Any] = OmegaConf.to_container(train, resolve=True)  # type: ignore[assignment]
     set_up(run, config)

@@ -13,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from particle_grid import command as module
-from particle_grid.command import command, config_folder, typed
+from particle_grid.command import command, config_folder, register_plugins, typed
 from particle_grid.learn.trainer import TrainerConfig
 from particle_grid.sim import tasks
 from particle_grid.sim.world import World
@@ -182,7 +182,8 @@ def test_no_pickle_is_read(run, flag):
 
 
 @pytest.mark.parametrize("name", tasks.names())
-def test_the_yaml_file_of_a_task_says_the_defaults_of_its_class(name):
+def test_the_command_line_starts_from_the_defaults_of_a_task_s_class(name):
+    register_plugins()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         node = OmegaConf.to_container(compose("train", [f"task={name}"]).task, resolve=True)
     assert node == {"name": name} | {field.name: field.default for field in fields(tasks.load(name))}

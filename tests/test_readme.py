@@ -36,7 +36,7 @@ def test_the_example_of_a_task_can_be_named_and_its_script_beats_random_actions(
     with pytest.raises(ValueError, match="Task line_up has no parameter 'paking'"):
         ParticleGrid(task="line_up", paking=1)
     (tmp_path / "line_on.py").write_text("class LineOn:\n    unit, sides = 'cells', 1\n", "utf-8")
-    with pytest.raises(ValueError, match=r"LineOn in line_on.py lacks sight, init, reward, score, scripted"):
+    with pytest.raises(ValueError, match=r"line_on:LineOn lacks sight, init, reward, score, scripted"):
         ParticleGrid(task="line_on")
 
 

@@ -8,11 +8,14 @@ out by hand: distribution objects validate and allocate on every call.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from gymnasium.spaces import Box, MultiDiscrete, Space
 from torch import Tensor, nn
+
+from particle_grid import plugins
 
 NEVER = -1e9  # the logit of a choice that does not exist: its probability is 0, and its share of the entropy too
 LOG_2PI = math.log(2 * math.pi)
@@ -263,6 +266,7 @@ class BetaHead(nn.Module):
 
 
 Head = CategoricalHead | GaussianHead | BetaHead
+PARTS = ("sample", "evaluate", "greedy", "act", "begin")  # what the class of a head has, besides its attributes
 HEADS = ("auto", "gaussian", "squashed", "snapped", "beta", "bins")
 
 
@@ -275,9 +279,14 @@ def make_head(
     log_std_init: float = -0.5,
 ) -> Head:
     """The head for an action space. MultiDiscrete: categorical, and `head` must be auto. Box: one of HEADS, where auto
-    is bins: docs/learning.md compares them. Raises ValueError for another head or space."""
+    is bins: docs/learning.md compares them. Either: one that an installed package registers or that is at a place
+    `my_package.my_module:MyHead`, built with the space. Raises ValueError for another head or space."""
+    place = head if plugins.is_place(head) else plugins.registered("head").get(str(head))
+    if place and head not in HEADS:
+        return cast(Head, plugins.load("head", place, PARTS)(space))
     if head not in HEADS:
-        raise ValueError(f"policy.head={head} is not known: choose {', '.join(HEADS)}.")
+        known = ", ".join([*HEADS, *plugins.registered("head")])
+        raise ValueError(f"policy.head={head} is not known: choose {known}, or my_module:MyHead of your own.")
     if isinstance(space, MultiDiscrete) and space.nvec.ndim == 1 and not space.start.any():
         if head != "auto":
             raise ValueError(f"policy.head={head} is for continuous actions: use auto, or action=continuous.")

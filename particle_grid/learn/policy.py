@@ -8,6 +8,7 @@ of `policy.initial_state(N)`, a tuple of f32[N, hidden] or () without memory. It
 A row of observations is (2 * vision + 1)**2 cell codes, row by row, then 7 features, all uint8.
 """
 
+import inspect
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from gymnasium.spaces import Space
 from torch import Tensor, nn
 
+from particle_grid import plugins
 from particle_grid.learn.heads import Head, make_head
 
 CELLS, FEATURES = 7, 7  # cell codes; uint8 features behind the window
@@ -170,27 +172,52 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+def policy_class(name: str) -> type[Policy]:
+    """The class of a policy: one of POLICIES, one that an installed package registers, or one at a place
+    `my_package.my_module:MyPolicy`. Raises ValueError where there is none, or one that is no `Policy`."""
+    if name in POLICIES:
+        return POLICIES[name]
+    place = name if plugins.is_place(name) else plugins.registered("policy").get(name)
+    if place is None:
+        known = [*POLICIES, *plugins.registered("policy")]
+        raise ValueError(
+            f"There is no policy {name!r}. The policies are: {', '.join(known)}; my_module:MyPolicy names one of "
+            f"your own."
+        )
+    kind = plugins.load("policy", place, ("forward", "initial_state"))
+    if not issubclass(kind, Policy):
+        raise ValueError(f"The policy {place} is no particle_grid.learn.policy.Policy: derive it from that.")
+    return kind
+
+
+def options_of(kind: type[Policy]) -> dict[str, Any]:
+    """The options of a policy's class with their defaults: OPTIONS, and what its constructor takes by keyword only."""
+    parameters = inspect.signature(kind).parameters.values()
+    return OPTIONS | {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
 def make_policy(name: str, vision: int, action_space: Space, **kwargs: Any) -> Policy:
     """A policy with fresh weights, drawn from torch's global generator: call `torch.manual_seed` before.
 
-    name: conv_lstm, conv or mlp. kwargs: hidden (units), and for Box actions head (see `particle_grid.learn.heads`),
+    name: as in `policy_class`. kwargs: hidden (units), for Box actions head (see `particle_grid.learn.heads`),
     bins (of the head of that name), and the bounds and the start of the normal heads' log_std: log_std_min,
     log_std_max, log_std_init. first_move: the root mean square of the first actions along each axis, whatever the
-    head; None: as it comes.
+    head; None: as it comes. Besides, what the policy's own constructor takes by keyword only.
     Raises ValueError, in one sentence, for an unknown name or option and for a value that cannot be.
     """
-    if name not in POLICIES:
-        raise ValueError(f"There is no policy {name!r}. The policies are: {', '.join(POLICIES)}.")
-    if unknown := [key for key in kwargs if key not in OPTIONS]:
-        raise ValueError(f"Policies have no option {unknown[0]!r}. The options are: {', '.join(OPTIONS)}.")
-    options = OPTIONS | kwargs
+    kind = policy_class(name)
+    known = options_of(kind)
+    if unknown := [key for key in kwargs if key not in known]:
+        raise ValueError(f"Policies have no option {unknown[0]!r}. The options are: {', '.join(known)}.")
+    options = known | kwargs
+    own = {key: options.pop(key) for key in known.keys() - OPTIONS.keys()}
     hidden, first_move = options.pop("hidden"), options.pop("first_move")
     if not isinstance(hidden, int) or hidden < 1:
         raise ValueError(f"hidden={hidden!r} is not a number of units: give a whole number from 1 on.")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the decomposition behind orthogonal weights rounds differently with more
     try:
-        policy = POLICIES[name](vision, make_head(action_space, **options), hidden)
+        policy = kind(vision, make_head(action_space, **options), hidden, **own)
     finally:
         torch.set_num_threads(threads)
     if first_move is not None:

@@ -1,14 +1,16 @@
 """The tasks: one file each. A task is a frozen dataclass of parameters that lays a world out and rewards its agents.
 
-The file `my_task.py` in this folder defines the class `MyTask` and is thereby registered as `my_task`.
+The file `my_task.py` in this folder defines the class `MyTask` and is thereby registered as `my_task`. A task may as
+well be anywhere else: docs/own.md.
 """
 
-import importlib
 import pkgutil
+from dataclasses import is_dataclass
 from typing import Protocol
 
 import numpy as np
 
+from particle_grid import plugins
 from particle_grid.sim.state import State
 from particle_grid.sim.world import Layout
 
@@ -18,7 +20,8 @@ PARTS = ("unit", "sides", "sight", "init", "reward", "score", "scripted")
 class Task(Protocol):
     """What a task provides. N = worlds * agents; the arrays of `state` are described at `State`.
 
-    It may have `kinds` besides, a name for the agents of each colour, for legends."""
+    It may have besides: `kinds`, a name for the agents of each colour, for legends; and `settings`, what of `world` and
+    `trainer` its command line starts from, as in {"world": {"horizon": 256}}."""
 
     unit: str  # of the score, for people
     sides: int  # 1, or 2 if agents of AGENT_1 play against those of AGENT_2: then each side has a score of its own
@@ -33,28 +36,34 @@ class Task(Protocol):
         What it writes for agents that spawned in this step is replaced by 0."""
 
     def score(self, state: State, layout: Layout) -> np.ndarray:
-        """Success of each agent in this step, f32[N] in `unit`s; its mean over agents and steps is the score."""
+        """Success of each agent in this step, f32[N] in the `unit`; its mean over agents and steps is the score."""
 
     def scripted(self, observations: np.ndarray, layout: Layout, rng: np.ndarray, aim: np.ndarray) -> None:
         """Plays by hand: from observations u8[N, row] to aim f32[N, 2], where the agent wants to be, in cells from
         where it is. rng u64[1] is the script's own generator."""
 
 
+def _places() -> dict[str, str]:
+    """Where the classes of the registered tasks are: in the files here, and where installed packages say."""
+    files = [module.name for module in pkgutil.iter_modules(__path__)]
+    here = {name: f"{__name__}.{name}:{''.join(part.capitalize() for part in name.split('_'))}" for name in files}
+    return plugins.registered("task") | here
+
+
 def names() -> list[str]:
     """Names of the registered tasks."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(_places())
 
 
 def load(name: str) -> type:
-    """The class of a registered task. Raises ValueError for a name that is not registered, or a file without it or
-    with an unfinished one."""
-    if name not in names():
-        raise ValueError(f"There is no task {name!r}. The tasks are: {', '.join(names())}.")
-    module = importlib.import_module(f"{__name__}.{name}")
-    kind = "".join(part.capitalize() for part in name.split("_"))
-    if not hasattr(module, kind):
-        raise ValueError(f"The task file {name}.py defines no class {kind}: name it so, or move the file elsewhere.")
-    missing = [part for part in PARTS if not hasattr(getattr(module, kind), part)]
-    if missing:
-        raise ValueError(f"The task {kind} in {name}.py lacks {', '.join(missing)}: see `Task` for what they are.")
-    return getattr(module, kind)
+    """The class of a task: a registered one, or one at a place `my_package.my_module:MyTask`. Raises ValueError where
+    there is none, or an unfinished one."""
+    place = name if plugins.is_place(name) else _places().get(name)
+    if place is None:
+        raise ValueError(
+            f"There is no task {name!r}. The tasks are: {', '.join(names())}; my_module:MyTask names one of your own."
+        )
+    kind = plugins.load("task", place, PARTS)
+    if not is_dataclass(kind):
+        raise ValueError(f"The task {place} is no dataclass, whose fields are its parameters: decorate it with one.")
+    return kind

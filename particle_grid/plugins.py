@@ -1,0 +1,47 @@
+"""Classes of other people: named as `my_package.my_module:MyClass`, or by a name that an installed package registers
+as an entry point.
+
+A name is only ever imported, as `import` does it, and the class is looked at before it is called: a config or a
+checkpoint that names one cannot run anything that is not installed, or in the folder one stands in.
+"""
+
+import functools
+import importlib
+import inspect
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+
+
+@functools.cache
+def registered(kind: str) -> dict[str, str]:
+    """The names of a kind ("task", "policy" or "head") that installed packages register, each with its place, from
+    their entry points in the group `particle_grid.tasks`, `particle_grid.policies` or `particle_grid.heads`."""
+    group = {"task": "tasks", "policy": "policies", "head": "heads"}[kind]
+    return {entry.name: entry.value for entry in entry_points(group=f"particle_grid.{group}")}
+
+
+def is_place(name: object) -> bool:
+    """Whether a name says where a class is."""
+    return isinstance(name, str) and ":" in name
+
+
+def load(kind: str, place: str, parts: Sequence[str]) -> type:
+    """The class at a place `module:Class`. Raises ValueError, in one sentence, where there is none, or one that lacks
+    some of the parts."""
+    module_name, _, name = place.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ValueError(
+            f"The {kind} {place} cannot be imported ({error}): write module:Class, and run where Python finds it."
+        ) from error
+    except ValueError:
+        raise ValueError(f"The {kind} {place} has no module in front of the colon: write module:Class.") from None
+    found = getattr(module, name, None)
+    if not inspect.isclass(found):
+        classes = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module_name]
+        there = ", ".join(key for key in classes if inspect.isclass(vars(module)[key])) or "none"
+        raise ValueError(f"The {kind} {place} is no class: {module_name} defines the classes {there}.")
+    if missing := [part for part in parts if not hasattr(found, part)]:
+        raise ValueError(f"The {kind} {place} lacks {', '.join(missing)}: see docs/own.md for what they are.")
+    return found

@@ -1,0 +1,156 @@
+"""What docs/own.md prints works as printed: a task, a policy and a head in files outside the package."""
+
+import importlib
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from gymnasium.spaces import Box
+
+from particle_grid import ParticleGrid, eval, plugins, train
+from particle_grid.learn.heads import make_head
+from particle_grid.learn.policy import make_policy
+from tests.cases import play
+
+PAGE = (Path(__file__).parents[1] / "docs" / "own.md").read_text("utf-8")
+FILES = dict(re.findall(r"<!-- file: (\w+\.py) -->\n```python\n(.*?)```", PAGE, re.DOTALL))
+COMMANDS = "".join(re.findall(r"<!-- run -->\n```bash\n(.*?)```", PAGE, re.DOTALL)).splitlines()
+QUICK = ["experiment=smoke", "trainer.total_steps=16384", "clips=0", "evaluations=1", "trainer.fast=off"]
+BOX = Box(-1.0, 1.0, (2,))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The folder that the page tells to make, on Python's path as when one stands there."""
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    yield tmp_path
+    for name in FILES:
+        sys.modules.pop(name.removesuffix(".py"), None)
+
+
+def test_the_page_has_a_task_a_policy_and_a_head():
+    assert list(FILES) == ["corners.py", "deeper.py", "laplace.py"]
+    assert len(COMMANDS) == 5
+
+
+def test_every_command_of_the_page_runs_as_printed(folder, invoke):
+    for line in COMMANDS:
+        _, _, module, *arguments = shlex.split(line)
+        if module == "particle_grid.eval":
+            [run] = [path for path in Path("outputs").iterdir() if "laplace" in (path / "config.yaml").read_text()]
+            assert "_Corners_continuous_seed0" in run.name
+            arguments = [f"checkpoint={run}/checkpoint.pt", "seeds=1", "steps=20"]
+            code, out, err = invoke(eval.main, *arguments)
+        else:
+            assert module == "particle_grid.train"
+            code, out, err = invoke(train.main, *arguments, *QUICK)
+        assert code == 0, err
+        assert "policy, greedy" in out
+    assert len(list(Path("outputs").iterdir())) == 4
+
+
+def test_the_settings_of_a_task_s_class_are_what_the_command_line_starts_from(folder, invoke):
+    code, out, err = invoke(train.main, "--cfg", "job", "task=corners:Corners", "world.width=100")
+    assert code == 0, err
+    assert "agents: 512\n" in out
+    assert "width: 100\n" in out
+    assert "total_steps: 1000000\n" in out
+
+
+def test_several_places_make_a_sweep(folder, invoke):
+    sweep = ["-m", "task=corners:Corners,center", "policy=deeper:Deeper", "hydra/hydra_logging=disabled"]
+    code, _, err = invoke(train.main, *sweep, *QUICK)
+    assert code == 0, err
+    [folder] = Path("outputs").iterdir()
+    assert {path.name.split("_")[0] for path in folder.iterdir() if path.is_dir()} == {"Corners", "center"}
+    results = [json.loads(path.read_text()) for path in folder.glob("*/results.json")]
+    assert [result.keys() >= {"policy, sampled"} for result in results] == [True, True]
+
+
+def test_the_script_of_the_page_beats_random_actions_by_far(folder):
+    env = ParticleGrid("corners:Corners", "continuous", agents=20, height=48, width=48, lifespan=0)
+    *_, _ = play(env, 100)
+    random = env.score()
+    env.reset(0)
+    for _ in range(100):
+        env.step(env.scripted_actions(env.state.rng[:1].copy()))
+    assert env.score() > random / 3  # both are negative
+
+
+def test_a_head_of_one_s_own_has_the_density_it_says(folder):
+    head = make_head(BOX, "laplace:Laplace")
+    generator = torch.Generator().manual_seed(0)
+    out = torch.zeros(200_000, 2)
+    action, logp = head.sample(out, generator)
+    again, entropy = head.evaluate(out, action)
+    assert torch.equal(logp, again)
+    assert -logp.mean().item() == pytest.approx(entropy[0].item(), abs=0.02)
+    x = torch.linspace(-20, 20, 200_001)
+    density = head.evaluate(torch.zeros(len(x), 2), torch.stack([x, torch.zeros_like(x)], 1))[0].exp()
+    at_0 = head.evaluate(torch.zeros(1, 2), torch.zeros(1, 2))[0].exp() ** 0.5  # of the other component
+    assert (density.sum() * 2e-4 / at_0).item() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "problem"),
+    [
+        ("", "mine:", "no class: mine defines the classes none"),
+        ("class Other: pass\n", "mine:Task", "no class: mine defines the classes Other"),
+        ("Task = 3\n", "mine:Task", "no class"),
+        ("class Task:\n    unit = ''\n", "mine:Task", "lacks sides, sight, init, reward, score, scripted"),
+        ("import nowhere\n", "mine:Task", "cannot be imported (No module named 'nowhere')"),
+        ("", "no_such_module:Task", "cannot be imported (No module named 'no_such_module')"),
+        ("", ":Task", "no module in front of the colon"),
+        (
+            "class Task:\n    unit = sides = sight = init = reward = score = scripted = 0\n",
+            "mine:Task",
+            "is no dataclass",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_class_is_said_in_one_sentence(tmp_path, monkeypatch, invoke, text, place, problem):
+    (tmp_path / "mine.py").write_text(text, "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        ParticleGrid(place)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    code, _, err = invoke(train.main, f"task={place}")
+    assert code == 1
+    assert len(err.splitlines()) == 1
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+
+
+def test_a_class_that_is_no_policy_is_not_used(folder):
+    with pytest.raises(ValueError, match="The policy laplace:Laplace lacks initial_state"):
+        make_policy("laplace:Laplace", 5, BOX)
+    with pytest.raises(ValueError, match=r"no option 'leyers'. The options are: .*, layers"):
+        make_policy("deeper:Deeper", 5, BOX, leyers=3)
+    with pytest.raises(ValueError, match="head deeper:Deeper lacks sample"):
+        make_head(BOX, "deeper:Deeper")
+
+
+@pytest.mark.parametrize("kind", ["task", "policy", "head"])
+def test_an_installed_package_gives_its_classes_names(folder, monkeypatch, kind):
+    places = {"task": "corners:Corners", "policy": "deeper:Deeper", "head": "laplace:Laplace"}
+    monkeypatch.setattr(plugins, "registered", lambda asked: {"theirs": places[kind]} if asked == kind else {})
+    match kind:
+        case "task":
+            assert ParticleGrid("theirs", agents=10).task.colours == 4
+        case "policy":
+            assert len(make_policy("theirs", 5, BOX, layers=2).layers) == 2
+        case "head":
+            assert make_policy("mlp", 5, BOX, head="theirs").head.outputs == 2
+
+
+def test_the_tasks_that_come_as_entry_points_are_registered_as_any_package_would():
+    assert plugins.registered("task")["herd"] == "particle_grid.contrib.herd:Herd"
+    assert plugins.registered("task")["optimize"] == "particle_grid.contrib.optimize:Optimize"
