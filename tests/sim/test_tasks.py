@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from particle_grid.sim import picture, tasks
+from particle_grid.sim import picture, rng, tasks
 from particle_grid.sim.scripted import actions_for
 from particle_grid.sim.world import AGENT_1, DYNAMICS, FOOD
 from tests.cases import ACTIONS, CASES, field, play, small
@@ -35,6 +35,32 @@ def expected_reward(env, i):
             return -np.hypot(row - middle[0], column - middle[1]) / np.hypot(*middle)
         case "puffer":
             return expected_puffer_reward(env, i)
+        case "optimize":
+            return expected_height(env, i, row, column)
+        case "herd":
+            return expected_herd_reward(env, i)
+
+
+def expected_height(env, i, row, column):
+    world, task = env.world, env.task
+    origin = env.state.origin[i // world.agents]
+    left, radius = 1.0, task.radius * min(world.height, world.width)
+    for k in range(task.hills):
+        middle = world.height * rng.hidden(origin, 2 * k), world.width * rng.hidden(origin, 2 * k + 1)
+        near = max(0, 1 - np.hypot(row - middle[0], column - middle[1]) ** 2 / radius**2)
+        left *= 1 - near**2 * (k + 1) / task.hills
+    return 1 - left
+
+
+def expected_herd_reward(env, i):
+    world, colour = env.world, env.state.colour
+    mine = np.arange(env.num_agents) // world.agents == i // world.agents
+    cell = np.floor(env.state.position - env.vision).astype(int)
+    if colour[i] == AGENT_1:
+        return env.layout.targets[tuple(cell[:, mine & (colour != AGENT_1)])].mean()
+    dogs = cell[:, mine & (colour == AGENT_1)] - cell[:, i, None]
+    seen = np.abs(dogs).max(0) <= env.vision
+    return min(1, np.hypot(*dogs[:, seen]).min(initial=np.inf) / (env.vision + 1))
 
 
 def expected_puffer_reward(env, i):
