@@ -214,7 +214,7 @@ class ParticleGrid(pufferlib.PufferEnv):
         return "reward a step" if self.world.action_cost else self.task.unit
 
     def score(self) -> np.ndarray:
-        """Score of the last step in `unit`s, f64[sides], each the mean over the agents of a side."""
+        """Score of the last step, in the `unit`, f64[sides], each the mean over the agents of a side."""
         each = self.rewards if self.world.action_cost else self.task.score(self.state, self.layout)
         if self.task.sides == 1:
             return each.mean(keepdims=True, dtype=np.float64)
@@ -223,6 +223,15 @@ class ParticleGrid(pufferlib.PufferEnv):
     def side(self, k: int) -> np.ndarray:
         """Which agents are of side k, bool[N]: all of them where a task has one side only."""
         return self.state.colour == AGENT_1 + k if self.task.sides > 1 else np.ones(self.num_agents, bool)
+
+    def due(self) -> np.ndarray:
+        """Which agents respawn in the next step whatever they do, bool[N]: what they see now is the last of their life,
+        and `truncations` of the next step will be the same."""
+        following = self.state.tick[:, None] + 1  # [worlds, 1]
+        due = self.state.expiry.reshape(len(following), -1) <= following  # [N] -> [worlds, agents]
+        if self.world.horizon:
+            due |= self.world.horizon <= following
+        return due.reshape(-1)  # [worlds, agents] -> [N]
 
     def scripted_actions(self, generator: np.ndarray) -> np.ndarray:
         """The actions of the task's scripted policy for the present observations; generator u64[1] is its own."""

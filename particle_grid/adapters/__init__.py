@@ -1,0 +1,21 @@
+"""ParticleGrid under the interfaces of other libraries. Importing this makes its tasks known to Gymnasium."""
+
+from gymnasium.envs.registration import register, registry
+
+from particle_grid.sim import tasks
+
+
+def environment_id(task: str) -> str:
+    """The name under which Gymnasium knows a task: `predator_prey` is ParticleGrid/PredatorPrey-v0."""
+    return f"ParticleGrid/{''.join(part.capitalize() for part in task.split('_'))}-v0"
+
+
+def register_tasks() -> None:
+    """Registers every task that is not registered yet, for `gymnasium.make_vec`."""
+    for task in tasks.names():
+        if environment_id(task) not in registry:
+            entry = "particle_grid.adapters.gymnasium:ParticleGridVectorEnv"
+            register(environment_id(task), vector_entry_point=entry, kwargs={"task": task})
+
+
+register_tasks()

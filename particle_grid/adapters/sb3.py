@@ -1,0 +1,82 @@
+"""ParticleGrid as a VecEnv of Stable-Baselines3."""
+
+from typing import Any
+
+import numpy as np
+
+from particle_grid.env import ParticleGrid
+from particle_grid.extras import load
+
+VecEnv: Any = load("stable_baselines3.common.vec_env", "examples", "The adapter for Stable-Baselines3").VecEnv
+
+
+class ParticleGridVecEnv(VecEnv):
+    """Each agent is an environment of its own, num_envs = N = worlds * agents.
+
+    Stable-Baselines3 wants the first observation of a new episode in the step that ends the old one, and the last one
+    of the old episode in `infos[i]["terminal_observation"]`. So the flag is ParticleGrid's own, set in the step in
+    which the agent respawns: `dones` is set, the observation is the first of the new life, `terminal_observation` is
+    what the agent saw before, and `TimeLimit.truncated` says that its value counts.
+
+    In that last step the agent did nothing and got 0, and Stable-Baselines3 cannot leave it out. It learns from it as
+    from a step that leads from an observation to itself: no action gains by it, and a value is pulled towards gamma
+    times itself with a weight of one in `lifespan`. `ParticleGridVectorEnv`, for Gymnasium, has no such step.
+
+    Observations u8[N, row], rewards f32[N] and dones bool[N] are copies, since Stable-Baselines3 keeps the first and
+    changes the second. infos are N dicts; what ParticleGrid reports every 32 steps is in the first of them.
+
+    settings: those of `ParticleGrid`. Raises ValueError or TypeError for whatever cannot be built.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self.native = ParticleGrid(**settings)
+        self._actions = self.native.actions
+        space = self.native.single_observation_space
+        super().__init__(self.native.num_agents, space, self.native.single_action_space)
+
+    def reset(self) -> np.ndarray:
+        """Starts all worlds, with the seed that `seed()` was given, if any: observations u8[N, row]."""
+        observations, _ = self.native.reset(self._seeds[0])
+        self._reset_seeds()
+        self._reset_options()
+        return observations.copy()
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Takes the actions [N, 2] of the step that `step_wait` makes."""
+        self._actions = actions
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """One step of all agents, as above. Raises what `ParticleGrid.step` raises."""
+        ending = np.flatnonzero(self.native.due())
+        last = self.native.observations[ending]  # a copy
+        observations, rewards, _, truncations, reports = self.native.step(self._actions)
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        infos[0].update(*reports)
+        for agent, observation in zip(ending.tolist(), last, strict=True):
+            infos[agent] |= {"terminal_observation": observation, "TimeLimit.truncated": True}
+        return observations.copy(), rewards.copy(), truncations.copy(), infos
+
+    def close(self) -> None:
+        """Closes the window, if there is one."""
+        self.native.close()
+
+    def get_images(self) -> list[Any]:
+        """One picture u8[H, W, 3], of the first world."""
+        return [self.native.render()]
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """An attribute of the environment, once for each agent that is asked for."""
+        return [getattr(self.native, attr_name) for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Sets an attribute of the environment, which all agents share."""
+        setattr(self.native, attr_name, value)
+
+    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
+        """Calls a method of the environment once, and gives its result for each agent that is asked for."""
+        result = getattr(self.native, method_name)(*method_args, **method_kwargs)
+        return [result for _ in self._get_indices(indices)]
+
+    def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
+        """No agent is wrapped in anything."""
+        return [False for _ in self._get_indices(indices)]

@@ -1,0 +1,217 @@
+"""The adapter for Gymnasium: ParticleGrid's own trajectories, and what NEXT_STEP promises."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.passive_env_checker import check_action_space, check_observation_space
+from gymnasium.utils.performance import benchmark_vector_step
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
+
+from particle_grid.adapters import environment_id, register_tasks
+from particle_grid.learn.ppo import advantages
+from particle_grid.sim import tasks
+from tests.cases import CASES, PARAMS, SMALL, random_actions, small
+
+every_case = pytest.mark.parametrize(("task", "action"), CASES)
+BRIEF = {"lifespan": 6.0, "horizon": 25}  # many lives end, some before their first step
+
+
+def vector(task, action, **changes):
+    """A small environment by its name, as a user makes it."""
+    name = f"particle_grid.adapters:{environment_id(task)}"
+    return gymnasium.make_vec(name, action=action, **(SMALL | PARAMS.get(task, {}) | changes))
+
+
+def side_by_side(task, action, steps, seed=3, **changes):
+    """The adapter and ParticleGrid itself with the same actions: yields (adapter's step, ParticleGrid's step)."""
+    env, native = vector(task, action, copy=True, **changes), small(task, action, **changes)
+    observations, infos = env.reset(seed=seed)
+    assert (observations == native.reset(seed)[0]).all()
+    yield (observations, infos), None
+    generator = np.random.default_rng(seed)
+    for _ in range(steps):
+        actions = random_actions(native, generator)
+        yield env.step(actions), tuple(x.copy() for x in native.step(actions)[:4])
+
+
+@every_case
+def test_trajectories_are_particle_grids_own(task, action):
+    steps = side_by_side(task, action, 60)
+    next(steps)
+    for ours, native in steps:
+        for k in range(3):  # the flags come earlier, which is tested below
+            assert ours[k].dtype == native[k].dtype
+            assert (ours[k] == native[k]).all()
+
+
+@every_case
+def test_a_truncated_agent_gets_its_last_observation_and_then_the_first_of_its_next_life(task, action):
+    steps = side_by_side(task, action, 100, **BRIEF)
+    (last, infos), _ = next(steps)
+    flagged, jumps = infos["due"], []
+    for (observations, rewards, terminations, truncations, _), native in steps:
+        assert (flagged == native[3]).all()  # who was flagged respawns in this step, and nobody else
+        assert (rewards[flagged] == 0).all()
+        assert not terminations.any()
+        features = observations[flagged][:, -7:]
+        assert (features[:, 4:] == 128).all()  # it has not moved yet and got nothing: a first observation
+        jumps.extend(np.abs(features[:, :2].astype(int) - last[flagged][:, -7:-5]).max(1))
+        last, flagged = observations, truncations
+    assert len(jumps) > 0.12 * 100 * 120
+    assert np.mean(np.array(jumps) > 256 / 40 + 1) > 0.3  # the observation before was of elsewhere: the old life's end
+
+
+@every_case
+def test_flags_do_not_depend_on_what_agents_do(task, action):
+    """What is due is settled when the last observation comes, before the next action is chosen."""
+    one, two = small(task, action, **BRIEF), small(task, action, **BRIEF)
+    one.reset(1)
+    generator = np.random.default_rng(0)
+    for _ in range(30):
+        two.load_state_dict(one.state_dict())
+        due = one.due()
+        one.step(random_actions(one, generator))
+        two.step(random_actions(two, generator))
+        assert (due == one.truncations).all()
+        assert (due == two.truncations).all()
+
+
+def next_step_advantages(rewards, values, truncations, after_flag, gamma, lam):
+    """Generalised advantages as a learner for NEXT_STEP computes them: a step behind a flag is none, and the value of
+    the observation that came with the flag is what the episode is bootstrapped from."""
+    result, following = np.zeros_like(rewards), np.zeros_like(rewards[0])
+    for t in reversed(range(len(rewards))):
+        delta = rewards[t] + gamma * values[t + 1] - values[t]
+        following = delta + gamma * lam * np.where(truncations[t], 0, following)
+        result[t] = np.where(after_flag[t], 0, following)
+    return result
+
+
+@every_case
+def test_a_learner_for_next_step_bootstraps_as_particle_grids_own_does(task, action):
+    steps = side_by_side(task, action, 40, **BRIEF)
+    (first, infos), _ = next(steps)
+    observations, rewards, flags, own_flags = [first], [], [infos["due"]], []
+    for ours, native in steps:
+        observations.append(ours[0])
+        rewards.append(ours[1])
+        flags.append(ours[3])
+        own_flags.append(native[3])
+    values = np.sin(np.stack(observations).astype(np.float32) @ np.linspace(-1, 1, first.shape[1], dtype=np.float32))
+    got = next_step_advantages(np.stack(rewards), values, np.stack(flags[1:]), np.stack(flags[:-1]), 0.9, 0.8)
+    given = [torch.from_numpy(np.stack(x)) for x in (rewards, values, np.zeros_like(own_flags), own_flags)]
+    expected = advantages(*given, gamma=0.9, lam=0.8).numpy()
+    assert np.abs(got - expected).max() < 1e-5
+    assert np.abs(expected).max() > 0.1
+
+
+@pytest.mark.parametrize("action", ["discrete", "continuous"])
+@pytest.mark.parametrize("task", tasks.names())
+def test_every_task_can_be_made_by_its_name_and_says_truly_what_it_is(task, action):
+    env = vector(task, action)
+    assert isinstance(env, VectorEnv)
+    assert env.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+    assert env.num_envs == 120
+    assert env.spec.id == environment_id(task)
+    check_observation_space(env.single_observation_space)
+    check_action_space(env.single_action_space)
+    observations, _ = env.reset(seed=0)
+    assert observations in env.observation_space
+    actions = env.action_space.sample()
+    assert actions in env.action_space
+    assert env.step(actions)[0] in env.observation_space
+    again = gymnasium.make_vec(env.spec)  # all it needs is in there
+    assert (again.reset(seed=5)[0] == env.reset(seed=5)[0]).all()
+
+
+def test_names_are_registered_once():
+    before = dict(gymnasium.registry)
+    register_tasks()
+    assert gymnasium.registry == before
+    assert environment_id("predator_prey") == "ParticleGrid/PredatorPrey-v0"
+    assert {environment_id(task) for task in tasks.names()} <= before.keys()
+
+
+def test_observations_and_rewards_are_the_environments_own_buffers_unless_copies_are_asked_for():
+    for copy in (False, True):
+        env = vector("group", "continuous", copy=copy)
+        native = env.unwrapped.native
+        first, _ = env.reset(seed=0)
+        second, rewards, terminations, truncations, _ = env.step(env.action_space.sample())
+        assert (first is second is native.observations) != copy
+        assert (rewards is native.rewards) != copy
+        assert (terminations is native.terminals) != copy
+        assert truncations is not env.step(env.action_space.sample())[3]
+        assert (first is not second) == copy
+
+
+def test_num_envs_counts_agents():
+    assert vector("group", "discrete", num_envs=120).num_envs == 120
+    sizes = {"height": 40, "width": 48, "action": "discrete"}
+    name = "ParticleGrid/Group-v0"
+    env = gymnasium.make_vec(name, num_envs=90, worlds=3, **sizes)
+    assert (env.num_envs, env.unwrapped.native.world.agents) == (90, 30)
+    assert gymnasium.make_vec(name, agents=1, **sizes).num_envs == 1
+    with pytest.raises(ValueError, match="num_envs=100 does not agree with worlds=3: leave one of them out"):
+        gymnasium.make_vec(name, num_envs=100, worlds=3, **sizes)
+    with pytest.raises(ValueError, match="num_envs=100 does not agree with worlds=2 times agents=60"):
+        vector("group", "discrete", num_envs=100)
+
+
+def test_gymnasiums_wrappers_and_benchmark_run_on_it():
+    env = RecordEpisodeStatistics(vector("forage", "continuous", lifespan=6.0))
+    counted, lengths = np.zeros(120, int), []
+    flagged = env.reset(seed=0)[1]["due"]
+    assert flagged.any()
+    flagged = np.zeros_like(flagged)  # the wrapper knows nothing of those, and counts one step for them
+    for _ in range(40):
+        *_, truncations, infos = env.step(env.action_space.sample())
+        counted = np.where(flagged, 0, counted + 1)
+        assert (infos["episode"]["l"][truncations] == counted[truncations]).all()
+        lengths += counted[truncations].tolist()
+        flagged = truncations
+    assert 0 in lengths  # a life without a step
+    assert 3 < np.mean(lengths) < 6
+    listed, reports = DictInfoToList(vector("forage", "discrete")), []
+    listed.reset(seed=0)
+    for _ in range(32):
+        reports = listed.step(listed.action_space.sample())[4]
+    assert len(reports) == 120
+    assert reports[0]["score"] == reports[119]["score"]
+    assert benchmark_vector_step(vector("center", "discrete"), 0.2, seed=0) > 0
+
+
+def test_one_agent_is_told_only_what_it_can_know():
+    """The whole rule on one agent: the flag with the last observation, then one step that is none."""
+    env = vector("center", "continuous", worlds=1, agents=1, lifespan=0.0, horizon=4, copy=True, walls=0.0)
+    observations, infos = env.reset(seed=0)
+    ahead = np.ones((1, 2), np.float32)
+    flags, moved = [], []
+    assert not infos["due"].any()
+    for _ in range(12):
+        observations, _, _, truncations, _ = env.step(ahead)
+        flags.append(bool(truncations[0]))
+        moved.append(bool((observations[0, -3:-1] != 128).any()))
+    assert flags == [False, False, True, False] * 3
+    assert moved == [True, True, True, False] * 3
+
+
+def test_rendering_shows_the_first_world_and_needs_a_mode():
+    env = vector("group", "discrete", render_mode="rgb_array")
+    env.reset(seed=0)
+    [picture] = env.render()
+    assert picture.ndim == 3
+    assert picture.dtype == np.uint8
+    env.close()
+    env.close()
+    with pytest.raises(ValueError, match="There is nothing to render"):
+        vector("group", "discrete").render()
+
+
+def test_a_part_of_the_agents_cannot_be_reset():
+    env = vector("group", "discrete")
+    env.reset(seed=0, options={"anything": 1})
+    with pytest.raises(ValueError, match="options\\['reset_mask'\\] cannot be"):
+        env.reset(options={"reset_mask": np.ones(120, bool)})

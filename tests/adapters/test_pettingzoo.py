@@ -1,0 +1,129 @@
+"""The adapter for PettingZoo: ParticleGrid's own trajectories, PettingZoo's tests, and agents that leave for good."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from particle_grid.adapters.pettingzoo import ParticleGridParallelEnv
+from tests.cases import CASES, PARAMS, SMALL, random_actions, small
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # PettingZoo's tests warn of PettingZoo's examples
+    from pettingzoo.test import parallel_api_test, parallel_seed_test
+
+every_case = pytest.mark.parametrize(("task", "action"), CASES)
+ONE = SMALL | {"worlds": 1}
+FOR_EVER = {"lifespan": 0.0, "horizon": 20}
+
+
+def parallel(task, action, **changes):
+    return ParticleGridParallelEnv(task=task, action=action, **(ONE | FOR_EVER | PARAMS.get(task, {}) | changes))
+
+
+def names(mask):
+    return [f"agent_{k}" for k in np.flatnonzero(mask)]
+
+
+@every_case
+def test_trajectories_are_particle_grids_own_and_all_agents_end_with_their_last_observations(task, action):
+    env, native = parallel(task, action), small(task, action, **(ONE | FOR_EVER))
+    generator = np.random.default_rng(0)
+    for seed in (5, None):  # without a seed both go on
+        observations, _ = env.reset(seed)
+        own = native.reset(seed)[0]
+        for step in range(1, 20):
+            assert list(observations) == env.agents == env.possible_agents
+            assert (np.stack([*observations.values()]) == own).all()
+            actions = random_actions(native, generator)
+            observations, rewards, terminations, truncations, infos = env.step(
+                dict(zip(env.agents, actions, strict=True))
+            )
+            own, own_rewards, *_ = native.step(actions)
+            assert (np.array([*rewards.values()], np.float32) == own_rewards).all()
+            assert not native.truncations.any()  # all of them acted
+            assert not any(terminations.values())
+            assert [*truncations.values()] == [step == 19] * 60
+            assert observations.keys() == rewards.keys() == terminations.keys() == infos.keys()
+        assert (np.stack([*observations.values()]) == own).all()  # and not the first ones of another episode
+        assert env.agents == []
+    native.step(actions)
+    assert native.truncations.all()  # here the next episode would have begun
+
+
+@every_case
+def test_a_truncated_agent_gets_its_last_observation_and_never_comes_back(task, action):
+    mortal = {"lifespan": 6.0, "horizon": 0}
+    env, native = parallel(task, action, **mortal), small(task, action, **(ONE | mortal))
+    observations, _ = env.reset(seed=2)
+    native.reset(2)
+    gone = native.due()  # whose first life has no step
+    assert gone.any()
+    assert env.agents == names(~gone)
+    assert list(observations) == env.agents
+    generator, stay = np.random.default_rng(2), 1 if action == "discrete" else 0
+    while env.agents:
+        actions = random_actions(native, generator)
+        actions[gone] = stay
+        living = ~gone
+        observations, rewards, _, truncations, _ = env.step({name: actions[int(name[6:])] for name in env.agents})
+        own, own_rewards, *_ = native.step(actions)
+        assert not native.truncations[living].any()  # whoever was among the agents acted
+        assert list(observations) == names(living)
+        assert (np.stack([*observations.values()]) == own[living]).all()
+        assert (np.array([*rewards.values()], np.float32) == own_rewards[living]).all()
+        gone = gone | native.due()
+        assert [name for name, flag in truncations.items() if flag] == names(living & gone)
+        assert env.agents == names(~gone)
+    with pytest.raises(RuntimeError, match=r"There are no agents in this episode any more: call reset\(\)"):
+        env.step({})
+
+
+@every_case
+def test_pettingzoos_own_tests_pass(task, action, capsys):
+    parallel_api_test(parallel(task, action), num_cycles=50)
+    parallel_api_test(parallel(task, action, lifespan=30.0, horizon=0), num_cycles=20)
+    parallel_seed_test(lambda: parallel(task, action), num_cycles=5)
+
+
+def test_observations_are_kept_by_later_steps():
+    env = parallel("group", "continuous")
+    first, _ = env.reset(seed=0)
+    kept = {name: row.copy() for name, row in first.items()}
+    env.step({name: np.ones(2, np.float32) for name in env.agents})
+    assert all((first[name] == kept[name]).all() for name in kept)
+
+
+def test_reports_reach_every_agent():
+    env = parallel("forage", "discrete", horizon=0)
+    env.reset(seed=0)
+    for _ in range(32):
+        *_, infos = env.step({name: np.ones(2, np.int32) for name in env.agents})
+    assert len(infos) == 60
+    assert infos["agent_0"] == infos["agent_59"]
+    assert infos["agent_0"].keys() >= {"score", "moved"}
+
+
+def test_wrong_actions_and_settings_are_told_in_a_sentence():
+    env = parallel("group", "discrete")
+    with pytest.raises(RuntimeError, match="call reset"):
+        env.step({})
+    env.reset(seed=0)
+    right = {name: np.ones(2, np.int32) for name in env.agents}
+    with pytest.raises(ValueError, match="agent_60 is not in `agents`: give one action for each name in `agents`"):
+        env.step(right | {"agent_60": right["agent_0"]})
+    with pytest.raises(ValueError, match="agent_7 has no action"):
+        env.step({name: action for name, action in right.items() if name != "agent_7"})
+    with pytest.raises(TypeError, match="this action form needs integers"):
+        env.step({name: np.ones(2, np.float32) for name in env.agents})
+    with pytest.raises(ValueError, match="worlds=2 cannot be: a ParallelEnv is one world"):
+        parallel("group", "discrete", worlds=2)
+    with pytest.raises(ValueError, match="horizon=1 leaves no step"):
+        parallel("group", "discrete", horizon=1)
+
+
+def test_rendering_shows_the_world():
+    env = parallel("group", "discrete", render_mode="rgb_array")
+    env.reset(seed=0)
+    assert env.render().dtype == np.uint8
+    env.close()

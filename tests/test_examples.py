@@ -1,0 +1,55 @@
+"""The examples run, and what they train gets better."""
+
+import importlib.util
+from pathlib import Path
+
+import pufferlib.vector
+import pytest
+import torch
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def load():
+    """Loads an example by its name; what it sets of torch is set back afterwards."""
+    threads = torch.get_num_threads()
+
+    def module(name):
+        spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+        loaded = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(loaded)
+        return loaded
+
+    yield module
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", ["ppo_gymnasium", "ppo_pufferlib"])
+def test_a_loop_of_ones_own_raises_the_mean_reward(load, name):
+    scores = load(name).main(updates=20)
+    assert len(scores) == 20
+    assert scores[0] < -0.5
+    assert scores[-1] > scores[0] + 0.15
+
+
+def test_stable_baselines3_raises_the_mean_reward(load):
+    before, after = load("ppo_sb3").main(steps=160_000)
+    assert before < -0.5
+    assert after > before + 0.15
+
+
+def test_the_pufferlib_example_runs_with_processes_too(load, monkeypatch):
+    example = load("ppo_pufferlib")
+    serial = example.main(updates=2)
+    monkeypatch.setattr(example, "BACKEND", pufferlib.vector.Multiprocessing)
+    assert example.main(updates=2) == pytest.approx(serial, abs=1e-6)
+
+
+def test_the_gymnasium_example_runs_on_every_kind_of_task(load):
+    assert len(load("ppo_gymnasium").main(updates=1, task="predator_prey")) == 1
+
+
+def test_examples_are_short():
+    for path in EXAMPLES.glob("*.py"):
+        assert len(path.read_text("utf-8").splitlines()) < 80, path.name
