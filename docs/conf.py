@@ -1,0 +1,18 @@
+"""The documentation as a site: sphinx-build -W docs outputs/site (pip install -e ".[docs]"; no network is needed)."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+project = "particle_grid"
+author = copyright = "the particle_grid authors"
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+html_theme = "furo"
+html_title = "particle_grid"
+html_extra_path = ["assets", "gallery.html"]
+myst_heading_anchors = 3
+myst_url_schemes = ["http", "https", "mailto"]
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
