@@ -48,6 +48,30 @@ def swept() -> bool:
 
 
 @contextmanager
+def alone(folder: Path, resume: str | None) -> Iterator[None]:
+    """The folder of a run that is no job of a sweep, for this process alone.
+
+    Raises OccupiedError where another one trains there, or where there is a checkpoint that this run does not go on
+    from and would overwrite."""
+    own, lock = folder / CHECKPOINT, FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise OccupiedError(
+            f"{folder} is in use by another process that trains there: choose another hydra.run.dir, or wait for it."
+        ) from None
+    try:
+        if own.exists() and not (resume and Path(resume).exists() and own.samefile(resume)):
+            raise OccupiedError(
+                f"{folder} holds a run, whose checkpoint this one would overwrite: go on with resume={own}, or choose "
+                f"another hydra.run.dir."
+            )
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
 def turn(folder: Path, config: dict[str, Any]) -> Iterator[None]:
     """The folder of a run for this process alone, which waits until another one has done with it.
 

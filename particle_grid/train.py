@@ -16,7 +16,7 @@ from particle_grid.clips import Clips
 from particle_grid.command import command, typed
 from particle_grid.jobs import CHECKPOINT, RESULT
 from particle_grid.learn.dashboard import Dashboard
-from particle_grid.learn.distributed import Group, joined
+from particle_grid.learn.distributed import Group, joined, ranks
 from particle_grid.learn.log import Logger
 from particle_grid.learn.trainer import Result, Trainer, TrainerConfig, choose_device
 from particle_grid.run import build_env, build_lanes, build_policy, load_run, opponents_for
@@ -26,15 +26,19 @@ from particle_grid.sim.world import World
 @command("train")
 def main(config: DictConfig) -> float | None:
     """Returns the final normalised score of sampled actions, what a sweeper makes large; None for a run without one."""
-    saved = load_run(config.resume) if config.resume else None
+    resume = config.resume
+    saved = load_run(resume) if resume else None
     if saved:
         config = resumed(OmegaConf.create(saved["config"]), list(HydraConfig.get().overrides.task))
     settings = typed(TrainerConfig, config.trainer)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     plain["world"] = asdict(typed(World, config.world))
-    if not sweep.swept():
-        return train(plain, settings, saved)
     folder = Path(HydraConfig.get().runtime.output_dir)
+    if ranks()[0]:  # has no folder
+        return train(plain, settings, saved)
+    if not sweep.swept():
+        with sweep.alone(folder, resume):
+            return train(plain, settings, saved)
     with sweep.turn(folder, plain):
         if not sweep.ended(folder):
             own = folder / CHECKPOINT

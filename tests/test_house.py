@@ -25,6 +25,7 @@ ALLOWED = {
         "particle_grid.sim.tasks",
         "numpy",
         "gymnasium",
+        "pufferlib",
     },
     "scores.py": {"particle_grid.env", "numpy"},
     "stats.py": {"numpy"},

@@ -15,11 +15,12 @@ def save(path: str | Path, state: dict[str, Any]) -> None:
     """Writes `state` (nested dicts and lists of tensors, NumPy arrays, plain numbers, strings) in the place of `path`.
 
     The old file is replaced in one step, when the new one is safely on the disk. Raises OSError in one sentence if it
-    cannot be written: the old file is untouched then. Raises TypeError for anything that `load` would refuse.
+    cannot be written: the old file is untouched then. Raises TypeError for anything that `load` would refuse. One
+    process at a time: what one that was killed has left is overwritten by the next.
     """
     buffer = io.BytesIO()
     torch.save({"version": VERSION, **_plain(state)}, buffer)
-    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
+    temporary = Path(path).with_name(f".{Path(path).name}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(buffer.getbuffer())

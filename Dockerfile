@@ -1,0 +1,13 @@
+# With CUDA, which is what pip finds by itself:  docker build -t particle_grid .
+# Smaller, for CPUs alone:                       docker build -t particle_grid --build-arg WHEELS=URL .
+#   where URL is the index of CPU wheels that PyTorch's installation page names
+# docker run --rm -v "$PWD/outputs:/app/outputs" particle_grid train task=forage     (CUDA: with --gpus all)
+FROM python:3.11-slim
+ARG WHEELS=""
+WORKDIR /app
+COPY pyproject.toml README.md LICENSE ./
+COPY particle_grid particle_grid
+COPY hydra_plugins hydra_plugins
+COPY conf conf
+RUN pip install --no-cache-dir ${WHEELS:+--extra-index-url "$WHEELS"} ".[video,rank,study,sweep]"
+ENTRYPOINT ["/bin/sh", "-c", "name=${1:?give a command, such as train}; shift; exec python -m particle_grid.$name \"$@\"", "sh"]

@@ -1,0 +1,61 @@
+"""PufferLib's processes, with an eye on whether they live."""
+
+import os
+import threading
+from collections.abc import Callable
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
+from typing import Any
+
+import pufferlib.vector
+
+
+class Multiprocessing(pufferlib.vector.Multiprocessing):
+    """`pufferlib.vector.make(ParticleGrid, backend=Multiprocessing, ...)`: as PufferLib's backend of that name, which
+    waits for ever for a worker that has died, and whose workers wait for ever for a parent that has.
+
+    Here `recv`, and `step` with it, raise RuntimeError at once when a worker has died, and the others are ended;
+    workers end by themselves when their parent is gone.
+    """
+
+    def __init__(self, env_creators: Any, *args: Any, **kwargs: Any) -> None:
+        self.dead = ""  # which worker has died, and how
+        super().__init__([Guarded(create) for create in env_creators], *args, **kwargs)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        """Waits for the first worker to end, and lets `recv` find out: it looks at nothing but this byte of each."""
+        sentinels = [process.sentinel for process in self.processes]
+        number = sentinels.index(wait(sentinels)[0])  # type: ignore[arg-type]
+        process = self.processes[number]
+        process.join()
+        self.dead = f"Worker {number} of {len(sentinels)} has died (exit code {process.exitcode})"
+        self.buf["semaphores"][:] = pufferlib.vector.MAIN
+
+    def recv(self) -> Any:
+        """As PufferLib's. Raises RuntimeError where a worker has died."""
+        received = None if self.dead else super().recv()
+        if self.dead:
+            self.close()
+            raise RuntimeError(
+                f"{self.dead}, and its worlds with it: build the environments anew. What killed it may be in the "
+                f"system's log; memory that ran out is the usual reason."
+            )
+        return received
+
+
+class Guarded:
+    """Builds an environment; in a process that another one has started, one that ends with that one."""
+
+    def __init__(self, create: Callable[..., Any]) -> None:
+        self.create = create
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if parent := parent_process():
+            threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+        return self.create(*args, **kwargs)
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)  # without ado: what would be tidied up is the parent's

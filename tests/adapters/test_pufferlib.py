@@ -1,0 +1,100 @@
+"""Processes that die: a clear error within seconds, no hang, and nobody left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pufferlib.vector
+import pytest
+
+from particle_grid import ParticleGrid
+from particle_grid.adapters.pufferlib import Multiprocessing
+from tests.cases import SMALL
+
+SETTINGS = {"task": "group", "action": "discrete"} | SMALL
+PARENT = f"""
+import pufferlib.vector
+from particle_grid import ParticleGrid
+from particle_grid.adapters.pufferlib import Multiprocessing
+
+if __name__ == "__main__":
+    envs = pufferlib.vector.make(
+        ParticleGrid, env_kwargs={SETTINGS}, backend=Multiprocessing, num_envs=2, num_workers=2, overwork=True
+    )
+    envs.reset(0)
+    print(*(process.pid for process in envs.processes), flush=True)
+    while True:
+        envs.step(envs.action_space.sample())
+"""
+
+
+def make(backend=Multiprocessing, **keywords):
+    keywords = {"num_envs": 2, "num_workers": 2, "overwork": True} | keywords
+    return pufferlib.vector.make(ParticleGrid, env_kwargs=SETTINGS, backend=backend, seed=3, **keywords)
+
+
+def go_on(envs):
+    """Steps for ever."""
+    while True:
+        *_, agents, _ = envs.recv()
+        envs.send(np.ones((len(agents), 2), np.int32))
+
+
+def gone(pid, seconds=10):
+    """Whether a process ends within so many seconds."""
+    for _ in range(10 * seconds):
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                if file.read().rpartition(")")[2].split()[0] == "Z":  # it has ended, and nobody has asked how
+                    return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_while_all_live_it_is_pufferlib_s_own():
+    both = [make(backend) for backend in (Multiprocessing, pufferlib.vector.Multiprocessing)]
+    try:
+        assert np.array_equal(*(envs.reset(5)[0] for envs in both))
+        generator = np.random.default_rng(0)
+        for _ in range(40):
+            actions = generator.integers(0, 3, (both[0].num_agents, 2), dtype=np.int32)
+            for got, expected in zip(*(envs.step(actions) for envs in both), strict=True):
+                assert np.array_equal(got, expected)
+    finally:
+        for envs in both:
+            envs.close()
+
+
+@pytest.mark.parametrize("keywords", [{}, {"num_envs": 4, "num_workers": 4, "batch_size": 2}])
+def test_a_worker_that_dies_is_an_error_at_once_and_the_others_end(keywords):
+    envs = make(**keywords)
+    envs.async_reset(3)
+    *_, agents, _ = envs.recv()
+    envs.send(np.ones((len(agents), 2), np.int32))
+    os.kill(envs.processes[1].pid, signal.SIGKILL)
+    begin = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"Worker 1 of \d has died \(exit code -9\)"):
+        go_on(envs)
+    assert time.monotonic() - begin < 10
+    for process in envs.processes:
+        process.join(10)
+    assert not any(process.is_alive() for process in envs.processes)
+    with pytest.raises(RuntimeError, match="has died"):
+        envs.recv()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs Linux's /proc")
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT, "utf-8")
+    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    workers = [int(pid) for pid in process.stdout.readline().split()]
+    assert len(workers) == 2
+    process.kill()
+    process.communicate()
+    assert all(map(gone, workers))

@@ -1,0 +1,46 @@
+"""python -m particle_grid says what there is."""
+
+import sys
+
+import pytest
+
+from particle_grid import __main__ as module
+from particle_grid import train
+from particle_grid.env import ACTIONS
+from particle_grid.learn.heads import HEADS
+from particle_grid.learn.policy import POLICIES
+from particle_grid.sim import tasks
+
+
+@pytest.fixture
+def listed(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["particle_grid"])
+    module.main()
+    return capsys.readouterr().out
+
+
+def test_every_command_task_policy_head_and_plan_is_listed_with_what_it_is_for(listed):
+    lines = {line.split()[0]: line.split()[1:] for line in listed.splitlines() if line.startswith("  ")}
+    plans = [path.stem for path in (module.config_folder() / "study").glob("*.yaml")]
+    for name in [*module.COMMANDS, *tasks.names(), *POLICIES, *plans]:
+        assert len(lines[name]) > 1, name
+    assert "Trains a policy" in listed
+    assert {"discrete,", "snapped,", "gaussian,"} <= set(lines["reduced"])
+    assert all(word in listed for word in [*HEADS, *ACTIONS])
+
+
+def test_every_file_that_is_a_command_is_listed():
+    runs = [path.stem for path in module.PACKAGE.glob("*.py") if '__name__ == "__main__"' in path.read_text("utf-8")]
+    assert set(module.COMMANDS) == set(runs) - {"__main__"}
+
+
+def test_an_argument_is_told_how_a_command_is_run(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["particle_grid", "train"])
+    with pytest.raises(SystemExit, match=r"error: train is not taken: .* python -m particle_grid.train --help"):
+        module.main()
+
+
+def test_a_shell_completes_the_words_of_a_command(invoke):
+    code, out, err = invoke(train.main, "--shell-completion", "install=bash")
+    assert (code, err) == (0, "")
+    assert "complete" in out
