@@ -1,5 +1,6 @@
 """Checkpoints: one file that holds everything a run needs to go on, written so that no crash leaves half of one."""
 
+import hashlib
 import io
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 VERSION = 1
+MARK, DIGEST = b"sha256:", 32  # each file ends with the digest of the rest: torch reads damaged weights as they are
 
 
 def save(path: str | Path, state: dict[str, Any]) -> None:
@@ -20,6 +22,7 @@ def save(path: str | Path, state: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save({"version": VERSION, **_plain(state)}, buffer)
+    buffer.write(MARK + hashlib.sha256(buffer.getbuffer()).digest())
     temporary = Path(path).with_name(f".{Path(path).name}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -44,7 +47,7 @@ def load(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise ValueError(f"There is no checkpoint {path}: give the path of a file that a training run has saved.")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(_whole(Path(path)), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in any part of the reader, with any of a dozen exceptions
         raise ValueError(
             f"{path} is no checkpoint, or is damaged ({type(error).__name__} on reading): use another, or train anew."
@@ -57,6 +60,15 @@ def load(path: str | Path) -> dict[str, Any]:
             f"use the particle_grid that saved it, or train anew."
         )
     return state
+
+
+def _whole(path: Path) -> io.BytesIO:
+    """The content of a file without its digest. Raises ValueError where it has none, or that of something else."""
+    content = memoryview(path.read_bytes())
+    end = len(content) - len(MARK) - DIGEST
+    if end <= 0 or content[end:] != MARK + hashlib.sha256(content[:end]).digest():
+        raise ValueError("it does not end with the digest of what it holds")
+    return io.BytesIO(content[:end])
 
 
 def _plain(x: Any, where: str = "checkpoint") -> Any:

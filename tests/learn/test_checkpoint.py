@@ -1,4 +1,6 @@
 import errno
+import hashlib
+import io
 import os
 import pickle
 
@@ -94,10 +96,14 @@ class Payload:
 
 
 def test_a_crafted_file_is_refused_and_runs_nothing(tmp_path):
-    trap = tmp_path / "trap"
-    torch.save({"version": checkpoint.VERSION, "policy": Payload(trap)}, tmp_path / "zip.pt")
-    (tmp_path / "raw.pt").write_bytes(pickle.dumps(Payload(trap)))
-    for name in ("zip.pt", "raw.pt"):
+    """Also one whose digest is right: whoever can craft the rest can do that too."""
+    trap, buffer = tmp_path / "trap", io.BytesIO()
+    torch.save({"version": checkpoint.VERSION, "policy": Payload(trap)}, buffer)
+    for name, content in (("zip.pt", buffer.getvalue()), ("raw.pt", pickle.dumps(Payload(trap)))):
+        digest = hashlib.sha256(content).digest()
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / f"digest-{name}").write_bytes(content + checkpoint.MARK + digest)
+    for name in ("zip.pt", "raw.pt", "digest-zip.pt", "digest-raw.pt"):
         with pytest.raises(ValueError, match="is no checkpoint, or is damaged"):
             checkpoint.load(tmp_path / name)
     assert not trap.exists()
@@ -113,12 +119,18 @@ def test_a_foreign_file_is_refused(content, tmp_path):
 @pytest.mark.parametrize("foreign", [{"weights": torch.zeros(2)}, [1, 2]])
 def test_a_file_of_another_program_is_refused(foreign, tmp_path):
     torch.save(foreign, tmp_path / "c.pt")
+    with pytest.raises(ValueError, match=r"c.pt is no checkpoint, or is damaged"):
+        checkpoint.load(tmp_path / "c.pt")
+    content = (tmp_path / "c.pt").read_bytes()
+    (tmp_path / "c.pt").write_bytes(content + checkpoint.MARK + hashlib.sha256(content).digest())
     with pytest.raises(ValueError, match="was not saved by particle_grid"):
         checkpoint.load(tmp_path / "c.pt")
 
 
-def test_another_version_is_refused_by_number(tmp_path):
-    torch.save({"version": 99}, tmp_path / "c.pt")
+def test_another_version_is_refused_by_number(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "VERSION", 99)
+        checkpoint.save(tmp_path / "c.pt", state())
     with pytest.raises(ValueError, match="has checkpoint version 99, and this program reads version 1"):
         checkpoint.load(tmp_path / "c.pt")
 
