@@ -21,7 +21,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from particle_grid import plugins
 from particle_grid.sim import tasks
@@ -35,7 +41,7 @@ PLUGINS = {  # choices that come with a plugin of Hydra
 }
 TRACEBACK = "PARTICLE_GRID_TRACEBACK"  # environment variable: 1 shows where an error comes from
 # Errors that a user can cause; any other kind is a bug.
-EXPECTED = (ValueError, TypeError, OSError, RuntimeError, HydraException, OmegaConfBaseException)
+EXPECTED = (ValueError, TypeError, OSError, RuntimeError, MemoryError, HydraException, OmegaConfBaseException)
 
 
 class JobError(RuntimeError):
@@ -171,6 +177,13 @@ def explain(error: Exception) -> str:
             return unknown_key(cause.parent_node, str(cause.key))
         case MissingMandatoryValue():
             return f"{cause.full_key} must be given: add {cause.full_key}=VALUE to the command line."
+        case InterpolationKeyError() if key := re.search(r"Interpolation key '([\w.]+)' not found", line):
+            return f"{key[1]} is needed, and there is none: choose one, as in {key[1].partition('.')[0]}=NAME."
+        case MemoryError() | RuntimeError() if isinstance(cause, MemoryError) or "allocate memory" in line:
+            return (
+                f"There is not enough memory for runs of this size ({line}): lower world.worlds, world.agents, "
+                f"trainer.horizon or policy.hidden."
+            )
         case MissingConfigException(missing_cfg_file=str(path), options=[*options]):
             group, _, choice = path.rpartition("/")
             if path in PLUGINS:
@@ -180,6 +193,8 @@ def explain(error: Exception) -> str:
             return f"{cause.override!r} cannot be read: write key=value, and quote a value with special characters."
         case OSError(filename=str(file), strerror=str(reason)):
             return f"{file} cannot be used ({reason}): choose another path, or see to that one."
+        case Exception() if line.startswith("Config group override must be"):  # Hydra says it, of any kind
+            return "A group of the config cannot be null: choose one, as in task=NAME, or leave it out."
         case HydraException() | OmegaConfBaseException():
             return f"{line} (--help shows what there is)"
         case RuntimeError() if line.startswith("Unknown plugin class"):

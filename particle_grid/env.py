@@ -79,8 +79,8 @@ class ParticleGrid(pufferlib.PufferEnv):
     ) -> None:
         if action not in ACTIONS:
             raise ValueError(f"There is no action form {action!r}. The action forms are: {', '.join(ACTIONS)}.")
-        if seed is not None and seed < 0:
-            raise ValueError(f"seed={seed} is no seed: give a whole number from 0 on.")
+        if seed is not None and not (type(seed) is not bool and isinstance(seed, int | np.integer) and seed >= 0):
+            raise ValueError(f"seed={seed!r} is no seed: give a whole number from 0 on.")
         if render_mode not in (None, *RENDER_MODES):
             raise ValueError(f"There is no render_mode {render_mode!r}. There are: {', '.join(RENDER_MODES)}, or None.")
         self.world = World(
@@ -313,8 +313,8 @@ def make_task(name: str, params: dict[str, Any]) -> tasks.Task:
         if key not in known:
             raise ValueError(f"Task {name} has no parameter {key!r}. It has: {', '.join(known) or 'none'}.")
         default = known[key].default
-        number = isinstance(default, int | float)  # else text, or None for no path
-        if number != isinstance(value, int | float | np.number) and not (value is None and default is None):
+        kinds = int | float | np.number if isinstance(default, int | float) else str
+        if not isinstance(value, kinds) and not (value is None and default is None):  # None: no path
             raise TypeError(f"Parameter {key}={value!r} of task {name} should be like {default!r}.")
         if isinstance(default, int) and not isinstance(value, int | np.integer):
             raise TypeError(f"Parameter {key}={value!r} of task {name} is not a whole number.")

@@ -13,21 +13,25 @@ from particle_grid.env import ParticleGrid
 
 STORED = Path(__file__).parent / "sim" / "baselines.json"
 SEEDS = 1000, 1001, 1002  # of an evaluation, unless one asks for others; away from training's
-STEPS = 256  # of an evaluation, for each 256 that an agent may expect to live
+STEPS, MOST = 256, 16  # of an evaluation, for each 256 that an agent may expect to live, but at most so many times
+
+MOST_EPISODES = 10_000
 
 Act = Callable[[np.ndarray, np.ndarray], np.ndarray]  # observations u8[N, row], starts bool[N] -> actions
 Maker = Callable[[ParticleGrid, int], Act]  # a player for an environment, with a seed of its own
 
 
 def steps_for(env: ParticleGrid) -> int:
-    """Steps of an evaluation: longer where agents live longer, since they may have far to go."""
-    return STEPS * max(1, math.ceil(env.world.lifespan / 256))
+    """Steps of an evaluation: longer where agents live longer, up to 4096, since they may have far to go."""
+    return STEPS * min(max(1, math.ceil(env.world.lifespan / 256)), MOST)
 
 
 def seeds(count: int) -> tuple[int, ...]:
     """The seeds of an evaluation of `count` episodes. Raises ValueError for a number that cannot be."""
-    if not isinstance(count, int) or count < 1:
-        raise ValueError(f"evaluations={count} is no number of episodes: give a whole number from 1 on.")
+    if type(count) is not int or not 1 <= count <= MOST_EPISODES:
+        raise ValueError(
+            f"evaluations={count} is no number of episodes: give a whole number from 1 on, up to {MOST_EPISODES}."
+        )
     return tuple(range(SEEDS[0], SEEDS[0] + count))
 
 

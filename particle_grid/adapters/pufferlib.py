@@ -26,7 +26,7 @@ class Multiprocessing(pufferlib.vector.Multiprocessing):
     def _watch(self) -> None:
         """Waits for the first worker to end, and lets `recv` find out: it looks at nothing but this byte of each."""
         sentinels = [process.sentinel for process in self.processes]
-        number = sentinels.index(wait(sentinels)[0])  # type: ignore[arg-type]
+        number = sentinels.index(wait(sentinels)[0])
         process = self.processes[number]
         process.join()
         self.dead = f"Worker {number} of {len(sentinels)} has died (exit code {process.exitcode})"

@@ -104,9 +104,9 @@ class BinsHead(CategoricalHead):
     """Continuous actions by choice: `bins` values an axis, evenly from -1 to 1."""
 
     def __init__(self, components: int, bins: int) -> None:
-        """Raises ValueError for fewer than two bins."""
-        if not isinstance(bins, int) or bins < 2:
-            raise ValueError(f"policy.bins={bins} is no number of choices: give a whole number from 2 on.")
+        """Raises ValueError for fewer than two bins, or more than MOST_BINS."""
+        if type(bins) is not int or not 2 <= bins <= MOST_BINS:
+            raise ValueError(f"policy.bins={bins} is no number of choices: give a whole number from 2 to {MOST_BINS}.")
         super().__init__([bins] * components)
         self.register_buffer("values", torch.linspace(-1, 1, bins), persistent=False)
 
@@ -267,6 +267,7 @@ class BetaHead(nn.Module):
 
 Head = CategoricalHead | GaussianHead | BetaHead
 PARTS = ("sample", "evaluate", "greedy", "act", "begin")  # what the class of a head has, besides its attributes
+MOST_BINS = 4096  # finer than anybody could tell apart
 HEADS = ("auto", "gaussian", "squashed", "snapped", "beta", "bins")
 
 

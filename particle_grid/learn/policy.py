@@ -20,6 +20,7 @@ from particle_grid import plugins
 from particle_grid.learn.heads import Head, make_head
 
 CELLS, FEATURES = 7, 7  # cell codes; uint8 features behind the window
+MOST_UNITS = 16384  # a mistake rather than a wish beyond: an LSTM of so many cells has a thousand million weights
 CHANNELS = 32
 State = tuple[Tensor, ...]
 
@@ -212,8 +213,8 @@ def make_policy(name: str, vision: int, action_space: Space, **kwargs: Any) -> P
     options = known | kwargs
     own = {key: options.pop(key) for key in known.keys() - OPTIONS.keys()}
     hidden, first_move = options.pop("hidden"), options.pop("first_move")
-    if not isinstance(hidden, int) or hidden < 1:
-        raise ValueError(f"hidden={hidden!r} is not a number of units: give a whole number from 1 on.")
+    if type(hidden) is not int or not 1 <= hidden <= MOST_UNITS:
+        raise ValueError(f"hidden={hidden!r} is not a number of units: give a whole number from 1 to {MOST_UNITS}.")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the decomposition behind orthogonal weights rounds differently with more
     try:

@@ -27,6 +27,7 @@ from particle_grid.learn.ppo import advantages, explained_variance, masked_mean,
 from particle_grid.learn.rollout import Rollout
 
 ALONE = Group()
+MOST_THREADS = 1024  # a mistake beyond, at which OpenMP would end the process without a word
 
 
 class Stop(Exception):
@@ -99,6 +100,8 @@ class TrainerConfig:
             self._require(name, 0 <= getattr(self, name) < math.inf, "0 or more")
         for name in ("gamma", "gae_lambda", "scripted_opponents", "opponent_pool"):
             self._require(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
+        self._require("threads", self.threads <= MOST_THREADS, f"at most {MOST_THREADS}")
+        self._require("seed", self.seed < 1 << 63, "below 2**63")
         room = 1 - self.scripted_opponents
         self._require("opponent_pool", self.opponent_pool <= room, f"at most {room:g}, what scripted_opponents leaves")
         self._require("minibatch", self.minibatch % self.horizon == 0, f"a multiple of trainer.horizon={self.horizon}")

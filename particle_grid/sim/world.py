@@ -76,10 +76,20 @@ class World:
             raise ValueError(
                 f"action_cost={self.action_cost} is out of range: a share of the reward, from 0 to below 1."
             )
+        if self.agents > self.height * self.width:  # before anything is made for each of them
+            raise ValueError(
+                f"agents={self.agents} do not fit: the {self.height} x {self.width} field has "
+                f"{self.height * self.width} free cells. Use fewer agents or a larger world."
+            )
         _, rows, stride = grid_shape(self)
         if rows * stride >= 1 << 31:
             raise ValueError(
                 f"A world of height={self.height} and width={self.width} is too large: it may have {1 << 31} cells."
+            )
+        if self.worlds * rows * stride >= 1 << 40 or self.worlds * self.agents >= 1 << 31:
+            raise ValueError(
+                f"worlds={self.worlds} of agents={self.agents}, height={self.height} and width={self.width} are too "
+                f"many: all of them may have {1 << 40} cells and {1 << 31} agents."
             )
 
     @property

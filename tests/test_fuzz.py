@@ -1,0 +1,103 @@
+"""Whatever is written for whatever key: a valid run, or one clear sentence."""
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from particle_grid import scores, train
+from particle_grid.command import config_folder
+from particle_grid.sweep import flat
+from tests.cases import CASES, small
+from tests.test_train import BATCH, TINY
+
+with initialize_config_dir(str(config_folder()), version_base="1.3"):
+    BASE = compose("train", ["task=forage", "action=continuous"])
+    KEYS = sorted(flat({key: value for key, value in OmegaConf.to_container(BASE, resolve=True).items()}))
+GROUPS = ["task", "action", "policy", "trainer", "world", "experiment"]
+LONG = ("trainer.total_steps", "trainer.epochs", "evaluations", "task.food_reward")  # large ones make a long run
+HUGE = ["10000000000000", "1e300", "9223372036854775808", "inf"]
+JUNK = ["null", "true", "a", "'1'", "''", "[]", "[1,2]", "{}", "{a:1}", "-1", "0", "1", "2", "3", "0.5", "-0.5", "1e-9"]
+JUNK += ["nan", "-inf", "${seed}", "${nothing}", "../x", "fish", "\u00fc", "a:B", "1e5", "33", "64", "1000"]
+
+
+@st.composite
+def overrides(draw):
+    """One key and what somebody might write for it."""
+    key = draw(st.sampled_from([*KEYS, *GROUPS]))
+    values = st.sampled_from(JUNK if key in LONG else JUNK + HUGE)
+    numbers = st.integers(-100, 100).map(str) | st.floats(-100, 100).map(str)
+    return f"{key}={draw(values | numbers)}"
+
+
+def check(call, override):
+    code, _, err = call(train.main, *TINY, f"trainer.total_steps={BATCH}", "clips=0", "evaluations=1", override)
+    assert code in (0, 1), override
+    if code:
+        assert err.startswith("error: "), (override, err)
+        assert err.count("\n") == 1, (override, err)
+        assert "Traceback" not in err
+    else:
+        assert err == "", (override, err)
+
+
+def fuzz(examples):
+    """A test of so many overrides, each in a run of its own."""
+
+    @settings(max_examples=examples, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(override=overrides())
+    def test(override, invoke, monkeypatch):
+        monkeypatch.setattr(scores, "STEPS", 8)
+        check(invoke, override)
+
+    return test
+
+
+test_some_overrides_are_a_valid_run_or_one_sentence = fuzz(15)
+test_many_overrides_are_a_valid_run_or_one_sentence = pytest.mark.slow(fuzz(200))
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("task=null", "A group of the config cannot be null: choose one, as in task=NAME"),
+        ("action=null", "A group of the config cannot be null"),
+        ("seed=a", "seed"),
+        ("task.text=null", "text"),
+        ("world.agents=10000000000000", "agents=10000000000000 do not fit"),
+        ("world.worlds=10000000000000", "worlds=10000000000000 of agents=32"),
+        ("trainer.threads=1000000", "trainer.threads=1000000 cannot be"),
+        ("policy.hidden=10000000000", "hidden=10000000000 is not a number of units"),
+        ("evaluations=10000000000", "evaluations=10000000000 is no number of episodes"),
+    ],
+)
+def test_what_was_once_a_traceback_is_a_sentence(invoke, override, words):
+    task = ["task=puffer", "task.text=A"] if "task.text" in override else []
+    code, _, err = invoke(train.main, *TINY, *task, override)
+    assert code == 1
+    assert words in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("task", "action"), CASES)
+@settings(max_examples=10)
+@given(data=st.data())
+def test_any_array_of_actions_is_played_or_refused_and_the_world_stays_whole(task, action, data):
+    env = small(task, action)
+    env.reset(0)
+    shape = data.draw(st.sampled_from([env.actions.shape, (env.num_agents,), (env.num_agents, 3), (0, 2), ()]))
+    kind = data.draw(st.sampled_from(["i4", "i8", "u1", "f4", "f8", "f2", "c8", "?", "U1", "O"]))
+    odd = [0, 1, 2, -1, 127, 2**31 - 1, -(2**31)] if kind[0] in "iu" else [0.5, np.nan, np.inf, -np.inf, 1e300, -1e-300]
+    generator = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    with np.errstate(all="ignore"):
+        actions = np.asarray(generator.choice(odd, shape)).astype(kind)
+    if shape != env.actions.shape or not np.issubdtype(actions.dtype, np.integer if env.discrete else np.floating):
+        with pytest.raises((ValueError, TypeError)):
+            env.step(actions)
+        return
+    observations, rewards, *_ = env.step(actions)
+    assert np.isfinite(rewards).all()
+    env.load_state_dict(env.state_dict())  # refuses agents in walls, two in a cell, and whatever else cannot be
+    assert observations[:, : (2 * env.vision + 1) ** 2].max() <= 6
