@@ -30,7 +30,7 @@ def test_the_commands_of_the_tutorial_run_as_printed(tmp_path):
     process = subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=500)
     assert process.returncode == 0, process.stdout + process.stderr
     assert not process.stderr
-    for name in ("first/policy.gif", "first/forage.html", "second/results.json", "sweep/summary.csv"):
+    for name in ("first/policy.gif", "first/forage.html", "second/results.json", "sweep/report/groups.csv"):
         assert (tmp_path / "outputs" / name).stat().st_size, name
 
 
