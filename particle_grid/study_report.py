@@ -126,6 +126,7 @@ def draw_intervals(figure: Any, plan: Plan, lines: Rows, variant: str) -> None:
     }
     mine = {line["arm"]: line for line in lines if (line["variant"], line["task"]) == (variant, "all")}
     for panel, (name, title) in zip(figure.subplots(1, len(titles), sharey=True), titles.items(), strict=True):
+        panel.use_sticky_edges = False  # of bars, which would end at the panel's edge
         for place, (arm, colour) in enumerate(colours(plan).items()):
             if name in RELATIVE and arm == plan.reference:
                 continue
