@@ -82,22 +82,29 @@ def restore(arrays: dict[str, np.ndarray], saved: dict[str, np.ndarray], r: Rule
                 f"The saved {name!r} is {saved[name].dtype}{list(saved[name].shape)}, but this world needs "
                 f"{array.dtype}{list(array.shape)}: build it with the settings it was saved with."
             )
-    grid, position, colour = saved["grid"], saved["position"], saved["colour"]
+    if not sound(saved, r) or (saved["colour"] != arrays["colour"]).any():
+        raise ValueError("The saved simulator state is damaged: agents are not where the grid has them. Use another.")
+    for name, array in arrays.items():
+        array[...] = saved[name]
+
+
+def sound(arrays: dict[str, np.ndarray], r: Rules) -> bool:
+    """Whether agents, cells, food and orders agree with one another, as kernels take for granted. arrays: by the names
+    of `State`, of its shapes and dtypes."""
+    grid, position, colour = arrays["grid"], arrays["position"], arrays["colour"]
     agents, numbers = len(colour) // len(grid), np.arange(len(colour))
     with np.errstate(invalid="ignore"):
         row, column = position.astype(np.int64)
     inside = ((row >= r.vision) & (row < r.vision + r.height) & (column >= r.vision)).all()
-    inside = inside and (column < r.vision + r.width).all() and np.isfinite(saved["displacement"]).all()
-    orders = np.sort(saved["order"].reshape(-1, agents), 1)  # [N] -> [worlds, agents]
-    right = inside and (grid[numbers // agents, row, column] == colour).all() and (colour == arrays["colour"]).all()
+    if not (inside and (column < r.vision + r.width).all() and np.isfinite(arrays["displacement"]).all()):
+        return False
     cells = np.stack([numbers // agents, row, column])
     alone = np.unique(cells, axis=1).shape == cells.shape and ((grid >= AGENT_1).sum((1, 2)) == agents).all()
-    food = np.isin(saved["under"], (EMPTY, FOOD)).all() and (saved["food_debt"] >= 0).all()
-    food = food and (saved["food_debt"] <= r.height * r.width).all()
-    if not right or not alone or not food or (orders != numbers[:agents]).any() or grid.max() >= CODES:
-        raise ValueError("The saved simulator state is damaged: agents are not where the grid has them. Use another.")
-    for name, array in arrays.items():
-        array[...] = saved[name]
+    food = np.isin(arrays["under"], (EMPTY, FOOD)).all() and (arrays["food_debt"] >= 0).all()
+    food = food and (arrays["food_debt"] <= r.height * r.width).all()
+    orders = np.sort(arrays["order"].reshape(-1, agents), 1)  # [N] -> [worlds, agents]
+    right = (grid[numbers // agents, row, column] == colour).all() and (orders == numbers[:agents]).all()
+    return bool(right and alone and food and grid.max() < CODES)
 
 
 def make_rules(layout: Layout, discrete: bool) -> Rules:

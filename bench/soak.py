@@ -1,0 +1,177 @@
+"""A long run, to see that nothing leaks, slows down or goes wrong: half of the time simulating, half of it training.
+
+    python bench/soak.py                    # an hour
+    python bench/soak.py --minutes 2
+
+Simulating goes round every task, action form and dynamics, with random actions, some of them NaN. After each turn all
+of the state is looked through, and what the agents saw is compared with a plain reading of the grid. Training goes
+round every task, with a checkpoint after each iteration. Exit code 1, and what was wrong, if something was. Peak memory
+must not grow once every case has had some turns. Speed is only reported: the last third of the rounds beside the first,
+and the bare copy of windows likewise, which tells the machine's moods.
+"""
+
+import argparse
+import itertools
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from timing import machine, timed, window_copy
+
+from particle_grid.env import ACTIONS, ParticleGrid
+from particle_grid.learn.policy import make_policy
+from particle_grid.learn.trainer import Trainer, TrainerConfig
+from particle_grid.sim import tasks
+from particle_grid.sim.state import sound
+from particle_grid.sim.world import AGENT_1, DYNAMICS, FOOD, WALL
+
+WORLDS, AGENTS, SIDE = 4, 1024, 192
+WARM, MEGABYTES = 2, 16  # rounds after which memory is to stand still, and how much of it is no growth
+TURN = 64  # steps of a case before the next one has its turn
+
+
+def build(task: str, action: str, dynamics: str) -> ParticleGrid:
+    params = {"text": "PUF"} if task == "puffer" else {}  # the default word is wider than the field
+    settings = {"walls": 0.02, "lifespan": 100.0, "horizon": 500, "dynamics": dynamics}
+    return ParticleGrid(task, action, WORLDS, AGENTS, SIDE, SIDE, **settings, **params)
+
+
+def actions_of(env: ParticleGrid, generator: np.random.Generator) -> np.ndarray:
+    """Random ones, of which a few are no numbers or far out of range."""
+    if env.discrete:
+        return generator.integers(-1, 4, (env.num_agents, 2), dtype=np.int32)
+    actions = generator.uniform(-1.2, 1.2, (env.num_agents, 2)).astype(np.float32)
+    actions[:: AGENTS // 8, 0] = np.nan
+    return actions
+
+
+def fixed(env: ParticleGrid) -> dict[str, int]:
+    """What no step may change: cells that are walls, and food in the field, under agents, and due to regrow."""
+    v, state = env.vision, env.state
+    cells = state.grid[:, v : v + SIDE, v : v + SIDE]
+    food = (cells == FOOD).sum() + (state.under == FOOD).sum() + state.food_debt.sum()
+    return {"walls": int((state.grid == WALL).sum()), "food": int(food)}
+
+
+def seen(env: ParticleGrid) -> np.ndarray:
+    """The windows of all agents by a plain reading of the grid, u8[N, side, side]."""
+    v, (row, column) = env.vision, env.state.position.astype(np.int64)
+    windows = np.lib.stride_tricks.sliding_window_view(env.state.grid, (2 * v + 1, 2 * v + 1), (1, 2))
+    return windows[np.arange(env.num_agents) // AGENTS, row - v, column - v]
+
+
+def wrong(env: ParticleGrid, before: dict[str, int]) -> str:
+    """What holds no longer in an environment that has stepped; empty if all does."""
+    state = env.state
+    if not sound(state._asdict(), env.rules):
+        return "no longer: agents, cells and orders agree"
+    windows = seen(env).reshape(env.num_agents, -1)
+    own, every = (windows == state.colour[:, None]).sum(1), (windows >= AGENT_1).sum(1)
+    counted = (state.own_in_sight == own - 1).all() and (state.others_in_sight == every - own).all()
+    reach = np.float32(env.world.speed) + np.float32(1e-4)
+    holds = {
+        "walls and food are what they were": fixed(env) == before,
+        "agents see the cells around them": (env.observations[:, : windows.shape[1]] == windows).all(),
+        "neighbours are counted": counted or not env.task.sight,
+        "nobody is faster than the speed": (np.abs(state.displacement) <= reach).all(),
+        "rewards are within [-1, 1]": (np.abs(env.rewards) <= 1).all(),
+        "who spawned got nothing": not env.rewards[env.truncations].any(),
+        "lives end in the future": (state.expiry.reshape(WORLDS, AGENTS) > state.tick[:, None]).all(),
+        "worlds end at their horizon": (state.tick < env.world.horizon).all(),
+    }
+    return ", ".join(f"no longer: {what}" for what, true in holds.items() if not true)
+
+
+def simulating(env: ParticleGrid, generator: np.random.Generator) -> Callable[[], tuple[int, float, str]]:
+    """A case: agent-steps, the seconds they took, and what was wrong after them."""
+    env.reset(0)
+    before = fixed(env)
+
+    def turn() -> tuple[int, float, str]:
+        seconds = 0.0
+        for _ in range(TURN):
+            actions = actions_of(env, generator)
+            seconds += timed(lambda actions=actions: env.step(actions))
+        return TURN * env.num_agents, seconds, wrong(env, before)
+
+    return turn
+
+
+def training(env: ParticleGrid, path: Path) -> Callable[[], tuple[int, float, str]]:
+    """A case: one iteration of PPO and a checkpoint. The trainer itself looks for what is not finite."""
+    policy = make_policy("conv_lstm", env.vision, env.single_action_space)
+    trainer = Trainer(env, policy, TrainerConfig(total_steps=1 << 60, anneal=False), path=path)
+    before = fixed(env)
+
+    def turn() -> tuple[int, float, str]:
+        trainer.config = TrainerConfig(total_steps=trainer.steps + 1, anneal=False)  # one iteration more
+        seconds = timed(trainer.run)
+        return trainer.batch, seconds, wrong(env, before)
+
+    return turn
+
+
+def rounds(cases: dict[str, Callable[[], tuple[int, float, str]]], seconds: float) -> Iterator[tuple[int, float]]:
+    """Gives each case a turn, again and again. Yields agent-steps and seconds of each round; ends the program when
+    something is wrong."""
+    begin = time.monotonic()
+    for k in itertools.count():
+        if time.monotonic() - begin > seconds and k > WARM + 2:
+            return
+        steps, took = 0, 0.0
+        for name, case in cases.items():
+            count, lasted, bad = case()
+            steps, took = steps + count, took + lasted
+            if bad:
+                sys.exit(f"{name}, round {k}: {bad}")
+        yield steps, took
+
+
+def peak() -> float:
+    """The most memory that this process has held, in MB."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def soak(what: str, cases: dict[str, Callable[[], tuple[int, float, str]]], seconds: float) -> None:
+    """Runs the cases; prints what was seen. Ends the program when something is wrong, or memory grows."""
+    copy = window_copy(build("center", "discrete", DYNAMICS[0]))
+    speeds, copies, total, memory = list[float](), list[float](), 0, 0.0
+    for k, (steps, took) in enumerate(rounds(cases, seconds)):
+        total, memory = total + steps, peak() if k == WARM else memory
+        speeds.append(steps / took)
+        copies.append(1 / timed(copy, 100))
+        if k & (k - 1) == 0:  # each time there are twice as many
+            done = f"{total:,} agent-steps, {speeds[-1] / 1e3:,.0f}k a second, {peak():.0f} MB"
+            print(f"{what}: round {k}, {done}", flush=True)
+    third = len(speeds) // 3
+    slower, mood = (np.median(x[:third]) / np.median(x[-third:]) for x in (speeds[WARM:], copies[WARM:]))
+    print(
+        f"{what}: {total:,} agent-steps in {len(speeds)} rounds of {len(cases)} cases, all of it right; "
+        f"{peak() - memory:+.1f} MB since round {WARM}; time of a step, last third against first: {slower:.2f} "
+        f"(window copy: {mood:.2f})."
+    )
+    if peak() - memory > MEGABYTES:
+        sys.exit(f"{what}: peak memory grew from {memory:.0f} MB to {peak():.0f} MB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=60.0)
+    seconds = parser.parse_args().minutes * 60
+    print(f"On {machine()['processor']}, {machine()['numba_threads']} threads")
+    generator = np.random.default_rng(0)
+    names = itertools.product(tasks.names(), ACTIONS, DYNAMICS)
+    soak("Simulating", {" ".join(name): simulating(build(*name), generator) for name in names}, seconds / 2)
+    with tempfile.TemporaryDirectory() as folder:
+        names = [(task, ACTIONS[k % 2], DYNAMICS[0]) for k, task in enumerate(tasks.names())]
+        cases = {" ".join(name): training(build(*name), Path(folder) / f"{name[0]}.pt") for name in names}
+        soak("Training", cases, seconds / 2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""bench/soak.py runs clean, and sees each thing that can go wrong when it does."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from particle_grid.sim.world import AGENT_1, EMPTY, FOOD, WALL
+
+BENCH = Path(__file__).parents[1] / "bench"
+
+
+@pytest.fixture(scope="module")
+def soak():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCH)
+        yield importlib.import_module("soak")
+
+
+def agent_to_another_cell(env):
+    env.state.position[0, 0] += 1 if env.state.position[0, 0] < 100 else -1
+
+
+def two_in_a_cell(env):
+    env.state.position[:, 1] = env.state.position[:, 0]
+
+
+def agent_outside(env):
+    env.state.position[1, 3] = 0.5
+
+
+def agent_nowhere(env):
+    env.state.position[0, 3] = np.nan
+
+
+def agent_too_many(env):
+    env.state.grid[tuple(np.argwhere(env.state.grid == EMPTY)[0])] = AGENT_1
+
+
+def wall_gone(env):
+    env.state.grid[tuple(np.argwhere(env.state.grid == WALL)[0])] = EMPTY
+
+
+def food_gone(env):
+    env.state.grid[tuple(np.argwhere(env.state.grid == FOOD)[0])] = EMPTY
+
+
+def window_of_another(env):
+    env.observations[5, 17] ^= 1
+
+
+def neighbour_uncounted(env):
+    env.state.others_in_sight[7] += 1
+
+
+def too_fast(env):
+    env.state.displacement[0, 9] = 1.5
+
+
+def reward_out_of_range(env):
+    env.rewards[2] = np.nan
+
+
+def paid_for_nothing(env):
+    env.truncations[4], env.rewards[4] = True, 1
+
+
+def life_without_end(env):
+    env.state.expiry[6] = 0
+
+
+def world_without_end(env):
+    env.state.expiry[:], env.state.tick[0] = 1 << 40, env.world.horizon
+
+
+FAULTS = {
+    agent_to_another_cell: "agents, cells",
+    two_in_a_cell: "agents, cells",
+    agent_outside: "agents, cells",
+    agent_nowhere: "agents, cells",
+    agent_too_many: "agents, cells",
+    wall_gone: "walls and food",
+    food_gone: "walls and food",
+    window_of_another: "see the cells",
+    neighbour_uncounted: "neighbours",
+    too_fast: "faster",
+    reward_out_of_range: "rewards",
+    paid_for_nothing: "spawned",
+    life_without_end: "lives end",
+    world_without_end: "worlds end",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_what_is_wrong_is_seen(soak, fault):
+    env = soak.build("group" if fault is neighbour_uncounted else "forage", "continuous", "kinematic")
+    env.reset(0)
+    before, generator = soak.fixed(env), np.random.default_rng(0)
+    for _ in range(3):
+        env.step(soak.actions_of(env, generator))
+    assert soak.wrong(env, before) == ""
+    fault(env)
+    assert FAULTS[fault] in soak.wrong(env, before)
+
+
+@pytest.mark.slow
+def test_minutes_of_everything_leave_all_as_it_should_be_and_memory_flat():
+    command = [sys.executable, "-W", "error", BENCH / "soak.py", "--minutes", "2"]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert process.stdout.count("all of it right") == 2
