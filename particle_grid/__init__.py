@@ -1,6 +1,9 @@
 """particle_grid: thousands of particles on a grid, played with discrete or continuous actions."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from particle_grid.env import ParticleGrid
 
 __version__ = "0.1.0"
 __all__ = ["ParticleGrid"]

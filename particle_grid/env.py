@@ -51,6 +51,14 @@ class ParticleGrid(pufferlib.PufferEnv):
     Raises ValueError or TypeError, in one sentence, for whatever cannot be built.
     """
 
+    observations: np.ndarray  # the buffers, of which `buf` may be the owner
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminals: np.ndarray
+    truncations: np.ndarray
+    masks: np.ndarray
+    num_agents: int
+
     metadata: ClassVar[dict[str, Any]] = {"render_modes": list(RENDER_MODES), "render_fps": 20}
 
     def __init__(

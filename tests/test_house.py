@@ -3,7 +3,6 @@
 import ast
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -112,16 +111,3 @@ def test_whatever_is_no_kernel_has_type_hints():
                 names = {ast.unparse(decorator).partition("(")[0] for decorator in node.decorator_list}
                 kernel = names & {"kernel", "parallel_kernel", "intrinsic"}
                 assert kernel or node.returns, f"{path.name}: {node.name} has no type hints"
-
-
-def test_the_wheel_holds_the_package_and_its_configs(tmp_path):
-    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    [wheel] = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        held = {name for name in archive.namelist() if ".dist-info/" not in name}
-    folders = PACKAGE, ROOT / "hydra_plugins"
-    package = {str(path.relative_to(ROOT)) for folder in folders for path in folder.rglob("*") if path.is_file()}
-    configs = {f"particle_grid/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
-    assert configs
-    assert held == {name for name in package if "__pycache__" not in name} | configs

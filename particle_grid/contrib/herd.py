@@ -8,18 +8,20 @@ import numpy as np
 from particle_grid.jit import kernel, parallel_kernel, prange
 from particle_grid.sim.scripted import steer, wander
 from particle_grid.sim.state import State
-from particle_grid.sim.world import AGENT_1, AGENT_2, FOOD, Layout
+from particle_grid.sim.world import AGENT_1, AGENT_2, FOOD, Layout, World
 
 
 @dataclass(frozen=True)
 class Herd:
-    """reward: a dog's is the share of its world's sheep that are in the pen; a sheep's is how far the nearest dog is,
-    as a share of how far it can see, and 1 with none in sight.
+    """reward: a dog's is the share of its world's sheep that are in the pen, and `drive` for each cell that those to
+    which it is the nearest dog came nearer to the pen in this step; a sheep's is how far the nearest dog is, as a share
+    of how far it can see, and 1 with none in sight.
 
     The pen is a square in the middle, whose floor looks like food. Nobody spawns in it, and no wall keeps anyone."""
 
     dogs: float = 0.25  # share of the agents
     pen: float = 0.3  # side of the pen, as a share of the field's shorter side
+    drive: float = 0.2  # a dog learns from what it does itself: the share alone is the work of all, and far away
 
     unit: ClassVar[str] = "share of the sheep in the pen (sheep: distance from dogs)"
     sides: ClassVar[int] = 2
@@ -34,23 +36,35 @@ class Herd:
         for name in ("dogs", "pen"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is out of range: a share, between 0 and 1.")
+        if not 0 <= self.drive <= 1:
+            raise ValueError(f"drive={self.drive} is out of range: reward for a cell, from 0 to 1.")
         world = layout.world
         dogs = round(self.dogs * world.agents)
         if not 0 < dogs < world.agents:
             raise ValueError(f"dogs={self.dogs} of agents={world.agents} leaves one side empty.")
         layout.colour[:dogs], layout.colour[dogs:] = AGENT_1, AGENT_2
-        side = max(1, round(self.pen * min(world.height, world.width)))
-        top, left = (world.height - side) // 2, (world.width - side) // 2
+        top, left, side = self._pen(world)
         layout.targets = np.zeros((world.height, world.width), bool)
         layout.targets[top : top + side, left : left + side] = True
 
+    def _pen(self, world: World) -> tuple[int, int, int]:
+        """Its top, its left and its side, in cells of the field."""
+        side = max(1, round(self.pen * min(world.height, world.width)))
+        return (world.height - side) // 2, (world.width - side) // 2, side
+
     def reward(self, state: State, layout: Layout, rewards: np.ndarray) -> None:
-        _reward(rewards, state.grid, state.position, state.colour, state.under, layout.world.vision)
+        self._pay(state, layout, self.drive, rewards)
 
     def score(self, state: State, layout: Layout) -> np.ndarray:
         scores = np.empty(len(state.colour), np.float32)
-        self.reward(state, layout, scores)
+        self._pay(state, layout, 0.0, scores)
         return scores
+
+    def _pay(self, state: State, layout: Layout, drive: float, rewards: np.ndarray) -> None:
+        vision, (top, left, side) = layout.world.vision, self._pen(layout.world)
+        middle = np.array([vision + top + side / 2, vision + left + side / 2], np.float32)
+        arrays = state.position, state.displacement, state.colour, state.under
+        _reward(rewards, *arrays, layout.world.agents, middle, np.float32(side / 2), vision, np.float32(drive))
 
     def scripted(self, observations: np.ndarray, layout: Layout, rng: np.ndarray, aim: np.ndarray) -> None:
         world = layout.world
@@ -62,29 +76,42 @@ class Herd:
 
 
 @kernel
-def _dog_distance(cells, row, column, vision):
-    """Of the nearest dog in the window around a cell, as a share of what is just out of sight; 1 if there is none."""
-    nearest = (vision + 1) ** 2
-    for r in range(-vision, vision + 1):
-        for c in range(-vision, vision + 1):
-            if cells[row + r, column + c] == AGENT_1:
-                nearest = min(nearest, r * r + c * c)
-    return np.float32(np.sqrt(nearest) / (vision + 1))
+def _way(row, column, middle, half):
+    """Cells from a place to the pen, along the axis on which it is further; 0 inside."""
+    return max(max(abs(row - middle[0]), abs(column - middle[1])) - half, np.float32(0))
+
+
+@kernel
+def _nearest_dog(i, first, last, position, colour):
+    """The nearest dog to sheep i among agents [first, last), and the square of its distance in cells."""
+    row, column, nearest, dog = int(position[0, i]), int(position[1, i]), np.int64(1 << 62), first
+    for k in range(first, last):
+        if colour[k] == AGENT_1:
+            r, c = int(position[0, k]) - row, int(position[1, k]) - column
+            if r * r + c * c < nearest:
+                nearest, dog = r * r + c * c, k
+    return dog, nearest
 
 
 @parallel_kernel
-def _reward(rewards, grid, position, colour, under, vision):
-    agents = len(rewards) // len(grid)
-    for w in prange(len(grid)):
-        inside = sheep = 0
-        for i in range(w * agents, (w + 1) * agents):
+def _reward(rewards, position, displacement, colour, under, agents, middle, half, vision, drive):
+    one = np.float32(1)
+    for w in prange(len(rewards) // agents):
+        first, last, inside, sheep = w * agents, (w + 1) * agents, 0, 0
+        rewards[first:last] = 0
+        for i in range(first, last):
             if colour[i] == AGENT_2:
                 sheep += 1
                 inside += under[i] == FOOD
-                rewards[i] = _dog_distance(grid[w], int(position[0, i]), int(position[1, i]), vision)
-        for i in range(w * agents, (w + 1) * agents):
+                dog, distance = _nearest_dog(i, first, last, position, colour)
+                rewards[i] = min(np.float32(np.sqrt(distance) / (vision + 1)), one)  # 1: out of sight
+                row, column = position[0, i], position[1, i]
+                before = _way(row - displacement[0, i], column - displacement[1, i], middle, half)
+                rewards[dog] += before - _way(row, column, middle, half)
+        share = np.float32(inside / sheep)
+        for i in range(first, last):
             if colour[i] == AGENT_1:
-                rewards[i] = np.float32(inside / sheep)
+                rewards[i] = min(max(share + drive * rewards[i], -one), one)
 
 
 @kernel

@@ -56,11 +56,20 @@ def expected_herd_reward(env, i):
     world, colour = env.world, env.state.colour
     mine = np.arange(env.num_agents) // world.agents == i // world.agents
     cell = np.floor(env.state.position - env.vision).astype(int)
-    if colour[i] == AGENT_1:
-        return env.layout.targets[tuple(cell[:, mine & (colour != AGENT_1)])].mean()
-    dogs = cell[:, mine & (colour == AGENT_1)] - cell[:, i, None]
-    seen = np.abs(dogs).max(0) <= env.vision
-    return min(1, np.hypot(*dogs[:, seen]).min(initial=np.inf) / (env.vision + 1))
+    dogs, sheep = mine & (colour == AGENT_1), mine & (colour != AGENT_1)
+    distance = np.hypot(*(cell[:, dogs, None] - cell[:, None, sheep]))  # [dogs, sheep]
+    if colour[i] != AGENT_1:
+        return min(1, distance[:, np.flatnonzero(sheep) == i].min() / (env.vision + 1))
+    pen = np.argwhere(env.layout.targets)
+    middle, half = pen.mean(0) + 0.5, np.ptp(pen[:, 0]) / 2 + 0.5
+    led = np.flatnonzero(sheep)[np.flatnonzero(dogs)[distance.argmin(0)] == i]
+
+    def way(position):
+        return np.maximum(np.abs(position - env.vision - middle[:, None]).max(0) - half, 0)
+
+    now, moved = env.state.position[:, led], env.state.displacement[:, led]
+    nearer = (way(now - moved) - way(now)).sum()
+    return np.clip(env.layout.targets[tuple(cell[:, sheep])].mean() + env.task.drive * nearer, -1, 1)
 
 
 def expected_puffer_reward(env, i):
