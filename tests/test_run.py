@@ -162,3 +162,17 @@ def test_lanes_share_the_worlds_out_evenly_or_not_at_all():
     assert [lane.seed for lane in lanes] == [3, 4, 5]
     with pytest.raises(ValueError, match=r"trainer.lanes=4 cannot share world.worlds=6 out evenly"):
         build_lanes(config, env, TrainerConfig(lanes=4))
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("fast", ["fp32", "bf16"])
+def test_a_run_learns_the_same_with_any_number_of_threads(fast, action):
+    weights = []
+    for threads in (1, 2):
+        env = small("group", action)
+        torch.manual_seed(0)
+        policy = make_policy("conv_lstm", env.vision, env.single_action_space)
+        config = TrainerConfig(total_steps=6000, minibatch=1024, fast=fast, threads=threads)
+        Trainer(env, policy, config).run()
+        weights.append(torch.cat([x.detach().flatten() for x in policy.parameters()]))
+    assert torch.equal(*weights)

@@ -13,15 +13,15 @@ from particle_grid.sim.world import AGENT_1, AGENT_2, FOOD, Layout, World
 
 @dataclass(frozen=True)
 class Herd:
-    """reward: a dog's is the share of its world's sheep that are in the pen, and `drive` for each cell that those to
-    which it is the nearest dog came nearer to the pen in this step; a sheep's is how far the nearest dog is, as a share
-    of how far it can see, and 1 with none in sight.
+    """reward: a dog's is, to a share `drive` of it, how many cells nearer to the pen those sheep came in this step to
+    which it is the nearest dog, and else the share of its world's sheep that are in the pen; a sheep's is how far the
+    nearest dog is, as a share of how far it can see, and 1 with none in sight.
 
     The pen is a square in the middle, whose floor looks like food. Nobody spawns in it, and no wall keeps anyone."""
 
     dogs: float = 0.25  # share of the agents
     pen: float = 0.3  # side of the pen, as a share of the field's shorter side
-    drive: float = 0.2  # a dog learns from what it does itself: the share alone is the work of all, and far away
+    drive: float = 0.9  # the share in the pen is the work of all dogs, and tells one of them little about its own
 
     unit: ClassVar[str] = "share of the sheep in the pen (sheep: distance from dogs)"
     sides: ClassVar[int] = 2
@@ -29,7 +29,13 @@ class Herd:
     sight: ClassVar[bool] = False
     settings: ClassVar[dict[str, Any]] = {
         "world": {"worlds": 128, "agents": 32, "height": 48, "width": 48, "lifespan": 300, "horizon": 512},
-        "trainer": {"total_steps": 10_000_000, "scripted_opponents": 0.5},
+        "trainer": {
+            "total_steps": 20_000_000,
+            "scripted_opponents": 1.0,
+            "gamma": 0.95,
+            "gae_lambda": 0.9,
+            "entropy_coef": 0.05,  # whoever comes near sheep at first drives them away, and would learn to keep off
+        },
     }
 
     def init(self, layout: Layout) -> None:
@@ -37,7 +43,7 @@ class Herd:
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is out of range: a share, between 0 and 1.")
         if not 0 <= self.drive <= 1:
-            raise ValueError(f"drive={self.drive} is out of range: reward for a cell, from 0 to 1.")
+            raise ValueError(f"drive={self.drive} is out of range: a share of the reward, from 0 to 1.")
         world = layout.world
         dogs = round(self.dogs * world.agents)
         if not 0 < dogs < world.agents:
@@ -111,7 +117,7 @@ def _reward(rewards, position, displacement, colour, under, agents, middle, half
         share = np.float32(inside / sheep)
         for i in range(first, last):
             if colour[i] == AGENT_1:
-                rewards[i] = min(max(share + drive * rewards[i], -one), one)
+                rewards[i] = min(max((one - drive) * share + drive * rewards[i], -one), one)
 
 
 @kernel

@@ -80,7 +80,7 @@ def test_a_truncated_agent_gets_its_last_observation_and_never_comes_back(task, 
 
 
 @every_case
-def test_pettingzoos_own_tests_pass(task, action, capsys):
+def test_pettingzoos_own_tests_pass(task, action, capsys):  # they assert, and warn of what they doubt
     parallel_api_test(parallel(task, action), num_cycles=50)
     parallel_api_test(parallel(task, action, lifespan=30.0, horizon=0), num_cycles=20)
     parallel_seed_test(lambda: parallel(task, action), num_cycles=5)

@@ -2,6 +2,7 @@
 
 import platform
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -153,6 +154,7 @@ def test_vector_windows_equal_plain_windows(vision, seed):
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the vector path is for x86-64")
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the vector path is machine code")
 def test_the_usual_visions_take_the_vector_path():
     assert [vision for vision in range(1, 12) if simd.fits(vision)] == [4, 5, 6, 7]
 

@@ -69,7 +69,8 @@ def expected_herd_reward(env, i):
 
     now, moved = env.state.position[:, led], env.state.displacement[:, led]
     nearer = (way(now - moved) - way(now)).sum()
-    return np.clip(env.layout.targets[tuple(cell[:, sheep])].mean() + env.task.drive * nearer, -1, 1)
+    share, drive = env.layout.targets[tuple(cell[:, sheep])].mean(), env.task.drive
+    return np.clip((1 - drive) * share + drive * nearer, -1, 1)
 
 
 def expected_puffer_reward(env, i):
