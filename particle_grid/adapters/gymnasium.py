@@ -56,14 +56,18 @@ class ParticleGridVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise ValueError("options['reset_mask'] cannot be: agents respawn by themselves; call reset() without it.")
         super().reset(seed=seed)
         observations, _ = self.native.reset(seed)
-        return self._given(observations), {"due": self.native.due()}
+        return self._given(observations), self._told({"due": self.native.due()})
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One step of all agents, as above. actions [num_envs, 2]; raises what `ParticleGrid.step` raises."""
         observations, rewards, terminals, _, reports = self.native.step(actions)
         infos = {name: np.full(self.num_envs, value) for report in reports for name, value in report.items()}
         given = self._given(observations), self._given(rewards), self._given(terminals)
-        return *given, self.native.due(), infos
+        return *given, self.native.due(), self._told(infos)
+
+    def _told(self, infos: dict[str, np.ndarray]) -> dict[str, Any]:
+        """With the masks that Gymnasium's wrappers ask for, of who is told: all."""
+        return infos | {f"_{name}": np.ones(self.num_envs, bool) for name in infos}
 
     def _given(self, buffer: np.ndarray) -> np.ndarray:
         return buffer.copy() if self.copy else buffer

@@ -23,7 +23,7 @@ class Center:
         layout.map = np.array([vision + height, vision + width, np.hypot(height, width)], np.float32)  # middle; corner
 
     def reward(self, state: State, layout: Layout, rewards: np.ndarray) -> None:
-        _distance(rewards, state.position, layout.map, -1 / layout.map[2])
+        _distance(rewards, state.position, layout.map, np.float32(-1) / layout.map[2])
 
     def score(self, state: State, layout: Layout) -> np.ndarray:
         distance = np.empty(len(state.colour), np.float32)
