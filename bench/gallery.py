@@ -25,9 +25,10 @@ REPLAY = 300  # steps on the page
 
 
 def world_for(config: dict) -> dict:
-    """The world to show a policy in: smaller than in training, and one only. Puffer's must hold its word."""
+    """The world to show a policy in: one only, and smaller than in training where that was large. Puffer's must hold
+    its word."""
     world = config["world"]
-    if config["task"]["name"] == "puffer":
+    if config["task"]["name"] == "puffer" or max(world["height"], world["width"]) <= FIELD:
         return world | {"worlds": 1, "horizon": 0}
     agents = round(world["agents"] * FIELD**2 / (world["height"] * world["width"]))
     return world | {"worlds": 1, "height": FIELD, "width": FIELD, "agents": max(agents, 100)}

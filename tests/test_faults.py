@@ -127,6 +127,7 @@ def no_file_beyond(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_ends_a_run_in_a_sentence_and_keeps_the_last_checkpoint(call):
     assert run(call)[0] == 0
     whole = Path("run/checkpoint.pt").read_bytes()

@@ -76,7 +76,7 @@ def trained(monkeypatch, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("name", [pytest.param(x, marks=pytest.mark.slow) if x == "full" else x for x in PLANS])
 def test_each_arm_of_a_plan_has_the_same_budget_and_seeds_that_it_was_not_tuned_on(name):
     plan, _ = load_plan(name)
     out = Path("x")

@@ -15,13 +15,14 @@ from particle_grid.sim.world import AGENT_1, AGENT_2, FOOD, Layout, World
 class Herd:
     """reward: a dog's is, to a share `drive` of it, how many cells nearer to the pen those sheep came in this step to
     which it is the nearest dog, and else the share of its world's sheep that are in the pen; a sheep's is how far the
-    nearest dog is, as a share of how far it can see, and 1 with none in sight.
+    nearest dog is, as a share of how far it can see, 1 with none in sight, times `fear`.
 
     The pen is a square in the middle, whose floor looks like food. Nobody spawns in it, and no wall keeps anyone."""
 
     dogs: float = 0.25  # share of the agents
     pen: float = 0.3  # side of the pen, as a share of the field's shorter side
     drive: float = 0.9  # the share in the pen is the work of all dogs, and tells one of them little about its own
+    fear: float = 0.2  # to flee is soon learnt, and paid in full would drown what dogs learn in the same network
 
     unit: ClassVar[str] = "share of the sheep in the pen (sheep: distance from dogs)"
     sides: ClassVar[int] = 2
@@ -34,7 +35,8 @@ class Herd:
             "scripted_opponents": 1.0,
             "gamma": 0.95,
             "gae_lambda": 0.9,
-            "entropy_coef": 0.05,  # whoever comes near sheep at first drives them away, and would learn to keep off
+            "entropy_coef": 0.12,  # whoever comes near sheep at first drives them away, and would learn to keep off
+            "minibatch": 4096,  # a quarter of which are dogs
         },
     }
 
@@ -42,8 +44,9 @@ class Herd:
         for name in ("dogs", "pen"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is out of range: a share, between 0 and 1.")
-        if not 0 <= self.drive <= 1:
-            raise ValueError(f"drive={self.drive} is out of range: a share of the reward, from 0 to 1.")
+        for name in ("drive", "fear"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} is out of range: a share of a reward, from 0 to 1.")
         world = layout.world
         dogs = round(self.dogs * world.agents)
         if not 0 < dogs < world.agents:
@@ -59,18 +62,27 @@ class Herd:
         return (world.height - side) // 2, (world.width - side) // 2, side
 
     def reward(self, state: State, layout: Layout, rewards: np.ndarray) -> None:
-        self._pay(state, layout, self.drive, rewards)
+        self._pay(state, layout, self.drive, self.fear, rewards)
 
     def score(self, state: State, layout: Layout) -> np.ndarray:
         scores = np.empty(len(state.colour), np.float32)
-        self._pay(state, layout, 0.0, scores)
+        self._pay(state, layout, 0.0, 1.0, scores)
         return scores
 
-    def _pay(self, state: State, layout: Layout, drive: float, rewards: np.ndarray) -> None:
+    def _pay(self, state: State, layout: Layout, drive: float, fear: float, rewards: np.ndarray) -> None:
         vision, (top, left, side) = layout.world.vision, self._pen(layout.world)
         middle = np.array([vision + top + side / 2, vision + left + side / 2], np.float32)
         arrays = state.position, state.displacement, state.colour, state.under
-        _reward(rewards, *arrays, layout.world.agents, middle, np.float32(side / 2), vision, np.float32(drive))
+        _reward(
+            rewards,
+            *arrays,
+            layout.world.agents,
+            middle,
+            np.float32(side / 2),
+            vision,
+            np.float32(drive),
+            np.float32(fear),
+        )
 
     def scripted(self, observations: np.ndarray, layout: Layout, rng: np.ndarray, aim: np.ndarray) -> None:
         world = layout.world
@@ -100,7 +112,7 @@ def _nearest_dog(i, first, last, position, colour):
 
 
 @parallel_kernel
-def _reward(rewards, position, displacement, colour, under, agents, middle, half, vision, drive):
+def _reward(rewards, position, displacement, colour, under, agents, middle, half, vision, drive, fear):
     one = np.float32(1)
     for w in prange(len(rewards) // agents):
         first, last, inside, sheep = w * agents, (w + 1) * agents, 0, 0
@@ -110,7 +122,7 @@ def _reward(rewards, position, displacement, colour, under, agents, middle, half
                 sheep += 1
                 inside += under[i] == FOOD
                 dog, distance = _nearest_dog(i, first, last, position, colour)
-                rewards[i] = min(np.float32(np.sqrt(distance) / (vision + 1)), one)  # 1: out of sight
+                rewards[i] = fear * min(np.float32(np.sqrt(distance) / (vision + 1)), one)  # 1: out of sight
                 row, column = position[0, i], position[1, i]
                 before = _way(row - displacement[0, i], column - displacement[1, i], middle, half)
                 rewards[dog] += before - _way(row, column, middle, half)

@@ -88,6 +88,7 @@ def test_a_worker_that_dies_is_an_error_at_once_and_the_others_end(keywords):
         envs.recv()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs Linux's /proc")
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     script = tmp_path / "parent.py"

@@ -135,7 +135,9 @@ def check_sight(state, oracles, buffers, rewards, counted):
         assert state.episode_return[i] == agent.total
 
 
-@pytest.mark.parametrize("vision", [4, 5, 6, 7, 8])
+@pytest.mark.parametrize(
+    "vision", [pytest.param(4, marks=pytest.mark.slow), 5, pytest.param(6, marks=pytest.mark.slow), 7, 8]
+)
 @settings(max_examples=40)
 @given(seed=st.integers(0, 2**32))
 def test_vector_windows_equal_plain_windows(vision, seed):

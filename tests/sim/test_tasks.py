@@ -59,7 +59,7 @@ def expected_herd_reward(env, i):
     dogs, sheep = mine & (colour == AGENT_1), mine & (colour != AGENT_1)
     distance = np.hypot(*(cell[:, dogs, None] - cell[:, None, sheep]))  # [dogs, sheep]
     if colour[i] != AGENT_1:
-        return min(1, distance[:, np.flatnonzero(sheep) == i].min() / (env.vision + 1))
+        return env.task.fear * min(1, distance[:, np.flatnonzero(sheep) == i].min() / (env.vision + 1))
     pen = np.argwhere(env.layout.targets)
     middle, half = pen.mean(0) + 0.5, np.ptp(pen[:, 0]) / 2 + 0.5
     led = np.flatnonzero(sheep)[np.flatnonzero(dogs)[distance.argmin(0)] == i]
