@@ -3,6 +3,7 @@
 import copy
 from unittest import mock
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ from particle_grid.learn.fast.gpu import Compiled
 from particle_grid.learn.policy import POLICIES, ConvLSTM, make_policy
 from tests.learn.toy import SPACES
 
+pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the kernels rest on machine instructions")
 CPU = torch.device("cpu")
 KINK = 1e-6  # a unit so near to the kink of its ReLU may be rounded to either side of it, where its slope is another
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 5e-2}  # of relative differences: bf16 has 8 bits
@@ -251,3 +253,11 @@ def test_a_policy_that_cannot_be_compiled_runs_in_plain_torch_and_the_reason_is_
     assert "cannot be compiled" in how
     assert how.count("\n") == 0
     assert all(x.grad is None for x in policy.parameters())
+
+
+def test_without_the_compiler_the_policy_runs_in_plain_torch(monkeypatch):
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    policy = lively()
+    network, how = accelerate(policy, "auto", CPU)
+    assert network is policy
+    assert "NUMBA_DISABLE_JIT" in how

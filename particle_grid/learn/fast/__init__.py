@@ -81,6 +81,8 @@ def _unfit(policy: Policy) -> str:
     """Why the fast path does not apply to a policy; empty if it does."""
     if type(policy) is not ConvLSTM:
         return f"there are no kernels for {type(policy).__name__}"
+    if numba.config.DISABLE_JIT:
+        return "Numba's compiler is off (NUMBA_DISABLE_JIT)"
     if policy.encoder.conv1.padding != (0, 0):
         return f"there are no kernels for windows of {policy.side} x {policy.side}, which need padding"
     return ""

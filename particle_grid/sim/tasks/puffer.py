@@ -160,7 +160,8 @@ def _scripted(observations, vision, distance, fill, rng, aim):
     for i in range(observations.shape[0]):
         window, features = observations[i], observations[i, side * side :]
         plan = distance[window[middle] - AGENT_1]
-        row, column = (features[0] * height + height // 2) // 256, (features[1] * width + width // 2) // 256
+        row = (int(features[0]) * height + height // 2) // 256
+        column = (int(features[1]) * width + width // 2) // 256
         stopped = features[4] == 128 and features[5] == 128
         aim[i, 0], aim[i, 1] = 0.0, 0.0
         if (float(features[6]) - 128) / 127 > 0.8 * fill:
