@@ -258,6 +258,6 @@ def test_a_policy_that_cannot_be_compiled_runs_in_plain_torch_and_the_reason_is_
 def test_without_the_compiler_the_policy_runs_in_plain_torch(monkeypatch):
     monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
     policy = lively()
-    network, how = accelerate(policy, "auto", CPU)
+    network, how = accelerate(policy, "auto", CPU, 1)
     assert network is policy
     assert "NUMBA_DISABLE_JIT" in how
