@@ -5,9 +5,10 @@
 
 Simulating goes round every task, action form and dynamics, with random actions, some of them NaN. After each turn all
 of the state is looked through, and what the agents saw is compared with a plain reading of the grid. Training goes
-round every task, with a checkpoint after each iteration. Exit code 1, and what was wrong, if something was. Peak memory
-must not grow once every case has had some turns. Speed is only reported: the last third of the rounds beside the first,
-and the bare copy of windows likewise, which tells the machine's moods.
+round every task, with a checkpoint after each iteration; either goes five rounds at least, which may take longer. Exit
+code 1, and what was wrong, if something was. Peak memory must not grow once every case has had some turns. Speed is
+only reported: the last third of the rounds beside the first, and the bare copy of windows likewise, which tells the
+machine's moods.
 """
 
 import argparse

@@ -34,7 +34,7 @@ from particle_grid.sim import tasks
 
 T = TypeVar("T")
 PACKAGE = Path(__file__).parent
-PLACE = re.compile(r"[\w.]*:\w+")  # of a class: my_package.my_module:MyClass
+PLACE = re.compile(r"[\w.]*:\w*")  # of a class: my_package.my_module:MyClass
 PLUGINS = {  # choices that come with a plugin of Hydra
     "hydra/launcher/joblib": "hydra-joblib-launcher",
     "hydra/launcher/submitit_local": "hydra-submitit-launcher",
@@ -59,8 +59,15 @@ def digest(*, _root_: DictConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def run_name(name: str, resume: str | None) -> str:
+    """What a run's folder is named after: its config, or for one that goes on the folder it comes from."""
+    old = Path(resume).resolve().parent.name if resume else ""
+    return re.sub(r"^\d{4}-\d\d-\d\d_[\d-]+_", "", old) or name
+
+
 # At import, so that processes that only unpickle a job have them.
 OmegaConf.register_new_resolver("digest", digest, replace=True)
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 OmegaConf.register_new_resolver("plain", lambda name: str(name).rpartition(":")[2], replace=True)  # a class, no place
 # conf/hydra/launcher changes some defaults of a plugin's config of the same name, and means to be checked against it.
 warnings.filterwarnings("ignore", "(?s).*is validated against ConfigStore schema with the same name")

@@ -31,7 +31,7 @@ def load(kind: str, place: str, parts: Sequence[str]) -> type:
     module_name, _, name = place.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except (ImportError, SyntaxError) as error:
         raise ValueError(
             f"The {kind} {place} cannot be imported ({error}): write module:Class, and run where Python finds it."
         ) from error

@@ -59,6 +59,8 @@ def study(plan: Plan, text: str, out: Path, options: argparse.Namespace) -> None
     announce(plan, out, options.jobs or cores(), steps, console)
     if options.dry_run:
         return
+    if options.report and not any(job.done for job in jobs_of(plan, out)):
+        raise ValueError(f"{out} holds no run of this plan that has ended: leave --report out to make them.")
     keep_plan(out, text)
     with console.status("Measuring random actions and the script of each task"):
         scales = measure_scales(plan, out)
@@ -81,6 +83,11 @@ def study(plan: Plan, text: str, out: Path, options: argparse.Namespace) -> None
     console.print(f"Saved: {out}/ results.csv, summary.csv, report.html", soft_wrap=True)
 
 
+def jobs_of(plan: Plan, out: Path) -> list[Job]:
+    """All jobs of a study, those of the test with knobs that may not be the chosen ones yet."""
+    return [*plan.tuning_jobs(out).values(), *plan.test_jobs(out, dict.fromkeys(plan.arms, 0)).values()]
+
+
 def check_runs(plan: Plan, out: Path) -> float:
     """Composes the configs of a study: each arm, task and variant, and each set of knobs on one task, so that a wrong
     key is found now. Returns the agent-steps of all runs."""
@@ -101,8 +108,7 @@ def budget(config: dict[str, Any]) -> int:
 
 def announce(plan: Plan, out: Path, jobs: int, steps: float, console: Console) -> None:
     """Says what is to be run, and about how long it takes at the usual speed."""
-    tuning, tests = plan.tuning_jobs(out), plan.test_jobs(out, dict.fromkeys(plan.arms, 0))
-    every = [*tuning.values(), *tests.values()]
+    tuning, tests, every = plan.tuning_jobs(out), plan.test_jobs(out, dict.fromkeys(plan.arms, 0)), jobs_of(plan, out)
     done = sum(job.done for job in every)
     seconds = (steps / STEPS_A_SECOND + OVERHEAD * len(every)) / jobs * (1 - done / len(every))
     console.print(plan.question)
@@ -111,8 +117,8 @@ def announce(plan: Plan, out: Path, jobs: int, steps: float, console: Console) -
         f"Tuning: {len(tuning)} runs ({plan.tuning.draws} sets of knobs for each arm, {len(plan.tuning.tasks)} tasks, "
         f"{len(plan.tuning.seeds)} seeds). Test: {len(tests)} runs ({len(plan.seeds)} fresh seeds).\n"
         f"{len(every)} runs of {steps / 1e6:.0f} million agent-steps in all, {done} of them done; {jobs} at a time; "
-        f"about {timedelta(seconds=round(seconds))} at {STEPS_A_SECOND:,} steps a second on a core, and "
-        f"{MEGABYTES * (len(every) - done):.0f} MB in {out}.",
+        f"about {timedelta(seconds=round(seconds))} at {STEPS_A_SECOND:,} steps a second on a core and {OVERHEAD:.0f} "
+        f"seconds more for each run, and {MEGABYTES * (len(every) - done):.0f} MB in {out}.",
         soft_wrap=True,
     )
 
@@ -170,7 +176,8 @@ def choose(plan: Plan, scores: Mapping[tuple[str, int, str, int], float]) -> dic
                 means[k] = np.mean([scores[key] for key in keys])
         if not means:
             raise RuntimeError(
-                f"Arm {arm} has no set of knobs with which all runs ended: see error.txt in its folders."
+                f"Arm {arm} has no set of knobs with which all runs ended: go on without --report, or see error.txt in "
+                f"the folders of those that failed."
             )
         chosen[arm] = max(means, key=lambda k: means[k])
     return chosen

@@ -80,7 +80,8 @@ def write(plan: Plan, out: Path, rows: Rows, chosen: dict[str, int], scales: Sca
     """Writes summary.csv, the figures as PNG, and report.html. Raises ValueError where there are too few runs."""
     if matrix(plan, rows, next(iter(plan.variants)), plan.reference).shape[1] < 2:
         raise ValueError(
-            f"Fewer than two seeds have a run of every arm and task: see error.txt in the folders of {out / 'test'}."
+            f"Fewer than two seeds have a run of every arm and task: go on without --report, or see error.txt in the "
+            f"folders in {out / 'test'} of those that failed."
         )
     lines = summary(plan, rows)
     with (out / "summary.csv").open("w", newline="", encoding="utf-8") as file:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, MultiDiscrete
 
 from particle_grid import ParticleGrid, eval, plugins, train
 from particle_grid.learn.heads import make_head
@@ -105,6 +105,7 @@ def test_a_head_of_one_s_own_has_the_density_it_says(folder):
         ("class Other: pass\n", "mine:Task", "no class: mine defines the classes Other"),
         ("Task = 3\n", "mine:Task", "no class"),
         ("class Task:\n    unit = ''\n", "mine:Task", "lacks sides, sight, init, reward, score, scripted"),
+        ("def broken(:\n", "mine:Task", "cannot be imported (invalid syntax (mine.py, line 1))"),
         ("import nowhere\n", "mine:Task", "cannot be imported (No module named 'nowhere')"),
         ("", "no_such_module:Task", "cannot be imported (No module named 'no_such_module')"),
         ("", ":Task", "no module in front of the colon"),
@@ -134,6 +135,8 @@ def test_a_class_that_is_no_policy_is_not_used(folder):
         make_policy("laplace:Laplace", 5, BOX)
     with pytest.raises(ValueError, match=r"no option 'leyers'. The options are: .*, layers"):
         make_policy("deeper:Deeper", 5, BOX, leyers=3)
+    with pytest.raises(ValueError, match=r"laplace:Laplace gives torch.float32, which are no actions in MultiDiscrete"):
+        make_head(MultiDiscrete([3, 3]), "laplace:Laplace")
     with pytest.raises(ValueError, match="head deeper:Deeper lacks sample"):
         make_head(BOX, "deeper:Deeper")
 

@@ -99,6 +99,9 @@ def test_a_resumed_run_has_the_weights_of_one_that_was_not_stopped(call):
     assert whole["steps"] == rest["steps"] == 4 * BATCH
     assert all(torch.equal(value, rest["policy"][name]) for name, value in whole["policy"].items())
     assert all(torch.equal(value, rest["envs"][0][name]) for name, value in whole["envs"][0].items())
+    assert call(train.main, "resume=half/checkpoint.pt", f"trainer.total_steps={3 * BATCH}")[0] == 0
+    [folder] = Path("outputs").iterdir()  # named after the run that it goes on with
+    assert folder.name.endswith("_half")
     code, _, err = call(train.main, "resume=half/checkpoint.pt", "world.agents=64")
     assert code == 1
     assert "world.agents=64 cannot be changed in a run that goes on" in err

@@ -284,7 +284,14 @@ def make_head(
     `my_package.my_module:MyHead`, built with the space. Raises ValueError for another head or space."""
     place = head if plugins.is_place(head) else plugins.registered("head").get(str(head))
     if place and head not in HEADS:
-        return cast(Head, plugins.load("head", place, PARTS)(space))
+        own = cast(Head, plugins.load("head", place, PARTS)(space))
+        action = own.act(own.sample(torch.zeros(1, own.outputs), torch.Generator())[0])
+        if action.is_floating_point() != isinstance(space, Box):
+            raise ValueError(
+                f"policy.head={head} gives {action.dtype}, which are no actions in {space}: use another head, or the "
+                f"other action form."
+            )
+        return own
     if head not in HEADS:
         known = ", ".join([*HEADS, *plugins.registered("head")])
         raise ValueError(f"policy.head={head} is not known: choose {known}, or my_module:MyHead of your own.")
