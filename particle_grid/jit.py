@@ -3,6 +3,10 @@
 Numba's own cache looks at the file of the cached function only: it goes stale when a helper or a constant in another
 file changes, and a cached kernel ignores `NUMBA_BOUNDSCHECK`. So the cache folder is named by a hash of all kernel
 sources and of that flag: what changes the machine code changes the folder.
+
+It also numbers the files of a function's versions, and writes the index before the file: a process that looks in
+between, or two that compile at the same time, get what was compiled for *other* types, and run it. So each file gets a
+name that nothing else ever had.
 """
 
 import hashlib
@@ -13,8 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType
 from typing import Any
+from uuid import uuid4
 
 import numba
+import numba.core.caching
 import numba.np.ufunc.parallel
 from numba import prange
 
@@ -52,6 +58,9 @@ def cache_folder() -> Path:
 
 
 numba.config.CACHE_DIR = str(cache_folder())
+numba.core.caching.IndexDataCacheFile._data_name = lambda self, number: (
+    f"{self._index_name[:-4]}.{uuid4().hex[:16]}.nbc"
+)
 
 # error_model="numpy": Python's check for division by zero would keep loops from vectorising. _nrt=False: references to
 # arrays are not counted, by atomic operations that cost more than most kernels do; so a kernel cannot make arrays.
