@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -164,6 +165,7 @@ def test_lanes_share_the_worlds_out_evenly_or_not_at_all():
         build_lanes(config, env, TrainerConfig(lanes=4))
 
 
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the kernels do, plain torch does not")
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("fast", ["fp32", "bf16"])
 def test_a_run_learns_the_same_with_any_number_of_threads(fast, action):
