@@ -32,6 +32,7 @@ from particle_grid.sim.world import AGENT_1, DYNAMICS, FOOD, WALL
 
 WORLDS, AGENTS, SIDE = 4, 1024, 192
 WARM, MEGABYTES = 2, 16  # rounds after which memory is to stand still, and how much of it is no growth
+Case = Callable[[], tuple[int, float, str]]  # gives agent-steps, the seconds they took, and what was wrong after them
 TURN = 64  # steps of a case before the next one has its turn
 
 
@@ -87,8 +88,8 @@ def wrong(env: ParticleGrid, before: dict[str, int]) -> str:
     return ", ".join(f"no longer: {what}" for what, true in holds.items() if not true)
 
 
-def simulating(env: ParticleGrid, generator: np.random.Generator) -> Callable[[], tuple[int, float, str]]:
-    """A case: agent-steps, the seconds they took, and what was wrong after them."""
+def simulating(env: ParticleGrid, generator: np.random.Generator) -> Case:
+    """A case: some steps with random actions."""
     env.reset(0)
     before = fixed(env)
 
@@ -102,7 +103,7 @@ def simulating(env: ParticleGrid, generator: np.random.Generator) -> Callable[[]
     return turn
 
 
-def training(env: ParticleGrid, path: Path) -> Callable[[], tuple[int, float, str]]:
+def training(env: ParticleGrid, path: Path) -> Case:
     """A case: one iteration of PPO and a checkpoint. The trainer itself looks for what is not finite."""
     policy = make_policy("conv_lstm", env.vision, env.single_action_space)
     trainer = Trainer(env, policy, TrainerConfig(total_steps=1 << 60, anneal=False), path=path)
@@ -116,7 +117,7 @@ def training(env: ParticleGrid, path: Path) -> Callable[[], tuple[int, float, st
     return turn
 
 
-def rounds(cases: dict[str, Callable[[], tuple[int, float, str]]], seconds: float) -> Iterator[tuple[int, float]]:
+def rounds(cases: dict[str, Case], seconds: float) -> Iterator[tuple[int, float]]:
     """Gives each case a turn, again and again. Yields agent-steps and seconds of each round; ends the program when
     something is wrong."""
     begin = time.monotonic()
@@ -138,7 +139,7 @@ def peak() -> float:
     return most / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
-def soak(what: str, cases: dict[str, Callable[[], tuple[int, float, str]]], seconds: float) -> None:
+def soak(what: str, cases: dict[str, Case], seconds: float) -> None:
     """Runs the cases; prints what was seen. Ends the program when something is wrong, or memory grows."""
     copy = window_copy(build("center", "discrete", DYNAMICS[0]))
     speeds, copies, total, memory = list[float](), list[float](), 0, 0.0

@@ -56,10 +56,10 @@ def study(plan: Plan, text: str, out: Path, options: argparse.Namespace) -> None
         raise ValueError(f"--jobs {options.jobs} cannot be: give a number of runs at a time, or 0 for all cores.")
     study_report.load_figure()  # now, not when hours of work are done
     steps = check_runs(plan, out)
-    announce(plan, out, options.jobs or cores(), steps, console)
+    done = announce(plan, out, options.jobs or cores(), steps, console)
     if options.dry_run:
         return
-    if options.report and not any(job.done for job in jobs_of(plan, out)):
+    if options.report and not done:
         raise ValueError(f"{out} holds no run of this plan that has ended: leave --report out to make them.")
     keep_plan(out, text)
     with console.status("Measuring random actions and the script of each task"):
@@ -83,11 +83,6 @@ def study(plan: Plan, text: str, out: Path, options: argparse.Namespace) -> None
     console.print(f"Saved: {out}/ results.csv, summary.csv, report.html", soft_wrap=True)
 
 
-def jobs_of(plan: Plan, out: Path) -> list[Job]:
-    """All jobs of a study, those of the test with knobs that may not be the chosen ones yet."""
-    return [*plan.tuning_jobs(out).values(), *plan.test_jobs(out, dict.fromkeys(plan.arms, 0)).values()]
-
-
 def check_runs(plan: Plan, out: Path) -> float:
     """Composes the configs of a study: each arm, task and variant, and each set of knobs on one task, so that a wrong
     key is found now. Returns the agent-steps of all runs."""
@@ -106,9 +101,10 @@ def budget(config: dict[str, Any]) -> int:
     return typed(TrainerConfig, OmegaConf.create(config["trainer"])).total_steps
 
 
-def announce(plan: Plan, out: Path, jobs: int, steps: float, console: Console) -> None:
-    """Says what is to be run, and about how long it takes at the usual speed."""
-    tuning, tests, every = plan.tuning_jobs(out), plan.test_jobs(out, dict.fromkeys(plan.arms, 0)), jobs_of(plan, out)
+def announce(plan: Plan, out: Path, jobs: int, steps: float, console: Console) -> int:
+    """Says what is to be run, and about how long it takes at the usual speed. Returns how many runs are done."""
+    tuning, tests = plan.tuning_jobs(out), plan.test_jobs(out, dict.fromkeys(plan.arms, 0))
+    every = [*tuning.values(), *tests.values()]
     done = sum(job.done for job in every)
     seconds = (steps / STEPS_A_SECOND + OVERHEAD * len(every)) / jobs * (1 - done / len(every))
     console.print(plan.question)
@@ -121,6 +117,7 @@ def announce(plan: Plan, out: Path, jobs: int, steps: float, console: Console) -
         f"seconds more for each run, and {MEGABYTES * (len(every) - done):.0f} MB in {out}.",
         soft_wrap=True,
     )
+    return done
 
 
 def keep_plan(out: Path, text: str) -> None:
