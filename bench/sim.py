@@ -10,13 +10,12 @@ ratios are between neighbours in time. Plots need the extra `bench`.
 """
 
 import argparse
-import resource
 from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
-from timing import interleaved, plot_lines, report, timed, window_copy
+from timing import interleaved, peak, plot_lines, report, timed, window_copy
 
 from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.sim import tasks
@@ -109,8 +108,7 @@ def scale(threads: list[int], seconds: float) -> list[dict[str, Any]]:
             for worlds, agents, size in group
         }
         rows += measure(envs, next(iter(envs.values())), threads, seconds)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(f"{', '.join(envs)}: the process has needed {peak:.2f} GiB at most so far")
+        print(f"{', '.join(envs)}: the process has needed {peak() / 1024:.2f} GiB at most so far")
     return rows
 
 

@@ -13,7 +13,6 @@ machine's moods.
 
 import argparse
 import itertools
-import resource
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from timing import machine, timed, window_copy
+from timing import machine, peak, timed, window_copy
 
 from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.learn.policy import make_policy
@@ -131,12 +130,6 @@ def rounds(cases: dict[str, Case], seconds: float) -> Iterator[tuple[int, float]
             if bad:
                 sys.exit(f"{name}, round {k}: {bad}")
         yield steps, took
-
-
-def peak() -> float:
-    """The most memory that this process has held, in MB."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def soak(what: str, cases: dict[str, Case], seconds: float) -> None:

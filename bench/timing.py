@@ -2,6 +2,8 @@
 
 import json
 import platform
+import resource
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +56,12 @@ def timed(function: Callable[[], Any], repeat: int = 1) -> float:
     for _ in range(repeat):
         function()
     return (time.perf_counter() - begin) / repeat
+
+
+def peak() -> float:
+    """The most memory that this process has held, in MB."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def machine() -> dict[str, Any]:
