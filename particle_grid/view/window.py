@@ -89,4 +89,7 @@ class Window:
 def load() -> Any:
     """The module pygame. Raises ValueError where it is not installed."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    # Else SDL catches SIGTERM, and even after a window that could not be opened: what multiprocessing terminates, like
+    # PufferLib's workers, would live on and write into memory that the next ones use.
+    os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")
     return extras.load("pygame", "window", "A window")

@@ -1,5 +1,10 @@
 """What a window hears."""
 
+import contextlib
+import multiprocessing
+import signal
+import time
+
 import numpy as np
 import pytest
 
@@ -57,3 +62,20 @@ def test_a_machine_without_a_screen_gets_no_invisible_window_unless_it_asks_for_
     with pytest.raises(OSError, match=r"No window can be opened here \(there is no screen\): record a video instead"):
         Window("").show(BLACK)
     assert not pygame.display.get_init()
+
+
+@pytest.mark.parametrize("driver", ["dummy", "nonesuch"])  # one that opens, and one that does not
+def test_processes_that_are_started_beside_a_window_end_when_terminated(monkeypatch, driver):
+    monkeypatch.setenv("SDL_VIDEODRIVER", driver)
+    window = Window("")
+    with contextlib.suppress(OSError):
+        window.show(BLACK)
+    try:
+        process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
+        process.start()
+        process.terminate()
+        process.join(10)
+        assert process.exitcode == -signal.SIGTERM
+    finally:
+        process.kill()
+        window.close()
