@@ -12,7 +12,7 @@ import platform
 from typing import Any
 
 import numba
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -27,10 +27,18 @@ OWN, AGENT = 16, 1  # what a cell adds to the count of its lane: up to 15 rows o
 
 
 def fits(vision: int) -> bool:
-    """Whether a window's row fits into a vector, its overhang into the features, and this processor knows the words."""
+    """Whether a window's row fits into a vector, its overhang into the features, and Numba has words for it here."""
     side = 2 * vision + 1
-    known = platform.machine() in ("x86_64", "AMD64") and not numba.config.DISABLE_JIT
-    return known and side < LANES <= side + FEATURES
+    return _shuffles() and not numba.config.DISABLE_JIT and side < LANES <= side + FEATURES
+
+
+def _shuffles() -> bool:
+    """Whether Numba compiles for a processor that looks 16 bytes up at once (SSSE3): this one, or the one asked for."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    if numba.config.CPU_NAME or numba.config.CPU_FEATURES:
+        return "+ssse3" in (numba.config.CPU_FEATURES or "")
+    return bool(binding.get_host_cpu_features().get("ssse3"))
 
 
 def _pointer(context: Any, builder: ir.IRBuilder, kind: Any, array: Any, index: ir.Value, to: ir.Type) -> ir.Value:
@@ -70,6 +78,8 @@ def copy_window(typing_context, target, at, source, start, stride, rows, colour)
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         kinds, start = signature.args, args[3]
+        if side == 1:  # plain loops are taken, where this is compiled and never run; the processor may lack the words
+            return WORD(0)
         tables = [[(AGENT if k >= AGENT_1 else 0) + (OWN if k == c else 0) for k in range(LANES)] for c in range(CODES)]
         constant = ir.Constant(ir.ArrayType(ROW, CODES), [_lanes(table) for table in tables])
         name = "particle_grid.tables"

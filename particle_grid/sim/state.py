@@ -108,7 +108,8 @@ def sound(arrays: dict[str, np.ndarray], r: Rules) -> bool:
 
 
 def make_rules(layout: Layout, discrete: bool) -> Rules:
-    """The rules of a layout. Raises ValueError where its agents do not fit into the field."""
+    """The rules of a layout. Raises ValueError where something is laid out amiss, or agents do not fit the field."""
+    layout.check()
     world, v = layout.world, layout.world.vision
     ground = np.full(grid_shape(world)[1:], WALL, np.uint8)
     field_cells = ground[v : v + world.height, v : v + world.width]

@@ -135,6 +135,32 @@ class Layout:
         left = int(np.clip(column * w.width - width / 2, 0, w.width - width))
         self.spawn[:] = top, left, height, width
 
+    def check(self) -> None:
+        """Raises ValueError or TypeError for what is laid out amiss: kernels trust it, and would write outside the grid."""
+        w, field = self.world, (self.world.height, self.world.width)
+        wanted = {"colour": (np.uint8, (w.agents,)), "spawn": (np.int64, (MAX_COLOURS, 4)), "walls": (np.bool_, field)}
+        if self.targets is not None:
+            wanted["targets"] = np.bool_, field
+        for name, (dtype, shape) in wanted.items():
+            array = getattr(self, name)
+            if not isinstance(array, np.ndarray):
+                raise TypeError(f"layout.{name} is a {type(array).__name__}: give an array.")
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(
+                    f"layout.{name} is {array.dtype}{list(array.shape)}, but must be {np.dtype(dtype)}{list(shape)}."
+                )
+        first, size = self.spawn[:, :2], self.spawn[:, 2:]  # (row, column) each
+        inside = (first >= 0) & (size > 0) & (first <= np.subtract(field, size))
+        if len(wrong := np.flatnonzero(~inside.all(1))):
+            raise ValueError(
+                f"layout.spawn[{wrong[0]}] is {self.spawn[wrong[0]].tolist()}, no area of the {w.height} x {w.width} "
+                f"field: give its top, left, height and width."
+            )
+        if not ((self.colour >= AGENT_1) & (self.colour <= AGENT_4)).all():
+            raise ValueError(f"layout.colour holds {np.unique(self.colour).tolist()}: use AGENT_1 to AGENT_4 only.")
+        if not 0 <= self.food <= 1:
+            raise ValueError(f"layout.food={self.food} is out of range: it is a share of the cells, from 0 to 1.")
+
 
 def grid_shape(world: World) -> tuple[int, int, int]:
     """Shape of the grid. A row has room for a 16-byte read from its last window, and no power of two for a stride:

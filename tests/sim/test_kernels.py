@@ -1,6 +1,9 @@
 """Each kernel against the plain oracle, byte for byte, on random worlds."""
 
+import os
 import platform
+import subprocess
+import sys
 
 import numba
 import numpy as np
@@ -159,6 +162,21 @@ def test_vector_windows_equal_plain_windows(vision, seed):
 @pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the vector path is machine code")
 def test_the_usual_visions_take_the_vector_path():
     assert [vision for vision in range(1, 12) if simd.fits(vision)] == [4, 5, 6, 7]
+
+
+@pytest.mark.slow  # compiles all of it once more
+def test_an_older_processor_than_this_plays_the_same():
+    program = (
+        "from particle_grid import ParticleGrid\n"
+        "env = ParticleGrid('group', 'discrete', agents=50, height=32, width=32)\n"
+        "env.reset(0)\n"
+        "print(env.step(env.actions)[0].tobytes().hex())"
+    )
+    said = [
+        subprocess.run([sys.executable, "-c", program], env=os.environ | asked, capture_output=True, check=True).stdout
+        for asked in ({}, {"NUMBA_CPU_NAME": "generic"})
+    ]
+    assert said[0] == said[1]
 
 
 @given(seed=st.integers(0, 2**64 - 1), n=st.integers(1, 2**32 - 1), lifespan=st.floats(0, 1e6))
