@@ -12,8 +12,10 @@ name that nothing else ever had.
 import hashlib
 import multiprocessing
 import os
+import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -36,25 +38,36 @@ def _kernel_sources() -> list[Path]:
     return [file for file in files if file.parent.name == "sim" or "particle_grid.jit" in file.read_text("utf-8")]
 
 
+def _places() -> Iterator[Path]:
+    """Where compiled kernels may be kept, the best place first: in NUMBA_CACHE_DIR if set, else in the user's cache, or
+    in the temporary folder where nobody else can write to it: Numba runs what it finds."""
+    if chosen := os.environ.get("NUMBA_CACHE_DIR"):
+        yield Path(chosen)
+        return
+    with suppress(RuntimeError):  # a user without a home
+        yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "particle_grid"
+    user = os.getuid() if hasattr(os, "getuid") else 0  # where there are none, each has a temporary folder
+    folder = Path(tempfile.gettempdir()) / f"particle_grid-{user}"
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+        if os.name == "nt" or (status.st_uid == user and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
+            yield folder
+
+
 def cache_folder() -> Path:
-    """Folder for compiled kernels: inside NUMBA_CACHE_DIR if set, else the user's cache, else the temporary one."""
+    """Folder for compiled kernels. Raises OSError where none can be written."""
     digest = hashlib.sha256(f"boundscheck={os.environ.get('NUMBA_BOUNDSCHECK', '')}".encode())
     for file in _kernel_sources():
         digest.update(file.read_bytes())
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "particle_grid"
-    fallback = Path(tempfile.gettempdir()) / f"particle_grid-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
-    chosen = os.environ.get("NUMBA_CACHE_DIR")
-    for base in [Path(chosen)] if chosen else [user, fallback]:
-        folder = base / digest.hexdigest()[:16]
-        try:
+    for place in _places():
+        folder = place / digest.hexdigest()[:16]
+        with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            continue
-        if os.access(folder, os.W_OK):
-            return folder
-    raise OSError(
-        f"No folder for compiled kernels can be written ({chosen or user}): set NUMBA_CACHE_DIR to one that can."
-    )
+            if os.access(folder, os.W_OK):
+                return folder
+    chosen = os.environ.get("NUMBA_CACHE_DIR", "in the user's cache or the temporary folder")
+    raise OSError(f"No folder for compiled kernels can be written ({chosen}): set NUMBA_CACHE_DIR to one that can.")
 
 
 numba.config.CACHE_DIR = str(cache_folder())

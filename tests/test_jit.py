@@ -1,6 +1,10 @@
-"""Compiled code that is kept is only ever used for the types it was compiled for."""
+"""Compiled code that is kept is only ever used for the types it was compiled for, and nobody else puts it there."""
+
+import os
+import tempfile
 
 import numba.core.caching
+import pytest
 
 from particle_grid import jit
 
@@ -40,3 +44,50 @@ def test_two_that_save_at_the_same_time_do_not_write_over_each_other(tmp_path, m
     reader = cache(tmp_path, "new")
     assert reader.load("floats") == "code for floats"
     assert reader.load("integers") in (None, "code for integers")
+
+
+@pytest.fixture
+def homeless(tmp_path, monkeypatch):
+    """A user whose home cannot be written, or is not known; gives the temporary folder."""
+    for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_without_a_home_kernels_are_kept_where_only_their_user_can_write(homeless):
+    folder = jit.cache_folder()
+    assert folder.parent.parent == homeless
+    assert folder.parent.stat().st_mode & 0o777 == 0o700
+    assert jit.cache_folder() == folder
+
+
+@pytest.mark.parametrize("hostile", ["open", "link"])
+def test_a_folder_that_another_user_may_write_is_not_used(homeless, hostile):
+    folder = jit.cache_folder().parent
+    if hostile == "open":
+        folder.chmod(0o777)
+    else:
+        folder.rename(homeless / "elsewhere")
+        folder.symlink_to(homeless / "elsewhere")
+    with pytest.raises(OSError, match="set NUMBA_CACHE_DIR to one that can"):
+        jit.cache_folder()
+
+
+def test_a_folder_that_another_user_owns_is_not_used(homeless, monkeypatch):
+    uid = os.getuid()
+    jit.cache_folder()
+    (homeless / f"particle_grid-{uid}").rename(homeless / f"particle_grid-{uid + 1}")
+    monkeypatch.setattr(os, "getuid", lambda: uid + 1)
+    with pytest.raises(OSError, match="set NUMBA_CACHE_DIR to one that can"):
+        jit.cache_folder()
+
+
+def test_a_user_without_a_home_is_no_error(homeless, monkeypatch):
+    def unknown():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(jit.Path, "home", unknown)
+    assert jit.cache_folder().is_relative_to(homeless)
