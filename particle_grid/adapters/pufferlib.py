@@ -15,7 +15,8 @@ class Multiprocessing(pufferlib.vector.Multiprocessing):
     waits for ever for a worker that has died, and whose workers wait for ever for a parent that has.
 
     Here `recv`, and `step` with it, raise RuntimeError at once when a worker has died, and the others are ended;
-    workers end by themselves when their parent is gone.
+    workers end by themselves when their parent is gone. And no two environments are alike where workers have several
+    each: with PufferLib's the second of a worker gets the seed of the next one's first.
     """
 
     def __init__(self, env_creators: Any, *args: Any, **kwargs: Any) -> None:
@@ -32,6 +33,10 @@ class Multiprocessing(pufferlib.vector.Multiprocessing):
         self.dead = f"Worker {number} of {len(sentinels)} has died (exit code {process.exitcode})"
         self.buf["semaphores"][:] = pufferlib.vector.MAIN
 
+    def async_reset(self, seed: int = 0) -> None:
+        """As PufferLib's, with seed + k for environment k."""
+        super().async_reset(Seeds(seed, self.envs_per_worker))
+
     def recv(self) -> Any:
         """As PufferLib's. Raises RuntimeError where a worker has died."""
         received = None if self.dead else super().recv()
@@ -42,6 +47,16 @@ class Multiprocessing(pufferlib.vector.Multiprocessing):
                 f"system's log; memory that ran out is the usual reason."
             )
         return received
+
+
+class Seeds:
+    """What PufferLib adds a worker's number to, to get the seed from which that worker counts on."""
+
+    def __init__(self, first: int, each: int) -> None:
+        self.first, self.each = first, each
+
+    def __add__(self, worker: int) -> int:
+        return self.first + worker * self.each
 
 
 class Guarded:

@@ -56,6 +56,19 @@ def gone(pid, seconds=10):
     return False
 
 
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_each_environment_has_a_seed_of_its_own_whatever_the_number_of_workers(workers):
+    envs = make(num_envs=4, num_workers=workers)
+    try:
+        for seed in (11, 12):
+            observations, _ = envs.reset(seed)
+            single = ParticleGrid(**SETTINGS)
+            expected = [single.reset(seed + k)[0].copy() for k in range(4)]
+            assert (observations == np.concatenate(expected)).all()
+    finally:
+        envs.close()
+
+
 def test_while_all_live_it_is_pufferlib_s_own():
     both = [make(backend) for backend in (Multiprocessing, pufferlib.vector.Multiprocessing)]
     try:
