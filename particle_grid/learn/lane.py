@@ -1,5 +1,6 @@
 """What the trainer needs of an environment, and how it steps one: by itself, or while another one is inferred."""
 
+import weakref
 from concurrent.futures import Executor, Future
 from typing import Any, Protocol
 
@@ -53,8 +54,10 @@ class Lane:
     def __init__(
         self, env: Env, opponents: Opponents | None, first: int, pool: Executor | None, device: torch.device
     ) -> None:
-        if device.type == "cuda":  # page-locked, so that copies to the GPU need not be waited for
-            torch.cuda.cudart().cudaHostRegister(env.observations.ctypes.data, env.observations.nbytes, 0)
+        if device.type == "cuda":  # page-locked while the lane lives, so that copies to the GPU need not be waited for
+            runtime, address = torch.cuda.cudart(), env.observations.ctypes.data
+            torch.cuda.check_error(runtime.cudaHostRegister(address, env.observations.nbytes, 0))
+            weakref.finalize(self, runtime.cudaHostUnregister, address)
         self.env, self.opponents, self.pool = env, opponents, pool
         self.agents = slice(first, first + env.num_agents)
         self.obs = torch.from_numpy(env.observations)

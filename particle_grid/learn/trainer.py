@@ -13,6 +13,7 @@ from time import perf_counter
 from types import FrameType
 from typing import Any, Protocol
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -165,7 +166,7 @@ class Trainer:
         seed = config.seed + group.rank * 1_000_003  # other worlds and other samples in each process
         self.generator = torch.Generator(self.device).manual_seed(seed)
         envs = list(env) if isinstance(env, Sequence) else [env]
-        pool, n, self.lanes = ThreadPoolExecutor(1) if len(envs) > 1 else None, 0, []
+        pool, n, self.lanes = _thread_like_this_one() if len(envs) > 1 else None, 0, []
         for k, each in enumerate(envs):
             each.reset(seed + k * 15_485_863)
             self.lanes.append(Lane(each, opponents(each), n, pool, self.device))
@@ -391,6 +392,8 @@ class Trainer:
         try:
             self.policy.load_state_dict(saved["policy"])
             self.optimiser.load_state_dict(saved["optimiser"])
+            for group in self.optimiser.param_groups:
+                group["eps"] = self.config.adam_eps
             if self.group.rank == 0:
                 self.generator.set_state(saved["generator"])
         except (RuntimeError, ValueError, KeyError) as error:
@@ -405,6 +408,11 @@ class Trainer:
             self.starts = saved["starts"].to(self.device)
             self.state = tuple(x.to(self.device) for x in saved["state"])
         self.steps = saved["steps"]
+
+
+def _thread_like_this_one() -> ThreadPoolExecutor:
+    """A thread whose kernels share their work out among as many threads as this one's: Numba counts them for each."""
+    return ThreadPoolExecutor(1, initializer=numba.set_num_threads, initargs=(numba.get_num_threads(),))
 
 
 def choose_device(name: str) -> torch.device:

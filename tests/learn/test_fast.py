@@ -175,9 +175,11 @@ def test_the_fast_path_is_taken_where_it_applies_and_says_so():
 def test_a_changed_module_is_not_replaced_by_kernels_that_do_something_else(monkeypatch):
     monkeypatch.setattr(ConvLSTM, "forward", edit_forward)
     policy = lively()
+    torch.set_num_threads(2)
     network, how = accelerate(policy, "auto", CPU, 1)
     assert network is policy
     assert "the kernels in learn/fast were not" in how
+    assert torch.get_num_threads() == 2  # plain torch needs them
 
 
 @pytest.mark.parametrize(

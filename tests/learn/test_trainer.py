@@ -4,6 +4,7 @@ import signal
 import threading
 from dataclasses import replace
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -277,6 +278,27 @@ def test_a_resumed_run_ends_with_the_very_same_weights(name, form, lanes, tmp_pa
     assert not torch.equal(weights(first), weights(second))
     for a, b in zip(whole.state, second.state, strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_resumed_run_learns_with_its_own_settings():
+    first = make()
+    first.run()
+    second = make(config=replace(SMALL, total_steps=512, learning_rate=3e-3, adam_eps=1e-3, anneal=False))
+    second.load_state_dict(first.state_dict())
+    second.run()
+    assert [(group["lr"], group["eps"]) for group in second.optimiser.param_groups] == [(3e-3, 1e-3)]
+
+
+def test_lanes_are_simulated_with_as_many_threads_as_their_trainer_has(monkeypatch):
+    before, seen = numba.get_num_threads(), set()
+    step = Toy.step
+    monkeypatch.setattr(Toy, "step", lambda *args: seen.add(numba.get_num_threads()) or step(*args))
+    try:
+        numba.set_num_threads(1)
+        make(lanes=2).run()
+    finally:
+        numba.set_num_threads(before)
+    assert seen == {1}
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not():

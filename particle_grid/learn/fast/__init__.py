@@ -41,8 +41,10 @@ def accelerate(policy: Policy, mode: str, device: torch.device, threads: int) ->
     name = mode if mode != "auto" else "bf16" if has_bf16() else "fp32"
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
     threads = threads or min(cores(), numba.config.NUMBA_NUM_THREADS)  # launchers of many runs set its variable
+    own = torch.get_num_threads()
     difference = compare(policy, FastConvLSTM(policy, torch.float32, 1))
     if not difference <= TOLERANCE:
+        torch.set_num_threads(own)
         return policy, (
             f"The policy runs in plain torch, which is slower: the module ConvLSTM was changed and the kernels in "
             f"learn/fast were not, so they differ (by {difference:.1e}). Change them too, or set trainer.fast=off."
