@@ -136,9 +136,13 @@ class Layout:
         self.spawn[:] = top, left, height, width
 
     def check(self) -> None:
-        """Raises ValueError or TypeError for what is laid out amiss: kernels trust it, and would write outside the grid."""
+        """Raises ValueError or TypeError for what is laid out amiss: kernels trust it, and would write beyond."""
         w, field = self.world, (self.world.height, self.world.width)
-        wanted = {"colour": (np.uint8, (w.agents,)), "spawn": (np.int64, (MAX_COLOURS, 4)), "walls": (np.bool_, field)}
+        wanted: dict[str, tuple[type, tuple[int, ...]]] = {
+            "colour": (np.uint8, (w.agents,)),
+            "spawn": (np.int64, (MAX_COLOURS, 4)),
+            "walls": (np.bool_, field),
+        }
         if self.targets is not None:
             wanted["targets"] = np.bool_, field
         for name, (dtype, shape) in wanted.items():
