@@ -5,7 +5,8 @@
     python bench/learn.py --out outputs/learn --ship                         # and keep the best policies in the package
 
 Each run is one of `python -m particle_grid.train`, with that command's own defaults, on one core: as many run side by
-side as there are cores. A run that has a result already is not repeated, so an interrupted table goes on where it was.
+side as there are cores. A run that has a result already is not repeated, so an interrupted table goes on where it was;
+a folder whose runs were begun with other overrides is refused.
 Score: normalised, of sampled actions, after training, over 3 evaluation seeds. Minutes: of training alone, at its
 median speed. End / best: the mean normalised score over the last tenth of training as a share of the best tenth (where
 two sides play each other, self-play says nothing, and there is none).
@@ -14,12 +15,14 @@ two sides play each other, self-play says nothing, and there is none).
 import argparse
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.progress import Progress
 
+from particle_grid.command import EXPECTED, report
 from particle_grid.env import ACTIONS
 from particle_grid.jobs import Job, curve, run_all
 from particle_grid.pretrained import ship
@@ -105,7 +108,14 @@ def main() -> None:
         "--overrides", nargs="*", default=[], help="of the training command, such as trainer.gamma=0.95"
     )
     parser.add_argument("--ship", action="store_true", help="store the best policy of each kind in the package")
-    options = parser.parse_args()
+    try:
+        learn(parser.parse_args())
+    except EXPECTED as error:
+        sys.exit(report(error))
+
+
+def learn(options: argparse.Namespace) -> None:
+    """All of it, as far as it has not been done."""
     wanted = [
         {"task": task, "action": action, "seed": seed}
         for seed in range(options.seeds)
@@ -122,7 +132,7 @@ def main() -> None:
         def ended(job: Job, reason: str) -> None:
             progress.advance(bar)
             if reason:
-                progress.console.print(f"{job.folder.name} failed: {reason}", soft_wrap=True)
+                progress.console.print(f"{job.folder.name} failed: {reason}", soft_wrap=True, markup=False)
 
         failures = run_all(jobs, ended)
     done = [row for row in wanted if (options.out / name(row) / "results.json").exists()]

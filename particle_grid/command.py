@@ -49,7 +49,8 @@ class JobError(RuntimeError):
 
 
 class OccupiedError(ValueError):
-    """A folder belongs to something else: nothing is written there, not even why."""
+    """A folder belongs to another run, of which nothing is touched: not even why is written there. Only Hydra has by
+    then left in .hydra what was asked for."""
 
 
 def digest(*, _root_: DictConfig) -> str:

@@ -5,19 +5,25 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
+from hydra.core.override_parser.types import Quote, QuotedString
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from particle_grid.learn.fast import cores
 
 TRAIN = [sys.executable, "-m", "particle_grid.train"]
-RESULT, CHECKPOINT, REASON = "results.json", "checkpoint.pt", "error.txt"  # what a run leaves in its folder
+ALONE = "trainer.threads=1"  # on its core
+# What a run leaves in its folder: among it the overrides that it was begun with, which are not those of going on.
+RESULT, CHECKPOINT, REASON, OVERRIDES = "results.json", "checkpoint.pt", "error.txt", "overrides.yaml"
+# Windows cannot send Ctrl-C to one process: a run is ended there, and goes on from its last checkpoint.
+INTERRUPT = signal.SIGINT if os.name == "posix" else signal.SIGTERM
 
 
 @dataclass(frozen=True)
@@ -32,18 +38,52 @@ class Job:
         return (self.folder / RESULT).exists()
 
     @property
+    def failed(self) -> bool:
+        """Whether it failed when it was last run to its end."""
+        return not self.done and (self.folder / REASON).exists()
+
+    @property
     def arguments(self) -> list[str]:
         """What train is called with. A run that has a checkpoint goes on from there."""
         checkpoint = self.folder / CHECKPOINT
-        what = [f"resume={checkpoint}"] if checkpoint.exists() else list(self.overrides)
-        return [*what, "trainer.threads=1", f"hydra.run.dir={self.folder}"]
+        what = [f"resume={quoted(checkpoint)}"] if checkpoint.exists() else list(self.overrides)
+        return [*what, ALONE, f"hydra.run.dir={quoted(self.folder)}"]
+
+    def check(self) -> None:
+        """Raises ValueError where its folder holds a run that was begun with other overrides. One that ended before it
+        had a checkpoint starts anew and may have others; a folder that says nothing of overrides is an older one."""
+        begun, path = self.done or (self.folder / CHECKPOINT).exists(), self.folder / OVERRIDES
+        if not begun or not path.exists():
+            return
+        there = by_key(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
+        here = by_key([*self.overrides, ALONE])
+        for key in sorted(there.keys() | here.keys()):
+            old, new = there.get(key, f"no {key}"), here.get(key, f"no {key}")
+            if old != new:
+                raise ValueError(
+                    f"{self.folder} holds a run that was begun with {old}, and this one has {new}: choose another "
+                    f"--out, or take that folder away."
+                )
+
+
+def by_key(overrides: Iterable[str]) -> dict[str, str]:
+    """Overrides by their keys. Of several for one key the last counts, as for Hydra; a leading + train takes away."""
+    return {override.partition("=")[0]: override for override in (each.lstrip("+") for each in overrides)}
+
+
+def quoted(path: Path) -> str:
+    """A path as a value on Hydra's command line, where brackets, commas and the like mean something."""
+    return QuotedString(str(path), Quote.single).with_quotes()
 
 
 def run_all(jobs: Sequence[Job], ended: Callable[[Job, str], None], count: int = 0) -> list[Job]:
     """Runs jobs, as many at a time as there are cores (or `count`), and calls `ended` with each that has ended and the
     reason why it failed, empty if it did not. Returns those that failed; the reason stays in error.txt in its folder.
 
-    Ctrl-C lets runs save what they have, and raises KeyboardInterrupt when they have."""
+    Raises ValueError before any is started where a folder holds a run that was begun with other overrides. Ctrl-C lets
+    runs save what they have, and raises KeyboardInterrupt when they have."""
+    for job in jobs:
+        job.check()
     free: SimpleQueue[int] = SimpleQueue()
     available = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(cores()))
     for core in available[: count or None]:
@@ -72,7 +112,7 @@ def run_all(jobs: Sequence[Job], ended: Callable[[Job, str], None], count: int =
     except KeyboardInterrupt:
         stopped.set()
         for process in list(processes):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(INTERRUPT)
         raise
     finally:
         pool.shutdown(cancel_futures=True)
@@ -92,7 +132,7 @@ def _train(job: Job, core: int, processes: set[subprocess.Popen[str]], stopped: 
     )
     processes.add(process)
     if stopped.is_set():  # in between
-        process.send_signal(signal.SIGINT)
+        process.send_signal(INTERRUPT)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(process.pid, {core})
     said, _ = process.communicate()

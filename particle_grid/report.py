@@ -27,9 +27,10 @@ FINISHED, PRUNED, FAILED, UNFINISHED = "finished", "pruned", "failed", "unfinish
 
 @dataclass(frozen=True)
 class Run:
-    """config: flat, its keys such as `trainer.gamma`. named: those that its command line gives. sampled, greedy: final
-    normalised scores, NaN where there are none. minutes: of training, at its median speed. steps, scores: its learning
-    curve, of normalised scores; none at all where two sides oppose each other."""
+    """config: flat, its keys such as `trainer.gamma`; lists are text, so that all values can be compared. named: keys
+    that its command line gives. sampled, greedy: final normalised scores, NaN where there are none. minutes: of
+    training, at its median speed. steps, scores: its learning curve, of normalised scores; none at all where two sides
+    oppose each other."""
 
     folder: Path
     config: dict[str, Any]
@@ -62,8 +63,8 @@ def gather(folder: Path, out: Path) -> None:
     report_pictures.load_figure()  # now, not when a thousand runs have been read
     runs = load_runs(folder)
     keys = varied(runs)
-    console = Console()
-    console = console if console.is_terminal else Console(width=160)
+    console = Console(markup=False)
+    console = console if console.is_terminal else Console(markup=False, width=160)
     groups = grouped(runs, [key for key in keys if key != "seed"])
     console.print(run_table(runs, keys))
     if any(len(scores) > 1 for scores in groups.values()):
@@ -89,7 +90,8 @@ def load_run(folder: Path) -> Run:
     """What the folder of a run says about it."""
     path = folder / sweep.CONFIG  # what was trained with; a run that failed before may have only what Hydra composed
     config = sweep.flat(OmegaConf.load(path if path.exists() else folder / ".hydra" / "config.yaml"))
-    overrides = [str(override) for override in OmegaConf.load(folder / OVERRIDES)]
+    path = folder / sweep.OVERRIDES  # likewise: Hydra's are those of what was last asked for in this folder
+    overrides = [str(override) for override in OmegaConf.load(path if path.exists() else folder / OVERRIDES)]
     words = [override.lstrip("+~").partition("=")[0] for override in overrides]
     named = [word if word in config else f"{word}.name" for word in words]  # task=group sets task.name
     sampled, greedy = (sweep.score(folder, kind) for kind in ("sampled", "greedy"))
@@ -97,7 +99,7 @@ def load_run(folder: Path) -> Run:
     status, reason = state(folder)
     return Run(
         folder,
-        config,
+        {key: str(value) if isinstance(value, list) else value for key, value in config.items()},
         tuple(key for key in named if key in config and key != "resume"),
         status,
         reason,
@@ -128,12 +130,7 @@ def state(folder: Path) -> tuple[str, str]:
 def varied(runs: Sequence[Run]) -> list[str]:
     """The keys that tell runs apart: those that a command line names, and that have several values."""
     keys = dict.fromkeys(key for run in runs for key in run.named)
-    return [key for key in keys if len({hashable(run.config.get(key)) for run in runs}) > 1]
-
-
-def hashable(value: Any) -> Any:
-    """A value that can be compared: numbers by their size, lists by what they hold."""
-    return str(value) if isinstance(value, list) else value
+    return [key for key in keys if len({run.config.get(key) for run in runs}) > 1]
 
 
 def grouped(runs: Sequence[Run], keys: Sequence[str]) -> dict[tuple[Any, ...], list[float]]:
@@ -141,7 +138,7 @@ def grouped(runs: Sequence[Run], keys: Sequence[str]) -> dict[tuple[Any, ...], l
     groups: dict[tuple[Any, ...], list[float]] = {}
     for run in runs:
         if not math.isnan(run.sampled):
-            groups.setdefault(tuple(hashable(run.config.get(key)) for key in keys), []).append(run.sampled)
+            groups.setdefault(tuple(run.config.get(key) for key in keys), []).append(run.sampled)
     return dict(sorted(groups.items(), key=lambda item: -middle(item[1])))
 
 

@@ -50,8 +50,11 @@ def main() -> None:
 
 
 def study(plan: Plan, text: str, out: Path, options: argparse.Namespace) -> None:
-    """All of it, as far as it has not been done."""
-    console = Console()
+    """All of it, as far as it has not been done.
+
+    Raises ValueError for a folder with runs of another plan or other knobs, and RuntimeError where runs failed: at the
+    end, when the report of the others has been written."""
+    console = Console(markup=False)  # a reason or a path may look like markup
     if options.jobs < 0:
         raise ValueError(f"--jobs {options.jobs} cannot be: give a number of runs at a time, or 0 for all cores.")
     study_report.load_figure()  # now, not when hours of work are done
@@ -68,8 +71,10 @@ def study(plan: Plan, text: str, out: Path, options: argparse.Namespace) -> None
     if not options.report:
         run_phase("Tuning", list(tuning.values()), options.jobs, console)
     chosen = choose(plan, {key: final(scales[first, key[2]], job) for key, job in tuning.items() if job.done})
-    (out / "chosen.json").write_text(json.dumps(chosen, indent=1) + "\n", "utf-8")
     tests = plan.test_jobs(out, chosen)
+    for job in tests.values():
+        job.check()  # their folders do not say which knobs were chosen
+    (out / "chosen.json").write_text(json.dumps(chosen, indent=1) + "\n", "utf-8")
     if not options.report:
         run_phase("Testing", list(tests.values()), options.jobs, console)
     rows = [row(plan, scales, ("tuning", first, *key), job) for key, job in tuning.items() if job.done]
@@ -79,8 +84,21 @@ def study(plan: Plan, text: str, out: Path, options: argparse.Namespace) -> None
         if job.done
     ]
     write_csv(out / "results.csv", rows)
-    study_report.write(plan, out, rows, chosen, scales)
+    gaps = study_report.gaps(plan, tuning, tests, rows)
+    for line in gaps:
+        console.print(line, soft_wrap=True)
+    study_report.write(plan, out, rows, chosen, scales, gaps)
     console.print(f"Saved: {out}/ results.csv, summary.csv, report.html", soft_wrap=True)
+    refuse_failed([*tuning.values(), *tests.values()])
+
+
+def refuse_failed(jobs: list[Job]) -> None:
+    """Raises RuntimeError where runs failed."""
+    if failed := [job for job in jobs if job.failed]:
+        raise RuntimeError(
+            f"{len(failed)} of {len(jobs)} runs failed, and the report is of the others: see error.txt of each, such "
+            f"as in {failed[0].folder}; the same command without --report tries them again."
+        )
 
 
 def check_runs(plan: Plan, out: Path) -> float:

@@ -4,13 +4,14 @@ import base64
 import csv
 import html
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from particle_grid import extras, stats
+from particle_grid.jobs import Job
 from particle_grid.plan import Plan
 from particle_grid.study_scores import STILL, Scales, beginnings, learning_curve
 
@@ -34,11 +35,41 @@ def load_figure() -> Any:
 
 
 def matrix(plan: Plan, rows: Rows, variant: str, arm: str, key: str = "sampled") -> np.ndarray:
-    """The test results of an arm, f64[tasks, runs]; runs are the seeds for which every arm has every task, so that
-    pairs stay pairs."""
+    """The test results of an arm, f64[tasks, runs]; runs are those of whole seeds."""
     tests = {(r["arm"], r["task"], r["seed"]): r[key] for r in rows if (r["phase"], r["variant"]) == ("test", variant)}
-    whole = [seed for seed in plan.seeds if all((a, task, seed) in tests for a in plan.arms for task in plan.tasks)]
-    return np.array([[tests[arm, task, seed] for seed in whole] for task in plan.tasks], float)
+    seeds = whole(plan, rows, variant)
+    return np.array([[tests[arm, task, seed] for seed in seeds] for task in plan.tasks], float)
+
+
+def whole(plan: Plan, rows: Rows, variant: str) -> list[int]:
+    """The seeds of the test with which every arm has ended every task: only these are compared, so that pairs stay
+    pairs."""
+    there = {(r["arm"], r["task"], r["seed"]) for r in rows if (r["phase"], r["variant"]) == ("test", variant)}
+    return [seed for seed in plan.seeds if all((a, task, seed) in there for a in plan.arms for task in plan.tasks)]
+
+
+def gaps(
+    plan: Plan, tuning: Mapping[tuple[Any, ...], Job], tests: Mapping[tuple[Any, ...], Job], rows: Rows
+) -> list[str]:
+    """What a study lacks, in sentences: how many runs of each arm failed or have not ended, and what is left out for
+    that. None for a study that lacks nothing."""
+    told = []
+    phases = {"tuning": [(key[0], job) for key, job in tuning.items()]}
+    phases |= {"the test": [(key[1], job) for key, job in tests.items()]}
+    for phase, jobs in phases.items():
+        failed = [arm for arm, job in jobs if job.failed]
+        waiting = [arm for arm, job in jobs if not job.done and not job.failed]
+        for what, arms in (("Failed", failed), ("Not ended yet", waiting)):
+            if arms:
+                counts = ", ".join(f"{arm} {arms.count(arm)}" for arm in plan.arms)
+                told.append(f"{what} in {phase}, of {len(jobs) // len(plan.arms)} runs of each arm: {counts}.")
+    draws = dict.fromkeys(f"draw {key[1]} of {key[0]}" for key, job in tuning.items() if not job.done)
+    if draws:
+        told.append(f"Left out when knobs were chosen, since a run of it is missing: {', '.join(draws)}.")
+    seeds = [f"seed {seed} in {v}" for v in plan.variants for seed in plan.seeds if seed not in whole(plan, rows, v)]
+    if seeds:
+        told.append(f"Left out of tables and pictures, of all arms, so that pairs stay pairs: {', '.join(seeds)}.")
+    return told
 
 
 def with_interval(statistic: stats.Statistic, *scores: np.ndarray, paired: bool = False) -> np.ndarray:
@@ -76,13 +107,15 @@ def summary(plan: Plan, rows: Rows) -> Rows:
     return lines
 
 
-def write(plan: Plan, out: Path, rows: Rows, chosen: dict[str, int], scales: Scales) -> None:
-    """Writes summary.csv, the figures as PNG, and report.html. Raises ValueError where there are too few runs."""
-    if matrix(plan, rows, next(iter(plan.variants)), plan.reference).shape[1] < 2:
-        raise ValueError(
-            f"Fewer than two seeds have a run of every arm and task: go on without --report, or see error.txt in the "
-            f"folders in {out / 'test'} of those that failed."
-        )
+def write(plan: Plan, out: Path, rows: Rows, chosen: dict[str, int], scales: Scales, lacks: Sequence[str]) -> None:
+    """Writes summary.csv, the figures as PNG, and report.html, which also says what the study lacks. Raises ValueError
+    where there are too few runs."""
+    for variant in plan.variants:
+        if len(whole(plan, rows, variant)) < 2:
+            raise ValueError(
+                f"Fewer than two seeds have a run of every arm and task in {variant}: go on without --report, or see "
+                f"error.txt in the folders in {out / 'test' / variant} of those that failed."
+            )
     lines = summary(plan, rows)
     with (out / "summary.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(lines[0]))
@@ -105,7 +138,7 @@ def write(plan: Plan, out: Path, rows: Rows, chosen: dict[str, int], scales: Sca
             (out / f"{name}-{variant}.png").write_bytes(data.getvalue())
             pictures.append(data.getvalue())
         sections.append((variant, pictures))
-    (out / "report.html").write_text(page(plan, out, lines, rows, chosen, sections), "utf-8")
+    (out / "report.html").write_text(page(plan, out, lines, rows, chosen, sections, lacks), "utf-8")
 
 
 def colours(plan: Plan) -> dict[str, Any]:
@@ -173,11 +206,10 @@ def draw_curves(
 ) -> None:
     """The median over seeds of the score while learning, with the range of the middle half."""
     figure.set_size_inches(3.2 * len(plan.tasks), 3.2)
-    jobs, there = plan.test_jobs(out, chosen), {(r["variant"], r["arm"], r["task"], r["seed"]) for r in rows}
+    jobs, seeds = plan.test_jobs(out, chosen), whole(plan, rows, variant)
     for panel, task in zip(figure.subplots(1, len(plan.tasks), squeeze=False)[0], plan.tasks, strict=True):
         for arm, colour in colours(plan).items():
-            keys = [(variant, arm, task, seed) for seed in plan.seeds if (variant, arm, task, seed) in there]
-            runs = [learning_curve(scales[variant, task], jobs[key])[:2] for key in keys]
+            runs = [learning_curve(scales[variant, task], jobs[variant, arm, task, seed])[:2] for seed in seeds]
             x = np.linspace(0, min(steps[-1] for steps, _ in runs), POINTS)
             y = np.array([np.interp(x, steps, scores) for steps, scores in runs])
             panel.plot(x / 1e6, np.median(y, 0), color=colour, label=arm)
@@ -245,7 +277,13 @@ def beginnings_table(plan: Plan, chosen: dict[str, int]) -> str:
 
 
 def page(
-    plan: Plan, out: Path, lines: Rows, rows: Rows, chosen: dict[str, int], sections: list[tuple[str, list[bytes]]]
+    plan: Plan,
+    out: Path,
+    lines: Rows,
+    rows: Rows,
+    chosen: dict[str, int],
+    sections: list[tuple[str, list[bytes]]],
+    lacks: Sequence[str],
 ) -> str:
     """The report as one page, with everything in it."""
     question, parts = html.escape(plan.question), []
@@ -257,7 +295,7 @@ def page(
 <p>Normalised scores: 0 is random actions, 1 the task's script, both with the actions of {html.escape(plan.scale)}, for
 all arms. The unit is the run. Intervals are 95%, from a bootstrap
 stratified by task. A median of steps counts runs that never got there as later than all others.</p>
-{"".join(parts)}
+{"".join(f"<p><b>{html.escape(line)}</b></p>" for line in lacks)}{"".join(parts)}
 <h2>First actions</h2>{beginnings_table(plan, chosen)}
 <h2>Tuning</h2>{tuning_table(plan, rows, chosen)}
 <h2>The plan</h2><pre>{html.escape((out / "plan.yaml").read_text("utf-8"))}</pre></html>

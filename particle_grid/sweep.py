@@ -19,7 +19,7 @@ from rich.console import Console
 
 from particle_grid import extras
 from particle_grid.command import OccupiedError
-from particle_grid.jobs import CHECKPOINT, REASON, RESULT
+from particle_grid.jobs import CHECKPOINT, OVERRIDES, REASON, RESULT
 from particle_grid.learn.trainer import Stop
 
 PRUNED, CONFIG, STUDY, LOCK = "pruned.txt", "config.yaml", "study.log", ".lock"
@@ -52,7 +52,7 @@ def alone(folder: Path, resume: str | None) -> Iterator[None]:
     """The folder of a run that is no job of a sweep, for this process alone.
 
     Raises OccupiedError where another one trains there, or where there is a checkpoint that this run does not go on
-    from and would overwrite."""
+    from, or results, and would overwrite it. What a run that died has left is taken away, see `clear`."""
     own, lock = folder / CHECKPOINT, FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
@@ -66,6 +66,11 @@ def alone(folder: Path, resume: str | None) -> Iterator[None]:
                 f"{folder} holds a run, whose checkpoint this one would overwrite: go on with resume={own}, or choose "
                 f"another hydra.run.dir."
             )
+        if not own.exists() and ended(folder):
+            raise OccupiedError(
+                f"{folder} holds the end of a run, which this one would overwrite: choose another hydra.run.dir."
+            )
+        clear(folder)
         yield
     finally:
         lock.release()
@@ -75,8 +80,8 @@ def alone(folder: Path, resume: str | None) -> Iterator[None]:
 def turn(folder: Path, config: dict[str, Any]) -> Iterator[None]:
     """The folder of a run for this process alone, which waits until another one has done with it.
 
-    Raises OccupiedError where the folder holds a run of another config. Events of a run that died before its first
-    checkpoint are taken away: it starts anew."""
+    Raises OccupiedError where the folder holds a run of another config. What a run that died has left is taken away,
+    see `clear`."""
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
@@ -87,12 +92,18 @@ def turn(folder: Path, config: dict[str, Any]) -> Iterator[None]:
         refuse_another(folder, config)
         OmegaConf.save(OmegaConf.create(config), folder / CONFIG)
         (folder / REASON).unlink(missing_ok=True)
-        if not (folder / CHECKPOINT).exists():
-            for events in folder.glob("events.out.tfevents.*"):
-                events.unlink()
+        clear(folder)
         yield
     finally:
         lock.release()
+
+
+def clear(folder: Path) -> None:
+    """Takes away events and overrides of a run that died before its first checkpoint: whatever begins here, at the
+    start or from a checkpoint of elsewhere, is another run."""
+    if not (folder / CHECKPOINT).exists() and not ended(folder):
+        for path in [*folder.glob("events.out.tfevents.*"), folder / OVERRIDES]:
+            path.unlink(missing_ok=True)
 
 
 def refuse_another(folder: Path, config: dict[str, Any]) -> None:
@@ -149,16 +160,18 @@ def hyperparameters(config: dict[str, Any], overrides: Sequence[str]) -> dict[st
 
 
 def load_study(hydra: Any) -> Any:
-    """The Optuna study of a sweep, in the file that its runs share. Raises ValueError where Optuna is not installed."""
+    """The Optuna study of a sweep, in a file in its folder or in a database, where the folder is its name.
+
+    Raises ValueError where Optuna is not installed."""
     optuna = extras.load("optuna", "sweep", "hydra/sweeper=optuna")
     journal = extras.load("optuna.storages.journal", "sweep", "hydra/sweeper=optuna")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    file = Path(hydra.sweep.dir) / STUDY
-    file.parent.mkdir(parents=True, exist_ok=True)
-    storage = hydra.sweeper.storage or optuna.storages.JournalStorage(journal.JournalFileBackend(str(file)))
+    folder = Path(hydra.sweep.dir).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    file, database = str(folder / STUDY), hydra.sweeper.storage
     return optuna.create_study(
-        study_name="sweep",
-        storage=storage,
+        study_name=str(folder) if database else "sweep",  # a file stays good when its folder is moved
+        storage=database or optuna.storages.JournalStorage(journal.JournalFileBackend(file)),
         pruner=instantiate(hydra.sweeper.pruner) if hydra.sweeper.pruner else optuna.pruners.NopPruner(),
         direction="maximize",
         load_if_exists=True,

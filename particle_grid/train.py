@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
+import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -21,6 +23,9 @@ from particle_grid.learn.log import Logger
 from particle_grid.learn.trainer import Result, Trainer, TrainerConfig, choose_device
 from particle_grid.run import build_env, build_lanes, build_policy, load_run, opponents_for
 from particle_grid.sim.world import World
+
+# As they are before a run in this process is given others.
+NUMBA_THREADS, TORCH_THREADS = numba.get_num_threads(), torch.get_num_threads()
 
 
 @command("train")
@@ -50,8 +55,8 @@ def main(config: DictConfig) -> float | None:
 
 def train(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] | None) -> float | None:
     """Trains from the start, or from what was saved, alone or as one process of several."""
-    if settings.threads:
-        numba.set_num_threads(min(settings.threads, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(settings.threads or NUMBA_THREADS, NUMBA_THREADS))
+    torch.set_num_threads(settings.threads or TORCH_THREADS)
     with joined(choose_device(settings.device).type == "cuda") as group:
         if group.rank:
             assist(plain, settings, saved, group)
@@ -81,11 +86,14 @@ def lead(
 ) -> float | None:
     """Trains, shows, saves and evaluates."""
     OmegaConf.save(OmegaConf.create(plain), folder / sweep.CONFIG)  # of a resumed run too, unlike Hydra's own copy
+    if not saved:  # one that goes on keeps what it was begun with
+        OmegaConf.save(HydraConfig.get().overrides.task, folder / sweep.OVERRIDES)
     env = build_env(plain)
     policy, lanes = build_policy(plain, env), build_lanes(plain, env, settings)
     clips, seeds = plain.get("clips", 0), scores.seeds(plain.get("evaluations", len(scores.SEEDS)))
     baseline = results.baseline_for(env, console, seeds, scores.steps_for(env))
     start = saved["steps"] if saved else 0
+    say = partial(console.print, soft_wrap=True, markup=False)  # names and paths may look like rich's markup
 
     def learn(logger: Logger, dashboard: Dashboard) -> Result:
         # Where two sides oppose each other, their scores in self-play say nothing about success.
@@ -103,26 +111,24 @@ def lead(
                 opponents=opponents_for(policy, settings),
                 watch=films.watch,
             )
-            console.print(trainer.how, soft_wrap=True)
+            say(trainer.how)
             if saved:
                 trainer.load_state_dict(saved)
             return trainer.run()
 
     size = sum(parameter.numel() for parameter in policy.parameters())
-    console.print(f"{plain['name']}: {env.num_agents} agents, {size} parameters, in {folder}", soft_wrap=True)
-    console.print(
-        "The first figures come after one rollout. On a machine's first run the simulator is compiled before."
-    )
+    say(f"{plain['name']}: {env.num_agents} agents, {size} parameters, in {folder}")
+    say("The first figures come after one rollout. On a machine's first run the simulator is compiled before.")
     with Logger(folder, start) as logger:
         logger.hyperparameters(sweep.hyperparameters(plain, HydraConfig.get().overrides.task))
         with Dashboard(settings.total_steps, start, console) as dashboard:
             result = learn(logger, dashboard)
         if result.reason:
             (folder / sweep.PRUNED).write_text(result.reason + "\n", "utf-8")
-            console.print(f"Pruned: {result.reason}", soft_wrap=True)
+            say(f"Pruned: {result.reason}")
             return None
         if result.interrupted:
-            console.print(f"Stopped at {result.steps} steps. To go on: resume={folder / CHECKPOINT}", soft_wrap=True)
+            say(f"Stopped at {result.steps} steps. To go on: resume={folder / CHECKPOINT}")
             raise KeyboardInterrupt
         rows = results.evaluate_policy(env, policy, baseline, console, seeds, scores.steps_for(env))
         means = results.save_results(folder / RESULT, rows, baseline)
@@ -132,9 +138,7 @@ def lead(
         logger.finished()
     if clips:
         results.record(env, policy, console, video=folder / "policy.gif")
-    console.print(
-        f"Saved: {folder}/ checkpoint.pt, results.json. To watch: tensorboard --logdir outputs", soft_wrap=True
-    )
+    say(f"Saved: {folder}/ checkpoint.pt, results.json. To watch: tensorboard --logdir outputs")
     return means["policy, sampled"]
 
 
@@ -143,11 +147,13 @@ def _normaliser(baseline: scores.Baseline) -> Callable[[float], float]:
 
 
 def resumed(saved: DictConfig, overrides: list[str]) -> DictConfig:
-    """The config of a run that goes on: its own, but for `trainer.*`. Raises ValueError for other overrides."""
+    """The config of a run that goes on: its own, but for `trainer.*`. Raises ValueError for other overrides, and for a
+    seed: the random generators go on."""
     values = [override for override in overrides if not override.startswith("resume=")]
-    if other := [value for value in values if not value.startswith("trainer.")]:
+    if other := [value for value in values if not value.startswith("trainer.") or value.startswith("trainer.seed=")]:
         raise ValueError(
-            f"{other[0]} cannot be changed in a run that goes on, only trainer.*: leave it out, or train anew."
+            f"{other[0]} cannot be changed in a run that goes on, only trainer.* but for its seed: leave it out, or "
+            f"train anew."
         )
     return OmegaConf.merge(saved, OmegaConf.from_dotlist(values))  # type: ignore[return-value]
 

@@ -1,21 +1,30 @@
 """Many trainings side by side: here of a stand-in that takes no time."""
 
 import os
+import runpy
 import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
 
 from particle_grid import jobs
 from particle_grid.jobs import Job, run_all
 
-# Leaves its arguments and its cores; fails, waits for Ctrl-C or ends, as it is told.
+ROOT = Path(__file__).parents[1]
+MEASURED = ("steps", "minutes", "sampled", "greedy", "end_of_best")  # of a run, in the tables of bench/learn.py
+# Leaves its arguments and its cores, and as train its overrides; fails, waits for Ctrl-C or ends, as it is told.
 STAND_IN = """
-import os, signal, sys, time
+import json, os, signal, sys, time
 from pathlib import Path
-folder = Path(sys.argv[-1].removeprefix("hydra.run.dir="))
+folder = Path(sys.argv[-1].removeprefix("hydra.run.dir='").removesuffix("'"))
+if not (folder / "checkpoint.pt").exists():
+    (folder / "overrides.yaml").write_text(json.dumps(sys.argv[1:-1]))
 signal.signal(signal.SIGINT, lambda *_: ((folder / "checkpoint.pt").touch(), sys.exit(130)))
 (folder / "began.txt").open("a").write(" ".join(sys.argv[1:]) + "\\n")
 (folder / "cores.txt").write_text(",".join(map(str, os.sched_getaffinity(0))) + os.environ["NUMBA_NUM_THREADS"])
@@ -44,7 +53,7 @@ def test_what_fails_is_told_with_its_reason_and_does_not_stop_the_rest(tmp_path)
     assert run_all(wanted, lambda job, reason: told.update({job.folder.name: reason})) == [wanted[1]]
     assert told == {"0": "", "1": "the reason", "2": "", "3": "", "4": ""}
     assert "first line\nthe reason" in (tmp_path / "1" / "error.txt").read_text()
-    assert begun(tmp_path / "3") == [f"seed=3 trainer.threads=1 hydra.run.dir={tmp_path / '3'}"]
+    assert begun(tmp_path / "3") == [f"seed=3 trainer.threads=1 hydra.run.dir='{tmp_path / '3'}'"]
     assert (tmp_path / "3" / "cores.txt").read_text() in [f"{core}1" for core in os.sched_getaffinity(0)]
 
 
@@ -73,5 +82,54 @@ def test_ctrl_c_lets_runs_save_begins_no_other_and_they_go_on_later(tmp_path):
     assert (tmp_path / "0" / "checkpoint.pt").exists()
     assert not (tmp_path / "1").exists()
     assert not (tmp_path / "0" / "error.txt").exists()  # it did not fail
-    assert wanted[0].arguments[0] == f"resume={tmp_path / '0' / 'checkpoint.pt'}"
+    assert wanted[0].arguments[0] == f"resume='{tmp_path / '0' / 'checkpoint.pt'}'"
     assert wanted[1].arguments[0] == "wait"
+
+
+@pytest.mark.parametrize("left", ["results.json", "checkpoint.pt"])
+def test_a_run_that_was_begun_with_other_overrides_is_neither_taken_for_this_one_nor_gone_on_with(tmp_path, left):
+    run_all([Job(tmp_path / "1", ("seed=1", "trainer.gamma=0.9"))], lambda job, reason: None)
+    (tmp_path / "1" / "results.json").rename(tmp_path / "1" / left)
+    before = begun(tmp_path / "1")
+    for overrides, one, other in [
+        (("seed=1", "trainer.gamma=0.95"), "trainer.gamma=0.9", "trainer.gamma=0.95"),
+        (("seed=1",), "trainer.gamma=0.9", "no trainer.gamma"),
+        (("seed=1", "trainer.gamma=0.9", "trainer.clip=0.1"), "no trainer.clip", "trainer.clip=0.1"),
+    ]:
+        wanted = [Job(tmp_path / "0", ()), Job(tmp_path / "1", overrides)]
+        reason = f"^{tmp_path / '1'} holds a run that was begun with {one}, and this one has {other}: choose"
+        with pytest.raises(ValueError, match=reason):
+            run_all(wanted, lambda job, reason: None)
+        assert not (tmp_path / "0").exists()
+        assert begun(tmp_path / "1") == before
+    same = Job(tmp_path / "1", ("trainer.gamma=0.5", "+trainer.gamma=0.9", "seed=1"))
+    assert run_all([same], lambda job, reason: None) == []
+    assert len(begun(tmp_path / "1")) == (1 if left == "results.json" else 2)
+
+
+def test_a_table_of_runs_that_were_made_with_other_overrides_is_refused_in_one_sentence(invoke, monkeypatch):
+    learn = runpy.run_path(str(ROOT / "bench" / "learn.py"))["main"]
+    monkeypatch.setitem(learn.__globals__, "result", lambda folder, **row: row | dict.fromkeys(MEASURED, 1.0))
+    monkeypatch.setitem(learn.__globals__, "plot", lambda *_: None)
+    arguments = ["--tasks", "center", "--actions", "discrete", "--seeds", "2", "--out", "out"]
+    assert invoke(learn, *arguments, "--overrides", "trainer.gamma=0.9")[0] == 0
+    table = Path("out/learning.md").read_text()
+    code, _, err = invoke(learn, *arguments, "--overrides", "trainer.gamma=0.95")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "error: out/center-discrete-0 holds a run that was begun with trainer.gamma=0.9, and this one has" in err
+    assert Path("out/learning.md").read_text() == table
+
+
+def test_a_run_that_says_nothing_of_its_overrides_is_taken_as_it_is(tmp_path):
+    job = Job(tmp_path / "0", ("seed=0",))
+    run_all([job], lambda job, reason: None)
+    (tmp_path / "0" / "overrides.yaml").unlink()
+    assert run_all([Job(job.folder, ("seed=1",))], lambda job, reason: None) == []
+    assert len(begun(tmp_path / "0")) == 1
+
+
+@given(st.text("ab \\'\"(){}[],=:$.~%", min_size=1, max_size=12))
+def test_a_folder_of_any_name_stays_whole_on_the_command_line(name):
+    *_, place = Job(Path(name), ()).arguments
+    [override] = OverridesParser.create().parse_overrides([place])
+    assert override.value() == str(Path(name))

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from PIL import Image
 
-from particle_grid import report, report_pictures
+from particle_grid import report, report_pictures, scores, train
 from particle_grid.learn.log import Logger
+from tests.test_train import BATCH, TINY
 
 KEYS = ["task", "trainer.gamma", "seed"]
 
@@ -111,6 +112,40 @@ def test_one_run_without_a_result_makes_a_report_without_pictures(invoke, leave)
     assert (code, err) == (0, "")
     assert "1 unfinished" in out
     assert [path.name for path in sorted(Path("sweep/report").iterdir())] == ["groups.csv", "runs.csv"]
+
+
+def test_reasons_are_shown_as_they_are_whatever_a_terminal_s_markup_looks_like(invoke, leave):
+    leave("group", 0.9, 0, error="error: outputs/[test]/x.pt holds [/x].\n")
+    code, out, err = ask(invoke, "sweep")
+    assert (code, err) == (0, "")
+    assert "failed: outputs/[test]/x.pt holds [/x]." in out
+
+
+def test_values_that_are_lists_are_compared_by_what_they_hold(invoke, leave):
+    for seed in (0, 1):
+        leave("group", [0.9, 1], seed, 0.5 + seed / 10)
+        leave("group", [0.5], seed, 0.2 + seed / 10)
+    code, _, err = ask(invoke, "sweep")
+    assert (code, err) == (0, "")
+    folder = Path("sweep/report")
+    assert [(row["trainer.gamma"], row["runs"]) for row in rows(folder / "groups.csv")] == [
+        ("[0.9, 1]", "2"),
+        ("[0.5]", "2"),
+    ]
+    assert {"parallel.png", "importance.png"} < {path.name for path in folder.iterdir()}
+
+
+def test_what_a_run_was_begun_with_is_said_of_it_whatever_is_refused_or_goes_on_in_its_folder(invoke, monkeypatch):
+    monkeypatch.setattr(scores, "STEPS", 8)
+    arguments = [*TINY, "task=center", "clips=0", f"trainer.total_steps={BATCH}"]
+    assert invoke(train.main, *arguments, "hydra.run.dir=run")[0] == 0
+    named = report.load_run(Path("run")).named
+    assert {"task.name", "clips", "world.agents"} < {*named}
+    assert invoke(train.main, "task=forage", "seed=7", "hydra.run.dir=run")[0] == 1
+    assert report.load_run(Path("run")).named == named
+    more = ["resume=run/checkpoint.pt", f"trainer.total_steps={2 * BATCH}"]
+    assert invoke(train.main, *more, "hydra.run.dir=run")[0] == 0
+    assert report.load_run(Path("run")).named == named
 
 
 @pytest.mark.parametrize("folder", [".", "none"])

@@ -41,23 +41,26 @@ def fake_run(job):
     played = {"policy, sampled": score, "policy, greedy": score, "random actions": 0.0, "script": 1.0}
     content = {label: {"scores": [[value], [value]]} for label, value in played.items()}
     (job.folder / "results.json").write_text(json.dumps(content))
+    (job.folder / "overrides.yaml").write_text(json.dumps([*job.overrides, "trainer.threads=1"]))
 
 
 @pytest.fixture
 def trained(monkeypatch, tmp_path):
     """Runs study's main with a stand-in for training: what was trained, and whom to let fail."""
-    done, failing = [], set()
+    done, failing = [], []  # sets of overrides: whoever has all of one
 
     def run_all(jobs, ended, count):
         failed = []
         for job in jobs:
             if not job.done:
                 done.append(job)
-                if failing & set(job.overrides):
+                if any(each <= set(job.overrides) for each in failing):
                     failed.append(job)
+                    job.folder.mkdir(parents=True, exist_ok=True)
+                    (job.folder / "error.txt").write_text("it was told to\n")
                 else:
                     fake_run(job)
-            ended(job, "it was told to" if job in failed else "")
+            ended(job, "it was told to, by [/seed=1]" if job in failed else "")
         return failed
 
     monkeypatch.setattr(study, "run_all", run_all)
@@ -178,16 +181,77 @@ def test_a_report_of_what_is_there_runs_nothing(trained, capsys):
 
 
 def test_what_failed_is_told_does_not_stop_the_rest_and_leaves_pairs_whole(trained, capsys, monkeypatch):
-    trained.failing.add("seed=1")
+    trained.failing.append({"seed=1", "world.dynamics=inertial"})
     assert trained("smoke", "--out", "out") == 1  # one seed is left, which has no spread
     said = capsys.readouterr()
-    assert "failed: it was told to" in said.out
-    assert "Fewer than two seeds have a run of every arm and task" in said.err
+    assert "failed: it was told to, by [/seed=1];" in said.out  # no markup to the terminal
+    assert "Fewer than two seeds have a run of every arm and task in inertial" in said.err
     trained.failing.clear()
     before = len(trained.done)
     monkeypatch.setattr(study_report, "write", lambda *_: None)
     assert trained("smoke", "--out", "out") == 0
-    assert len(trained.done) == before + 8
+    assert len(trained.done) == before + 4
+
+
+def three_seeds():
+    """A plan with a seed more than two: its file."""
+    text = (config_folder() / "study" / "smoke.yaml").read_text()
+    Path("three.yaml").write_text(text.replace("seeds: [0, 1]", "seeds: [0, 1, 2]"))
+    return "three.yaml"
+
+
+def test_what_failed_and_what_is_left_out_for_it_is_told_by_the_report_and_the_exit_code(trained, capsys):
+    plan = three_seeds()
+    trained.failing.append({"seed=1", "policy.head=gaussian", "task=forage", "world.dynamics=inertial"})
+    trained.failing.append({"seed=100", "action=discrete", "trainer.learning_rate=0.002"})
+    assert trained(plan, "--out", "out") == 1
+    told = [
+        "Failed in tuning, of 2 runs of each arm: discrete 1, gaussian 0.",
+        "Failed in the test, of 12 runs of each arm: discrete 0, gaussian 1.",
+        "Left out when knobs were chosen, since a run of it is missing: draw 1 of discrete.",
+        "Left out of tables and pictures, of all arms, so that pairs stay pairs: seed 1 in inertial.",
+    ]
+    said, page = capsys.readouterr(), Path("out/report.html").read_text()
+    assert all(f"{line}\n" in said.out and line in page for line in told)
+    assert said.err.startswith("error: 2 of 28 runs failed, and the report is of the others: see error.txt of each")
+    with Path("out/summary.csv").open() as file:
+        runs = {(line["variant"], line["arm"]): line["runs"] for line in csv.DictReader(file) if line["task"] == "all"}
+    assert runs == {(v, arm): n for v, n in (("kinematic", "6"), ("inertial", "4")) for arm in ("discrete", "gaussian")}
+    before = len(trained.done)
+    assert trained(plan, "--out", "out", "--report") == 1
+    assert "error: 2 of 28 runs failed" in capsys.readouterr().err
+    trained.failing.clear()
+    assert trained(plan, "--out", "out") == 0
+    assert len(trained.done) == before + 2
+    assert not any(line in Path("out/report.html").read_text() for line in told)
+
+
+def test_a_report_of_a_study_that_goes_on_says_what_has_not_ended(trained, capsys):
+    plan = three_seeds()
+    assert trained(plan, "--out", "out") == 0
+    Path("out/test/kinematic/gaussian/center-2/results.json").unlink()
+    assert trained(plan, "--out", "out", "--report") == 0
+    for told in (capsys.readouterr().out, Path("out/report.html").read_text()):
+        assert "Not ended yet in the test, of 12 runs of each arm: discrete 0, gaussian 1." in told
+        assert "so that pairs stay pairs: seed 2 in kinematic." in told
+
+
+def test_runs_of_the_test_with_knobs_that_are_no_longer_chosen_are_not_taken_for_those_that_are(trained, capsys):
+    trained.failing.append({"seed=100", "action=discrete", "trainer.learning_rate=0.001"})
+    assert trained("smoke", "--out", "out") == 1
+    assert json.loads(Path("out/chosen.json").read_text())["discrete"] == 1
+    trained.failing.clear()
+    fake_run(load_plan("smoke")[0].tuning_jobs(Path("out"))["discrete", 0, "center", 100])
+    files = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
+    before = len(trained.done)
+    for arguments in ((), ("--report",)):
+        assert trained("smoke", "--out", "out", *arguments) == 1
+        assert (
+            "error: out/test/kinematic/discrete/center-0 holds a run that was begun with trainer.learning_rate=0.002, "
+            "and this one has trainer.learning_rate=0.001: choose another --out, or take that folder away.\n"
+        ) in capsys.readouterr().err
+    assert len(trained.done) == before
+    assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == files
 
 
 def test_a_plan_is_not_changed_when_its_runs_have_been_seen(trained, capsys):

@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from particle_grid import results, scores, sweep, train
 from particle_grid.command import config_folder, digest, explain
+from particle_grid.jobs import Job
 from particle_grid.learn import checkpoint
 from particle_grid.learn.log import METRICS
 from particle_grid.learn.policy import make_policy
@@ -117,9 +118,51 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_anew_without_its_old
         (folder / name).unlink()
     assert call(*arguments)[0] == 0
     assert len(list(folder.glob("events.*"))) == 1
-    assert [event.step for event in EventAccumulator(str(folder)).Reload().Scalars("loss/policy")] == [
-        BATCH * k for k in (1, 2, 3, 4)
-    ]
+    assert curve_of(folder) == [BATCH * k for k in (1, 2, 3, 4)]
+
+
+def curve_of(folder):
+    """The steps of all that a folder holds of a learning curve."""
+    return [event.step for event in EventAccumulator(str(folder)).Reload().Scalars("loss/policy")]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["from the start", "from another folder's checkpoint"])
+def test_a_run_alone_in_a_folder_where_one_died_has_no_curve_but_its_own(call, elsewhere):
+    assert call(*SMALL, "hydra.run.dir=first")[0] == 0
+    assert call(*SMALL, "hydra.run.dir=run")[0] == 0
+    for name in ("results.json", "checkpoint.pt"):
+        Path("run", name).unlink()
+    arguments = ["resume=first/checkpoint.pt", f"trainer.total_steps={6 * BATCH}"] if elsewhere else SMALL
+    assert call(*arguments, "hydra.run.dir=run")[0] == 0
+    first, last = (5, 6) if elsewhere else (1, 4)
+    assert curve_of("run") == [BATCH * k for k in range(first, last + 1)]
+    assert Path("run", "overrides.yaml").exists() != elsewhere  # those of the dead run are not its own
+    assert call("resume=run/checkpoint.pt", f"trainer.total_steps={8 * BATCH}", "hydra.run.dir=run")[0] == 0
+    assert curve_of("run") == [BATCH * k for k in range(first, 9)]  # one that goes on in its own folder keeps its own
+
+
+def test_what_a_finished_run_without_its_weights_has_left_is_kept(call, trained):
+    arguments = [*SMALL, "seed=0"]
+    assert call("-m", *arguments, "hydra.sweep.dir=sweep")[0] == 0
+    [folder] = Path("sweep").glob("*_seed0_*")
+    (folder / "checkpoint.pt").unlink()
+    before = curve_of(folder)
+    assert call("-m", *arguments, "hydra.sweep.dir=sweep")[0] == 0
+    code, _, err = call(*arguments, f"hydra.run.dir={folder}")
+    assert (code, trained) == (1, [0])
+    assert "holds the end of a run, which this one would overwrite: choose another hydra.run.dir." in err
+    assert curve_of(folder) == before
+
+
+def test_a_job_goes_on_in_a_folder_of_any_name_with_what_it_was_begun_with(call, trained):
+    job = Job(Path("a (b)=c, 'd' \"e\" \\f\\") / "0", tuple(SMALL))
+    assert call(*job.arguments)[0] == 0
+    (job.folder / "results.json").unlink()
+    assert call(*job.arguments)[0] == 0
+    assert (trained, job.done) == ([0, 4 * BATCH], True)
+    job.check()
+    with pytest.raises(ValueError, match=r"begun with no trainer\.clip, and this one has trainer\.clip=0\.1"):
+        Job(job.folder, (*SMALL, "trainer.clip=0.1")).check()
 
 
 def test_a_failed_run_leaves_its_reason_and_the_others_run(call):
@@ -229,7 +272,22 @@ def test_optuna_searches_and_goes_on_where_it_was(call, trained):
         assert path.read_text().endswith("error: trainer.epochs=-1 cannot be: choose a value that is positive.\n")
     code, _, err = call(*arguments, "trainer.gamma=interval(0.6,0.9)", "hydra.sweeper.trials=5")
     assert code == 1
-    assert "sweep holds a study of other runs" in err
+    assert "sweep is of other runs (trainer.epochs=" in err
+
+
+def test_sweeps_that_share_a_database_have_a_study_each_named_after_their_folder(call, tmp_path):
+    optuna = pytest.importorskip("optuna")
+    storage = "sqlite:///studies.db"
+    arguments = ["-m", "hydra/sweeper=optuna", *SMALL, f"hydra.sweeper.storage={storage}", "hydra.sweeper.trials=1"]
+    for folder, space in (("one", "trainer.gamma=interval(0.5,0.9)"), ("two", "trainer.clip=0.1,0.2")):
+        code, out, err = call(*arguments, space, f"hydra.sweep.dir={folder}", QUIET)
+        assert (code, err) == (0, "")
+        assert "trial 1 of 1: " in out
+    assert set(optuna.get_all_study_names(storage)) == {str(tmp_path / "one"), str(tmp_path / "two")}
+    code, _, err = call(*arguments, "trainer.clip=0.1,0.3", "hydra.sweep.dir=two", QUIET)
+    assert code == 1
+    assert "two is of other runs (trainer.clip=" in err
+    assert err.endswith("choose another hydra.sweep.dir.\n")
 
 
 def test_an_interrupted_trial_goes_on_with_its_values_from_its_checkpoint(call, trained, monkeypatch):

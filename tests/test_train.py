@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numba
 import pytest
 import torch
 from PIL import Image
@@ -89,6 +90,17 @@ def test_a_run_leaves_config_events_checkpoint_results_and_a_gif(call):
     assert Path("run/.hydra/config.yaml").exists()
 
 
+def test_names_and_paths_are_shown_as_they_are_whatever_a_terminal_s_markup_looks_like(call):
+    name, folder = "name='[/x] [b]'", "hydra.run.dir='[test]'"
+    code, out, err = call(train.main, *TINY, f"trainer.total_steps={BATCH}", "clips=0", name, folder)
+    assert (code, err) == (0, "")
+    assert "[/x] [b]: 32 agents" in out
+    assert f"Saved: {Path('[test]').resolve()}/ checkpoint.pt" in out
+    code, out, err = call(evaluation.main, "checkpoint=pretrained", "video='[test]/x.gif'", "seeds=1", "world.agents=9")
+    assert (code, err) == (0, "")
+    assert "Saved: [test]/x.gif" in out
+
+
 def test_a_resumed_run_has_the_weights_of_one_that_was_not_stopped(call):
     arguments = [*TINY, "action=continuous", "trainer.anneal=false"]
     assert call(train.main, *arguments, f"trainer.total_steps={4 * BATCH}", "hydra.run.dir=whole")[0] == 0
@@ -105,6 +117,18 @@ def test_a_resumed_run_has_the_weights_of_one_that_was_not_stopped(call):
     code, _, err = call(train.main, "resume=half/checkpoint.pt", "world.agents=64")
     assert code == 1
     assert "world.agents=64 cannot be changed in a run that goes on" in err
+    code, _, err = call(train.main, "resume=half/checkpoint.pt", "trainer.seed=1")
+    assert code == 1
+    assert "trainer.seed=1 cannot be changed in a run that goes on" in err
+
+
+def test_a_run_has_the_threads_it_asks_for_whatever_one_before_it_in_the_process_had(call):
+    small = [argument for argument in TINY if not argument.startswith("trainer.threads")]
+    for policy, threads, own in (("conv_lstm", 1, 1), ("mlp", 0, train.TORCH_THREADS), ("mlp", 1, 1)):
+        more = [f"policy={policy}", f"trainer.threads={threads}", f"trainer.total_steps={BATCH}"]
+        assert call(train.main, *small, *more)[0] == 0
+        assert torch.get_num_threads() == own
+        assert numba.get_num_threads() == (threads or train.NUMBA_THREADS)
 
 
 def test_eval_prints_scores_for_this_and_another_task_and_ends(call):
@@ -138,6 +162,9 @@ def test_eval_prints_scores_for_this_and_another_task_and_ends(call):
         ("show.region=[0,0,99,9]", "region=(0, 0, 99, 9) does not lie in the"),
         ("show.region=[1,2]", "show.region=[1, 2] is no region"),
         ("show.steps=0", "show.steps=0 is no number of steps"),
+        ("show.seed=-1", "show.seed=-1 is no seed"),
+        ("show.world=5", "world=5 is not there: there are worlds 0 to 0"),
+        ("show.pixels=0", "pixels=0 cannot be: give 1 or more"),
         ("show.zom=2", "There is no key 'zom' in show. Did you mean zoom?"),
         ("device=banana", "device=banana is not known"),
         ("seed=-5", "seed=-5 cannot be: give a whole number from 0 on"),

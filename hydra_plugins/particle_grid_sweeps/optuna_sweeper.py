@@ -56,7 +56,7 @@ class OptunaSweeper(Sweeper):
                     returns += self.run(study, trials, fixed)
         except Timeout:
             raise ValueError(
-                f"{folder} is being swept by another process: wait for it, or choose another folder."
+                f"{folder} is being swept by another process: wait for it, or choose another hydra.sweep.dir."
             ) from None
         say_best(study, fixed)
         for each in returns:
@@ -126,7 +126,9 @@ def keep(study: Any, arguments: list[str], folder: Path) -> None:
     """Stores what a study is of. Raises ValueError where it is of something else."""
     there = study.user_attrs.get("arguments", arguments)
     if differ := sorted(set(there) ^ set(arguments)):
-        raise ValueError(f"{folder} holds a study of other runs ({differ[0]} is not in both): choose another folder.")
+        raise ValueError(
+            f"The study of {folder} is of other runs ({differ[0]} is not in both): choose another hydra.sweep.dir."
+        )
     study.set_user_attr("arguments", arguments)
 
 
