@@ -22,7 +22,7 @@ def main(config: DictConfig) -> None:
         return transfer(config)
     if config.table:
         raise ValueError(f"table={config.table} is for a table: name tasks too, as in tasks=all.")
-    console, saved = Console(), load_asked(config)
+    console, saved = Console(markup=False), load_asked(config)
     run = saved["config"]
     show = typed(results.Show, config.show)
     if config.video:

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class Entrant:
 
 @command("rank")
 def main(config: DictConfig) -> None:
-    console, folder = Console(), Path(config.out)
+    console, folder = Console(markup=False), Path(config.out)
     ratings.load_libraries()  # now, not when hours of play are done
     for key, least in (("seeds", 1), ("steps", 1), ("seed", 0)):
         if config[key] is not None or key != "steps":
@@ -140,7 +141,8 @@ def read(path: Path) -> dict[tuple[str, str, int], np.ndarray]:
     if not path.exists():
         return {}
     content = path.read_bytes()
-    path.write_bytes(content[: content.rfind(b"\n") + 1])
+    if (end := content.rfind(b"\n") + 1) < len(content):
+        os.truncate(path, end)  # whatever happens now, the lines before stay where they are
     with path.open(newline="", encoding="utf-8") as file:
         return {
             (row["first_id"], row["second_id"], int(row["seed"])): np.array([row[key] for key in COLUMNS[-2:]], float)

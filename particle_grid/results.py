@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from particle_grid import scores
 from particle_grid.env import ParticleGrid
+from particle_grid.learn import checkpoint
 from particle_grid.learn.policy import Policy
 from particle_grid.run import policy_player
 from particle_grid.scores import Baseline
@@ -49,7 +51,7 @@ def evaluate_policy(
 
 
 def _table(env: ParticleGrid, rows: dict[str, np.ndarray], baseline: Baseline) -> Table:
-    table = Table("", f"score\n({env.unit})", "normalised\nscore")
+    table = Table("", Column(Text(f"score\n({env.unit})")), "normalised\nscore")  # a unit may look like markup
     for label, values in rows.items():
         by_side = [f"{side.mean():.3f} ± {side.std():.3f}" for side in values.T]
         normalised = baseline.normalise(values)
@@ -58,15 +60,15 @@ def _table(env: ParticleGrid, rows: dict[str, np.ndarray], baseline: Baseline) -
 
 
 def save_results(path: Path, rows: dict[str, np.ndarray], baseline: Baseline) -> dict[str, float]:
-    """Writes scores and normalised scores as JSON; returns the mean normalised score by row."""
+    """Writes scores and normalised scores as JSON; returns the mean normalised score by row. Raises OSError where they
+    cannot be written."""
     normalised = {label: baseline.normalise(values) for label, values in rows.items()}
     content = {
         label: {"scores": values.tolist(), "normalised_scores": normalised[label].tolist()}
         for label, values in rows.items()
     }
-    temporary = path.with_suffix(".tmp")  # whole or not there: a file of results is what makes a run finished
-    temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-    temporary.replace(path)
+    # Whole or not there, whatever happens: a file of results is what makes a run finished.
+    checkpoint.write(path, (json.dumps(content, indent=1) + "\n").encode())
     return {label: float(values.mean()) for label, values in normalised.items()}
 
 
@@ -93,6 +95,8 @@ class Show:
         """Raises ValueError for what cannot be shown."""
         if self.steps < 1:
             raise ValueError(f"show.steps={self.steps} is no number of steps: give a whole number from 1 on.")
+        if self.seed < 0:
+            raise ValueError(f"show.seed={self.seed} is no seed: give a whole number from 0 on.")
         if self.region is not None and len(self.region) != 4:
             raise ValueError(f"show.region={self.region} is no region: give [row, column, height, width].")
         height, width, region = env.world.height, env.world.width, self.region
@@ -144,4 +148,4 @@ def record(
             page.write(replay)
     for path in (video, replay):
         if path:
-            console.print(f"Saved: {path}", soft_wrap=True)
+            console.print(f"Saved: {path}", soft_wrap=True, markup=False)

@@ -22,8 +22,10 @@ Maker = Callable[[ParticleGrid, int], Act]  # a player for an environment, with 
 
 
 def steps_for(env: ParticleGrid) -> int:
-    """Steps of an evaluation: longer where agents live longer, up to 4096, since they may have far to go."""
-    return STEPS * min(max(1, math.ceil(env.world.lifespan / 256)), MOST)
+    """Steps of an evaluation: longer where agents live longer, up to 4096, since they may have far to go. Agents that
+    never respawn live until their world starts anew, or for ever."""
+    life = env.world.lifespan or env.world.horizon or math.inf
+    return STEPS * math.ceil(min(max(life / 256, 1), MOST))
 
 
 def seeds(count: int) -> tuple[int, ...]:

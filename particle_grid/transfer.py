@@ -10,6 +10,7 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from particle_grid import plugins, results, scores
 from particle_grid.command import register_plugins, unknown
@@ -30,7 +31,7 @@ def several(config: DictConfig) -> bool:
 def transfer(config: DictConfig) -> None:
     """Evaluates each checkpoint on each task in its own form of actions; prints the table of normalised scores, and
     writes it as CSV where asked to."""
-    console, device = Console(), choose_device(config.device)
+    console, device = Console(markup=False), choose_device(config.device)
     if config.get("task") or config.video or config.replay:
         key = next(key for key in ("task", "video", "replay") if config.get(key))
         raise ValueError(f"{key}= is for one checkpoint on one task: leave it out, or name no list of them.")
@@ -50,7 +51,7 @@ def transfer(config: DictConfig) -> None:
                 settings[setting] = env, results.baseline_for(env, console, seeds, steps)
             env, baseline = settings[setting]
             policy, steps = load_policy(saved, env, device), config.steps or scores.steps_for(env)
-            with console.status(f"Evaluating {name} on {task}"):
+            with console.status(Text(f"Evaluating {name} on {task}")):
                 cells[i, j] = baseline.normalise(scores.evaluate(env, policy_player(policy), seeds, steps))
             if not console.is_terminal:
                 console.print(f"{name} on {task}: {cells[i, j].mean():.3f}", soft_wrap=True)

@@ -1,6 +1,7 @@
 """What can go wrong with a machine, done to real runs: nothing that was saved is lost, and the reason is said."""
 
 import contextlib
+import json
 import os
 import random
 import resource
@@ -11,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
@@ -18,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from particle_grid import eval as evaluation
-from particle_grid import scores, train
+from particle_grid import results, scores, train
 from particle_grid.learn import checkpoint
 from particle_grid.learn.policy import make_policy
 from particle_grid.learn.trainer import Trainer, TrainerConfig
@@ -187,6 +189,17 @@ def test_a_finished_run_is_not_overwritten_by_another(call):
         assert code == 1
         assert "run holds a run, whose checkpoint this one would overwrite: go on with resume=" in err
     assert Path("run/checkpoint.pt").read_bytes() == whole
+
+
+def test_results_are_safely_on_the_disk_before_they_are_in_their_place(tmp_path, monkeypatch):
+    """Else a power loss could leave an empty file, and with it a run that counts as finished."""
+    done, path = [], tmp_path / "results.json"
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args, name=name, real=real: (done.append(name), real(*args))[1])
+    results.save_results(path, {"policy, sampled": np.ones((2, 1))}, scores.Baseline([[0.0]], [[2.0]]))
+    assert done == ["fsync", "replace"]
+    assert json.loads(path.read_text())["policy, sampled"]["normalised_scores"] == [0.5, 0.5]
 
 
 @pytest.fixture(scope="module")

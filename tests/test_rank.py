@@ -18,6 +18,7 @@ from particle_grid.learn import checkpoint
 from particle_grid.learn.policy import make_policy
 from particle_grid.run import policy_player
 from tests.cases import CASES, small
+from tests.test_faults import no_file_beyond
 
 TINY = ["world.worlds=1", "world.agents=24", "world.height=24", "world.width=24", "world.lifespan=20", "steps=4"]
 
@@ -129,6 +130,24 @@ def test_a_tournament_ends_with_tables_and_a_picture_and_plays_nothing_twice(inv
     enter("one", "discrete", seed=2)  # other weights under the same name
     assert invoke(rank.main, *arguments, "seeds=2")[0] == 0
     assert played == [1000] * (1 + 7) + [1001] * 16
+
+
+def test_a_line_that_was_cut_off_is_taken_away_without_touching_the_lines_before(tmp_path):
+    path, whole = tmp_path / "matches.csv", ",".join(rank.COLUMNS) + "\r\na,b,1,2,1000,0.5,0.25\r\n"
+    path.write_bytes(f"{whole}a,b,1,2,1001,0.".encode())
+    with no_file_beyond(len(whole) // 2):  # all that is written anew would be lost
+        [(match, sides)] = rank.read(path).items()
+    assert (match, sides.tolist()) == (("1", "2", 1000), [0.5, 0.25])
+    assert path.read_bytes() == whole.encode()
+
+
+def test_players_are_called_what_their_folders_are_whatever_a_terminal_s_markup_looks_like(invoke, enter):
+    enter("[b]one", "discrete")
+    code, out, _ = invoke(rank.main, *TINY, "checkpoints=[*/checkpoint.pt]", "out='[b]out'")
+    assert code == 0
+    assert "[b]one has played all" in out
+    assert out.count("[b]one") == 2  # and in the table
+    assert "Saved: [b]out/" in out
 
 
 @pytest.mark.parametrize(

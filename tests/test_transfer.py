@@ -1,6 +1,7 @@
 """Tables of checkpoints x tasks."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from particle_grid import eval as evaluation
 from particle_grid import pretrained, results, scores
 from particle_grid.run import build_env, build_policy, policy_player
 from particle_grid.sim import tasks
+from tests.cases import small
 
 SMALL = ["world.worlds=1", "world.agents=40", "world.height=40", "world.width=40", "world.lifespan=20", "steps=8"]
 SIZES = {"worlds": 1, "agents": 40, "height": 40, "width": 40, "lifespan": 20}
@@ -36,6 +38,22 @@ def test_each_checkpoint_is_scored_on_each_task_as_if_alone(invoke, monkeypatch)
     ]
     assert there == pytest.approx(alone)
     assert f"{alone.mean():.2f}" in out
+
+
+def test_a_run_is_called_what_its_folder_is_whatever_a_terminal_s_markup_looks_like(invoke):
+    Path("[b]one").mkdir()
+    shutil.copy(pretrained.path_of("center", "discrete"), "[b]one/checkpoint.pt")
+    code, out, _ = invoke(evaluation.main, "checkpoint=*/checkpoint.pt", "tasks=[center]", "seeds=1", *SMALL)
+    assert code == 0
+    assert out.count("[b]one") == 2  # as it is played, and in the table
+
+
+@pytest.mark.parametrize(
+    ("lifespan", "horizon", "steps"),
+    [(1, 0, 256), (300, 100, 512), (1e9, 0, 4096), (0, 100, 256), (0, 600, 768), (0, 9999, 4096), (0, 0, 4096)],
+)
+def test_an_evaluation_is_the_longer_the_longer_agents_live(lifespan, horizon, steps):
+    assert scores.steps_for(small("center", "discrete", lifespan=lifespan, horizon=horizon)) == steps
 
 
 def test_tasks_are_those_of_the_checkpoints_if_none_are_named(invoke):

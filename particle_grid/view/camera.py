@@ -42,10 +42,13 @@ class Camera:
             raise ValueError(f"agent={agent} is not there to be followed: there are agents 0 to {agents - 1}.")
         if agent is not None and region is not None:
             raise ValueError(f"region={tuple(region)} and agent={agent} exclude each other: choose one of them.")
-        if around < 1 or trails < 0:
-            raise ValueError(f"around={around} and trails={trails} cannot be: give 1 or more, and 0 or more.")
+        for name, value, least in (("around", around, 1), ("trails", trails, 0), ("pixels", min(pixels), 1)):
+            if value < least:
+                raise ValueError(f"{name}={value} cannot be: give {least} or more.")
         self.settings, self.agent = settings, agent
         self.world = world if agent is None else agent // settings.agents
+        if not 0 <= self.world < settings.worlds:
+            raise ValueError(f"world={world} is not there: there are worlds 0 to {settings.worlds - 1}.")
         self._region, self._around = check_region(region, settings), around
         height, width = self._region[2:]
         if agent is not None:

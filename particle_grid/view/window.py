@@ -2,7 +2,8 @@
 
 import os
 import sys
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 
@@ -24,20 +25,26 @@ class Event(NamedTuple):
 
 
 class Window:
-    """Shows pictures; opens with the first one, as large as it is. Raises ValueError where there is no pygame, and
-    OSError where there is no screen, each with the remedy."""
+    """Shows pictures; opens with the first one, as large as it is. Where several are open, what the user does in any of
+    them is told to the one that shows a picture next. Raises ValueError where there is no pygame, and OSError where
+    there is no screen, each with the remedy."""
+
+    _open_ones: ClassVar["WeakSet[Window]"] = WeakSet()  # the display is there until the last of them is closed
 
     def __init__(self, caption: str) -> None:
-        self.pygame, self._caption, self._screen = load(), caption, None
+        self.pygame, self._caption = load(), caption
+        self._window: Any = None
         self._clock = self.pygame.time.Clock()
 
     def show(self, image: np.ndarray) -> list[Event]:
         """Shows RGB u8[H, W, 3]. Returns what the user did since the last picture."""
         size = image.shape[1::-1]
-        if self._screen is None or self._screen.get_size() != size:
+        if self._window is None:
             self._open(size)
-        self.pygame.surfarray.blit_array(self._screen, image.transpose(1, 0, 2))
-        self.pygame.display.flip()
+        elif self._window.size != size:
+            self._window.size = size
+        self.pygame.surfarray.blit_array(self._window.get_surface(), image.transpose(1, 0, 2))
+        self._window.flip()
         return [event for event in map(self._event, self.pygame.event.get()) if event]
 
     def wait(self, fps: float) -> float:
@@ -52,13 +59,13 @@ class Window:
             self.pygame.display.init()
             if unseen and self.pygame.display.get_driver() in INVISIBLE:
                 raise self.pygame.error("there is no screen")
-            self._screen = self.pygame.display.set_mode(size)
+            self._window = self.pygame.Window(self._caption, size)
         except self.pygame.error as error:
             self.close()
             raise OSError(
                 f"No window can be opened here ({error}): record a video instead, or use a virtual screen."
             ) from None
-        self.pygame.display.set_caption(self._caption)
+        self._open_ones.add(self)
 
     def _event(self, event: Any) -> Event | None:
         """An event in our words; None for one that nobody asks for."""
@@ -81,9 +88,13 @@ class Window:
         return None
 
     def close(self) -> None:
-        """Closes the window."""
-        self.pygame.display.quit()
-        self._screen = None
+        """Closes the window, if it is open; others stay."""
+        if self._window is not None:
+            self._window.destroy()
+            self._window = None
+        self._open_ones.discard(self)
+        if not self._open_ones:
+            self.pygame.display.quit()
 
 
 def load() -> Any:

@@ -104,6 +104,8 @@ def test_shrunk_trails_hide_nothing_else():
         ({"around": 0}, "around=0"),
         ({"trails": -1}, "trails=-1"),
         ({"zoom": 1.5}, "zoom=1.5"),
+        ({"world": 1}, "world=1 is not there: there are worlds 0 to 0"),
+        ({"pixels": (90, 0)}, "pixels=0 cannot be: give 1 or more"),
     ],
 )
 def test_what_cannot_be_shown_is_refused_at_once(options, reason):

@@ -62,6 +62,13 @@ def test_the_text_fits_the_terminal(monkeypatch):
     assert all(line.count("▀") == 50 for line in lines)
 
 
+def shown(env):
+    """What the window of an environment shows: u8[H, W, 3]."""
+    import pygame
+
+    return pygame.surfarray.array3d(env._window._window.get_surface()).transpose(1, 0, 2)
+
+
 def test_a_window_shows_the_picture_on_a_virtual_screen_and_closes(monkeypatch):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     env = make("human")
@@ -69,12 +76,29 @@ def test_a_window_shows_the_picture_on_a_virtual_screen_and_closes(monkeypatch):
     assert env.render() is None
     import pygame
 
-    shown = pygame.surfarray.array3d(pygame.display.get_surface()).transpose(1, 0, 2)
-    assert (shown == env.camera.look(env.state)).all()
+    assert (shown(env) == env.camera.look(env.state)).all()
     env.camera = Camera(env.world, agent=3)  # of another size
     env.render()
-    assert pygame.display.get_surface().get_size() == (480, 480)
+    assert shown(env).shape == (480, 480, 3)
     env.close()
+    assert not pygame.display.get_init()
+
+
+def test_a_window_stays_open_when_another_one_is_closed(monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    one, other = make("human"), make("human", "group")
+    for env in (one, other):
+        env.reset(0)
+        env.render()
+    for env in (one, other):
+        assert (shown(env) == env.camera.look(env.state)).all()
+    one.close()
+    other.step(np.full((30, 2), 2, np.int32))
+    other.render()
+    assert (shown(other) == other.camera.look(other.state)).all()
+    other.close()
+    import pygame
+
     assert not pygame.display.get_init()
 
 
