@@ -1,6 +1,7 @@
 """bench/soak.py runs clean, and sees each thing that can go wrong when it does."""
 
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,34 @@ def test_what_is_wrong_is_seen(soak, fault):
     assert soak.wrong(env, before) == ""
     fault(env)
     assert FAULTS[fault] in soak.wrong(env, before)
+
+
+LEAK = """
+import sys
+import numpy as np
+import soak
+
+soak.give_back()
+kept, each = [], int(sys.argv[1]) << 20
+
+
+def turn():
+    kept.append(np.ones(each, np.uint8))
+    np.ones(64 << 20, np.uint8)  # what is freed is no leak
+    return 1, 1.0, ""
+
+
+soak.soak("A leak", {"leak": turn}, 0)
+"""
+
+
+@pytest.mark.parametrize("leaks", [False, True])
+def test_memory_that_grows_is_seen(soak, leaks):
+    megabytes = soak.MEGABYTES if leaks else 0  # in each of the rounds after the first
+    command = [sys.executable, "-c", LEAK, str(megabytes)]
+    process = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(BENCH)}, capture_output=True, text=True)
+    assert process.returncode == (1 if leaks else 0), process.stderr
+    assert ("A leak: peak memory grew" in process.stderr) == leaks
 
 
 @pytest.mark.slow
