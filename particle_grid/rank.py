@@ -16,6 +16,7 @@ from rich.progress import Progress
 from particle_grid import ratings, scores
 from particle_grid.command import command, typed, whole
 from particle_grid.env import ParticleGrid
+from particle_grid.learn import checkpoint
 from particle_grid.learn.trainer import choose_device
 from particle_grid.run import build_env, policy_player
 from particle_grid.scores import Maker
@@ -99,13 +100,14 @@ def entrant(name: str, saved: dict[str, Any], run: dict[str, Any], config: DictC
 def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Stores what all matches of a folder share. Raises ValueError where they were of other settings."""
     path, text = folder / "settings.json", json.dumps(settings, indent=1) + "\n"
-    if path.exists() and (there := json.loads(path.read_text("utf-8"))) != json.loads(text):
+    if not path.exists():
+        checkpoint.write(path, text.encode())
+    elif (there := json.loads(path.read_text("utf-8"))) != json.loads(text):
         key = next(key for key in settings if there.get(key) != settings[key])
         raise ValueError(
             f"out={folder} holds matches with {key}={there.get(key)}, and these have {settings[key]}: choose another "
             f"folder."
         )
-    path.write_text(text, "utf-8")
 
 
 def tournament(

@@ -47,6 +47,11 @@ def load_policy(saved: dict[str, Any], env: ParticleGrid, device: torch.device) 
     return policy.to(device)
 
 
+def is_pattern(path: str) -> bool:
+    """Whether a path names files by a pattern; brackets may also be in the name of a file that there is."""
+    return glob.has_magic(path) and not Path(path).exists()
+
+
 def load_all(checkpoints: Any, tasks: Iterable[str]) -> dict[str, dict[str, Any]]:
     """PARTS of several checkpoints, by names for people: that of a run's folder, or of the file itself.
 
@@ -63,7 +68,7 @@ def load_all(checkpoints: Any, tasks: Iterable[str]) -> dict[str, dict[str, Any]
             named = [(task, action) for task in tasks for action in ACTIONS]
             loaded |= {f"pretrained {task} {action}": pretrained.load(task, action) for task, action in named}
             continue
-        paths = sorted(glob.glob(entry)) if glob.has_magic(entry) else [entry]
+        paths = sorted(glob.glob(entry)) if is_pattern(entry) else [entry]
         if not paths:
             raise ValueError(f"checkpoints={entry} matches no file: give another pattern, or paths.")
         for path in map(Path, paths):

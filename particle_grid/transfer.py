@@ -1,7 +1,6 @@
 """What policies are worth on other tasks than their own: a table of checkpoints x tasks."""
 
 import csv
-import glob
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,13 @@ from particle_grid.env import ParticleGrid
 from particle_grid.learn.trainer import choose_device
 from particle_grid.run import build_env, policy_player
 from particle_grid.scores import Baseline
-from particle_grid.setting import load_all, load_policy, set_up
+from particle_grid.setting import is_pattern, load_all, load_policy, set_up
 from particle_grid.sim import tasks
 
 
 def several(config: DictConfig) -> bool:
     """Whether eval is asked about several checkpoints or tasks."""
-    one = isinstance(config.checkpoint, str) and not glob.has_magic(config.checkpoint)
+    one = isinstance(config.checkpoint, str) and not is_pattern(config.checkpoint)
     return config.tasks is not None or not one
 
 

@@ -48,6 +48,15 @@ def test_a_run_is_called_what_its_folder_is_whatever_a_terminal_s_markup_looks_l
     assert out.count("[b]one") == 2  # as it is played, and in the table
 
 
+def test_a_file_that_there_is_is_no_pattern_whatever_its_name(invoke):
+    Path("[b]one").mkdir()
+    shutil.copy(pretrained.path_of("center", "discrete"), "[b]one/checkpoint.pt")
+    for tasks_ in ([], ["tasks=[center]"]):
+        code, out, err = invoke(evaluation.main, "checkpoint='[b]one/checkpoint.pt'", "seeds=1", *tasks_, *SMALL)
+        assert code == 0, err
+        assert "policy, sampled" in out or "[b]one on center" in out
+
+
 @pytest.mark.parametrize(
     ("lifespan", "horizon", "steps"),
     [(1, 0, 256), (300, 100, 512), (1e9, 0, 4096), (0, 100, 256), (0, 600, 768), (0, 9999, 4096), (0, 0, 4096)],
