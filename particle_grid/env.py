@@ -87,8 +87,7 @@ class ParticleGrid(pufferlib.PufferEnv):
     ) -> None:
         if action not in ACTIONS:
             raise ValueError(f"There is no action form {action!r}. The action forms are: {', '.join(ACTIONS)}.")
-        if seed is not None and not (type(seed) is not bool and isinstance(seed, int | np.integer) and seed >= 0):
-            raise ValueError(f"seed={seed!r} is no seed: give a whole number from 0 on.")
+        check_seed(seed)
         if render_mode not in (None, *RENDER_MODES):
             raise ValueError(f"There is no render_mode {render_mode!r}. There are: {', '.join(RENDER_MODES)}, or None.")
         self.world = World(
@@ -138,7 +137,9 @@ class ParticleGrid(pufferlib.PufferEnv):
                 raise ValueError(f"buf['{name}'] is not contiguous: give a buffer whose rows follow one another.")
 
     def reset(self, seed: int | None = None) -> tuple[np.ndarray, list[dict[str, float]]]:
-        """Starts all worlds; the same seed gives the same bytes. Without a seed the generators go on."""
+        """Starts all worlds; the same seed gives the same bytes. Without a seed the generators go on. Raises ValueError
+        for what is no seed."""
+        check_seed(seed)
         if seed is not None or not self._started:
             self.state.rng[:] = rng.seeded(self.seed if seed is None else seed, self.world.worlds)
         self._started, self._steps = True, 0
@@ -222,8 +223,12 @@ class ParticleGrid(pufferlib.PufferEnv):
         return "reward a step" if self.world.action_cost else self.task.unit
 
     def score(self) -> np.ndarray:
-        """Score of the last step, in the `unit`, f64[sides], each the mean over the agents of a side."""
-        each = self.rewards if self.world.action_cost else self.task.score(self.state, self.layout)
+        """Score of the last step, in the `unit`, f64[sides], each the mean over the agents of a side. Raises ValueError
+        where a task gives none."""
+        each = self.rewards if self.world.action_cost else np.asarray(self.task.score(self.state, self.layout))
+        if each.shape != (self.num_agents,) or not np.isfinite(each).all():
+            what = "some that are no numbers" if each.shape == (self.num_agents,) else f"an array {list(each.shape)}"
+            raise ValueError(f"Task {self.task_name} gave {what} as scores: give a number for each agent.")
         if self.task.sides == 1:
             return each.mean(keepdims=True, dtype=np.float64)
         return np.array([each[self.side(k)].mean(dtype=np.float64) for k in range(self.task.sides)])
@@ -242,9 +247,15 @@ class ParticleGrid(pufferlib.PufferEnv):
         return due.reshape(-1)  # [worlds, agents] -> [N]
 
     def scripted_actions(self, generator: np.ndarray) -> np.ndarray:
-        """The actions of the task's scripted policy for the present observations; generator u64[1] is its own."""
+        """The actions of the task's scripted policy for the present observations; generator u64[1] is its own. Raises
+        ValueError where it aims nowhere."""
         aim = np.zeros((self.num_agents, 2), np.float32)
         self.task.scripted(self.observations, self.layout, generator, aim)
+        if not np.isfinite(aim).all():
+            agent = np.flatnonzero(~np.isfinite(aim).all(1))[0]
+            raise ValueError(
+                f"The script of task {self.task_name} aims at {aim[agent]} for agent {agent}: give numbers."
+            )
         return actions_for(aim, self.observations, self.rules, self.discrete)
 
     def _report(self) -> dict[str, float]:
@@ -311,6 +322,12 @@ class ParticleGrid(pufferlib.PufferEnv):
         if self._window:
             self._window.close()
             self._window = None
+
+
+def check_seed(seed: Any) -> None:
+    """Raises ValueError for what is neither a seed nor None."""
+    if seed is not None and not (type(seed) is not bool and isinstance(seed, int | np.integer) and seed >= 0):
+        raise ValueError(f"seed={seed!r} is no seed: give a whole number from 0 on.")
 
 
 def make_task(name: str, params: dict[str, Any]) -> tasks.Task:

@@ -51,6 +51,39 @@ def test_wrong_arguments_raise_one_clear_sentence(arguments, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("seed", [-1, 1.5, "a", True])
+def test_what_is_no_seed_is_refused_by_reset_too(seed):
+    with pytest.raises(ValueError, match="is no seed: give a whole number from 0 on"):
+        small("group", "discrete").reset(seed)
+
+
+@pytest.mark.parametrize(
+    ("score", "what"),
+    [
+        (lambda state, layout: 3.0, r"gave an array \[\] as scores"),
+        (lambda state, layout: np.zeros(2), r"gave an array \[2\] as scores"),
+        (lambda state, layout: np.full(120, np.nan), "gave some that are no numbers as scores"),
+    ],
+)
+def test_scores_that_are_none_are_refused_by_the_name_of_the_task(score, what, monkeypatch):
+    env = small("center", "discrete")
+    env.reset(0)
+    monkeypatch.setattr(type(env.task), "score", staticmethod(score))
+    with pytest.raises(ValueError, match=f"Task center {what}"):
+        env.score()
+
+
+def test_a_script_that_aims_nowhere_is_refused(monkeypatch):
+    def scripted(self, observations, layout, rng, aim):
+        aim[7, 1] = np.nan
+
+    env = small("center", "continuous")
+    env.reset(0)
+    monkeypatch.setattr(type(env.task), "scripted", scripted)
+    with pytest.raises(ValueError, match=r"The script of task center aims at \[ 0. nan\] for agent 7"):
+        env.scripted_actions(np.zeros(1, np.uint64))
+
+
 @every_case
 def test_actions_of_a_wrong_shape_or_kind_raise(task, action):
     env = small(task, action)

@@ -7,7 +7,11 @@ from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from typing import Any
 
+import numpy as np
 import pufferlib.vector
+
+if not hasattr(pufferlib, "APIUsageError"):  # PufferLib raises it by this name, which it does not export
+    pufferlib.APIUsageError = pufferlib.pufferlib.APIUsageError
 
 
 class Multiprocessing(pufferlib.vector.Multiprocessing):
@@ -36,6 +40,15 @@ class Multiprocessing(pufferlib.vector.Multiprocessing):
     def async_reset(self, seed: int = 0) -> None:
         """As PufferLib's, with seed + k for environment k."""
         super().async_reset(Seeds(seed, self.envs_per_worker))
+
+    def send(self, actions: Any) -> None:
+        """As PufferLib's. Raises ValueError or TypeError for actions of another shape or kind."""
+        actions, wanted = np.asarray(actions), self.action_space
+        if actions.shape != wanted.shape:
+            raise ValueError(f"actions have the shape {actions.shape}, but these environments need {wanted.shape}.")
+        if not np.can_cast(actions.dtype, self.actions.dtype, "same_kind"):
+            raise TypeError(f"actions are {actions.dtype}, but these environments need {self.actions.dtype}.")
+        super().send(actions)
 
     def recv(self) -> Any:
         """As PufferLib's. Raises RuntimeError where a worker has died."""

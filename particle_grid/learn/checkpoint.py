@@ -49,6 +49,8 @@ def load(path: str | Path) -> dict[str, Any]:
 
     Raises ValueError, in one sentence, for a file that is missing, damaged, of another program or another version.
     """
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder: give the checkpoint in it, such as {Path(path) / 'checkpoint.pt'}.")
     if not Path(path).is_file():
         raise ValueError(f"There is no checkpoint {path}: give the path of a file that a training run has saved.")
     try:

@@ -181,7 +181,8 @@ class Trainer:
         self.scalars: dict[str, float] = {}
 
     def run(self) -> Result:
-        """Trains until total_steps, Ctrl-C, or a logger's Stop: the iteration is finished first. Saves at the end.
+        """Trains until total_steps, Ctrl-C or a signal to end, or a logger's Stop: the iteration is finished first.
+        Saves at the end, and before it raises what a logger has failed with.
 
         Raises RuntimeError when learning becomes NaN or infinite; the last checkpoint is from before.
         """
@@ -196,6 +197,9 @@ class Trainer:
                     self._report(infos, statistics, perf_counter() - begin)
                 except Stop as stop:
                     self.interrupted, reason = True, str(stop)
+                except BaseException:  # such as a terminal that is gone: what was learnt is not lost with it
+                    self.save()
+                    raise
                 if self.config.checkpoint_every and self.steps - saved >= self.config.checkpoint_every:
                     self.save()
                     saved = self.steps
@@ -346,7 +350,8 @@ class Trainer:
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """The first Ctrl-C sets `interrupted`, a second one raises KeyboardInterrupt. Only in the main thread."""
+        """The first Ctrl-C sets `interrupted`, a second one raises KeyboardInterrupt. So do a request to end and the
+        end of the terminal, unless somebody has said what these do. Only in the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -356,11 +361,14 @@ class Trainer:
                 raise KeyboardInterrupt
             self.interrupted = True
 
-        previous = signal.signal(signal.SIGINT, interrupt)
+        ends = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows lacks one
+        unclaimed = [number for number in ends if signal.getsignal(number) is signal.SIG_DFL]
+        previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, *unclaimed)}
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
     def save(self) -> None:
         """Writes a checkpoint, if there is a path. Raises OSError, in one sentence, if it cannot be written."""

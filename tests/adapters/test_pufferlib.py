@@ -69,6 +69,21 @@ def test_each_environment_has_a_seed_of_its_own_whatever_the_number_of_workers(w
         envs.close()
 
 
+def test_wrong_use_is_said_in_a_sentence():
+    with pytest.raises(Exception, match="num_envs must be divisible by num_workers"):
+        make(num_envs=4, num_workers=3)
+    envs = make()
+    try:
+        envs.reset(0)
+        with pytest.raises(ValueError, match=r"actions have the shape \(3, 2\), but these environments need"):
+            envs.step(np.zeros((3, 2), np.int32))
+        with pytest.raises(TypeError, match="actions are float64, but these environments need int32"):
+            envs.step(np.full(envs.action_space.shape, 0.5))
+        envs.step(np.zeros(envs.action_space.shape, np.int32))
+    finally:
+        envs.close()
+
+
 def test_while_all_live_it_is_pufferlib_s_own():
     both = [make(backend) for backend in (Multiprocessing, pufferlib.vector.Multiprocessing)]
     try:

@@ -382,6 +382,34 @@ def test_ctrl_c_finishes_the_iteration_saves_and_gives_the_handler_back(tmp_path
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_end_is_as_good_as_ctrl_c_unless_somebody_handles_it(number, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    run = make(path=path)
+    run.loggers = [Record(lambda step: os.kill(os.getpid(), number) if step == 64 else None)]
+    assert run.run().interrupted
+    assert checkpoint.load(path)["steps"] == run.steps == 64
+    assert signal.getsignal(number) is signal.SIG_DFL
+    signal.signal(number, signal.SIG_IGN)  # as nohup does
+    try:
+        assert not run.run().interrupted
+        assert run.steps == 256
+    finally:
+        signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("failure", [OSError("no space left"), SystemExit(1), KeyError("name")])
+def test_what_was_learnt_is_saved_when_a_logger_fails(failure, tmp_path):
+    def fail(step):
+        if step == 128:
+            raise failure
+
+    run = make(path=tmp_path / "checkpoint.pt", loggers=[Record(fail)])
+    with pytest.raises(type(failure)):
+        run.run()
+    assert checkpoint.load(tmp_path / "checkpoint.pt")["steps"] == 128
+
+
 def test_a_second_ctrl_c_stops_at_once_and_gives_the_handler_back():
     def twice(step):
         os.kill(os.getpid(), signal.SIGINT)
