@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
 import traceback
 import warnings
@@ -127,9 +128,11 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             except Exception as error:
                 info = HydraConfig.get()
                 if info.mode != RunMode.MULTIRUN:
+                    if info.output_subdir:  # a command that leaves folders
+                        tidy(Path(info.runtime.output_dir), info.output_subdir)
                     sys.exit(report(error))  # Hydra would print a line of its own about an exception
                 report(error, f"job {info.job.num} ({info.job.override_dirname})")
-                if info.output_subdir and not isinstance(error, OccupiedError):  # a command that leaves folders
+                if info.output_subdir and not isinstance(error, OccupiedError):
                     record(error, Path(info.runtime.output_dir))
                 raise JobError from None  # Hydra goes on with the next job and raises this at the end
 
@@ -174,6 +177,14 @@ def record(error: Exception, folder: Path) -> None:
     """Leaves the reason why a run failed in its folder: where it came from, and the sentence about it as last line."""
     text = "".join(traceback.format_exception(error)) + f"error: {explain(error)}\n"
     (folder / "error.txt").write_text(text, "utf-8")
+
+
+def tidy(folder: Path, notes: str) -> None:
+    """Takes away the folder of a run that was refused before it began, in which there is nothing but Hydra's notes."""
+    if folder.is_dir() and [path.name for path in folder.iterdir()] == [notes]:
+        shutil.rmtree(folder / notes)
+        with contextlib.suppress(OSError):  # the folder of somebody else, who stands in it
+            folder.rmdir()
 
 
 def explain(error: Exception) -> str:

@@ -133,6 +133,15 @@ def test_ctrl_c_is_one_line_and_its_own_exit_code(run):
     assert run("seed=3") == (130, "", "interrupted\n")
 
 
+def test_a_run_that_is_refused_before_it_began_leaves_no_folder_and_others_keep_theirs(run):
+    assert run("seed=1")[0] == 1
+    assert not [*Path("outputs").iterdir()]
+    Path("mine").mkdir()
+    Path("mine/notes.txt").touch()
+    assert run("seed=1", "hydra.run.dir=mine")[0] == 1
+    assert sorted(path.name for path in Path("mine").iterdir()) == [".hydra", "notes.txt"]
+
+
 def test_in_a_sweep_a_failing_job_is_reported_and_the_others_run(run):
     code, out, err = run("-m", "seed=0,1,4,6", "hydra/hydra_logging=disabled")
     assert code == 1
