@@ -138,7 +138,9 @@ def rounds(cases: dict[str, Case], seconds: float) -> Iterator[tuple[int, float]
 
 def soak(what: str, cases: dict[str, Case], seconds: float) -> None:
     """Runs the cases; prints what was seen. Ends the program when something is wrong, or memory grows."""
-    copy = window_copy(build("center", "discrete", DYNAMICS[0]))
+    still = build("center", "discrete", DYNAMICS[0])
+    still.reset(0)  # before that agents are nowhere, and their windows outside the grid
+    copy = window_copy(still)
     speeds, copies, total, memory = list[float](), list[float](), 0, 0.0
     for k, (steps, took) in enumerate(rounds(cases, seconds)):
         total, memory = total + steps, peak() if k == WARM else memory
