@@ -1,0 +1,67 @@
+"""A run that is interrupted, or whose output fails, ends well: what was learnt is saved, handlers are given back."""
+
+import os
+import signal
+import threading
+from dataclasses import replace
+
+import pytest
+
+from particle_grid.learn import checkpoint
+from tests.learn.test_trainer import SMALL, Record, make
+
+
+def test_ctrl_c_finishes_the_iteration_saves_and_gives_the_handler_back(tmp_path):
+    path, before = tmp_path / "checkpoint.pt", signal.getsignal(signal.SIGINT)
+    record = Record(lambda step: step == 128 and os.kill(os.getpid(), signal.SIGINT))
+    result = make(config=replace(SMALL, total_steps=10**6), loggers=[record], path=path).run()
+    assert (result.steps, result.interrupted) == (128, True)
+    assert checkpoint.load(path)["steps"] == 128
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_end_is_as_good_as_ctrl_c_unless_somebody_handles_it(number, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    run = make(path=path)
+    run.loggers = [Record(lambda step: os.kill(os.getpid(), number) if step == 64 else None)]
+    assert run.run().interrupted
+    assert checkpoint.load(path)["steps"] == run.steps == 64
+    assert signal.getsignal(number) is signal.SIG_DFL
+    signal.signal(number, signal.SIG_IGN)  # as nohup does
+    try:
+        assert not run.run().interrupted
+        assert run.steps == 256
+    finally:
+        signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("failure", [OSError("no space left"), SystemExit(1), KeyError("name")])
+def test_what_was_learnt_is_saved_when_a_logger_fails(failure, tmp_path):
+    def fail(step):
+        if step == 128:
+            raise failure
+
+    run = make(path=tmp_path / "checkpoint.pt", loggers=[Record(fail)])
+    with pytest.raises(type(failure)):
+        run.run()
+    assert checkpoint.load(tmp_path / "checkpoint.pt")["steps"] == 128
+
+
+def test_a_second_ctrl_c_stops_at_once_and_gives_the_handler_back():
+    def twice(step):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        make(config=replace(SMALL, total_steps=10**6), loggers=[Record(twice)]).run()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_trainer_runs_in_a_thread_which_may_not_touch_signals():
+    results = []
+    thread = threading.Thread(target=lambda: results.append(make().run()))
+    thread.start()
+    thread.join()
+    assert results[0].steps == 256
