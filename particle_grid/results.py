@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Column, Table
-from rich.text import Text
+from rich.table import Table
 
 from particle_grid import scores
 from particle_grid.env import ParticleGrid
@@ -51,7 +50,7 @@ def evaluate_policy(
 
 
 def _table(env: ParticleGrid, rows: dict[str, np.ndarray], baseline: Baseline) -> Table:
-    table = Table("", Column(Text(f"score\n({env.unit})")), "normalised\nscore")  # a unit may look like markup
+    table = Table("", f"score\n({env.unit})", "normalised\nscore")
     for label, values in rows.items():
         by_side = [f"{side.mean():.3f} ± {side.std():.3f}" for side in values.T]
         normalised = baseline.normalise(values)
@@ -148,4 +147,4 @@ def record(
             page.write(replay)
     for path in (video, replay):
         if path:
-            console.print(f"Saved: {path}", soft_wrap=True, markup=False)
+            console.print(f"Saved: {path}", soft_wrap=True)

@@ -36,15 +36,19 @@ def load_figure() -> Any:
 
 def matrix(plan: Plan, rows: Rows, variant: str, arm: str, key: str = "sampled") -> np.ndarray:
     """The test results of an arm, f64[tasks, runs]; runs are those of whole seeds."""
-    tests = {(r["arm"], r["task"], r["seed"]): r[key] for r in rows if (r["phase"], r["variant"]) == ("test", variant)}
-    seeds = whole(plan, rows, variant)
-    return np.array([[tests[arm, task, seed] for seed in seeds] for task in plan.tasks], float)
+    tests, seeds = tests_of(rows, variant), whole(plan, rows, variant)
+    return np.array([[tests[arm, task, seed][key] for seed in seeds] for task in plan.tasks], float)
+
+
+def tests_of(rows: Rows, variant: str) -> dict[tuple[str, str, int], dict[str, Any]]:
+    """The rows of the test in a variant, by arm, task and seed."""
+    return {(r["arm"], r["task"], r["seed"]): r for r in rows if (r["phase"], r["variant"]) == ("test", variant)}
 
 
 def whole(plan: Plan, rows: Rows, variant: str) -> list[int]:
     """The seeds of the test with which every arm has ended every task: only these are compared, so that pairs stay
     pairs."""
-    there = {(r["arm"], r["task"], r["seed"]) for r in rows if (r["phase"], r["variant"]) == ("test", variant)}
+    there = tests_of(rows, variant)
     return [seed for seed in plan.seeds if all((a, task, seed) in there for a in plan.arms for task in plan.tasks)]
 
 
@@ -66,7 +70,8 @@ def gaps(
     draws = dict.fromkeys(f"draw {key[1]} of {key[0]}" for key, job in tuning.items() if not job.done)
     if draws:
         told.append(f"Left out when knobs were chosen, since a run of it is missing: {', '.join(draws)}.")
-    seeds = [f"seed {seed} in {v}" for v in plan.variants for seed in plan.seeds if seed not in whole(plan, rows, v)]
+    compared = {variant: whole(plan, rows, variant) for variant in plan.variants}
+    seeds = [f"seed {seed} in {v}" for v, kept in compared.items() for seed in plan.seeds if seed not in kept]
     if seeds:
         told.append(f"Left out of tables and pictures, of all arms, so that pairs stay pairs: {', '.join(seeds)}.")
     return told

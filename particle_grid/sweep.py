@@ -142,12 +142,13 @@ def score(folder: Path, kind: str = "sampled") -> float | None:
 
 @contextmanager
 def console_for(folder: Path) -> Iterator[Console]:
-    """Where a run talks: the terminal, or output.txt where others talk at the same time."""
+    """Where a run talks: the terminal, or output.txt where others talk at the same time. Names and paths may look like
+    rich's markup, so there is none."""
     if not swept() or HydraConfig.get().runtime.choices["hydra/launcher"] == "basic":
-        yield Console()
+        yield Console(markup=False)
         return
     with (folder / "output.txt").open("a", encoding="utf-8") as file:
-        yield Console(file=file, width=120)
+        yield Console(file=file, width=120, markup=False)
 
 
 def hyperparameters(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, str | bool | float]:

@@ -93,7 +93,7 @@ def lead(
     clips, seeds = plain.get("clips", 0), scores.seeds(plain.get("evaluations", len(scores.SEEDS)))
     baseline = results.baseline_for(env, console, seeds, scores.steps_for(env))
     start = saved["steps"] if saved else 0
-    say = partial(console.print, soft_wrap=True, markup=False)  # names and paths may look like rich's markup
+    say = partial(console.print, soft_wrap=True)
 
     def learn(logger: Logger, dashboard: Dashboard) -> Result:
         # Where two sides oppose each other, their scores in self-play say nothing about success.

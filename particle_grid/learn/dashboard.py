@@ -9,6 +9,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 REFRESH, LINE_EVERY = 0.25, 10.0  # seconds
 BARS = "▁▂▃▄▅▆▇█"
@@ -84,8 +85,10 @@ class Dashboard:
         bar.add_column(no_wrap=True)
         bar.add_row(ProgressBar(self.total, min(self.step, self.total)), self.progress())
         figures = Table.grid(padding=(0, 3))
-        cells = [f"[dim]{label}[/dim] {number}" for label, number in self.figures().items()]
-        cells += [f"[dim]{k}[/dim] {self.scalars[f'perf/{k}']:.0%}" for k in SHARES if f"perf/{k}" in self.scalars]
+        numbers = self.figures() | {
+            k: f"{self.scalars[f'perf/{k}']:.0%}" for k in SHARES if f"perf/{k}" in self.scalars
+        }
+        cells = [Text.assemble((label, "dim"), " ", number) for label, number in numbers.items()]
         for start in range(0, len(cells), 4):
             figures.add_row(*cells[start : start + 4])
         return Group(bar, figures, sparkline(self.scores))
