@@ -13,10 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import Progress
 
-from particle_grid import ratings, scores
+from particle_grid import files, ratings, scores
 from particle_grid.command import command, typed, whole
 from particle_grid.env import ParticleGrid
-from particle_grid.learn import checkpoint
 from particle_grid.learn.trainer import choose_device
 from particle_grid.run import build_env, policy_player
 from particle_grid.scores import Maker
@@ -101,7 +100,7 @@ def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Stores what all matches of a folder share. Raises ValueError where they were of other settings."""
     path, text = folder / "settings.json", json.dumps(settings, indent=1) + "\n"
     if not path.exists():
-        checkpoint.write(path, text.encode())
+        files.write(path, text.encode())
     elif (there := json.loads(path.read_text("utf-8"))) != json.loads(text):
         key = next(key for key in settings if there.get(key) != settings[key])
         raise ValueError(

@@ -21,7 +21,7 @@ from particle_grid.jobs import REASON, curve
 from particle_grid.report_pictures import name
 from particle_grid.stats import interquartile_mean
 
-OVERRIDES = Path(".hydra") / "overrides.yaml"  # Hydra leaves it in the folder of each run that has begun
+ASKED = Path(".hydra") / "overrides.yaml"  # Hydra leaves it in the folder of each run that has begun
 FINISHED, PRUNED, FAILED, UNFINISHED = "finished", "pruned", "failed", "unfinished"
 
 
@@ -80,7 +80,7 @@ def gather(folder: Path, out: Path) -> None:
 
 def load_runs(folder: Path) -> list[Run]:
     """All runs below a folder, the best one first. Raises ValueError where there are none."""
-    runs = [load_run(path.parents[1]) for path in sorted(folder.rglob(str(OVERRIDES)))]
+    runs = [load_run(path.parents[1]) for path in sorted(folder.rglob(str(ASKED)))]
     if not runs:
         raise ValueError(f"{folder} holds no runs: give the folder of a sweep, such as outputs/..._sweep.")
     return sorted(runs, key=lambda run: (math.isnan(run.sampled), -run.sampled))
@@ -91,7 +91,7 @@ def load_run(folder: Path) -> Run:
     path = folder / sweep.CONFIG  # what was trained with; a run that failed before may have only what Hydra composed
     config = sweep.flat(OmegaConf.load(path if path.exists() else folder / ".hydra" / "config.yaml"))
     path = folder / sweep.OVERRIDES  # likewise: Hydra's are those of what was last asked for in this folder
-    overrides = [str(override) for override in OmegaConf.load(path if path.exists() else folder / OVERRIDES)]
+    overrides = [str(override) for override in OmegaConf.load(path if path.exists() else folder / ASKED)]
     words = [override.lstrip("+~").partition("=")[0] for override in overrides]
     named = [word if word in config else f"{word}.name" for word in words]  # task=group sets task.name
     sampled, greedy = (sweep.score(folder, kind) for kind in ("sampled", "greedy"))

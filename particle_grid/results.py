@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from particle_grid import scores
+from particle_grid import files, scores
 from particle_grid.env import ParticleGrid
-from particle_grid.learn import checkpoint
 from particle_grid.learn.policy import Policy
 from particle_grid.run import policy_player
 from particle_grid.scores import Baseline
@@ -67,7 +66,7 @@ def save_results(path: Path, rows: dict[str, np.ndarray], baseline: Baseline) ->
         for label, values in rows.items()
     }
     # Whole or not there, whatever happens: a file of results is what makes a run finished.
-    checkpoint.write(path, (json.dumps(content, indent=1) + "\n").encode())
+    files.write(path, (json.dumps(content, indent=1) + "\n").encode())
     return {label: float(values.mean()) for label, values in normalised.items()}
 
 

@@ -2,46 +2,26 @@
 
 import hashlib
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from particle_grid import files
+
 VERSION = 1
 MARK, DIGEST = b"sha256:", 32  # each file ends with the digest of the rest: torch reads damaged weights as they are
 
 
 def save(path: str | Path, state: dict[str, Any]) -> None:
-    """Writes `state` (nested dicts and lists of tensors, NumPy arrays, plain numbers, strings), see `write`.
+    """Writes `state` (nested dicts and lists of tensors, NumPy arrays, plain numbers, strings), see `files.write`.
 
     Raises TypeError for anything that `load` would refuse."""
     buffer = io.BytesIO()
     torch.save({"version": VERSION, **_plain(state)}, buffer)
     buffer.write(MARK + hashlib.sha256(buffer.getbuffer()).digest())
-    write(path, buffer.getbuffer())
-
-
-def write(path: str | Path, content: bytes | memoryview) -> None:
-    """Writes a file in the place of `path`, in one step, when all of it is safely on the disk.
-
-    Raises OSError in one sentence if it cannot be written: the old file is untouched then. One process at a time: what
-    one that was killed has left is overwritten by the next."""
-    temporary = Path(path).with_name(f".{Path(path).name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(
-            f"{path} could not be written ({error.strerror or error}), and what was there before is untouched: see to "
-            f"the folder and its free space."
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.write(path, buffer.getbuffer())
 
 
 def load(path: str | Path) -> dict[str, Any]:

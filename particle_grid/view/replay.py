@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from particle_grid import files
 from particle_grid.sim.state import State
 from particle_grid.sim.world import World
 from particle_grid.view.frame import PALETTE
@@ -125,14 +126,7 @@ def write_page(path: str | Path, replays: Sequence[Replay]) -> None:
     path = check_page(path)
     # No text of the data can end the script that holds it.
     data = json.dumps([replay.data() for replay in replays]).replace("<", "\\u003c")
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(PAGE.read_text("utf-8").replace("/*DATA*/null", data, 1), "utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise OSError(f"{path} cannot be written ({error.strerror}).") from error
-    finally:
-        part.unlink(missing_ok=True)
+    files.write(path, PAGE.read_text("utf-8").replace("/*DATA*/null", data, 1).encode())
 
 
 def pack(array: np.ndarray) -> str:

@@ -117,8 +117,8 @@ def test_a_full_disk_keeps_what_was_there(tmp_path):
     env = ParticleGrid("forage", "discrete", agents=5, height=20, width=20)
     replay, *_ = record(env, 1)
     (tmp_path / "a.html").write_text("before")
-    (tmp_path / ".a.html.part").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"cannot be written \(No space left"):
+    (tmp_path / ".a.html.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"could not be written \(No space left"):
         replay.write(tmp_path / "a.html")
     assert [(x.name, x.read_text()) for x in tmp_path.iterdir()] == [("a.html", "before")]
 
