@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -16,6 +17,7 @@ def blocks(language):
     return "\n".join(re.findall(rf"^ *```{language}\n(.*?)^ *```", TUTORIAL, re.DOTALL | re.MULTILINE))
 
 
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="220,000 agent-steps: minutes of plain Python")
 def test_the_python_of_the_tutorial_runs_as_printed():
     names: dict = {}
     exec(blocks("python"), names)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 
@@ -126,6 +127,7 @@ soak.soak("A leak", {"leak": turn}, 0)
 """
 
 
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the copy of windows is machine code")
 @pytest.mark.parametrize("leaks", [False, True])
 def test_memory_that_grows_is_seen(soak, leaks):
     megabytes = soak.MEGABYTES if leaks else 0  # a round

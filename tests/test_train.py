@@ -23,7 +23,7 @@ from particle_grid.learn.trainer import Trainer, TrainerConfig
 from tests.cases import CASES, small
 
 ROOT = Path(__file__).parents[1]
-FAST = [("conv_lstm", "fp32"), ("conv_lstm", "bf16")]
+FAST = [] if numba.config.DISABLE_JIT else [("conv_lstm", "fp32"), ("conv_lstm", "bf16")]  # else these are as "off"
 TINY = ["world.agents=32", "world.height=32", "world.width=40", "world.lifespan=20", "world.worlds=1"]
 TINY += ["trainer.horizon=8", "trainer.minibatch=64", "policy.hidden=16", "trainer.threads=1", "evaluations=2"]
 BATCH = 32 * 8

@@ -4,6 +4,7 @@ import base64
 import json
 import zlib
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -89,6 +90,7 @@ def test_what_is_stored_is_every_frame_and_every_reward(task, action, worlds, li
         assert data["eats"]
 
 
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="1.2 million agent-steps: ten minutes of plain Python")
 def test_four_thousand_agents_and_three_hundred_steps_take_less_than_three_megabytes(tmp_path):
     env = ParticleGrid("forage", "discrete", agents=4096, height=512, width=512)
     env.reset(0)
