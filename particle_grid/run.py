@@ -1,6 +1,6 @@
 """What a run's config builds: its environment and its policy. The config is a nested dict, as in checkpoints."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def load_run(path: str | Path, parts: tuple[str, ...] = SAVED) -> dict[str, Any]
     return saved
 
 
-def build_env(config: dict[str, Any]) -> ParticleGrid:
+def build_env(config: Mapping[str, Any]) -> ParticleGrid:
     """The environment of a config with `task` (name and parameters), `action` (name), `world` and `seed`."""
     task = dict(config["task"])
     return ParticleGrid(task.pop("name"), config["action"]["name"], seed=config["seed"], **config["world"], **task)
@@ -55,7 +55,7 @@ def build_lanes(config: dict[str, Any], env: ParticleGrid, settings: TrainerConf
     return [build_env(config | {"world": world, "seed": config["seed"] + k}) for k in range(count)]
 
 
-def build_policy(config: dict[str, Any], env: ParticleGrid) -> Policy:
+def build_policy(config: Mapping[str, Any], env: ParticleGrid) -> Policy:
     """The policy of a config, with fresh weights that depend on its seed only."""
     torch.manual_seed(config["seed"])
     options = dict(config["policy"])

@@ -22,7 +22,7 @@ from particle_grid.learn.fast import cores
 from particle_grid.learn.trainer import TrainerConfig
 from particle_grid.plan import Plan, load_plan
 from particle_grid.sim.world import World
-from particle_grid.study_scores import configs, final, measure_scales, row
+from particle_grid.study_scores import final, measure_scales, row, run_config
 
 STEPS_A_SECOND, OVERHEAD, MEGABYTES = 90_000, 20.0, 2.5  # of a run on one core, before any has been measured
 
@@ -108,12 +108,12 @@ def check_runs(plan: Plan, out: Path) -> float:
     one = plan.tuning.tasks[:1] + plan.tuning.seeds[:1]
     tried = [job.overrides for (_, _, *which), job in tuning.items() if which == one]
     kinds = {key[:3]: job.overrides for key, job in tests.items() if key[3] == plan.seeds[0]}
-    budgets = [budget(config) for config in configs([*kinds.values(), *tried])]
+    budgets = [budget(run_config(overrides)) for overrides in [*kinds.values(), *tried]]
     steps, first = dict(zip(kinds, budgets, strict=False)), next(iter(plan.variants))
     return sum(steps[first, arm, task] for arm, _, task, _ in tuning) + sum(steps[key[:3]] for key in tests)
 
 
-def budget(config: dict[str, Any]) -> int:
+def budget(config: Mapping[str, Any]) -> int:
     """The agent-steps of a run. Raises ValueError for a config that cannot be."""
     typed(World, OmegaConf.create(config["world"]))
     return typed(TrainerConfig, OmegaConf.create(config["trainer"])).total_steps

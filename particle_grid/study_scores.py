@@ -1,5 +1,6 @@
 """What the runs of a study are worth: scores on one scale for all arms, and how soon they got there."""
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,12 +24,12 @@ KEYS = ["phase", "variant", "arm", "draw", "task", "seed"]
 Scales = Mapping[tuple[str, str], Baseline]  # by variant and task
 
 
-def configs(overrides: list[tuple[str, ...]]) -> list[dict[str, Any]]:
-    """What train would compose of each list of overrides. Raises ValueError, or an error of Hydra, where it cannot."""
-    register_plugins(override for each in overrides for override in each)
+@functools.cache  # a study needs most of them several times, and Hydra takes a tenth of a second for each
+def run_config(overrides: tuple[str, ...]) -> Mapping[str, Any]:
+    """What train would compose of these overrides. Raises ValueError, or an error of Hydra, where it cannot."""
+    register_plugins(overrides)
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        composed = [OmegaConf.to_container(compose("train", list(each)), resolve=True) for each in overrides]
-    return composed  # type: ignore[return-value]
+        return OmegaConf.to_container(compose("train", list(overrides)), resolve=True)  # type: ignore[return-value]
 
 
 def measure_scales(plan: Plan, out: Path) -> Scales:
@@ -39,10 +40,10 @@ def measure_scales(plan: Plan, out: Path) -> Scales:
     path = out / "scales.json"
     stored = json.loads(path.read_text("utf-8")) if path.exists() else {}
     which = [(variant, task) for variant in plan.variants for task in plan.tasks]
-    every = configs([plan.overrides(*key[:1], plan.scale, key[1], 0, plan.draws(plan.scale)[0]) for key in which])
-    for (variant, task), config in zip(which, every, strict=True):
+    for variant, task in which:
         if f"{variant}/{task}" not in stored:
-            baseline = scores.measure(build_env(config))
+            overrides = plan.overrides(variant, plan.scale, task, 0, plan.draws(plan.scale)[0])
+            baseline = scores.measure(build_env(run_config(overrides)))
             stored[f"{variant}/{task}"] = {"random": baseline.random, "scripted": baseline.scripted}
     path.write_text(json.dumps(stored, indent=1) + "\n", "utf-8")
     return {(variant, task): Baseline(**stored[f"{variant}/{task}"]) for variant, task in which}
@@ -88,9 +89,9 @@ def beginnings(plan: Plan, chosen: Mapping[str, int]) -> dict[str, dict[str, flo
     import torch
 
     variant, task = next(iter(plan.variants)), next(iter(plan.tasks))
-    every = configs([plan.overrides(variant, arm, task, 0, plan.draws(arm)[chosen[arm]]) for arm in plan.arms])
     found = {}
-    for arm, config in zip(plan.arms, every, strict=True):
+    for arm in plan.arms:
+        config = run_config(plan.overrides(variant, arm, task, 0, plan.draws(arm)[chosen[arm]]))
         env = build_env(config)
         policy = build_policy(config, env)
         out = policy.actor.bias.detach().expand(FIRST_ACTIONS, -1)  # all there is to it: inputs hardly matter yet

@@ -150,6 +150,7 @@ def test_every_jump_is_flagged_as_truncation_in_its_step_and_nothing_else_is(tas
     assert 0.12 < flagged / steps < 0.25  # 1 / 6 of the lives end in a step, and each world every 25 steps
 
 
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="plain Python has one thread")
 @every_case
 @pytest.mark.parametrize("worlds", [1, 3])  # few worlds share their agents out among threads, many themselves
 def test_the_same_seed_gives_the_same_bytes_with_one_and_two_threads(task, action, worlds, monkeypatch):
