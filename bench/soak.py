@@ -115,6 +115,8 @@ def training(env: ParticleGrid, path: Path) -> Case:
     def turn() -> tuple[int, float, str]:
         trainer.config = TrainerConfig(total_steps=trainer.steps + 1, anneal=False)  # one iteration more
         seconds = timed(trainer.run)
+        if trainer.interrupted:  # it takes Ctrl-C, and what asks it to end, for itself
+            raise KeyboardInterrupt
         return trainer.batch, seconds, wrong(env, before)
 
     return turn

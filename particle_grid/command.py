@@ -40,6 +40,7 @@ PLUGINS = {  # choices that come with a plugin of Hydra
     "hydra/launcher/joblib": "hydra-joblib-launcher",
     "hydra/launcher/submitit_local": "hydra-submitit-launcher",
 }
+LOCK = ".lock"  # held in the folder of a run by the process that trains there
 TRACEBACK = "PARTICLE_GRID_TRACEBACK"  # environment variable: 1 shows where an error comes from
 # Errors that a user can cause; any other kind is a bug.
 EXPECTED = (ValueError, TypeError, OSError, RuntimeError, MemoryError, HydraException, OmegaConfBaseException)
@@ -128,7 +129,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             except Exception as error:
                 info = HydraConfig.get()
                 if info.mode != RunMode.MULTIRUN:
-                    if info.output_subdir:  # a command that leaves folders
+                    if info.output_subdir and not isinstance(error, OccupiedError):  # a command that leaves folders
                         tidy(Path(info.runtime.output_dir), info.output_subdir)
                     sys.exit(report(error))  # Hydra would print a line of its own about an exception
                 report(error, f"job {info.job.num} ({info.job.override_dirname})")
@@ -180,9 +181,11 @@ def record(error: Exception, folder: Path) -> None:
 
 
 def tidy(folder: Path, notes: str) -> None:
-    """Takes away the folder of a run that was refused before it began, in which there is nothing but Hydra's notes."""
-    if folder.is_dir() and [path.name for path in folder.iterdir()] == [notes]:
+    """Takes away the folder of a run that was refused before it began, in which there are only Hydra's notes, and a
+    lock that nobody holds."""
+    if folder.is_dir() and {notes} <= {path.name for path in folder.iterdir()} <= {notes, LOCK}:
         shutil.rmtree(folder / notes)
+        (folder / LOCK).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # the folder of somebody else, who stands in it
             folder.rmdir()
 

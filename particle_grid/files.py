@@ -4,6 +4,16 @@ import os
 from pathlib import Path
 
 
+def check_place(path: Path) -> None:
+    """Raises ValueError where no file can be written, as far as can be told beforehand."""
+    if not path.parent.is_dir():
+        raise ValueError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
+    if path.is_dir():
+        raise ValueError(f"{path} cannot be written: it is a folder. Choose another name.")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{path} cannot be written: the folder {path.parent} is read-only. Choose another one.")
+
+
 def write(path: str | Path, content: bytes | memoryview) -> None:
     """Writes a file in the place of `path`, in one step, when all of it is safely on the disk.
 

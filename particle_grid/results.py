@@ -142,8 +142,8 @@ def record(
             progress.advance(bar)
 
         scores.match(env, [policy_player(policy)], show.seed, show.steps, watch)
-        if page and replay:
-            page.write(replay)
+    if page and replay:
+        page.write(replay)
     for path in (video, replay):
         if path:
             console.print(f"Saved: {path}", soft_wrap=True)

@@ -58,13 +58,15 @@ def study(plan: Plan, text: str, out: Path, options: argparse.Namespace) -> None
     if options.jobs < 0:
         raise ValueError(f"--jobs {options.jobs} cannot be: give a number of runs at a time, or 0 for all cores.")
     study_report.load_figure()  # now, not when hours of work are done
+    refuse_another(out / "plan.yaml", text)
     steps = check_runs(plan, out)
     done = announce(plan, out, options.jobs or cores(), steps, console)
     if options.dry_run:
         return
     if options.report and not done:
         raise ValueError(f"{out} holds no run of this plan that has ended: leave --report out to make them.")
-    keep_plan(out, text)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "plan.yaml").write_text(text, "utf-8")
     with console.status("Measuring random actions and the script of each task"):
         scales = measure_scales(plan, out)
     tuning, first = plan.tuning_jobs(out), next(iter(plan.variants))
@@ -138,16 +140,13 @@ def announce(plan: Plan, out: Path, jobs: int, steps: float, console: Console) -
     return done
 
 
-def keep_plan(out: Path, text: str) -> None:
-    """Stores the plan beside its runs. Raises ValueError where they were made by another one."""
-    path = out / "plan.yaml"
+def refuse_another(path: Path, text: str) -> None:
+    """Raises ValueError where there are runs of another plan."""
     if path.exists() and OmegaConf.create(path.read_text("utf-8")) != OmegaConf.create(text):
         raise ValueError(
-            f"{out} holds runs of another plan (its plan.yaml): a plan is not changed when its runs have been seen; "
-            f"choose another folder with --out."
+            f"{path.parent} holds runs of another plan (its plan.yaml): a plan is not changed when its runs have been "
+            f"seen; choose another folder with --out."
         )
-    out.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, "utf-8")
 
 
 def run_phase(name: str, jobs: list[Job], count: int, console: Console) -> None:

@@ -18,11 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from particle_grid import extras
-from particle_grid.command import OccupiedError
+from particle_grid.command import LOCK, OccupiedError
 from particle_grid.jobs import CHECKPOINT, OVERRIDES, REASON, RESULT
 from particle_grid.learn.trainer import Stop
 
-PRUNED, CONFIG, STUDY, LOCK = "pruned.txt", "config.yaml", "study.log", ".lock"
+PRUNED, CONFIG, STUDY = "pruned.txt", "config.yaml", "study.log"
 PARTS = 10  # of the budget of agent-steps; a run is judged at the end of each
 HYPERPARAMETERS = [  # of every run, in TensorBoard's HParams tab, beside those that a command line names
     *("task.name", "action.name", "policy.name", "policy.hidden", "policy.head", "seed", "world.agents"),

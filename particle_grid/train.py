@@ -85,11 +85,11 @@ def lead(
     console: Console,
 ) -> float | None:
     """Trains, shows, saves and evaluates."""
+    env = build_env(plain)
+    policy, lanes = build_policy(plain, env), build_lanes(plain, env, settings)
     OmegaConf.save(OmegaConf.create(plain), folder / sweep.CONFIG)  # of a resumed run too, unlike Hydra's own copy
     if not saved:  # one that goes on keeps what it was begun with
         OmegaConf.save(HydraConfig.get().overrides.task, folder / sweep.OVERRIDES)
-    env = build_env(plain)
-    policy, lanes = build_policy(plain, env), build_lanes(plain, env, settings)
     clips, seeds = plain.get("clips", 0), scores.seeds(plain.get("evaluations", len(scores.SEEDS)))
     baseline = results.baseline_for(env, console, seeds, scores.steps_for(env))
     start = saved["steps"] if saved else 0
@@ -117,6 +117,9 @@ def lead(
             return trainer.run()
 
     size = sum(parameter.numel() for parameter in policy.parameters())
+    if start > settings.total_steps:
+        asked = f"trainer.total_steps={settings.total_steps}"
+        say(f"Trained for {start} steps, more than {asked}: only its scores are new.")
     say(f"{plain['name']}: {env.num_agents} agents, {size} parameters, in {folder}")
     say("The first figures come after one rollout. On a machine's first run the simulator is compiled before.")
     with Logger(folder, start) as logger:

@@ -108,6 +108,16 @@ def test_what_is_wrong_is_seen(soak, fault):
     assert FAULTS[fault] in soak.wrong(env, before)
 
 
+def test_a_request_to_end_ends_training_too(soak, monkeypatch, tmp_path):
+    def run(trainer):
+        trainer.interrupted = True
+
+    monkeypatch.setattr(soak.Trainer, "run", run)
+    turn = soak.training(soak.build("center", "discrete", "kinematic"), tmp_path / "c.pt")
+    with pytest.raises(KeyboardInterrupt):
+        turn()
+
+
 LEAK = """
 import sys
 import numpy as np

@@ -114,6 +114,10 @@ def test_a_resumed_run_has_the_weights_of_one_that_was_not_stopped(call):
     assert call(train.main, "resume=half/checkpoint.pt", f"trainer.total_steps={3 * BATCH}")[0] == 0
     [folder] = Path("outputs").iterdir()  # named after the run that it goes on with
     assert folder.name.endswith("_half")
+    assert f"Trained for {4 * BATCH} steps, more than" not in call(train.main, "resume=whole/checkpoint.pt")[1]
+    code, out, _ = call(train.main, "resume=whole/checkpoint.pt", f"trainer.total_steps={2 * BATCH}")
+    assert code == 0
+    assert f"Trained for {4 * BATCH} steps, more than trainer.total_steps={2 * BATCH}: only" in out
     code, _, err = call(train.main, "resume=half/checkpoint.pt", "world.agents=64")
     assert code == 1
     assert "world.agents=64 cannot be changed in a run that goes on" in err
@@ -179,6 +183,17 @@ def test_eval_refuses_what_cannot_be_before_it_plays(call, argument, message):
     assert err.count("\n") == 1
 
 
+def test_a_film_is_kept_where_the_page_of_the_same_run_cannot_be_written(call):
+    assert call(train.main, *TINY, f"trainer.total_steps={BATCH}", "hydra.run.dir=run")[0] == 0
+    Path(".x.html.tmp").symlink_to("/dev/full")
+    shown = ["seeds=1", "steps=2", "show.steps=3", "video=x.gif", "replay=x.html"]
+    code, _, err = call(evaluation.main, "checkpoint=run/checkpoint.pt", *shown)
+    assert code == 1
+    assert "x.html could not be written (No space left on device)" in err
+    assert Path("x.gif").stat().st_size
+    assert not Path("x.html").exists()
+
+
 def test_a_checkpoint_of_something_else_is_refused_in_one_sentence(call):
     checkpoint.save("other.pt", {"steps": 3})
     for main, argument in ((evaluation.main, "checkpoint=other.pt"), (train.main, "resume=other.pt")):
@@ -212,15 +227,17 @@ def test_wrong_arguments_of_eval_get_one_sentence(call, arguments, message):
         ("world.height=5", "height=5 is smaller than the window"),
         ("trainer.minibatch=10", "multiple of trainer.horizon=8"),
         ("policy.hidden=0", "hidden=0 is not a number of units"),
+        ("policy.head=foo", "policy.head=foo is not known"),
         ("task.colours=7", "colours=7 is out of range"),
         ("resume=none.pt", "There is no checkpoint none.pt"),
     ],
 )
-def test_wrong_arguments_of_train_get_one_sentence(call, argument, message):
+def test_wrong_arguments_of_train_get_one_sentence_and_leave_no_folder(call, argument, message):
     code, _, err = call(train.main, *TINY, argument)
     assert code == 1
     assert message in err
     assert err.count("\n") == 1
+    assert not [*Path("outputs").iterdir()]
 
 
 def test_whole_numbers_may_be_written_as_floats_are(call):

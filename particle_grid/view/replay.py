@@ -28,10 +28,7 @@ def check_page(path: str | Path) -> Path:
     path = Path(path)
     if path.suffix.lower() != ".html":
         raise ValueError(f"{path} is no name for a page: let it end in .html.")
-    if not path.parent.is_dir():
-        raise ValueError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
-    if path.is_dir():
-        raise ValueError(f"{path} cannot be written: it is a folder. Choose another name.")
+    files.check_place(path)
     return path
 
 

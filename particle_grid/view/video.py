@@ -10,7 +10,7 @@ from types import TracebackType
 import numpy as np
 from PIL import Image
 
-from particle_grid import extras
+from particle_grid import extras, files
 from particle_grid.view.frame import PALETTE
 
 RATES = {".gif": 50, ".mp4": 240}  # most frames per second, of what viewers show
@@ -24,10 +24,7 @@ def check_video(path: str | Path, fps: float = 20) -> Path:
         raise ValueError(f"{path} is no name for a video: let it end in {' or '.join(RATES)}.")
     if not 1 <= fps <= RATES[kind]:
         raise ValueError(f"fps={fps} is out of range: viewers show 1 to {RATES[kind]} frames per second of a {kind}.")
-    if not path.parent.is_dir():
-        raise ValueError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
-    if path.is_dir():
-        raise ValueError(f"{path} cannot be written: it is a folder. Choose another name.")
+    files.check_place(path)
     if kind == ".mp4":
         _ffmpeg()
     return path

@@ -1,5 +1,6 @@
 """Invariants of videos."""
 
+import os
 import subprocess
 import sys
 
@@ -10,7 +11,8 @@ from PIL import Image
 
 from particle_grid.sim.world import CODES
 from particle_grid.view.frame import PALETTE, scale
-from particle_grid.view.video import Video, write_video
+from particle_grid.view.replay import check_page
+from particle_grid.view.video import Video, check_video, write_video
 
 
 def frames(count=5, height=20, width=30):
@@ -63,6 +65,15 @@ def test_a_full_disk_leaves_no_half_written_file_and_keeps_what_was_there(tmp_pa
         write_video(path, frames(300, 200, 300))
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("check", [check_video, check_page])
+def test_a_folder_that_is_read_only_is_refused_before_anything_is_played(tmp_path, check, monkeypatch):
+    path = tmp_path / ("a.gif" if check is check_video else "a.html")
+    assert check(path) == path
+    monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)  # root may write anywhere
+    with pytest.raises(ValueError, match="is read-only"):
+        check(path)
 
 
 def test_an_error_in_between_leaves_nothing(tmp_path):
