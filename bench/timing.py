@@ -63,8 +63,7 @@ def timed(function: Callable[[], Any], repeat: int = 1) -> float:
 def peak() -> float:
     """The most memory that this process has held, in MB."""
     with suppress(OSError):  # getrusage of Linux also counts what its parent held while it started this process
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text("utf-8"))
-        if found:
+        if found := re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text("utf-8")):
             return int(found[1]) / (1 << 10)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / (1 << 20 if sys.platform == "darwin" else 1 << 10)

@@ -128,12 +128,13 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 return main(config)
             except Exception as error:
                 info = HydraConfig.get()
+                notes = None if isinstance(error, OccupiedError) else info.output_subdir  # in a folder of the run's own
                 if info.mode != RunMode.MULTIRUN:
-                    if info.output_subdir and not isinstance(error, OccupiedError):  # a command that leaves folders
-                        tidy(Path(info.runtime.output_dir), info.output_subdir)
+                    if notes:
+                        tidy(Path(info.runtime.output_dir), notes)
                     sys.exit(report(error))  # Hydra would print a line of its own about an exception
                 report(error, f"job {info.job.num} ({info.job.override_dirname})")
-                if info.output_subdir and not isinstance(error, OccupiedError):
+                if notes:
                     record(error, Path(info.runtime.output_dir))
                 raise JobError from None  # Hydra goes on with the next job and raises this at the end
 

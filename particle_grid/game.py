@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from particle_grid.env import ParticleGrid
+from particle_grid.env import ParticleGrid, check_seed
 from particle_grid.scores import Maker
 from particle_grid.sim.scripted import actions_for
 from particle_grid.view.free import FreeCamera
@@ -53,8 +53,7 @@ class Settings:
     trails: int = 0
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise ValueError(f"seed={self.seed} is no seed: give a whole number from 0 on.")
+        check_seed(self.seed)
         for name, least, most, unit in (
             ("rate", 0.1, 1000, "steps a second"),
             ("fps", 1, 240, "pictures a second"),

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from particle_grid import study_report
+from particle_grid import files, study_report
 from particle_grid.command import EXPECTED, report, typed
 from particle_grid.jobs import Job, run_all
 from particle_grid.learn.fast import cores
@@ -58,7 +58,8 @@ def study(plan: Plan, text: str, out: Path, options: argparse.Namespace) -> None
     if options.jobs < 0:
         raise ValueError(f"--jobs {options.jobs} cannot be: give a number of runs at a time, or 0 for all cores.")
     study_report.load_figure()  # now, not when hours of work are done
-    refuse_another(out / "plan.yaml", text)
+    kept = out / "plan.yaml"
+    refuse_another(kept, text)
     steps = check_runs(plan, out)
     done = announce(plan, out, options.jobs or cores(), steps, console)
     if options.dry_run:
@@ -66,7 +67,7 @@ def study(plan: Plan, text: str, out: Path, options: argparse.Namespace) -> None
     if options.report and not done:
         raise ValueError(f"{out} holds no run of this plan that has ended: leave --report out to make them.")
     out.mkdir(parents=True, exist_ok=True)
-    (out / "plan.yaml").write_text(text, "utf-8")
+    files.write(kept, text.encode())
     with console.status("Measuring random actions and the script of each task"):
         scales = measure_scales(plan, out)
     tuning, first = plan.tuning_jobs(out), next(iter(plan.variants))
@@ -76,7 +77,7 @@ def study(plan: Plan, text: str, out: Path, options: argparse.Namespace) -> None
     tests = plan.test_jobs(out, chosen)
     for job in tests.values():
         job.check()  # their folders do not say which knobs were chosen
-    (out / "chosen.json").write_text(json.dumps(chosen, indent=1) + "\n", "utf-8")
+    files.write(out / "chosen.json", (json.dumps(chosen, indent=1) + "\n").encode())
     if not options.report:
         run_phase("Testing", list(tests.values()), options.jobs, console)
     rows = [row(plan, scales, ("tuning", first, *key), job) for key, job in tuning.items() if job.done]

@@ -10,7 +10,7 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from particle_grid import scores
+from particle_grid import files, scores
 from particle_grid.command import config_folder, register_plugins
 from particle_grid.jobs import RESULT, Job, curve
 from particle_grid.plan import Plan
@@ -45,7 +45,7 @@ def measure_scales(plan: Plan, out: Path) -> Scales:
             overrides = plan.overrides(variant, plan.scale, task, 0, plan.draws(plan.scale)[0])
             baseline = scores.measure(build_env(run_config(overrides)))
             stored[f"{variant}/{task}"] = {"random": baseline.random, "scripted": baseline.scripted}
-    path.write_text(json.dumps(stored, indent=1) + "\n", "utf-8")
+    files.write(path, (json.dumps(stored, indent=1) + "\n").encode())
     return {(variant, task): Baseline(**stored[f"{variant}/{task}"]) for variant, task in which}
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from particle_grid import plugins, results, scores
+from particle_grid import files, plugins, results, scores
 from particle_grid.command import register_plugins, unknown
 from particle_grid.env import ParticleGrid
 from particle_grid.learn.trainer import choose_device
@@ -34,8 +34,8 @@ def transfer(config: DictConfig) -> None:
     if config.get("task") or config.video or config.replay:
         key = next(key for key in ("task", "video", "replay") if config.get(key))
         raise ValueError(f"{key}= is for one checkpoint on one task: leave it out, or name no list of them.")
-    if config.table and not Path(config.table).absolute().parent.is_dir():
-        raise ValueError(f"table={config.table} cannot be written: there is no folder {Path(config.table).parent}.")
+    if config.table:
+        files.check_place(Path(config.table))
     loaded = load_all(config.checkpoint, listed(config) or tasks.names())
     names = listed(config) or list(dict.fromkeys(saved["config"]["task"]["name"] for saved in loaded.values()))
     seeds = tuple(range(config.seed, config.seed + config.seeds))
