@@ -1,6 +1,8 @@
 """The environments that invariants are tested on: every registered task in both action forms, small and quick."""
 
+import numba
 import numpy as np
+import pytest
 
 from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.sim import tasks
@@ -8,6 +10,11 @@ from particle_grid.sim import tasks
 CASES = [(task, action) for task in tasks.names() for action in ACTIONS]
 SMALL = {"worlds": 2, "agents": 60, "height": 40, "width": 48, "lifespan": 12.0, "walls": 0.02}
 PARAMS = {"puffer": {"text": "P"}}  # the default word is wider than the small world
+
+
+def needs_jit(reason):
+    """Marks a test that cannot be, or takes minutes, where Numba's compiler is off."""
+    return pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason=reason)
 
 
 def small(task, action, **changes):

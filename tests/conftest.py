@@ -30,3 +30,10 @@ def invoke(monkeypatch, capsys, tmp_path):
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def call(invoke, monkeypatch):
+    """Runs a command's main in an empty folder, with short evaluations: exit code, stdout, stderr."""
+    monkeypatch.setattr("particle_grid.scores.STEPS", 8)
+    return invoke

@@ -5,8 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numba
 import pytest
+
+from tests.cases import needs_jit
 
 DOCS = Path(__file__).parents[1] / "docs"
 TUTORIAL = (DOCS / "tutorial.md").read_text("utf-8")
@@ -17,7 +18,7 @@ def blocks(language):
     return "\n".join(re.findall(rf"^ *```{language}\n(.*?)^ *```", TUTORIAL, re.DOTALL | re.MULTILINE))
 
 
-@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="220,000 agent-steps: minutes of plain Python")
+@needs_jit("220,000 agent-steps: minutes of plain Python")
 def test_the_python_of_the_tutorial_runs_as_printed():
     names: dict = {}
     exec(blocks("python"), names)

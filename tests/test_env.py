@@ -7,7 +7,7 @@ import pytest
 from particle_grid import ParticleGrid, jit
 from particle_grid.sim import advance
 from particle_grid.sim.world import AGENT_1, FOOD, UNSEEN, WALL
-from tests.cases import CASES, field, play, random_actions, small
+from tests.cases import CASES, field, needs_jit, play, random_actions, small
 
 every_case = pytest.mark.parametrize(("task", "action"), CASES)
 
@@ -150,7 +150,7 @@ def test_every_jump_is_flagged_as_truncation_in_its_step_and_nothing_else_is(tas
     assert 0.12 < flagged / steps < 0.25  # 1 / 6 of the lives end in a step, and each world every 25 steps
 
 
-@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="plain Python has one thread")
+@needs_jit("plain Python has one thread")
 @every_case
 @pytest.mark.parametrize("worlds", [1, 3])  # few worlds share their agents out among threads, many themselves
 def test_the_same_seed_gives_the_same_bytes_with_one_and_two_threads(task, action, worlds, monkeypatch):

@@ -58,13 +58,6 @@ trainer.run()
 """
 
 
-@pytest.fixture
-def call(invoke, monkeypatch):
-    """Runs a command's main in an empty folder, with short evaluations: exit code, stdout, stderr."""
-    monkeypatch.setattr(scores, "STEPS", 8)
-    return invoke
-
-
 def run(call, folder="run", *arguments):
     """A short run that leaves a checkpoint."""
     return call(train.main, *TINY, f"trainer.total_steps={2 * BATCH}", "clips=0", f"hydra.run.dir={folder}", *arguments)

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -15,7 +14,7 @@ from particle_grid.learn.policy import make_policy
 from particle_grid.learn.trainer import Trainer, TrainerConfig
 from particle_grid.opponents import AT_PLAY, SELVES, Opponents, PastSelves
 from particle_grid.run import build_env, build_lanes, opponents_for
-from tests.cases import CASES, small
+from tests.cases import CASES, needs_jit, small
 
 HALF = TrainerConfig(scripted_opponents=0.5)
 POOL = TrainerConfig(opponent_pool=0.5, total_steps=SELVES)  # a new self with every agent-step
@@ -165,7 +164,7 @@ def test_lanes_share_the_worlds_out_evenly_or_not_at_all():
         build_lanes(config, env, TrainerConfig(lanes=4))
 
 
-@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the kernels do, plain torch does not")
+@needs_jit("the kernels do, plain torch does not")
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("fast", ["fp32", "bf16"])
 def test_a_run_learns_the_same_with_any_number_of_threads(fast, action):

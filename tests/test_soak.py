@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numba
 import numpy as np
 import pytest
 
 from particle_grid.sim.world import AGENT_1, EMPTY, FOOD, WALL
+from tests.cases import needs_jit
 
 BENCH = Path(__file__).parents[1] / "bench"
 
@@ -137,7 +137,7 @@ soak.soak("A leak", {"leak": turn}, 0)
 """
 
 
-@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the copy of windows is machine code")
+@needs_jit("the copy of windows is machine code")
 @pytest.mark.parametrize("leaks", [False, True])
 def test_memory_that_grows_is_seen(soak, leaks):
     megabytes = soak.MEGABYTES if leaks else 0  # a round

@@ -15,7 +15,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from particle_grid import eval as evaluation
-from particle_grid import scores, train
+from particle_grid import train
 from particle_grid.learn import checkpoint
 from particle_grid.learn.heads import HEADS
 from particle_grid.learn.policy import POLICIES, make_policy
@@ -27,13 +27,6 @@ FAST = [] if numba.config.DISABLE_JIT else [("conv_lstm", "fp32"), ("conv_lstm",
 TINY = ["world.agents=32", "world.height=32", "world.width=40", "world.lifespan=20", "world.worlds=1"]
 TINY += ["trainer.horizon=8", "trainer.minibatch=64", "policy.hidden=16", "trainer.threads=1", "evaluations=2"]
 BATCH = 32 * 8
-
-
-@pytest.fixture
-def call(invoke, monkeypatch):
-    """Runs a command's main in an empty folder, with short evaluations: exit code, stdout, stderr."""
-    monkeypatch.setattr(scores, "STEPS", 8)
-    return invoke
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -15,9 +15,10 @@ from particle_grid.learn.fast import accelerate, compare, compiled
 from particle_grid.learn.fast.conv_lstm import FastConvLSTM
 from particle_grid.learn.fast.gpu import Compiled
 from particle_grid.learn.policy import POLICIES, ConvLSTM, make_policy
+from tests.cases import needs_jit
 from tests.learn.toy import SPACES
 
-pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the kernels rest on machine instructions")
+pytestmark = needs_jit("the kernels rest on machine instructions")
 CPU = torch.device("cpu")
 KINK = 1e-6  # a unit so near to the kink of its ReLU may be rounded to either side of it, where its slope is another
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 5e-2}  # of relative differences: bf16 has 8 bits

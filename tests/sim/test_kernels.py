@@ -5,7 +5,6 @@ import platform
 import subprocess
 import sys
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,6 +14,7 @@ from particle_grid.sim import rng, simd
 from particle_grid.sim.advance import compile_stages
 from particle_grid.sim.state import allocate, make_rules
 from particle_grid.sim.world import DYNAMICS, Layout, World
+from tests.cases import needs_jit
 from tests.sim.oracle import Generator, WorldOracle
 
 
@@ -159,7 +159,7 @@ def test_vector_windows_equal_plain_windows(vision, seed):
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the vector path is for x86-64")
-@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="the vector path is machine code")
+@needs_jit("the vector path is machine code")
 def test_the_usual_visions_take_the_vector_path():
     assert [vision for vision in range(1, 12) if simd.fits(vision)] == [4, 5, 6, 7]
 

@@ -4,7 +4,6 @@ import base64
 import json
 import zlib
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +14,7 @@ from particle_grid.sim import tasks
 from particle_grid.sim.world import FOOD
 from particle_grid.view.frame import PALETTE, cells, frame
 from particle_grid.view.replay import JUMP, Replay, write_page
+from tests.cases import needs_jit
 from tests.view.browser import BROWSER, Page
 
 KINDS = {"start": "<u2", "jumps": "<u2", "changes": "<u4", "gaps": "<u4"}
@@ -90,7 +90,7 @@ def test_what_is_stored_is_every_frame_and_every_reward(task, action, worlds, li
         assert data["eats"]
 
 
-@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="1.2 million agent-steps: ten minutes of plain Python")
+@needs_jit("1.2 million agent-steps: ten minutes of plain Python")
 def test_four_thousand_agents_and_three_hundred_steps_take_less_than_three_megabytes(tmp_path):
     env = ParticleGrid("forage", "discrete", agents=4096, height=512, width=512)
     env.reset(0)
