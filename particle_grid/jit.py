@@ -13,8 +13,10 @@ import hashlib
 import multiprocessing
 import os
 import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import FunctionType
@@ -92,7 +94,18 @@ def _twin(function: Callable[..., Any]) -> FunctionType:
     return copy
 
 
-numba.get_num_threads()  # starts Numba's threads
+def _start_threads() -> None:
+    """Start Numba's threads, and keep the number of threads that torch had.
+
+    Where OpenMP runs them, torch may share it, and starting sets its number for both."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else None
+    numba.get_num_threads()
+    if torch and torch.get_num_threads() != before:
+        torch.set_num_threads(before)
+
+
+_start_threads()  # at import, so that nothing that runs later depends on who starts them
 # The public function takes a lock each time, and with it as long as a hundred agents' step.
 _get_num_threads: Callable[[], int] = getattr(numba.np.ufunc.parallel, "_get_num_threads", numba.get_num_threads)
 _worker = [multiprocessing.parent_process() is not None]  # whether another process started this one
@@ -107,6 +120,11 @@ def threads(agents: int) -> int:
     process that another one started keeps to one: it shares the machine with its siblings, and a thread pool that was
     already running when it was forked cannot be used in the child."""
     return 1 if agents < FEW_AGENTS or _worker[0] else _get_num_threads()
+
+
+def similar_thread() -> ThreadPoolExecutor:
+    """Return a thread whose kernels use as many threads as those of this one: Numba counts them for each thread."""
+    return ThreadPoolExecutor(1, initializer=numba.set_num_threads, initargs=(numba.get_num_threads(),))
 
 
 class ParallelKernel:

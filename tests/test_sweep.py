@@ -386,7 +386,7 @@ def test_an_engine_runs_all_jobs_records_the_failed_one_and_repeats_nothing(tmp_
     assert len(times[0]) == 2
     assert len(list(tmp_path.glob("sweep/*/error.txt"))) == 2
     for path in times[0]:
-        assert "on 1 thread(s)" in (path.parent / "output.txt").read_text()
+        assert "on one thread" in (path.parent / "output.txt").read_text()
 
 
 @pytest.mark.slow

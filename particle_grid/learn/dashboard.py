@@ -39,7 +39,8 @@ class Dashboard:
         self.scalars: dict[str, float] = {}
         self.fresh = False  # whether there is anything that has not been shown
         self.scores: deque[float] = deque(maxlen=512)  # of the last iterations
-        self.shown, self.first, self.begin = perf_counter(), step, perf_counter()
+        self.shown = perf_counter()
+        self.first: tuple[int, float] | None = None  # steps and time after the first iteration, which may compile
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -51,6 +52,7 @@ class Dashboard:
         if score is not None:
             self.scores.append(score)
         now = perf_counter()
+        self.first = self.first or (step, now)
         if now - self.shown >= (REFRESH if self.live else LINE_EVERY):
             self.shown = now
             self.show()
@@ -68,11 +70,14 @@ class Dashboard:
         return {label: format(self.scalars[k], form) for label, (k, form) in FIGURES.items() if k in self.scalars}
 
     def progress(self) -> str:
-        """Steps done, speed and the time that is left."""
-        speed = (self.step - self.first) / max(perf_counter() - self.begin, 1e-9)
+        """Return the steps done and, from the second iteration on, the speed and the time that is left."""
+        done = f"{self.step / 1e6:.2f}M of {self.total / 1e6:.2f}M steps"
+        if self.first is None or self.step == self.first[0]:
+            return done
+        speed = (self.step - self.first[0]) / max(perf_counter() - self.first[1], 1e-9)
         left = max(self.total - self.step, 0) / max(speed, 1e-9)
         eta = f"{left / 60:.0f} min left" if left >= 120 else f"{left:.0f} s left"
-        return f"{self.step / 1e6:.2f}M of {self.total / 1e6:.2f}M steps, {speed / 1e3:.1f}k/s, {eta}"
+        return f"{done}, {speed / 1e3:.1f}k/s, {eta}"
 
     def line(self) -> str:
         """All of it in a line."""

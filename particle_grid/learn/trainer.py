@@ -5,7 +5,6 @@ import signal
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,11 +12,11 @@ from time import perf_counter
 from types import FrameType
 from typing import Any, Protocol
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from particle_grid.jit import similar_thread
 from particle_grid.learn import checkpoint
 from particle_grid.learn.distributed import Group
 from particle_grid.learn.fast import accelerate
@@ -166,7 +165,7 @@ class Trainer:
         seed = config.seed + group.rank * 1_000_003  # other worlds and other samples in each process
         self.generator = torch.Generator(self.device).manual_seed(seed)
         envs = list(env) if isinstance(env, Sequence) else [env]
-        pool, n, self.lanes = _thread_like_this_one() if len(envs) > 1 else None, 0, []
+        pool, n, self.lanes = similar_thread() if len(envs) > 1 else None, 0, []
         for k, each in enumerate(envs):
             each.reset(seed + k * 15_485_863)
             self.lanes.append(Lane(each, opponents(each), n, pool, self.device))
@@ -416,11 +415,6 @@ class Trainer:
             self.starts = saved["starts"].to(self.device)
             self.state = tuple(x.to(self.device) for x in saved["state"])
         self.steps = saved["steps"]
-
-
-def _thread_like_this_one() -> ThreadPoolExecutor:
-    """A thread whose kernels share their work out among as many threads as this one's: Numba counts them for each."""
-    return ThreadPoolExecutor(1, initializer=numba.set_num_threads, initargs=(numba.get_num_threads(),))
 
 
 def choose_device(name: str) -> torch.device:

@@ -169,7 +169,7 @@ def test_the_fast_path_is_taken_where_it_applies_and_says_so():
     policy = lively()
     network, how = accelerate(policy, "fp32", CPU, 2)
     assert isinstance(network, FastConvLSTM)
-    assert how == "The policy runs in fp32 kernels on 2 thread(s)."
+    assert how == "The policy runs in fp32 kernels on up to 2 threads."
     assert all(x.grad is None for x in policy.parameters())
 
 

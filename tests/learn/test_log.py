@@ -72,6 +72,18 @@ def test_a_terminal_shows_progress_figures_shares_and_history(monkeypatch):
         assert words in text
 
 
+def test_the_time_left_is_estimated_without_the_first_iteration_which_compiles(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(dashboard, "perf_counter", lambda: now[0])
+    board = Dashboard(1_000_000, console=Console(file=io.StringIO()))
+    now[0] = 60.0
+    board.log(1000, {})
+    assert board.progress() == "0.00M of 1.00M steps"
+    now[0] = 61.0
+    board.log(2000, {})
+    assert board.progress() == "0.00M of 1.00M steps, 1.0k/s, 17 min left"
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_the_terminal_is_left_as_it_was_on_an_error_or_ctrl_c(error):
     file = io.StringIO()

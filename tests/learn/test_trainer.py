@@ -1,5 +1,8 @@
 import math
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -296,6 +299,26 @@ def test_lanes_are_simulated_with_as_many_threads_as_their_trainer_has(monkeypat
     finally:
         numba.set_num_threads(before)
     assert seen == {1}
+
+
+ROOT = Path(__file__).parents[2]
+FIRST = """
+import torch
+torch.set_num_threads(1)
+from tests.learn.test_trainer import make, weights
+assert torch.get_num_threads() == 1, "an import has changed how many threads torch has"
+ends = []
+for _ in range(2):
+    run = make(lanes=2)
+    run.run()
+    ends.append(weights(run))
+assert torch.equal(*ends), (ends[0] - ends[1]).abs().max()
+"""
+
+
+def test_the_first_trainer_of_a_process_learns_as_later_ones_do():
+    process = subprocess.run([sys.executable, "-c", FIRST], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not():

@@ -49,7 +49,8 @@ def accelerate(policy: Policy, mode: str, device: torch.device, threads: int) ->
             f"The policy runs in plain torch, which is slower: the module ConvLSTM was changed and the kernels in "
             f"learn/fast were not, so they differ (by {difference:.1e}). Change them too, or set trainer.fast=off."
         )
-    return FastConvLSTM(policy, dtype, threads), f"The policy runs in {name} kernels on {threads} thread(s)."
+    on = "one thread" if threads == 1 else f"up to {threads} threads"
+    return FastConvLSTM(policy, dtype, threads), f"The policy runs in {name} kernels on {on}."
 
 
 def compiled(policy: Policy, mode: str, device: torch.device, options: dict[str, Any]) -> tuple[Network, str]:
