@@ -1,5 +1,7 @@
 """Pictures that agents can form: cells u8[height, width], 0 for none, else 1.. for the agents' colours."""
 
+import itertools
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,10 @@ from particle_grid.jit import kernel
 
 MAX_COLOURS = 4
 # What a colour of an image is matched with, in RGB: one anchor for each colour of agents.
-ANCHORS = np.array([(213, 94, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)], float)
+ANCHORS = np.array([(213, 94, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)], np.int32)
+FORMATS = "PNG", "JPEG", "GIF", "BMP", "PPM", "WEBP"  # that Pillow reads by itself; EPS would run a program
+MOST_PIXELS = 1 << 24  # of an image: compressed, it may be a thousand times smaller than what it takes in memory
+TILE = 512  # pixels along each side of what is matched with colours at once
 
 
 def of_text(text: str, colours: int) -> np.ndarray:
@@ -34,21 +39,41 @@ def of_image(path: str | Path, colours: int) -> np.ndarray:
     """Pixels of an image file, each matched with the nearest of `colours` colours; transparent ones are no part of the
     picture, nor, in an image without transparency, are those of the colour of its corner.
 
-    Raises ValueError for a file that is missing, is no image, or shows nothing."""
-    try:
-        with Image.open(path) as image:
-            rgba = np.asarray(image.convert("RGBA"), float)
-    except FileNotFoundError:
-        raise ValueError(f"image={path}: there is no such file.") from None
-    except (OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"image={path} cannot be read as an image ({error}). Use a PNG file.") from None
-    inked = rgba[..., 3] >= 128
-    if inked.all():
-        inked = np.abs(rgba[..., :3] - rgba[0, 0, :3]).sum(-1) > 96
-    if not inked.any():
+    Raises ValueError for a file that is missing, is no image, has more than MOST_PIXELS, or shows nothing."""
+    image = _load(path)
+    shape = image.height, image.width
+    opaque, distinct, cells = np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape, np.uint8)
+    background = np.asarray(image.crop((0, 0, 1, 1)), np.int32)[0, 0, :3]  # where all is opaque
+    for top, left in itertools.product(range(0, shape[0], TILE), range(0, shape[1], TILE)):
+        box = left, top, min(left + TILE, image.width), min(top + TILE, image.height)
+        rgba = np.asarray(image.crop(box), np.int32)
+        place = np.s_[top : top + TILE, left : left + TILE]
+        opaque[place] = rgba[..., 3] >= 128
+        distinct[place] = np.abs(rgba[..., :3] - background).sum(-1) > 96
+        cells[place] = 1 + ((rgba[..., None, :3] - ANCHORS[:colours]) ** 2).sum(-1).argmin(-1)
+    cells[~(distinct if opaque.all() else opaque)] = 0
+    if not cells.any():
         raise ValueError(f"image={path} shows nothing: all of it is transparent or of one colour.")
-    nearest = ((rgba[..., None, :3] - ANCHORS[:colours]) ** 2).sum(-1).argmin(-1)
-    return _trim(np.where(inked, 1 + nearest, 0).astype(np.uint8))
+    return _trim(cells)
+
+
+def _load(path: str | Path) -> Image.Image:
+    """Return an image file as RGBA. Raises ValueError if it cannot be read or is too large to decode."""
+    if not Path(path).exists():
+        raise ValueError(f"image={path}: there is no such file.")
+    if not Path(path).is_file():  # a pipe would be waited for
+        raise ValueError(f"image={path} is not a file: give the path of a PNG file.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Pillow, about sizes that are refused below
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height <= MOST_PIXELS:
+                    return image.convert("RGBA")
+                size = f"{image.width} x {image.height}"
+    except Exception as error:  # a damaged file fails in any part of a decoder, with any of a dozen exceptions
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise ValueError(f"image={path} cannot be read as an image ({reason}). Use a PNG file.") from None
+    raise ValueError(f"image={path} has {size} pixels, more than {MOST_PIXELS}: make the image smaller.")
 
 
 def _trim(picture: np.ndarray) -> np.ndarray:

@@ -1,0 +1,76 @@
+"""Images to be formed: any file is a picture, or one sentence, in little memory."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from particle_grid.sim import picture
+from tests.cases import small
+
+
+def test_an_image_in_tiles_is_matched_as_each_pixel_by_itself(tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (23, 17, 4), np.uint8)
+    path = tmp_path / "noise.png"
+    Image.fromarray(pixels).save(path)
+    monkeypatch.setattr(picture, "TILE", 5)
+    nearest = ((pixels[..., None, :3] - picture.ANCHORS.astype(float)) ** 2).sum(-1).argmin(-1)
+    np.testing.assert_array_equal(picture.of_image(path, 4), np.where(pixels[..., 3] >= 128, 1 + nearest, 0))
+
+
+def test_an_image_is_measured_before_it_is_decoded(tmp_path):
+    path = tmp_path / "huge.png"
+    Image.new("1", (16384, 1025)).save(path)
+    assert path.stat().st_size < 10_000
+    with pytest.raises(ValueError, match=r"huge.png has 16384 x 1025 pixels, more than \d+: make the image smaller"):
+        small("puffer", "discrete", image=str(path))
+    header = path.read_bytes()
+    path.write_bytes(header[:16] + b"\x7f\xff\xff\xff\x7f\xff\xff\xff" + header[24:])  # says it is larger still
+    with pytest.raises(ValueError, match=r"huge.png cannot be read as an image|make the image smaller"):
+        small("puffer", "discrete", image=str(path))
+
+
+@pytest.mark.slow
+def test_memory_of_an_image_is_bounded(tmp_path):
+    path = tmp_path / "large.png"
+    Image.new("P", (3000, 3000)).save(path)
+    code = f"import resource\nfrom particle_grid.sim import picture\nused = resource.getrusage\n"
+    code += "before = used(resource.RUSAGE_SELF).ru_maxrss\n"
+    code += f"try: picture.of_image({str(path)!r}, 4)\nexcept ValueError: pass\n"
+    code += "print(used(resource.RUSAGE_SELF).ru_maxrss - before)"
+    grown = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert grown * 1024 < 200e6
+
+
+@pytest.mark.parametrize("extension", ["png", "ppm", "gif", "jpg", "bmp", "webp"])
+def test_a_damaged_image_is_refused_in_one_sentence(tmp_path, extension):
+    path, generator = tmp_path / f"x.{extension}", np.random.default_rng(0)
+    Image.fromarray(generator.integers(0, 256, (20, 30, 3), np.uint8)).save(path)
+    whole, refused = path.read_bytes(), 0
+    for case in range(200):
+        data = bytearray(whole[: generator.integers(1, len(whole))] if case % 2 else whole)
+        for place in generator.integers(0, min(len(data), 100), case % 5):
+            data[place] = generator.integers(0, 256)
+        path.write_bytes(data)
+        try:
+            picture.of_image(path, 2)
+        except ValueError as error:
+            assert str(error).startswith(f"image={path}")  # noqa: PT017
+            refused += 1
+    assert refused
+
+
+@pytest.mark.parametrize("what", ["folder", "plain ppm", *(["pipe"] if hasattr(os, "mkfifo") else [])])
+def test_what_is_no_image_is_refused_in_one_sentence(tmp_path, what):
+    path = tmp_path / "x"
+    if what == "folder":
+        path.mkdir()
+    elif what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_bytes(b"P3\n2 2\n255\n1 2 x")
+    with pytest.raises(ValueError, match=r"^image=\S+x (is not a file|cannot be read as an image)"):
+        picture.of_image(path, 2)
