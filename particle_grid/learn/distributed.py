@@ -4,10 +4,12 @@ A minibatch is what all processes have of it together, so the result is that of 
 Processes keep the same weights because they start from the same and take the same steps.
 """
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -26,6 +28,32 @@ class Group:
         if self.size > 1:
             dist.all_reduce(x)
         return x
+
+    def gather(self, state: dict[str, Any], device: torch.device) -> list[dict[str, Any]]:
+        """Return what each other process passed, by rank, on the first process, and nothing on the others.
+
+        Args:
+            state: tensors, numbers and strings in dicts and lists: what torch.load takes with weights only.
+            device: on which the processes exchange tensors.
+        """
+        if self.size == 1:
+            return []
+        buffer = io.BytesIO()
+        if self.rank:
+            torch.save(state, buffer)
+        sizes = torch.zeros(self.size, dtype=torch.int64, device=device)
+        sizes[self.rank] = buffer.tell()
+        counts = self.sum(sizes).tolist()
+        if self.rank:
+            dist.send(torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8).to(device), 0)
+            return []
+        received = []
+        for rank, count in enumerate(counts[1:], 1):  # one after another, to keep no more in memory than needed
+            content = torch.empty(count, dtype=torch.uint8, device=device)
+            dist.recv(content, rank)
+            part = io.BytesIO(content.cpu().numpy().tobytes())
+            received.append(torch.load(part, map_location="cpu", weights_only=True))
+        return received
 
     def sum_gradients(self, module: nn.Module) -> None:
         """Sums the gradients of a module's parameters over the processes."""

@@ -130,8 +130,8 @@ class Trainer:
 
     loggers get the scalars of each iteration. path: where checkpoints go, None for none. run_config: plain nested dict
     that is stored with them, under "config". normalise: from score to normalised score. `how` says in a sentence how
-    the policy is computed. group: the processes that learn together, each with an environment of its own; only the
-    first one saves, and only its environments are saved. opponents: who plays some of an environment's agents.
+    the policy is computed. group: the processes that learn together, each with environments of its own; the first one
+    saves for all, and `run`, `save` and `state_dict` are to be called in all of them. opponents: who plays some of an environment's agents.
     watch: called after each step of the first lane, whose environment stands still then.
     """
 
@@ -185,9 +185,11 @@ class Trainer:
 
         Raises RuntimeError when learning becomes NaN or infinite; the last checkpoint is from before.
         """
-        saved, self.interrupted, reason = self.steps, False, ""
+        saved, reason = self.steps, ""
+        failure: BaseException | None = None
+        self.interrupted = False
         with self._interruptible():
-            while self.steps < self.config.total_steps and not self._interrupted_anywhere():
+            while self.steps < self.config.total_steps and not self._stops():
                 begin = perf_counter()
                 infos = self.rollout()
                 statistics = self.update()
@@ -196,21 +198,27 @@ class Trainer:
                     self._report(infos, statistics, perf_counter() - begin)
                 except Stop as stop:
                     self.interrupted, reason = True, str(stop)
-                except BaseException:  # such as a terminal that is gone: what was learnt is not lost with it
-                    self.save()
-                    raise
+                except BaseException as error:  # such as a disk that is full: what was learnt is not lost with it
+                    self.interrupted, failure = True, error
                 if self.config.checkpoint_every and self.steps - saved >= self.config.checkpoint_every:
                     self.save()
                     saved = self.steps
-            if saved != self.steps or (self.path is not None and not Path(self.path).exists()):
+            if saved != self.steps or self._anywhere(self.path is not None and not Path(self.path).exists()):
                 self.save()
+        if failure:
+            raise failure
         return Result(self.steps, self.interrupted, self.scalars, reason)
 
-    def _interrupted_anywhere(self) -> bool:
-        """Whether this process or another one of the group is to stop."""
-        if self.group.sum(torch.tensor(float(self.interrupted), device=self.device)):
+    def _stops(self) -> bool:
+        """Return whether this process or another one of the group is interrupted."""
+        stops = self._anywhere(self.interrupted)
+        if stops:
             self.interrupted = True
-        return self.interrupted
+        return stops  # not `interrupted`, which a signal may have set by now in this process only
+
+    def _anywhere(self, holds: bool) -> bool:
+        """Return whether something holds in this process or another one of the group."""
+        return bool(self.group.sum(torch.tensor(float(holds), device=self.device)))
 
     @torch.no_grad()
     def rollout(self) -> list[dict[str, float]]:
@@ -371,18 +379,31 @@ class Trainer:
 
     def save(self) -> None:
         """Writes a checkpoint, if there is a path. Raises OSError, in one sentence, if it cannot be written."""
+        if self.path is None and self.group.size == 1:
+            return
+        state = self.state_dict()  # of all processes, so that each of them gets here
         if self.path is not None and self.group.rank == 0:
-            checkpoint.save(self.path, self.state_dict())
+            checkpoint.save(self.path, state)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a run needs to go on bit for bit, and the run's config. Not a copy: save it before training on."""
+        """Everything a run needs to go on bit for bit, and the run's config. Not a copy: save it before training on.
+
+        others: what differs in the other processes of a group, by rank; the first process gets it."""
+        own = self._own_state()
         return {
             "config": self.run_config,
             "steps": self.steps,
             "policy": self.policy.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            **own,
+            "others": self.group.gather(own, self.device),
+        }
+
+    def _own_state(self) -> dict[str, Any]:
+        """What no other process of the group has: environments, samples, memory."""
+        return {
             "generator": self.generator.get_state(),
-            "envs": [lane.env.state_dict() for lane in self.lanes],
+            "envs": [{k: torch.from_numpy(np.array(x)) for k, x in lane.env.state_dict().items()} for lane in self.lanes],
             "opponents": [lane.opponents.state_dict() if lane.opponents else {} for lane in self.lanes],
             "starts": self.starts,
             "state": self.state,
@@ -390,30 +411,31 @@ class Trainer:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Goes on from a `state_dict` or a loaded checkpoint. Raises ValueError if it is of another kind of run."""
+        parts = [saved, *saved.get("others", [])]
         for what, there, here in (
+            ("process(es)", len(parts), self.group.size),
             ("agents", len(saved["starts"]), len(self.starts)),
             ("lane(s)", len(saved["envs"]), len(self.lanes)),
         ):
             if there != here:
                 raise ValueError(f"The checkpoint has {there} {what} and this run {here}: use as many.")
+        own = parts[self.group.rank]
         try:
             self.policy.load_state_dict(saved["policy"])
             self.optimiser.load_state_dict(saved["optimiser"])
             for group in self.optimiser.param_groups:
                 group["eps"] = self.config.adam_eps
-            if self.group.rank == 0:
-                self.generator.set_state(saved["generator"])
+            self.generator.set_state(own["generator"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise ValueError(
                 "The checkpoint's policy or device differs from this run's: resume with the settings it was saved with."
             ) from error
-        if self.group.rank == 0:  # the others' environments and samples begin anew
-            for lane, state, others in zip(self.lanes, saved["envs"], saved["opponents"], strict=True):
-                lane.env.load_state_dict({name: np.asarray(array) for name, array in state.items()})
-                if lane.opponents:
-                    lane.opponents.load_state_dict(others)
-            self.starts = saved["starts"].to(self.device)
-            self.state = tuple(x.to(self.device) for x in saved["state"])
+        for lane, state, others in zip(self.lanes, own["envs"], own["opponents"], strict=True):
+            lane.env.load_state_dict({name: np.asarray(array) for name, array in state.items()})
+            if lane.opponents:
+                lane.opponents.load_state_dict(others)
+        self.starts = own["starts"].to(self.device)
+        self.state = tuple(x.to(self.device) for x in own["state"])
         self.steps = saved["steps"]
 
 

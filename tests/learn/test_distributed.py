@@ -1,14 +1,18 @@
 """Two processes that learn together do what one would with the agents of both."""
 
+import random
+
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from particle_grid.learn import checkpoint
 from particle_grid.learn.distributed import Group, ranks
 from particle_grid.learn.policy import make_policy
 from particle_grid.learn.ppo import ppo_loss
 from particle_grid.learn.trainer import Trainer, TrainerConfig
+from tests.learn.test_trainer import Record
 from tests.learn.toy import SPACES, Toy
 
 T, N = 5, 24
@@ -64,6 +68,63 @@ def test_two_processes_give_the_gradient_of_one_with_the_joined_batch(tmp_path):
     expected = gradient(torch.arange(N), Group())
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def together(target, tmp_path, *arguments):
+    """What the first of two processes returns."""
+    context = mp.get_context("spawn")
+    queue, store = context.SimpleQueue(), tmp_path / f"store{len(list(tmp_path.iterdir()))}"
+    processes = [context.Process(target=joining, args=(target, rank, store, queue, *arguments)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
+    return queue.get()
+
+
+def joining(target, rank, store, queue, *arguments):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    result = target(Group(rank, 2), *arguments)
+    if rank == 0:
+        queue.put(result)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def trained(group, path, cut, resume):
+    """Trains to the end, or until an iteration whose logger interrupts the first process."""
+    torch.manual_seed(0)
+    env = Toy(8, SPACES["discrete"], ends=0.1)
+    policy = make_policy("conv_lstm", 1, env.single_action_space, hidden=16)
+    config = TrainerConfig(
+        total_steps=128 * 6, horizon=8, minibatch=32, learning_rate=1e-2, device="cpu", threads=1, seed=0
+    )
+    run = Trainer(env, policy, config, path=path if group.rank == 0 else None, group=group)
+    if resume:
+        run.load_state_dict(checkpoint.load(path))
+    run.loggers = [Record(lambda step: setattr(run, "interrupted", step == cut and group.rank == 0))]
+    return run.run().steps
+
+
+@pytest.mark.slow
+def test_processes_that_are_cut_and_resumed_end_as_those_that_are_not(tmp_path):
+    cut = 128 * random.randrange(1, 6)
+    whole, parts = tmp_path / "whole.pt", tmp_path / "parts.pt"
+    assert together(trained, tmp_path, whole, 0, False) == 128 * 6
+    assert together(trained, tmp_path, parts, cut, False) == cut
+    assert together(trained, tmp_path, parts, 0, True) == 128 * 6
+    assert whole.read_bytes() == parts.read_bytes(), f"cut at {cut}"
+    with pytest.raises(ValueError, match=r"has 2 process\(es\) and this run 1: use as many"):
+        trained(Group(), whole, 0, True)
+
+
+def test_a_checkpoint_of_one_process_is_refused_by_several(tmp_path):
+    path = tmp_path / "c.pt"
+    trained(Group(), path, 0, False)
+    with pytest.raises(ValueError, match=r"has 1 process\(es\) and this run 2: use as many"):
+        trained(Group(1, 2), path, 0, True)
 
 
 def test_alone_nothing_is_summed(monkeypatch):
