@@ -31,6 +31,7 @@ from omegaconf.errors import (
 )
 
 from particle_grid import plugins
+from particle_grid.output import lasting_output
 from particle_grid.sim import tasks
 
 T = TypeVar("T")
@@ -123,6 +124,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
 
     def decorate(main: Callable[[DictConfig], Any]) -> Callable[[], None]:
         @functools.wraps(main)
+        @lasting_output()  # here too: a launcher may run jobs in other processes
         def job(config: DictConfig) -> Any:
             try:
                 return main(config)
@@ -141,6 +143,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         run = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)(job)
 
         @functools.wraps(main)
+        @lasting_output()
         def entry() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of being printed
             # Hydra's "+" adds keys to a config. Here that is only ever a misspelt key: let it be found.
@@ -178,7 +181,8 @@ def report(error: Exception, where: str = "") -> int:
 def record(error: Exception, folder: Path) -> None:
     """Leaves the reason why a run failed in its folder: where it came from, and the sentence about it as last line."""
     text = "".join(traceback.format_exception(error)) + f"error: {explain(error)}\n"
-    (folder / "error.txt").write_text(text, "utf-8")
+    with contextlib.suppress(OSError):  # such as a folder that is gone: the reason has been said
+        (folder / "error.txt").write_text(text, "utf-8")
 
 
 def tidy(folder: Path, notes: str) -> None:

@@ -37,7 +37,8 @@ def main(config: DictConfig) -> None:
     console.print(f"{config.checkpoint}: {run['name']} after {saved['steps']} steps", soft_wrap=True)
     steps = config.steps or scores.steps_for(env)
     baseline = results.baseline_for(env, console, seeds, steps)
-    results.evaluate_policy(env, policy, baseline, console, seeds, steps)
+    rows = results.evaluate_policy(env, policy, baseline, console, seeds, steps)
+    results.show_scores(env, rows, baseline, console, steps)
     if config.video or config.replay:
         title = f"{env.task_name}, {run['action']['name']} actions, after {saved['steps'] / 1e6:.1f} million steps"
         results.record(env, policy, console, show, config.video, config.replay, title)

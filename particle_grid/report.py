@@ -17,7 +17,8 @@ from rich.table import Table
 from particle_grid import report_pictures, sweep
 from particle_grid.command import EXPECTED
 from particle_grid.command import report as complain
-from particle_grid.jobs import REASON, curve
+from particle_grid.jobs import REASON, RESULT, curve
+from particle_grid.output import lasting_output
 from particle_grid.report_pictures import name
 from particle_grid.stats import interquartile_mean
 
@@ -44,6 +45,7 @@ class Run:
     scores: np.ndarray
 
 
+@lasting_output()
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m particle_grid.report",
@@ -118,7 +120,7 @@ def trained(folder: Path) -> bool:
 
 def state(folder: Path) -> tuple[str, str]:
     """How a run ended, and why."""
-    if sweep.score(folder) is not None:
+    if (folder / RESULT).exists():
         return FINISHED, ""
     for file, status in ((sweep.PRUNED, PRUNED), (REASON, FAILED)):
         if (folder / file).exists():

@@ -34,18 +34,24 @@ def baseline_for(env: ParticleGrid, console: Console, seeds: tuple[int, ...], st
 def evaluate_policy(
     env: ParticleGrid, policy: Policy, baseline: Baseline, console: Console, seeds: tuple[int, ...], steps: int
 ) -> dict[str, np.ndarray]:
-    """Plays the policy with sampled and with greedy actions; prints a table, returns scores f64[seeds, sides]."""
+    """Return the scores f64[seeds, sides] of sampled and greedy actions, beside those of the baseline."""
     rows = {"random actions": np.array(baseline.random), "script": np.array(baseline.scripted)}
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("Evaluating", total=2 * len(seeds) * env.task.sides * steps)
         for label, greedy in (("policy, sampled", False), ("policy, greedy", True)):
             maker = policy_player(policy, greedy)
             rows[label] = scores.evaluate(env, maker, seeds, steps, lambda: progress.advance(bar))
+    return rows
+
+
+def show_scores(
+    env: ParticleGrid, rows: dict[str, np.ndarray], baseline: Baseline, console: Console, steps: int
+) -> None:
+    """Print what `evaluate_policy` returned for so many steps, as a table."""
     action = "discrete" if env.discrete else "continuous"
-    size = f"{len(seeds)} seeds x {steps} steps x {env.num_agents} agents"
+    size = f"{len(rows['policy, sampled'])} seeds x {steps} steps x {env.num_agents} agents"
     console.print(f"{env.task_name}, {action}: {size}; mean ± deviation of the seeds", soft_wrap=True)
     console.print(_table(env, rows, baseline))
-    return rows
 
 
 def _table(env: ParticleGrid, rows: dict[str, np.ndarray], baseline: Baseline) -> Table:

@@ -20,6 +20,7 @@ from particle_grid.command import EXPECTED, report, typed
 from particle_grid.jobs import Job, run_all
 from particle_grid.learn.fast import cores
 from particle_grid.learn.trainer import TrainerConfig
+from particle_grid.output import lasting_output
 from particle_grid.plan import Plan, load_plan
 from particle_grid.sim.world import World
 from particle_grid.study_scores import final, measure_scales, row, run_config
@@ -27,6 +28,7 @@ from particle_grid.study_scores import final, measure_scales, row, run_config
 STEPS_A_SECOND, OVERHEAD, MEGABYTES = 90_000, 20.0, 2.5  # of a run on one core, before any has been measured
 
 
+@lasting_output()
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m particle_grid.study",

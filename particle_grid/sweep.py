@@ -133,11 +133,13 @@ def ended(folder: Path) -> bool:
 
 
 def score(folder: Path, kind: str = "sampled") -> float | None:
-    """The final normalised score of a run, the mean over evaluation seeds; None for one without results."""
+    """The final normalised score of a run, the mean over evaluation seeds; None for one without results, or whose
+    results hold no evaluation."""
     if not (folder / RESULT).exists():
         return None
     results = json.loads((folder / RESULT).read_text("utf-8"))
-    return float(np.mean(results[f"policy, {kind}"]["normalised_scores"]))
+    row = results.get(f"policy, {kind}")
+    return float(np.mean(row["normalised_scores"])) if row else None
 
 
 @contextmanager
@@ -179,13 +181,18 @@ def load_study(hydra: Any) -> Any:
     )
 
 
+def is_trial() -> bool:
+    """Whether a sweeper has made this run a trial of an Optuna study."""
+    return swept() and OmegaConf.select(HydraConfig.get(), "sweeper.trial") is not None  # type: ignore[arg-type]
+
+
 def pruning(total_steps: int) -> "list[Pruning]":
     """Who judges this run while it goes on: nobody, unless a sweeper has made it a trial."""
-    hydra: Any = HydraConfig.get()
-    if not swept() or OmegaConf.select(hydra, "sweeper.trial") is None:
+    if not is_trial():
         return []
     import optuna
 
+    hydra: Any = HydraConfig.get()
     study = load_study(hydra)
     return [Pruning(optuna.trial.Trial(study, study.trials[hydra.sweeper.trial]._trial_id), total_steps)]
 

@@ -30,7 +30,8 @@ NUMBA_THREADS, TORCH_THREADS = numba.get_num_threads(), torch.get_num_threads()
 
 @command("train")
 def main(config: DictConfig) -> float | None:
-    """Returns the final normalised score of sampled actions, what a sweeper makes large; None for a run without one."""
+    """Returns the final normalised score of sampled actions, what a sweeper makes large; None for a run that was pruned, and
+    for one without evaluations."""
     resume = config.resume
     saved = load_run(resume) if resume else None
     if saved:
@@ -38,6 +39,8 @@ def main(config: DictConfig) -> float | None:
     settings = typed(TrainerConfig, config.trainer)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     plain["world"] = asdict(typed(World, config.world))
+    if sweep.is_trial() and not scores.seeds(config.evaluations):
+        raise ValueError("evaluations=0 leaves no score for hydra/sweeper=optuna to compare: give 1 or more.")
     folder = Path(HydraConfig.get().runtime.output_dir)
     if ranks()[0]:  # has no folder
         return train(plain, settings, saved)
@@ -49,7 +52,8 @@ def main(config: DictConfig) -> float | None:
             own = folder / CHECKPOINT
             train(plain, settings, load_run(own) if own.exists() else saved)
         score = sweep.score(folder)
-        print(f"{folder.name}: {'pruned' if score is None else f'normalised score {score:.3f}'}", flush=True)
+        unscored = "pruned" if (folder / sweep.PRUNED).exists() else "not evaluated"
+        print(f"{folder.name}: {unscored if score is None else f'normalised score {score:.3f}'}", flush=True)
         return score
 
 
@@ -91,7 +95,8 @@ def lead(
     if not saved:  # one that goes on keeps what it was begun with
         OmegaConf.save(HydraConfig.get().overrides.task, folder / sweep.OVERRIDES)
     clips, seeds = plain.get("clips", 0), scores.seeds(plain.get("evaluations", len(scores.SEEDS)))
-    baseline = results.baseline_for(env, console, seeds, scores.steps_for(env))
+    steps = scores.steps_for(env)
+    baseline = results.baseline_for(env, console, seeds or scores.SEEDS, steps)
     start = saved["steps"] if saved else 0
     say = partial(console.print, soft_wrap=True)
 
@@ -133,16 +138,18 @@ def lead(
         if result.interrupted:
             say(f"Stopped at {result.steps} steps. To go on: resume={folder / CHECKPOINT}")
             raise KeyboardInterrupt
-        rows = results.evaluate_policy(env, policy, baseline, console, seeds, scores.steps_for(env))
+        rows = results.evaluate_policy(env, policy, baseline, console, seeds, steps) if seeds else {}
         means = results.save_results(folder / RESULT, rows, baseline)
         logger.log(
             result.steps, {f"eval/{label.split()[-1]}": mean for label, mean in means.items() if "policy" in label}
         )
         logger.finished()
+    if rows:  # shown when they are saved
+        results.show_scores(env, rows, baseline, console, steps)
     if clips:
         results.record(env, policy, console, video=folder / "policy.gif")
     say(f"Saved: {folder}/ checkpoint.pt, results.json. To watch: tensorboard --logdir outputs")
-    return means["policy, sampled"]
+    return means.get("policy, sampled")
 
 
 def _normaliser(baseline: scores.Baseline) -> Callable[[float], float]:

@@ -73,11 +73,11 @@ def test_a_run_without_films_has_no_picture_and_is_scored_as_often_as_asked(invo
     assert {len(each["normalised_scores"]) for each in played.values()} == {2}
 
 
-@pytest.mark.parametrize("count", ["0", "1.5", "null"])
+@pytest.mark.parametrize("count", ["-1", "1.5", "null"])
 def test_what_is_no_number_of_evaluations_is_refused(invoke, count):
     code, _, err = invoke(train.main, *SMALL, f"evaluations={count}", "hydra.run.dir=run")
     assert code == 1
-    assert "is no number of episodes: give a whole number from 1 on" in err
+    assert "is no number of episodes: give a whole number from 0 to" in err
 
 
 @pytest.mark.parametrize("count", ["-1", "often", "1.5", "null"])

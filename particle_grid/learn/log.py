@@ -1,9 +1,12 @@
 """TensorBoard logging."""
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
@@ -14,40 +17,68 @@ class Logger:
     """Writes scalars to TensorBoard, over agent-steps. A context manager: leaving it writes what is left.
 
     step: where a resumed run goes on. What its interrupted predecessor wrote into the same folder behind that point
-    is hidden by TensorBoard.
+    is hidden by TensorBoard. Its methods raise OSError, in one sentence, when events can no longer be written.
     """
 
     def __init__(self, folder: str | Path, step: int = 0) -> None:
+        self.folder = folder
+        self._hook = threading.excepthook
         self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None, flush_secs=10)
         self._end: Summary | None = None
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes each scalar under its name. step: agent-steps so far."""
-        for name, value in scalars.items():
-            self.writer.add_scalar(name, value, step)
+        with self._writing():
+            for name, value in scalars.items():
+                self.writer.add_scalar(name, value, step)
 
     def hyperparameters(self, values: Mapping[str, str | bool | float]) -> None:
         """Writes what the HParams tab shows of a run, beside METRICS."""
         experiment, start, self._end = hparams(dict(values), dict.fromkeys(METRICS, 0.0))
         for summary in (experiment, start):
-            self.writer._get_file_writer().add_summary(summary)
+            self._add(summary)
 
     def finished(self) -> None:
         """Notes, for the HParams tab, that the run is complete."""
         if self._end:
-            self.writer._get_file_writer().add_summary(self._end)
+            self._add(self._end)
 
     def log_gif(self, name: str, gif: bytes, step: int) -> None:
         """Writes a moving image under a name."""
         image = Summary.Image(colorspace=3, encoded_image_string=gif)
-        self.writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
+        self._add(Summary(value=[Summary.Value(tag=name, image=image)]), step)
+
+    def _add(self, summary: Summary, step: int | None = None) -> None:
+        with self._writing():
+            self.writer._get_file_writer().add_summary(summary, step)
 
     def close(self) -> None:
         """Writes what is left and closes the file."""
-        self.writer.close()
+        with self._writing():
+            self.writer.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(
+                f"Events cannot be written to {self.folder} ({error.strerror}): see to the folder and its free space, "
+                f"and resume from the run's last checkpoint."
+            ) from error
+
+    def _failed(self, what: threading.ExceptHookArgs) -> None:
+        """Keep quiet about a thread of TensorBoard: what it failed with is raised by the next method called."""
+        if not (isinstance(what.thread, _AsyncWriterThread) and isinstance(what.exc_value, OSError)):
+            self._hook(what)
 
     def __enter__(self) -> "Logger":
+        threading.excepthook = self._failed
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            with suppress(OSError) if kind else nullcontext():  # one reason is enough
+                self.close()
+        finally:
+            threading.excepthook = self._hook

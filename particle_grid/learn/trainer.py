@@ -403,7 +403,9 @@ class Trainer:
         """What no other process of the group has: environments, samples, memory."""
         return {
             "generator": self.generator.get_state(),
-            "envs": [{k: torch.from_numpy(np.array(x)) for k, x in lane.env.state_dict().items()} for lane in self.lanes],
+            "envs": [
+                {k: torch.from_numpy(np.array(x)) for k, x in lane.env.state_dict().items()} for lane in self.lanes
+            ],
             "opponents": [lane.opponents.state_dict() if lane.opponents else {} for lane in self.lanes],
             "starts": self.starts,
             "state": self.state,
