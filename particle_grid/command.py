@@ -5,6 +5,7 @@ import difflib
 import functools
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -12,9 +13,10 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from types import NoneType, UnionType
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -25,9 +27,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
+    GrammarParseError,
     InterpolationKeyError,
+    InterpolationResolutionError,
+    InterpolationToMissingValueError,
     MissingMandatoryValue,
     OmegaConfBaseException,
+    UnsupportedInterpolationType,
+    ValidationError,
 )
 
 from particle_grid import plugins
@@ -45,6 +52,9 @@ LOCK = ".lock"  # held in the folder of a run by the process that trains there
 TRACEBACK = "PARTICLE_GRID_TRACEBACK"  # environment variable: 1 shows where an error comes from
 # Errors that a user can cause; any other kind is a bug.
 EXPECTED = (ValueError, TypeError, OSError, RuntimeError, MemoryError, HydraException, OmegaConfBaseException)
+
+
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", NoneType: "null"}
 
 
 class JobError(RuntimeError):
@@ -65,7 +75,7 @@ def digest(*, _root_: DictConfig) -> str:
 
 def run_name(name: str, resume: str | None) -> str:
     """What a run's folder is named after: its config, or for one that goes on the folder it comes from."""
-    old = Path(resume).resolve().parent.name if resume else ""
+    old = Path(str(resume)).resolve().parent.name if resume else ""
     return re.sub(r"^\d{4}-\d\d-\d\d_[\d-]+_", "", old) or name
 
 
@@ -124,10 +134,10 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
 
     def decorate(main: Callable[[DictConfig], Any]) -> Callable[[], None]:
         @functools.wraps(main)
-        @lasting_output()  # here too: a launcher may run jobs in other processes
         def job(config: DictConfig) -> Any:
             try:
-                return main(config)
+                with lasting_output():  # here too: a launcher may run jobs in other processes
+                    return main(config)
             except Exception as error:
                 info = HydraConfig.get()
                 notes = None if isinstance(error, OccupiedError) else info.output_subdir  # in a folder of the run's own
@@ -200,12 +210,8 @@ def explain(error: Exception) -> str:
     cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
     line = " ".join(str(cause).split())
     match cause:
-        case ConfigKeyError() | ConfigAttributeError() if isinstance(cause.parent_node, DictConfig):
-            return unknown_key(cause.parent_node, str(cause.key))
-        case MissingMandatoryValue():
-            return f"{cause.full_key} must be given: add {cause.full_key}=VALUE to the command line."
-        case InterpolationKeyError() if key := re.search(r"Interpolation key '([\w.]+)' not found", line):
-            return f"{key[1]} is needed, and there is none: choose one, as in {key[1].partition('.')[0]}=NAME."
+        case OmegaConfBaseException() if sentence := explain_config(cause, line):
+            return sentence
         case MemoryError() | RuntimeError() if isinstance(cause, MemoryError) or "allocate memory" in line:
             return (
                 f"There is not enough memory for runs of this size ({line}): lower world.worlds, world.agents, "
@@ -220,8 +226,8 @@ def explain(error: Exception) -> str:
             return f"{cause.override!r} cannot be read: write key=value, and quote a value with special characters."
         case OSError(filename=str(file), strerror=str(reason)):
             return f"{file} cannot be used ({reason}): choose another path, or see to that one."
-        case Exception() if line.startswith("Config group override must be"):  # Hydra says it, of any kind
-            return "A group of the config cannot be null: choose one, as in task=NAME, or leave it out."
+        case Exception() if line.startswith("Config group override must be") or _in_defaults(cause):
+            return "A group of the config cannot be null, nor a number: choose one, as in task=NAME, or leave it out."
         case HydraException() | OmegaConfBaseException():
             return f"{line} (--help shows what there is)"
         case RuntimeError() if line.startswith("Unknown plugin class"):
@@ -230,6 +236,32 @@ def explain(error: Exception) -> str:
     if line and isinstance(cause, EXPECTED) and (place.line or "").startswith("raise"):
         return line  # somebody found words for this case; what an operation raises by itself seldom says where
     return f"{type(cause).__name__}: {line} ({Path(place.filename).name}:{place.lineno}; {TRACEBACK}=1 shows the way)"
+
+
+def explain_config(error: OmegaConfBaseException, line: str) -> str:
+    """Return what is wrong with a config and what to do, in one line, or nothing if OmegaConf's own is all there is."""
+    key = error.full_key
+    match error:
+        case ConfigKeyError() | ConfigAttributeError() if isinstance(error.parent_node, DictConfig):
+            return unknown_key(error.parent_node, str(error.key))
+        case MissingMandatoryValue():
+            return f"{key} must be given: add {key}=VALUE to the command line."
+        case InterpolationToMissingValueError() if missing := re.search(r"Missing mandatory value: ([\w.]+)", line):
+            return f"{missing[1]} must be given: add {missing[1]}=VALUE to the command line."
+        case InterpolationKeyError() if missing := re.search(r"Interpolation key '([\w.]+)' not found", line):
+            return f"{missing[1]} is needed, and there is none: choose one, as in {missing[1].partition('.')[0]}=NAME."
+        case GrammarParseError():
+            return f"{key} has an interpolation that cannot be read: write a value without ${{...}}."
+        case UnsupportedInterpolationType() | InterpolationResolutionError():
+            return f"{key} cannot be worked out ({line.partition(' full_key:')[0]}): write a value without ${{...}}."
+        case ValidationError() if key:
+            return f"{key} cannot have this value ({line.partition(' full_key:')[0]}): give another, or leave it out."
+    return ""
+
+
+def _in_defaults(error: Exception) -> bool:
+    """Return whether Hydra failed at a group's choice, of which it does not check that it is a name."""
+    return isinstance(error, TypeError) and "defaults_list.py" in traceback.extract_tb(error.__traceback__)[-1].filename
 
 
 def unknown(what: str, word: str, known: Iterable[str]) -> str:
@@ -247,11 +279,21 @@ def unknown_key(node: DictConfig, key: str, known: Iterable[str] | None = None) 
     return unknown(f"key {key!r}{f' in {level}' if level else ''}", key, known)
 
 
-def whole(key: str, value: object, least: int) -> int:
-    """A whole number from the config. Raises ValueError for anything else, or one below the least."""
+def whole(key: str, value: object, least: int, most: int = (1 << 63) - 1) -> int:
+    """A whole number from the config. Raises ValueError for anything else, or one out of range."""
     if type(value) is not int or value < least:
         raise ValueError(f"{key}={value} cannot be: give a whole number from {least} on.")
+    if value > most:
+        raise ValueError(f"{key}={value} cannot be: give at most {most}.")
     return value
+
+
+def check_paths(config: DictConfig, *keys: str) -> None:
+    """Raises ValueError if one of these keys is neither null nor text, such as a path from an empty variable."""
+    for key in keys:
+        value = config[key]
+        if value is not None and not (value and isinstance(value, str)):
+            raise ValueError(f"{key}={written(value)} is no path: give one, or leave it out.")
 
 
 def typed(cls: type[T], node: DictConfig) -> T:
@@ -266,7 +308,37 @@ def typed(cls: type[T], node: DictConfig) -> T:
         # 5e6 is the natural way to write a number of steps, and a float to YAML.
         whole = isinstance(value, float) and value.is_integer() and types[str(key)] in (int, "int")
         values[key] = int(value) if whole else value
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{node._get_full_key(key)}={value} cannot be: give a finite number.")
     try:
         return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values)))
     except OmegaConfBaseException as error:
-        raise ValueError(f"{node._get_full_key(error.full_key)}: {str(error).splitlines()[0]}.") from None
+        raise ValueError(mistyped(cls, node, values, error)) from None
+
+
+def mistyped(cls: type, node: DictConfig, values: dict[Any, Any], error: OmegaConfBaseException) -> str:
+    """Return the sentence about a value that does not have the type of its field."""
+    key = re.split(r"[.\[]", str(error.full_key))[0]
+    full, kind = node._get_full_key(key), get_type_hints(cls)[key]
+    if key not in values:
+        return f"{full} must be given: add {full}=VALUE."
+    wanted = in_words(kind)
+    if not wanted:
+        return f"{node._get_full_key(error.full_key)}: {str(error).splitlines()[0]}."
+    default = next(field.default for field in fields(cls) if field.name == key)
+    example = "" if default in (MISSING, None) else f", such as {written(default)}"
+    return f"{full}={written(values[key])} cannot be: give {wanted}{example}."
+
+
+def in_words(kind: Any) -> str:
+    """Return what a field of a type takes; empty for types with a structure of their own."""
+    if isinstance(kind, UnionType):
+        return " or ".join(map(in_words, get_args(kind)))
+    if get_origin(kind) is list:
+        return f"a list of which each entry is {in_words(get_args(kind)[0])}"
+    return WORDS.get(kind, "")
+
+
+def written(value: Any) -> str:
+    """Return a value as it is written on a command line."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -4,7 +4,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from particle_grid import results, scores
-from particle_grid.command import command, typed, whole
+from particle_grid.command import check_paths, command, typed, whole
 from particle_grid.learn.trainer import choose_device
 from particle_grid.run import build_env
 from particle_grid.setting import load_asked, load_policy
@@ -15,9 +15,11 @@ from particle_grid.view.video import check_video
 
 @command("eval")
 def main(config: DictConfig) -> None:
-    for key, least in (("seeds", 1), ("steps", 1), ("seed", 0)):
-        if config[key] is not None or key != "steps":
-            whole(key, config[key], least)
+    whole("seeds", config.seeds, 1, scores.MOST_EPISODES)
+    whole("seed", config.seed, 0)
+    if config.steps is not None:
+        whole("steps", config.steps, 1)
+    check_paths(config, "video", "replay", "table")
     if several(config):
         return transfer(config)
     if config.table:

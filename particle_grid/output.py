@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-PLAIN = {"±": "+-", "…": "...", "—": "-", "–": "-"}  # for encodings without them; any other character becomes "?"
+PLAIN = {"±": "+-", "…": "..."}  # for encodings without them; any other character becomes "?"
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
@@ -56,11 +56,11 @@ class Output:
 @contextmanager
 def lasting_output() -> Iterator[None]:
     """Let stdout and stderr degrade: no character and no closed pipe ends what runs in this context."""
-    before = sys.stdout, sys.stderr
+    before: tuple[Any, Any] = sys.stdout, sys.stderr
     errors = [(stream, stream.errors) for stream in before if isinstance(stream, io.TextIOWrapper)]
     for stream, _ in errors:
         stream.reconfigure(errors="particle_grid.plain")
-    sys.stdout, sys.stderr = (Output(stream) if stream else stream for stream in before)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = (Output(stream) if stream else stream for stream in before)
     try:
         yield
     finally:

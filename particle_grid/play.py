@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from particle_grid.command import command, config_folder, typed
+from particle_grid.command import check_paths, command, config_folder, typed, whole
 from particle_grid.game import Game, Settings
 from particle_grid.learn.trainer import choose_device
 from particle_grid.run import build_env, policy_player
@@ -24,6 +24,8 @@ SIDE = 128  # cells along each side of a larger world whose size nobody chose
 @command("play")
 def main(config: DictConfig) -> None:
     settings = typed(Settings, OmegaConf.masked_copy(config, [field.name for field in fields(Settings)]))
+    whole("seed", settings.seed, 0)
+    check_paths(config, "checkpoint")
     device = choose_device(config.device)
     saved = load_asked(config) if config.checkpoint else {"config": untrained(config)}
     run = saved["config"]

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from particle_grid import files, ratings, scores
-from particle_grid.command import command, typed, whole
+from particle_grid.command import check_paths, command, typed, whole
 from particle_grid.env import ParticleGrid
 from particle_grid.learn.trainer import choose_device
 from particle_grid.run import build_env, policy_player
@@ -37,6 +37,7 @@ class Entrant:
 
 @command("rank")
 def main(config: DictConfig) -> None:
+    check_paths(config, "out")
     console, folder = Console(markup=False), Path(config.out)
     ratings.load_libraries()  # now, not when hours of play are done
     for key, least in (("seeds", 1), ("steps", 1), ("seed", 0)):

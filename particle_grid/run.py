@@ -33,7 +33,9 @@ def load_run(path: str | Path, parts: tuple[str, ...] = SAVED) -> dict[str, Any]
 def build_env(config: Mapping[str, Any]) -> ParticleGrid:
     """The environment of a config with `task` (name and parameters), `action` (name), `world` and `seed`."""
     task = dict(config["task"])
-    return ParticleGrid(task.pop("name"), config["action"]["name"], seed=config["seed"], **config["world"], **task)
+    return ParticleGrid(
+        task.pop("name", None), config["action"]["name"], seed=config["seed"], **config["world"], **task
+    )
 
 
 def build_lanes(config: dict[str, Any], env: ParticleGrid, settings: TrainerConfig) -> list[ParticleGrid]:
@@ -59,7 +61,7 @@ def build_policy(config: Mapping[str, Any], env: ParticleGrid) -> Policy:
     """The policy of a config, with fresh weights that depend on its seed only."""
     torch.manual_seed(config["seed"])
     options = dict(config["policy"])
-    return make_policy(options.pop("name"), env.vision, env.single_action_space, **options)
+    return make_policy(options.pop("name", None), env.vision, env.single_action_space, **options)
 
 
 def policy_player(policy: Policy, greedy: bool = False, side: int | None = None) -> Maker:

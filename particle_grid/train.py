@@ -15,7 +15,7 @@ from rich.console import Console
 
 from particle_grid import results, scores, sweep
 from particle_grid.clips import Clips
-from particle_grid.command import command, typed
+from particle_grid.command import check_paths, command, typed
 from particle_grid.jobs import CHECKPOINT, RESULT
 from particle_grid.learn.dashboard import Dashboard
 from particle_grid.learn.distributed import Group, joined, ranks
@@ -30,9 +30,10 @@ NUMBA_THREADS, TORCH_THREADS = numba.get_num_threads(), torch.get_num_threads()
 
 @command("train")
 def main(config: DictConfig) -> float | None:
-    """Returns the final normalised score of sampled actions, what a sweeper makes large; None for a run that was pruned, and
-    for one without evaluations."""
+    """Returns the final normalised score of sampled actions, what a sweeper makes large; None for a run
+    that was pruned, or has no evaluations."""
     resume = config.resume
+    check_paths(config, "resume")
     saved = load_run(resume) if resume else None
     if saved:
         config = resumed(OmegaConf.create(saved["config"]), list(HydraConfig.get().overrides.task))

@@ -239,11 +239,12 @@ def test_a_typed_node_is_converted_and_checked_by_its_class():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"steps": "many"}, "part.steps: Value 'many' of type 'str' could not be converted to Integer"),
-        ({"steps": 1.5}, "part.steps: Value '1.5'"),
-        ({"steps": None}, "part.steps: "),
-        ({"steps": 1, "on": 3.5}, "part.on: "),
-        ({}, "steps"),
+        ({"steps": "many"}, "part.steps=many cannot be: give a whole number"),
+        ({"steps": 1.5}, "part.steps=1.5 cannot be: give a whole number"),
+        ({"steps": None}, "part.steps=null cannot be: give a whole number"),
+        ({"steps": 1, "on": 3.5}, "part.on=3.5 cannot be: give true or false, such as true"),
+        ({"steps": 1, "label": [1]}, r"part.label=\[1\] cannot be: give a word or null"),
+        ({}, "part.steps must be given"),
         ({"steps": 1, "rat": 1}, "There is no key 'rat' in part. Did you mean rate?"),
     ],
 )

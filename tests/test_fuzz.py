@@ -20,6 +20,7 @@ GROUPS = ["task", "action", "policy", "trainer", "world", "experiment"]
 LONG = ("trainer.total_steps", "trainer.epochs", "evaluations", "task.food_reward")  # large ones make a long run
 HUGE = ["10000000000000", "1e300", "9223372036854775808", "inf"]
 JUNK = ["null", "true", "a", "'1'", "''", "[]", "[1,2]", "{}", "{a:1}", "-1", "0", "1", "2", "3", "0.5", "-0.5", "1e-9"]
+JUNK += ["???", "${foo:1}", "'${a:'", "abc", "maybe", "[a]", "1.5", "[[1]]", "{a:{b:1}}", "99999999999999999999"]
 JUNK += ["nan", "-inf", "${seed}", "${nothing}", "../x", "fish", "\u00fc", "a:B", "1e5", "33", "64", "1000"]
 
 
@@ -62,7 +63,7 @@ test_many_overrides_are_a_valid_run_or_one_sentence = pytest.mark.slow(fuzz(200)
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("task=null", "A group of the config cannot be null: choose one, as in task=NAME"),
+        ("task=null", "A group of the config cannot be null, nor a number: choose one, as in task=NAME"),
         ("action=null", "A group of the config cannot be null"),
         ("seed=a", "seed"),
         ("task.text=null", "text"),
@@ -71,6 +72,21 @@ test_many_overrides_are_a_valid_run_or_one_sentence = pytest.mark.slow(fuzz(200)
         ("trainer.threads=1000000", "trainer.threads=1000000 cannot be"),
         ("policy.hidden=10000000000", "hidden=10000000000 is not a number of units"),
         ("evaluations=10000000000", "evaluations=10000000000 is no number of episodes"),
+        ("trainer.total_steps=abc", "trainer.total_steps=abc cannot be: give a whole number, such as 6000000."),
+        ("trainer.anneal=maybe", "trainer.anneal=maybe cannot be: give true or false, such as true."),
+        ("trainer.fast=null", "trainer.fast=null cannot be: give a word, such as auto."),
+        ("trainer.horizon={a:1}", "trainer.horizon={'a': 1} cannot be: give a whole number, such as 32."),
+        ("trainer.gamma=nan", "trainer.gamma=nan cannot be: give a finite number."),
+        ("world.agents=1.5", "world.agents=1.5 cannot be: give a whole number, such as 4096."),
+        ("seed=???", "seed must be given: add seed=VALUE"),
+        ("world.agents='${foo:1}'", "world.agents cannot be worked out (Unsupported interpolation type foo)"),
+        ("seed='${a:'", "seed has an interpolation that cannot be read: write a value without ${...}."),
+        ("world=5", "A group of the config cannot be null, nor a number"),
+        ("trainer=[1]", "A group of the config cannot be null, nor a number"),
+        ("~policy.name", "There is no policy None"),
+        ("resume=5", "resume=5 is no path: give one, or leave it out."),
+        ("resume=", "resume= is no path: give one, or leave it out."),
+        ("hydra.run.dir=[1]", "hydra.run.dir cannot have this value"),
     ],
 )
 def test_what_was_once_a_traceback_is_a_sentence(invoke, override, words):

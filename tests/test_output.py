@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from particle_grid import report, train
 from particle_grid import eval as evaluation
+from particle_grid import report, train
 from particle_grid.learn import checkpoint
 from tests.test_train import BATCH, ROOT, TINY
 

@@ -166,6 +166,16 @@ def test_eval_prints_scores_for_this_and_another_task_and_ends(call):
         ("device=banana", "device=banana is not known"),
         ("seed=-5", "seed=-5 cannot be: give a whole number from 0 on"),
         ("seeds=0", "seeds=0 cannot be: give a whole number from 1 on"),
+        ("seeds=1000000", "seeds=1000000 cannot be: give at most 10000"),
+        ("seed=99999999999999999999", "seed=99999999999999999999 cannot be: give at most"),
+        ("show.fps=nan", "show.fps=nan cannot be: give a finite number"),
+        (
+            "show.region=[1,a,2,3]",
+            "show.region=[1, 'a', 2, 3] cannot be: give a list of which each entry is a whole num",
+        ),
+        ("device=null", "device=None is not known"),
+        ("video=5", "video=5 is no path: give one, or leave it out"),
+        ("replay=[1]", "replay=[1] is no path"),
     ],
 )
 def test_eval_refuses_what_cannot_be_before_it_plays(call, argument, message):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from particle_grid.jit import similar_thread
 from particle_grid.learn import checkpoint
+from particle_grid.learn.device import choose_device
 from particle_grid.learn.distributed import Group
 from particle_grid.learn.fast import accelerate
 from particle_grid.learn.heads import GaussianHead
@@ -131,7 +132,8 @@ class Trainer:
     loggers get the scalars of each iteration. path: where checkpoints go, None for none. run_config: plain nested dict
     that is stored with them, under "config". normalise: from score to normalised score. `how` says in a sentence how
     the policy is computed. group: the processes that learn together, each with environments of its own; the first one
-    saves for all, and `run`, `save` and `state_dict` are to be called in all of them. opponents: who plays some of an environment's agents.
+    saves for all, and `run`, `save` and `state_dict` are to be called in all of them. opponents: who plays some of an
+    environment's agents.
     watch: called after each step of the first lane, whose environment stands still then.
     """
 
@@ -335,9 +337,11 @@ class Trainer:
     def _check(self, scalars: dict[str, float]) -> None:
         if broken := [name for name, value in scalars.items() if not math.isfinite(value)]:
             cause = "env/reward" if "env/reward" in broken else ", ".join(broken)
+            saved = self.path is not None and Path(self.path).exists()
             raise RuntimeError(
                 f"Learning broke down between steps {self.steps} and {self.steps + self.batch}: {cause} became NaN or "
-                f"infinite, and the last checkpoint is from before; mend the reward, or lower trainer.learning_rate."
+                f"infinite{', and the last checkpoint is from before' if saved else ''}; mend the reward, or lower "
+                f"trainer.learning_rate."
             )
 
     def _report(self, infos: list[dict[str, float]], statistics: dict[str, float], seconds: float) -> None:
@@ -439,12 +443,3 @@ class Trainer:
         self.starts = own["starts"].to(self.device)
         self.state = tuple(x.to(self.device) for x in own["state"])
         self.steps = saved["steps"]
-
-
-def choose_device(name: str) -> torch.device:
-    """auto: a GPU if there is one. Raises ValueError for cuda where there is none, and for anything else but cpu."""
-    if name.partition(":")[0] not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device={name} is not known: choose auto, cpu or cuda.")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"trainer.device={name} cannot be: torch finds no GPU here; use cpu or auto.")
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
