@@ -1,6 +1,8 @@
 """ParticleGrid: the simulator as a native PufferLib environment. It runs the kernels, in order, on its buffers."""
 
 import shutil
+import threading
+from copy import deepcopy
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -11,9 +13,11 @@ from gymnasium.spaces import Box, MultiDiscrete
 from particle_grid.jit import threads
 from particle_grid.sim import observe, rng, tasks
 from particle_grid.sim.advance import Stages, compile_stages
+from particle_grid.sim.memory import buffer_shapes, check_buffers, check_memory
 from particle_grid.sim.motion import charge
+from particle_grid.sim.saved import restore
 from particle_grid.sim.scripted import actions_for
-from particle_grid.sim.state import allocate, make_rules, restore
+from particle_grid.sim.state import allocate, make_rules
 from particle_grid.sim.world import AGENT_1, FOOD, UNSEEN, WALL, Layout, World
 from particle_grid.view.camera import Camera
 from particle_grid.view.terminal import ansi
@@ -94,6 +98,7 @@ class ParticleGrid(pufferlib.PufferEnv):
             *(worlds, agents, height, width, vision, speed, lifespan, horizon, walls),
             *(dynamics, acceleration, drag, action_cost),
         )
+        check_memory(self.world)
         self.task_name, self.task, self.checked = task, make_task(task, task_params), checked
         self.discrete, self.vision = action == "discrete", vision
         self.layout = Layout(self.world)
@@ -105,49 +110,58 @@ class ParticleGrid(pufferlib.PufferEnv):
         self.single_action_space = (
             MultiDiscrete([3, 3], dtype=np.int32) if self.discrete else Box(-1.0, 1.0, (2,), np.float32)
         )
+        if buf is not None:
+            check_buffers(buf, buffer_shapes(self.world, self.single_action_space.dtype))
         super().__init__(buf)
-        self._check_buffers()
         if not self.task.sight:
             self.state.own_in_sight[:], self.state.others_in_sight[:] = UNSEEN, UNSEEN
-        self._compiled: dict[int, Stages] = {}  # by threads
+        self._bind()
         self.render_mode = render_mode
         self.camera = self._camera() if render_mode else None
-        self._window: Window | None = None
         self.seed, self._started = 0 if seed is None else seed, False
         self._steps = 0  # since the reset
 
-    def _check_buffers(self) -> None:
-        """Raises ValueError for buffers that kernels would read or write beyond, or misread."""
-        n, row = self.num_agents, self.world.row
-        action = self.single_action_space.dtype
-        for name, shape, dtype in (
-            ("observations", (n, row), np.uint8),
-            ("rewards", (n,), np.float32),
-            ("terminals", (n,), np.bool_),
-            ("truncations", (n,), np.bool_),
-            ("actions", (n, 2), action),
-        ):
-            array = getattr(self, name)
-            if array.shape != shape or array.dtype != dtype:
-                raise ValueError(
-                    f"buf['{name}'] is {array.dtype}{list(array.shape)}, but {n} agents need {np.dtype(dtype)}"
-                    f"{list(shape)}."
-                )
-            if name != "actions" and not array.flags.c_contiguous:
-                raise ValueError(f"buf['{name}'] is not contiguous: give a buffer whose rows follow one another.")
+    __copy__ = deepcopy  # one that shared arrays would move the agents of both
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what belongs to these very arrays and this process, for copies and pickles. They get arrays of their
+        own, buffers too, and continue bit for bit; a window stays with the original."""
+        with self._alone():
+            return {name: value for name, value in vars(self).items() if name not in ("_compiled", "_window", "_lock")}
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        vars(self).update(saved)
+        self.rules = make_rules(self.layout, self.discrete)  # another machine may need other kernels
+        self._bind()
+
+    def _bind(self) -> None:
+        """Sets what belongs to these arrays and this process only."""
+        self._compiled: dict[int, Stages] = {}  # by threads
+        self._window: Window | None = None
+        self._lock = threading.Lock()  # held while arrays change
+
+    def _alone(self) -> threading.Lock:
+        """The lock to hold while arrays change. Raises RuntimeError where another call changes them now."""
+        if self._lock.locked():  # who comes in between waits for it
+            raise RuntimeError(
+                "This environment is in the middle of another call, of another thread or of its own task: let threads "
+                "take turns, or give each its own environment (copy.deepcopy)."
+            )
+        return self._lock
 
     def reset(self, seed: int | None = None) -> tuple[np.ndarray, list[dict[str, float]]]:
         """Starts all worlds; the same seed gives the same bytes. Without a seed the generators go on. Raises ValueError
         for what is no seed."""
         check_seed(seed)
-        if seed is not None or not self._started:
-            self.state.rng[:] = rng.seeded(self.seed if seed is None else seed, self.world.worlds)
-        self._started, self._steps = True, 0
-        stages = self._stages()
-        stages.start()
-        self.state.finished[:], self.state.last_reward[:] = 0, observe.NO_REWARD
-        stages.look()
-        self.rewards[:], self.terminals[:], self.truncations[:], self.masks[:] = 0, False, False, True
+        with self._alone():
+            if seed is not None or not self._started:
+                self.state.rng[:] = rng.seeded(self.seed if seed is None else seed, self.world.worlds)
+            self._started, self._steps = True, 0
+            stages = self._stages()
+            stages.start()
+            self.state.finished[:], self.state.last_reward[:] = 0, observe.NO_REWARD
+            stages.look()
+            self.rewards[:], self.terminals[:], self.truncations[:], self.masks[:] = 0, False, False, True
         return self.observations, []
 
     def step(
@@ -156,22 +170,23 @@ class ParticleGrid(pufferlib.PufferEnv):
         """One step of all agents. actions: integers or floats [N, 2], as the action form wants; raises if not so."""
         if not self._started:
             raise RuntimeError("The worlds have not been started: call reset() before step().")
-        stages, actions = self._stages(), self._valid(actions)
-        stages.move(actions)
-        if self.task.sight:  # the reward needs what the agents see
-            stages.look()
-            self._reward(stages, actions)
-        else:  # else it goes into their observations at once
-            self._reward(stages, actions)
-            stages.look()
-        self._steps += 1
-        infos = [self._report()] if self._steps % REPORT_EVERY == 0 else []
+        with self._alone():
+            stages, actions = self._stages(), self._valid(actions)
+            stages.move(actions)
+            if self.task.sight:  # the reward needs what the agents see
+                stages.look()
+                self._reward(stages, actions)
+            else:  # else it goes into their observations at once
+                self._reward(stages, actions)
+                stages.look()
+            self._steps += 1
+            infos = [self._report()] if self._steps % REPORT_EVERY == 0 else []
         return self.observations, self.rewards, self.terminals, self.truncations, infos
 
     def _valid(self, actions: np.ndarray) -> np.ndarray:
         """The actions as the kernels take them. Raises ValueError or TypeError for another shape or kind."""
         wanted = self.actions.dtype
-        if type(actions) is not np.ndarray or actions.dtype != wanted or not actions.flags.c_contiguous or self.checked:
+        if type(actions) is not np.ndarray or actions.dtype != wanted or not actions.flags.carray or self.checked:
             actions = self._converted(np.asarray(actions))
         if actions.shape != self.actions.shape:
             raise ValueError(
@@ -277,13 +292,15 @@ class ParticleGrid(pufferlib.PufferEnv):
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """A copy of everything: `load_state_dict` in an equal environment continues bit for bit."""
-        return {name: array.copy() for name, array in self._arrays().items()} | {"steps": np.array([self._steps])}
+        with self._alone():
+            return {name: array.copy() for name, array in self._arrays().items()} | {"steps": np.array([self._steps])}
 
     def load_state_dict(self, saved: dict[str, np.ndarray]) -> None:
         """Takes over a `state_dict`. Raises ValueError for one that is damaged or of other settings."""
         steps = {"steps": np.zeros(1, np.int64)}
-        restore(self._arrays() | steps, saved, self.rules)
-        self._started, self._steps = True, int(steps["steps"][0])
+        with self._alone():
+            restore(self._arrays() | steps, saved, self.rules, self.task.sight)
+            self._started, self._steps = True, int(steps["steps"][0])
 
     def legend(self) -> dict[int, str]:
         """What each cell code in these worlds stands for, for people."""
