@@ -25,6 +25,7 @@ from particle_grid.view.window import Window
 
 ACTIONS = ("discrete", "continuous")
 RENDER_MODES = ("rgb_array", "ansi", "human")
+LARGEST = float(np.finfo(np.float32).max)  # kernels take the parameters of tasks as float32
 REPORT_EVERY = 32  # steps between two infos
 
 
@@ -100,12 +101,12 @@ class ParticleGrid(pufferlib.PufferEnv):
         )
         check_memory(self.world)
         self.task_name, self.task, self.checked = task, make_task(task, task_params), checked
-        self.discrete, self.vision = action == "discrete", vision
+        self.discrete, self.vision = action == "discrete", self.world.vision
         self.layout = Layout(self.world)
         self.task.init(self.layout)
         self.rules = make_rules(self.layout, self.discrete)
         self.state = allocate(self.layout)
-        self.num_agents = worlds * agents
+        self.num_agents = self.world.worlds * self.world.agents
         self.single_observation_space = Box(0, 255, (self.world.row,), np.uint8)
         self.single_action_space = (
             MultiDiscrete([3, 3], dtype=np.int32) if self.discrete else Box(-1.0, 1.0, (2,), np.float32)
@@ -211,7 +212,7 @@ class ParticleGrid(pufferlib.PufferEnv):
         if self.discrete:  # what does not fit into the buffer's integers is out of range anyway
             actions = np.clip(actions, low, high)
         with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite
-            return np.ascontiguousarray(actions, self.actions.dtype)
+            return np.require(actions, self.actions.dtype, "CA")
 
     def _stages(self) -> Stages:
         """The stages of a step for as many threads as there are now."""
@@ -223,13 +224,20 @@ class ParticleGrid(pufferlib.PufferEnv):
 
     def _reward(self, stages: Stages, actions: np.ndarray) -> None:
         """Writes the rewards of the step just made. Raises ValueError for those out of range."""
-        self.task.reward(self.state, self.layout, self.rewards)
+        self._wrote("reward", self.task.reward(self.state, self.layout, self.rewards))
         if self.world.action_cost:
             charge(self.rewards, actions, self.rules.centre, np.float32(self.world.action_cost))
         if stages.finish():
             agent = np.flatnonzero(~(np.abs(self.rewards) <= 1))[0]
             raise ValueError(
                 f"Task {self.task_name} gave agent {agent} the reward {self.rewards[agent]}: scale it into [-1, 1]."
+            )
+
+    def _wrote(self, method: str, returned: object) -> None:
+        """Raises TypeError for a method of the task that returns what it should have written."""
+        if returned is not None:
+            raise TypeError(
+                f"Task {self.task_name} returns a {type(returned).__name__} from `{method}`: write into its last argument."
             )
 
     @property
@@ -241,7 +249,8 @@ class ParticleGrid(pufferlib.PufferEnv):
         """Score of the last step, in the `unit`, f64[sides], each the mean over the agents of a side. Raises ValueError
         where a task gives none."""
         each = self.rewards if self.world.action_cost else np.asarray(self.task.score(self.state, self.layout))
-        if each.shape != (self.num_agents,) or not np.isfinite(each).all():
+        numbers = each.dtype.kind in "biuf" and np.isfinite(each).all()
+        if each.shape != (self.num_agents,) or not numbers:
             what = "some that are no numbers" if each.shape == (self.num_agents,) else f"an array {list(each.shape)}"
             raise ValueError(f"Task {self.task_name} gave {what} as scores: give a number for each agent.")
         if self.task.sides == 1:
@@ -265,7 +274,7 @@ class ParticleGrid(pufferlib.PufferEnv):
         """The actions of the task's scripted policy for the present observations; generator u64[1] is its own. Raises
         ValueError where it aims nowhere."""
         aim = np.zeros((self.num_agents, 2), np.float32)
-        self.task.scripted(self.observations, self.layout, generator, aim)
+        self._wrote("scripted", self.task.scripted(self.observations, self.layout, generator, aim))
         if not np.isfinite(aim).all():
             agent = np.flatnonzero(~np.isfinite(aim).all(1))[0]
             raise ValueError(
@@ -348,16 +357,20 @@ def check_seed(seed: Any) -> None:
 
 
 def make_task(name: str, params: dict[str, Any]) -> tasks.Task:
-    """A task with its parameters. Raises ValueError for an unknown task or parameter, TypeError for a wrong type."""
+    """A task with its parameters. Raises ValueError for an unknown task or parameter or what is not
+    finite, TypeError for a wrong type."""
     kind = tasks.load(name)
     known = {field.name: field for field in fields(kind)}
     for key, value in params.items():
         if key not in known:
             raise ValueError(f"Task {name} has no parameter {key!r}. It has: {', '.join(known) or 'none'}.")
         default = known[key].default
-        kinds = int | float | np.number if isinstance(default, int | float) else str
-        if not isinstance(value, kinds) and not (value is None and default is None):  # None: no path
+        kinds = int | float | np.integer | np.floating if isinstance(default, int | float) else str
+        fits = isinstance(value, kinds) and (isinstance(default, bool) or not isinstance(value, bool))
+        if not fits and not (value is None and default is None):  # None: no path
             raise TypeError(f"Parameter {key}={value!r} of task {name} should be like {default!r}.")
         if isinstance(default, int) and not isinstance(value, int | np.integer):
             raise TypeError(f"Parameter {key}={value!r} of task {name} is not a whole number.")
+        if isinstance(default, float) and not abs(value) <= LARGEST:
+            raise ValueError(f"Parameter {key}={value!r} of task {name} is not a finite float32.")
     return kind(**params)
