@@ -1,7 +1,6 @@
 """ParticleGrid: the simulator as a native PufferLib environment. It runs the kernels, in order, on its buffers."""
 
 import shutil
-import threading
 from copy import deepcopy
 from dataclasses import fields
 from typing import Any, ClassVar
@@ -27,6 +26,27 @@ ACTIONS = ("discrete", "continuous")
 RENDER_MODES = ("rgb_array", "ansi", "human")
 LARGEST = float(np.finfo(np.float32).max)  # kernels take the parameters of tasks as float32
 REPORT_EVERY = 32  # steps between two infos
+
+
+class Turn:
+    """`with turn:` around what changes arrays. Raises RuntimeError where another call is within: two threads would write
+    the same cells, since kernels run side by side."""
+
+    def __init__(self) -> None:
+        self.taken = False
+
+    def take(self) -> None:
+        if self.taken:  # nobody comes in between: Python changes threads at calls and backward jumps only
+            raise RuntimeError(
+                "This environment is in the middle of another call, of another thread or of its own task: let threads "
+                "take turns, or give each its own environment (copy.deepcopy)."
+            )
+        self.taken = True
+
+    __enter__ = take
+
+    def __exit__(self, *_: object) -> None:
+        self.taken = False
 
 
 class ParticleGrid(pufferlib.PufferEnv):
@@ -127,8 +147,8 @@ class ParticleGrid(pufferlib.PufferEnv):
     def __getstate__(self) -> dict[str, Any]:
         """All but what belongs to these very arrays and this process, for copies and pickles. They get arrays of their
         own, buffers too, and continue bit for bit; a window stays with the original."""
-        with self._alone():
-            return {name: value for name, value in vars(self).items() if name not in ("_compiled", "_window", "_lock")}
+        with self._turn:
+            return {name: value for name, value in vars(self).items() if name not in ("_compiled", "_window", "_turn")}
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         vars(self).update(saved)
@@ -139,22 +159,13 @@ class ParticleGrid(pufferlib.PufferEnv):
         """Sets what belongs to these arrays and this process only."""
         self._compiled: dict[int, Stages] = {}  # by threads
         self._window: Window | None = None
-        self._lock = threading.Lock()  # held while arrays change
-
-    def _alone(self) -> threading.Lock:
-        """The lock to hold while arrays change. Raises RuntimeError where another call changes them now."""
-        if self._lock.locked():  # who comes in between waits for it
-            raise RuntimeError(
-                "This environment is in the middle of another call, of another thread or of its own task: let threads "
-                "take turns, or give each its own environment (copy.deepcopy)."
-            )
-        return self._lock
+        self._turn = Turn()
 
     def reset(self, seed: int | None = None) -> tuple[np.ndarray, list[dict[str, float]]]:
         """Starts all worlds; the same seed gives the same bytes. Without a seed the generators go on. Raises ValueError
         for what is no seed."""
         check_seed(seed)
-        with self._alone():
+        with self._turn:
             if seed is not None or not self._started:
                 self.state.rng[:] = rng.seeded(self.seed if seed is None else seed, self.world.worlds)
             self._started, self._steps = True, 0
@@ -171,7 +182,11 @@ class ParticleGrid(pufferlib.PufferEnv):
         """One step of all agents. actions: integers or floats [N, 2], as the action form wants; raises if not so."""
         if not self._started:
             raise RuntimeError("The worlds have not been started: call reset() before step().")
-        with self._alone():
+        turn = self._turn
+        if turn.taken:
+            turn.take()  # which raises
+        turn.taken = True  # `with` would cost few agents as much as all else that is checked here
+        try:
             stages, actions = self._stages(), self._valid(actions)
             stages.move(actions)
             if self.task.sight:  # the reward needs what the agents see
@@ -182,6 +197,8 @@ class ParticleGrid(pufferlib.PufferEnv):
                 stages.look()
             self._steps += 1
             infos = [self._report()] if self._steps % REPORT_EVERY == 0 else []
+        finally:
+            turn.taken = False
         return self.observations, self.rewards, self.terminals, self.truncations, infos
 
     def _valid(self, actions: np.ndarray) -> np.ndarray:
@@ -301,13 +318,13 @@ class ParticleGrid(pufferlib.PufferEnv):
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """A copy of everything: `load_state_dict` in an equal environment continues bit for bit."""
-        with self._alone():
+        with self._turn:
             return {name: array.copy() for name, array in self._arrays().items()} | {"steps": np.array([self._steps])}
 
     def load_state_dict(self, saved: dict[str, np.ndarray]) -> None:
         """Takes over a `state_dict`. Raises ValueError for one that is damaged or of other settings."""
         steps = {"steps": np.zeros(1, np.int64)}
-        with self._alone():
+        with self._turn:
             restore(self._arrays() | steps, saved, self.rules, self.task.sight)
             self._started, self._steps = True, int(steps["steps"][0])
 

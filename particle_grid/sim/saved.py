@@ -43,7 +43,7 @@ def restore(arrays: Arrays, saved: Arrays, r: Rules, sight: bool) -> None:
 
 def flaw(a: Arrays, r: Rules, sight: bool) -> str:
     """What is wrong with arrays of the right shapes and dtypes; empty if nothing is."""
-    groups = (_clocks(a, r), _lives(a, r), _agents(a, r), _cells(a, r), _outcome(a), _sights(a, r, sight))
+    groups = (_outcome(a), _clocks(a, r), _lives(a, r), _agents(a, r), _cells(a, r), _sights(a, r, sight))
     with np.errstate(invalid="ignore"):  # each check takes for granted what those before it have found to be so
         return next((problem for problem, found in itertools.chain.from_iterable(groups) if found), "")
 
