@@ -29,7 +29,7 @@ from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.learn.policy import make_policy
 from particle_grid.learn.trainer import Trainer, TrainerConfig
 from particle_grid.sim import tasks
-from particle_grid.sim.state import sound
+from particle_grid.sim.saved import flaw
 from particle_grid.sim.world import AGENT_1, DYNAMICS, FOOD, WALL
 
 WORLDS, AGENTS, SIDE = 4, 1024, 192
@@ -72,8 +72,8 @@ def seen(env: ParticleGrid) -> np.ndarray:
 def wrong(env: ParticleGrid, before: dict[str, int]) -> str:
     """What holds no longer in an environment that has stepped; empty if all does."""
     state = env.state
-    if not sound(state._asdict(), env.rules):
-        return "no longer: agents, cells and orders agree"
+    if found := flaw(env.state_dict(), env.rules, env.task.sight):
+        return f"no run comes to this state: {found}"
     windows = seen(env).reshape(env.num_agents, -1)
     own, every = (windows == state.colour[:, None]).sum(1), (windows >= AGENT_1).sum(1)
     counted = (state.own_in_sight == own - 1).all() and (state.others_in_sight == every - own).all()

@@ -1,6 +1,7 @@
 """ParticleGrid: the simulator as a native PufferLib environment. It runs the kernels, in order, on its buffers."""
 
 import shutil
+from copy import deepcopy
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -11,9 +12,11 @@ from gymnasium.spaces import Box, MultiDiscrete
 from particle_grid.jit import threads
 from particle_grid.sim import observe, rng, tasks
 from particle_grid.sim.advance import Stages, compile_stages
+from particle_grid.sim.memory import buffer_shapes, check_buffers, check_memory
 from particle_grid.sim.motion import charge
+from particle_grid.sim.saved import restore
 from particle_grid.sim.scripted import actions_for
-from particle_grid.sim.state import allocate, make_rules, restore
+from particle_grid.sim.state import allocate, make_rules
 from particle_grid.sim.world import AGENT_1, FOOD, UNSEEN, WALL, Layout, World
 from particle_grid.view.camera import Camera
 from particle_grid.view.terminal import ansi
@@ -21,7 +24,29 @@ from particle_grid.view.window import Window
 
 ACTIONS = ("discrete", "continuous")
 RENDER_MODES = ("rgb_array", "ansi", "human")
+LARGEST = float(np.finfo(np.float32).max)  # kernels take the parameters of tasks as float32
 REPORT_EVERY = 32  # steps between two infos
+
+
+class Turn:
+    """`with turn:` around what changes arrays. Raises RuntimeError where another call is within: two threads would write
+    the same cells, since kernels run side by side."""
+
+    def __init__(self) -> None:
+        self.taken = False
+
+    def take(self) -> None:
+        if self.taken:  # nobody comes in between: Python changes threads at calls and backward jumps only
+            raise RuntimeError(
+                "This environment is in the middle of another call, of another thread or of its own task: let threads "
+                "take turns, or give each its own environment (copy.deepcopy)."
+            )
+        self.taken = True
+
+    __enter__ = take
+
+    def __exit__(self, *_: object) -> None:
+        self.taken = False
 
 
 class ParticleGrid(pufferlib.PufferEnv):
@@ -94,60 +119,61 @@ class ParticleGrid(pufferlib.PufferEnv):
             *(worlds, agents, height, width, vision, speed, lifespan, horizon, walls),
             *(dynamics, acceleration, drag, action_cost),
         )
+        check_memory(self.world)
         self.task_name, self.task, self.checked = task, make_task(task, task_params), checked
-        self.discrete, self.vision = action == "discrete", vision
+        self.discrete, self.vision = action == "discrete", self.world.vision
         self.layout = Layout(self.world)
         self.task.init(self.layout)
         self.rules = make_rules(self.layout, self.discrete)
         self.state = allocate(self.layout)
-        self.num_agents = worlds * agents
+        self.num_agents = self.world.worlds * self.world.agents
         self.single_observation_space = Box(0, 255, (self.world.row,), np.uint8)
         self.single_action_space = (
             MultiDiscrete([3, 3], dtype=np.int32) if self.discrete else Box(-1.0, 1.0, (2,), np.float32)
         )
+        if buf is not None:
+            check_buffers(buf, buffer_shapes(self.world, self.single_action_space.dtype))
         super().__init__(buf)
-        self._check_buffers()
         if not self.task.sight:
             self.state.own_in_sight[:], self.state.others_in_sight[:] = UNSEEN, UNSEEN
-        self._compiled: dict[int, Stages] = {}  # by threads
+        self._bind()
         self.render_mode = render_mode
         self.camera = self._camera() if render_mode else None
-        self._window: Window | None = None
         self.seed, self._started = 0 if seed is None else seed, False
         self._steps = 0  # since the reset
 
-    def _check_buffers(self) -> None:
-        """Raises ValueError for buffers that kernels would read or write beyond, or misread."""
-        n, row = self.num_agents, self.world.row
-        action = self.single_action_space.dtype
-        for name, shape, dtype in (
-            ("observations", (n, row), np.uint8),
-            ("rewards", (n,), np.float32),
-            ("terminals", (n,), np.bool_),
-            ("truncations", (n,), np.bool_),
-            ("actions", (n, 2), action),
-        ):
-            array = getattr(self, name)
-            if array.shape != shape or array.dtype != dtype:
-                raise ValueError(
-                    f"buf['{name}'] is {array.dtype}{list(array.shape)}, but {n} agents need {np.dtype(dtype)}"
-                    f"{list(shape)}."
-                )
-            if name != "actions" and not array.flags.c_contiguous:
-                raise ValueError(f"buf['{name}'] is not contiguous: give a buffer whose rows follow one another.")
+    __copy__ = deepcopy  # one that shared arrays would move the agents of both
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what belongs to these very arrays and this process, for copies and pickles. They get arrays of their
+        own, buffers too, and continue bit for bit; a window stays with the original."""
+        with self._turn:
+            return {name: value for name, value in vars(self).items() if name not in ("_compiled", "_window", "_turn")}
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        vars(self).update(saved)
+        self.rules = make_rules(self.layout, self.discrete)  # another machine may need other kernels
+        self._bind()
+
+    def _bind(self) -> None:
+        """Sets what belongs to these arrays and this process only."""
+        self._compiled: dict[int, Stages] = {}  # by threads
+        self._window: Window | None = None
+        self._turn = Turn()
 
     def reset(self, seed: int | None = None) -> tuple[np.ndarray, list[dict[str, float]]]:
         """Starts all worlds; the same seed gives the same bytes. Without a seed the generators go on. Raises ValueError
         for what is no seed."""
         check_seed(seed)
-        if seed is not None or not self._started:
-            self.state.rng[:] = rng.seeded(self.seed if seed is None else seed, self.world.worlds)
-        self._started, self._steps = True, 0
-        stages = self._stages()
-        stages.start()
-        self.state.finished[:], self.state.last_reward[:] = 0, observe.NO_REWARD
-        stages.look()
-        self.rewards[:], self.terminals[:], self.truncations[:], self.masks[:] = 0, False, False, True
+        with self._turn:
+            if seed is not None or not self._started:
+                self.state.rng[:] = rng.seeded(self.seed if seed is None else seed, self.world.worlds)
+            self._started, self._steps = True, 0
+            stages = self._stages()
+            stages.start()
+            self.state.finished[:], self.state.last_reward[:] = 0, observe.NO_REWARD
+            stages.look()
+            self.rewards[:], self.terminals[:], self.truncations[:], self.masks[:] = 0, False, False, True
         return self.observations, []
 
     def step(
@@ -156,22 +182,29 @@ class ParticleGrid(pufferlib.PufferEnv):
         """One step of all agents. actions: integers or floats [N, 2], as the action form wants; raises if not so."""
         if not self._started:
             raise RuntimeError("The worlds have not been started: call reset() before step().")
-        stages, actions = self._stages(), self._valid(actions)
-        stages.move(actions)
-        if self.task.sight:  # the reward needs what the agents see
-            stages.look()
-            self._reward(stages, actions)
-        else:  # else it goes into their observations at once
-            self._reward(stages, actions)
-            stages.look()
-        self._steps += 1
-        infos = [self._report()] if self._steps % REPORT_EVERY == 0 else []
+        turn = self._turn
+        if turn.taken:
+            turn.take()  # which raises
+        turn.taken = True  # `with` would cost few agents as much as all else that is checked here
+        try:
+            stages, actions = self._stages(), self._valid(actions)
+            stages.move(actions)
+            if self.task.sight:  # the reward needs what the agents see
+                stages.look()
+                self._reward(stages, actions)
+            else:  # else it goes into their observations at once
+                self._reward(stages, actions)
+                stages.look()
+            self._steps += 1
+            infos = [self._report()] if self._steps % REPORT_EVERY == 0 else []
+        finally:
+            turn.taken = False
         return self.observations, self.rewards, self.terminals, self.truncations, infos
 
     def _valid(self, actions: np.ndarray) -> np.ndarray:
         """The actions as the kernels take them. Raises ValueError or TypeError for another shape or kind."""
         wanted = self.actions.dtype
-        if type(actions) is not np.ndarray or actions.dtype != wanted or not actions.flags.c_contiguous or self.checked:
+        if type(actions) is not np.ndarray or actions.dtype != wanted or not actions.flags.carray or self.checked:
             actions = self._converted(np.asarray(actions))
         if actions.shape != self.actions.shape:
             raise ValueError(
@@ -196,7 +229,7 @@ class ParticleGrid(pufferlib.PufferEnv):
         if self.discrete:  # what does not fit into the buffer's integers is out of range anyway
             actions = np.clip(actions, low, high)
         with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite
-            return np.ascontiguousarray(actions, self.actions.dtype)
+            return np.require(actions, self.actions.dtype, "CA")
 
     def _stages(self) -> Stages:
         """The stages of a step for as many threads as there are now."""
@@ -208,13 +241,20 @@ class ParticleGrid(pufferlib.PufferEnv):
 
     def _reward(self, stages: Stages, actions: np.ndarray) -> None:
         """Writes the rewards of the step just made. Raises ValueError for those out of range."""
-        self.task.reward(self.state, self.layout, self.rewards)
+        self._wrote("reward", self.task.reward(self.state, self.layout, self.rewards))
         if self.world.action_cost:
             charge(self.rewards, actions, self.rules.centre, np.float32(self.world.action_cost))
         if stages.finish():
             agent = np.flatnonzero(~(np.abs(self.rewards) <= 1))[0]
             raise ValueError(
                 f"Task {self.task_name} gave agent {agent} the reward {self.rewards[agent]}: scale it into [-1, 1]."
+            )
+
+    def _wrote(self, method: str, returned: object) -> None:
+        """Raises TypeError for a method of the task that returns what it should have written."""
+        if returned is not None:
+            raise TypeError(
+                f"Task {self.task_name} returns a {type(returned).__name__} from `{method}`: write into its last argument."
             )
 
     @property
@@ -226,7 +266,8 @@ class ParticleGrid(pufferlib.PufferEnv):
         """Score of the last step, in the `unit`, f64[sides], each the mean over the agents of a side. Raises ValueError
         where a task gives none."""
         each = self.rewards if self.world.action_cost else np.asarray(self.task.score(self.state, self.layout))
-        if each.shape != (self.num_agents,) or not np.isfinite(each).all():
+        numbers = each.dtype.kind in "biuf" and np.isfinite(each).all()
+        if each.shape != (self.num_agents,) or not numbers:
             what = "some that are no numbers" if each.shape == (self.num_agents,) else f"an array {list(each.shape)}"
             raise ValueError(f"Task {self.task_name} gave {what} as scores: give a number for each agent.")
         if self.task.sides == 1:
@@ -250,7 +291,7 @@ class ParticleGrid(pufferlib.PufferEnv):
         """The actions of the task's scripted policy for the present observations; generator u64[1] is its own. Raises
         ValueError where it aims nowhere."""
         aim = np.zeros((self.num_agents, 2), np.float32)
-        self.task.scripted(self.observations, self.layout, generator, aim)
+        self._wrote("scripted", self.task.scripted(self.observations, self.layout, generator, aim))
         if not np.isfinite(aim).all():
             agent = np.flatnonzero(~np.isfinite(aim).all(1))[0]
             raise ValueError(
@@ -277,13 +318,15 @@ class ParticleGrid(pufferlib.PufferEnv):
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """A copy of everything: `load_state_dict` in an equal environment continues bit for bit."""
-        return {name: array.copy() for name, array in self._arrays().items()} | {"steps": np.array([self._steps])}
+        with self._turn:
+            return {name: array.copy() for name, array in self._arrays().items()} | {"steps": np.array([self._steps])}
 
     def load_state_dict(self, saved: dict[str, np.ndarray]) -> None:
         """Takes over a `state_dict`. Raises ValueError for one that is damaged or of other settings."""
         steps = {"steps": np.zeros(1, np.int64)}
-        restore(self._arrays() | steps, saved, self.rules)
-        self._started, self._steps = True, int(steps["steps"][0])
+        with self._turn:
+            restore(self._arrays() | steps, saved, self.rules, self.task.sight)
+            self._started, self._steps = True, int(steps["steps"][0])
 
     def legend(self) -> dict[int, str]:
         """What each cell code in these worlds stands for, for people."""
@@ -331,16 +374,20 @@ def check_seed(seed: Any) -> None:
 
 
 def make_task(name: str, params: dict[str, Any]) -> tasks.Task:
-    """A task with its parameters. Raises ValueError for an unknown task or parameter, TypeError for a wrong type."""
+    """A task with its parameters. Raises ValueError for an unknown task or parameter or what is not
+    finite, TypeError for a wrong type."""
     kind = tasks.load(name)
     known = {field.name: field for field in fields(kind)}
     for key, value in params.items():
         if key not in known:
             raise ValueError(f"Task {name} has no parameter {key!r}. It has: {', '.join(known) or 'none'}.")
         default = known[key].default
-        kinds = int | float | np.number if isinstance(default, int | float) else str
-        if not isinstance(value, kinds) and not (value is None and default is None):  # None: no path
+        kinds = int | float | np.integer | np.floating if isinstance(default, int | float) else str
+        fits = isinstance(value, kinds) and (isinstance(default, bool) or not isinstance(value, bool))
+        if not fits and not (value is None and default is None):  # None: no path
             raise TypeError(f"Parameter {key}={value!r} of task {name} should be like {default!r}.")
         if isinstance(default, int) and not isinstance(value, int | np.integer):
             raise TypeError(f"Parameter {key}={value!r} of task {name} is not a whole number.")
+        if isinstance(default, float) and not abs(value) <= LARGEST:
+            raise ValueError(f"Parameter {key}={value!r} of task {name} is not a finite float32.")
     return kind(**params)

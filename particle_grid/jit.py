@@ -9,6 +9,7 @@ between, or two that compile at the same time, get what was compiled for *other*
 name that nothing else ever had.
 """
 
+import functools
 import hashlib
 import multiprocessing
 import os
@@ -72,7 +73,19 @@ def cache_folder() -> Path:
     raise OSError(f"No folder for compiled kernels can be written ({chosen}): set NUMBA_CACHE_DIR to one that can.")
 
 
-numba.config.CACHE_DIR = str(cache_folder())
+def _tell(error: OSError, otherwise: Callable[..., Any], kind: type, value: BaseException, traceback: Any) -> None:
+    """A `sys.excepthook` that needs one line for an error that no program can do anything about, and ends them all."""
+    if value is error:
+        print(f"error: {error}", file=sys.stderr)
+    else:
+        otherwise(kind, value, traceback)
+
+
+try:
+    numba.config.CACHE_DIR = str(cache_folder())
+except OSError as error:  # here the commands are still being imported
+    sys.excepthook = functools.partial(_tell, error, sys.excepthook)
+    raise
 numba.core.caching.IndexDataCacheFile._data_name = lambda self, number: (
     f"{self._index_name[:-4]}.{uuid4().hex[:16]}.nbc"
 )

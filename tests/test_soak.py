@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -79,20 +80,20 @@ def world_without_end(env):
 
 
 FAULTS = {
-    agent_to_another_cell: "agents, cells",
-    two_in_a_cell: "agents, cells",
-    agent_outside: "agents, cells",
-    agent_nowhere: "agents, cells",
-    agent_too_many: "agents, cells",
-    wall_gone: "walls and food",
-    food_gone: "walls and food",
-    window_of_another: "see the cells",
-    neighbour_uncounted: "neighbours",
-    too_fast: "faster",
-    reward_out_of_range: "rewards",
-    paid_for_nothing: "spawned",
-    life_without_end: "lives end",
-    world_without_end: "worlds end",
+    agent_to_another_cell: "agents are not where the grid has them",
+    two_in_a_cell: "agents are not where|two agents are in one cell",
+    agent_outside: "an agent is outside the field",
+    agent_nowhere: "an agent is outside the field",
+    agent_too_many: "the grid shows agents that are not there",
+    wall_gone: "a wall around or inside the field is missing",
+    food_gone: "the amount of food is wrong",
+    window_of_another: "an agent sees other cells",
+    neighbour_uncounted: "the agents in sight are counted wrong",
+    too_fast: "an agent has moved too far",
+    reward_out_of_range: "a reward is not within",
+    paid_for_nothing: "an agent that has just spawned has a reward",
+    life_without_end: "an agent lives on after its end",
+    world_without_end: "a world's clock is out of range",
 }
 
 
@@ -105,7 +106,7 @@ def test_what_is_wrong_is_seen(soak, fault):
         env.step(soak.actions_of(env, generator))
     assert soak.wrong(env, before) == ""
     fault(env)
-    assert FAULTS[fault] in soak.wrong(env, before)
+    assert re.search(FAULTS[fault], soak.wrong(env, before))
 
 
 def test_a_request_to_end_ends_training_too(soak, monkeypatch, tmp_path):

@@ -1,5 +1,6 @@
 """ParticleGrid as a vector environment of Gymnasium."""
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ class ParticleGridVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """
 
     metadata: dict[str, Any] = ParticleGrid.metadata | {"autoreset_mode": AutoresetMode.NEXT_STEP}
+    __copy__ = deepcopy  # one that shared arrays would move the agents of both
 
     def __init__(self, num_envs: int = 1, *, copy: bool = False, **settings: Any) -> None:
         if num_envs != 1:

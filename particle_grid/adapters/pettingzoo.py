@@ -1,5 +1,6 @@
 """ParticleGrid as a parallel environment of PettingZoo."""
 
+from copy import deepcopy
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,6 +30,7 @@ class ParticleGridParallelEnv(ParallelEnv):
     """
 
     metadata: ClassVar[dict[str, Any]] = ParticleGrid.metadata | {"name": "particle_grid_v0", "is_parallelizable": True}
+    __copy__ = deepcopy  # one that shared arrays would move the agents of both
 
     def __init__(self, *, lifespan: float = 0.0, horizon: int = 150, **settings: Any) -> None:
         if settings.get("worlds", 1) != 1:

@@ -1,5 +1,6 @@
 """ParticleGrid as a VecEnv of Stable-Baselines3."""
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ class ParticleGridVecEnv(VecEnv):
 
     settings: those of `ParticleGrid`. Raises ValueError or TypeError for whatever cannot be built.
     """
+
+    __copy__ = deepcopy  # one that shared arrays would move the agents of both
 
     def __init__(self, **settings: Any) -> None:
         self.native = ParticleGrid(**settings)

@@ -10,7 +10,7 @@ import numpy as np
 
 from particle_grid.sim import simd
 from particle_grid.sim.rng import decay
-from particle_grid.sim.world import AGENT_1, CODES, EMPTY, FOOD, WALL, Layout, grid_shape
+from particle_grid.sim.world import EMPTY, FOOD, WALL, Layout, World, grid_shape
 
 
 class Rules(NamedTuple):
@@ -70,43 +70,6 @@ class State(NamedTuple):
     features: np.ndarray  # u64[N] the features, the first in the lowest byte
 
 
-def restore(arrays: dict[str, np.ndarray], saved: dict[str, np.ndarray], r: Rules) -> None:
-    """Copies saved arrays into those of the same names. Raises ValueError, before it changes anything, for arrays that
-    are missing or of another shape or dtype, and for agents, cells or food that kernels would not find their way with:
-    they trust theirs."""
-    for name, array in arrays.items():
-        if name not in saved:
-            raise ValueError(f"The saved simulator state has no {name!r}: it was not saved by this version.")
-        if saved[name].shape != array.shape or saved[name].dtype != array.dtype:
-            raise ValueError(
-                f"The saved {name!r} is {saved[name].dtype}{list(saved[name].shape)}, but this world needs "
-                f"{array.dtype}{list(array.shape)}: build it with the settings it was saved with."
-            )
-    if not sound(saved, r) or (saved["colour"] != arrays["colour"]).any():
-        raise ValueError("The saved simulator state is damaged: agents are not where the grid has them. Use another.")
-    for name, array in arrays.items():
-        array[...] = saved[name]
-
-
-def sound(arrays: dict[str, np.ndarray], r: Rules) -> bool:
-    """Whether agents, cells, food and orders agree with one another, as kernels take for granted. arrays: by the names
-    of `State`, of its shapes and dtypes."""
-    grid, position, colour = arrays["grid"], arrays["position"], arrays["colour"]
-    agents, numbers = len(colour) // len(grid), np.arange(len(colour))
-    with np.errstate(invalid="ignore"):
-        row, column = position.astype(np.int64)
-    inside = ((row >= r.vision) & (row < r.vision + r.height) & (column >= r.vision)).all()
-    if not (inside and (column < r.vision + r.width).all() and np.isfinite(arrays["displacement"]).all()):
-        return False
-    cells = np.stack([numbers // agents, row, column])
-    alone = np.unique(cells, axis=1).shape == cells.shape and ((grid >= AGENT_1).sum((1, 2)) == agents).all()
-    food = np.isin(arrays["under"], (EMPTY, FOOD)).all() and (arrays["food_debt"] >= 0).all()
-    food = food and (arrays["food_debt"] <= r.height * r.width).all()
-    orders = np.sort(arrays["order"].reshape(-1, agents), 1)  # [N] -> [worlds, agents]
-    right = (grid[numbers // agents, row, column] == colour).all() and (orders == numbers[:agents]).all()
-    return bool(right and alone and food and grid.max() < CODES)
-
-
 def make_rules(layout: Layout, discrete: bool) -> Rules:
     """The rules of a layout. Raises ValueError where something is laid out amiss, or agents do not fit the field."""
     layout.check()
@@ -148,31 +111,42 @@ def make_rules(layout: Layout, discrete: bool) -> Rules:
     )
 
 
+Shapes = dict[str, tuple[tuple[int, ...], type]]  # shape and dtype of arrays, by their names
+
+
+def state_shapes(world: World) -> Shapes:
+    """The arrays of a `State`."""
+    n, worlds = world.worlds * world.agents, world.worlds
+    return {
+        "grid": (grid_shape(world), np.uint8),
+        "position": ((2, n), np.float32),
+        "displacement": ((2, n), np.float32),
+        "colour": ((n,), np.uint8),
+        "under": ((n,), np.uint8),
+        "eaten": ((n,), np.uint8),
+        "own_in_sight": ((n,), np.int16),
+        "others_in_sight": ((n,), np.int16),
+        "last_reward": ((n,), np.uint8),
+        "order": ((n,), np.int32),
+        "expiry": ((n,), np.int64),
+        "born": ((n,), np.int64),
+        "episode_return": ((n,), np.float32),
+        "tick": ((worlds,), np.int64),
+        "rng": ((worlds,), np.uint64),
+        "origin": ((worlds,), np.uint64),
+        "food_debt": ((worlds,), np.int64),
+        "finished": ((worlds, 3), np.float64),
+        "wish": ((2, n), np.float32),
+        "crossing": ((n,), np.uint64),
+        "met": ((n,), np.uint8),
+        "features": ((n,), np.uint64),
+    }
+
+
 def allocate(layout: Layout) -> State:
     """Arrays for the worlds of a layout, not yet started."""
-    world = layout.world
-    n, worlds = world.worlds * world.agents, world.worlds
-    return State(
-        grid=np.full(grid_shape(world), WALL, np.uint8),
-        position=np.zeros((2, n), np.float32),
-        displacement=np.zeros((2, n), np.float32),
-        colour=np.tile(layout.colour, worlds),
-        under=np.zeros(n, np.uint8),
-        eaten=np.zeros(n, np.uint8),
-        own_in_sight=np.zeros(n, np.int16),
-        others_in_sight=np.zeros(n, np.int16),
-        last_reward=np.zeros(n, np.uint8),
-        order=np.zeros(n, np.int32),
-        expiry=np.zeros(n, np.int64),
-        born=np.zeros(n, np.int64),
-        episode_return=np.zeros(n, np.float32),
-        tick=np.zeros(worlds, np.int64),
-        rng=np.zeros(worlds, np.uint64),
-        origin=np.zeros(worlds, np.uint64),
-        food_debt=np.zeros(worlds, np.int64),
-        finished=np.zeros((worlds, 3), np.float64),
-        wish=np.zeros((2, n), np.float32),
-        crossing=np.zeros(n, np.uint64),
-        met=np.zeros(n, np.uint8),
-        features=np.zeros(n, np.uint64),
-    )
+    shapes = state_shapes(layout.world)
+    state = State(**{name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()})
+    state.grid[:] = WALL
+    state.colour[:] = np.tile(layout.colour, layout.world.worlds)
+    return state

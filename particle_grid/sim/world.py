@@ -14,6 +14,7 @@ FEATURES = 7  # uint8 behind the window: row, column, place in the cell (2), las
 MAX_COLOURS = 4
 UNSEEN = -(1 << 15)  # how many agents are in sight where nobody counts: no number that could be mistaken for one
 DYNAMICS = ("kinematic", "inertial")
+STEPS_OF_FLOAT = 8  # least number of positions that an agent passes at full speed: rounding changes it by a sixteenth
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,19 @@ class World:
     action_cost: float = 0.0  # share of the reward that is minus the effort, the mean square of an action's components
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, np.generic):  # else their products might overflow
+                object.__setattr__(self, name, value.item())
         for name, least in (("worlds", 1), ("agents", 1), ("height", 1), ("width", 1), ("vision", 1), ("horizon", 0)):
             value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or isinstance(value, bool):
+            if not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"{name}={value!r} is not a whole number.")
             if value < least:
                 raise ValueError(f"{name}={value} is too small: it must be at least {least}.")
         for name in ("speed", "lifespan", "walls", "acceleration", "drag", "action_cost"):
-            if not isinstance(getattr(self, name), int | float | np.number):
-                raise TypeError(f"{name}={getattr(self, name)!r} is not a number.")
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise TypeError(f"{name}={value!r} is not a number.")
         side = 2 * self.vision + 1
         for name in ("height", "width"):
             value = getattr(self, name)
@@ -70,6 +75,7 @@ class World:
             raise ValueError(
                 f"acceleration={self.acceleration} is out of range: cells per step, above 0 and at most 64."
             )
+        self._check_resolution()
         if not 0 <= self.drag <= 1:
             raise ValueError(f"drag={self.drag} is out of range: a share of the velocity, from 0 to 1.")
         if not 0 <= self.action_cost < 1:
@@ -91,6 +97,17 @@ class World:
                 f"worlds={self.worlds} of agents={self.agents}, height={self.height} and width={self.width} are too "
                 f"many: all of them may have {1 << 40} cells and {1 << 31} agents."
             )
+
+    def _check_resolution(self) -> None:
+        """Raises ValueError where float32 positions would round away much of a full action, or all of it."""
+        spacing = float(np.spacing(np.float32(max(self.height, self.width) + self.vision)))
+        for name in ("speed", "acceleration") if self.dynamics == "inertial" else ("speed",):
+            if getattr(self, name) < STEPS_OF_FLOAT * spacing:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} is too small for a {self.height} x {self.width} field: positions "
+                    f"are float32, {spacing:.2g} cells apart at its far edge. Use at least {STEPS_OF_FLOAT * spacing:.2g}"
+                    f", or a smaller world."
+                )
 
     @property
     def row(self) -> int:

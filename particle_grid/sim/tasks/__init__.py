@@ -58,7 +58,7 @@ def names() -> list[str]:
 def load(name: str) -> type:
     """The class of a task: a registered one, or one at a place `my_package.my_module:MyTask`. Raises ValueError where
     there is none, or an unfinished one."""
-    place = name if plugins.is_place(name) else _places().get(name)
+    place = name if plugins.is_place(name) else _places().get(str(name))
     if place is None:
         raise ValueError(
             f"There is no task {name!r}. The tasks are: {', '.join(names())}; my_module:MyTask names one of your own."
