@@ -16,6 +16,7 @@ from typing import Any
 import numba
 import numpy as np
 import torch
+from interrupt import until_interrupted
 from loops import clean_loop, recurrent_ppo
 from timing import interleaved, report, timed
 
@@ -132,4 +133,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    until_interrupted(main)
