@@ -52,7 +52,7 @@ QUICK = (
     "python -m particle_grid.train task=forage action=continuous hydra.run.dir=outputs/second *",
     "python -m particle_grid.train -m task=forage action=discrete,continuous seed=0,1 experiment=smoke *",
     "python -m particle_grid.report outputs/sweep",
-    "python -m particle_grid.train -m hydra/launcher=joblib experiment=smoke seed=range(6)",
+    "python -m particle_grid.train -m hydra/launcher=joblib experiment=smoke *",
     "python -m pytest tests/learn/test_trainer.py -k resumed",
 )
 # Not run here, each for its reason. All of them are still checked for options and keys that do not exist.
@@ -71,6 +71,7 @@ ELSEWHERE = {
     "python -m pytest --hypothesis-profile=explore": "the default suite, with examples that differ each time",
     "ruff *": "tests/test_house.py holds the sources to it",
     "mypy": "tests/test_house.py holds the sources to it",
+    "sphinx-build *": "tests/test_docs.py builds the site",
     "docker *": "needs Docker",
     "python -m particle_grid.play *": "opens a window",
     "python -m particle_grid.baselines*": WRITES,

@@ -26,7 +26,11 @@ ASSUMED = (
         "outputs/*predator_prey*/checkpoint.pt",
         [f"{SMOKE} task=predator_prey seed={k} hydra.run.dir=outputs/predator_prey_{k}" for k in (0, 1)],
     ),
-    (r"outputs/SWEEP", "outputs/*sweep/*/results.json", [f"{SMOKE} -m seed=0,1 hydra.sweep.dir=outputs/own_sweep"]),
+    (
+        r"outputs/SWEEP",
+        "outputs/*sweep/*/results.json",
+        [f"{SMOKE} seed=0,1 hydra.sweep.dir=outputs/own_sweep --multirun"],
+    ),
 )
 FAULTS = re.compile(r"^(?:Traceback|error)\b.*", re.MULTILINE)  # that no printed command may show
 
@@ -89,10 +93,10 @@ class Terminal:
         return command
 
     def _start(self, command: str) -> subprocess.Popen:
-        log = (self.folder / ".said").open("w")
         script = ["bash", "-e", "-c", self.variables + command]
         place = {"cwd": self.folder, "env": self.environment, "start_new_session": True}
-        return subprocess.Popen(script, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, **place)
+        with (self.folder / ".said").open("w") as log:
+            return subprocess.Popen(script, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, **place)
 
     def _run(self, command: str, timeout: float) -> Ran:
         begin = time.monotonic()

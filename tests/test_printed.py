@@ -12,6 +12,7 @@ import itertools
 import json
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -254,7 +255,9 @@ def test_a_page_names_only_modules_options_and_keys_that_exist(page, understood,
             check(item, understood, monkeypatch)
         except AssertionError as error:
             wrong.append(f"{page}:{item.line}: {item.text}: {error}")
-    assert not wrong, "\n".join(wrong)
+    script = "\n".join(item.text for item in commands(page))
+    shell = subprocess.run(["bash", "-n", "-c", script], capture_output=True, text=True)
+    assert not wrong + shell.stderr.splitlines(), "\n".join([*wrong, shell.stderr])
 
 
 @pytest.mark.parametrize(
