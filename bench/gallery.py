@@ -7,7 +7,8 @@ import argparse
 import math
 from pathlib import Path
 
-from rich.progress import track
+from interrupt import until_interrupted
+from timing import announced
 
 from particle_grid import pretrained
 from particle_grid.env import ACTIONS, ParticleGrid
@@ -65,12 +66,11 @@ def main() -> None:
     (out / "assets").mkdir(parents=True, exist_ok=True)
     cases = [(task, action) for task in tasks.names() for action in ACTIONS]
     replays = [
-        show(task, action, out / "assets" / f"{task}-{action}.gif")
-        for task, action in track(cases, description="Playing")
+        show(task, action, out / "assets" / f"{task}-{action}.gif") for task, action in announced("Playing", cases)
     ]
     write_page(out / "gallery.html", replays)
     print(f"Saved: {out}/gallery.html ({(out / 'gallery.html').stat().st_size / 1e6:.1f} MB), {out}/assets/*.gif")
 
 
 if __name__ == "__main__":
-    main()
+    until_interrupted(main)

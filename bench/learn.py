@@ -1,4 +1,4 @@
-"""Learning: every task and action form over several seeds, as CSV, a Markdown table, and a picture of the curves.
+"""Learning: the six tasks in both action forms over several seeds, as CSV, a Markdown table, and a picture of curves.
 
     python bench/learn.py --out outputs/learn                                # all of it, an hour or two on two cores
     python bench/learn.py --tasks center --seeds 2 --overrides trainer.total_steps=5e5
@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from interrupt import until_interrupted
 from rich.progress import Progress
 
 from particle_grid.command import EXPECTED, report
 from particle_grid.env import ACTIONS
 from particle_grid.jobs import Job, curve, run_all
+from particle_grid.plugins import registered
 from particle_grid.pretrained import ship
 from particle_grid.sim import tasks
 from particle_grid.stats import interquartile_mean
@@ -100,7 +102,14 @@ def name(row: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", default=tasks.names(), choices=tasks.names())
+    own = [name for name in tasks.names() if name not in registered("task")]
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        default=own,
+        choices=tasks.names(),
+        help="(default: all but those of particle_grid.contrib)",
+    )
     parser.add_argument("--actions", nargs="+", default=list(ACTIONS), choices=ACTIONS)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("outputs/learn"), help="folder of the runs and the results")
@@ -126,6 +135,7 @@ def learn(options: argparse.Namespace) -> None:
         Job(options.out / name(row), (*(f"{key}={row[key]}" for key in ("task", "action", "seed")), *options.overrides))
         for row in wanted
     ]
+    print(f"{len(jobs)} runs, {sum(job.done for job in jobs)} of them done: {', '.join(options.tasks)}", flush=True)
     with Progress() as progress:
         bar = progress.add_task("Training", total=len(jobs))
 
@@ -154,4 +164,4 @@ def learn(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    until_interrupted(main)

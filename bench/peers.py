@@ -4,7 +4,9 @@ Each is driven by the fastest interface it has, with fresh random actions, and w
 by its C library without the dictionaries around it, VMAS by a batch of worlds, MPE2 (PettingZoo) as it is. They do not
 play the same game, so the ratio tells what a researcher gets for an agent's step, not who programs better.
 
-    pip install -e ".[bench]" && python bench/peers.py [--seconds 60] [--json peers.json]
+    pip install -e ".[bench]"
+    python bench/peers.py                                        # a minute; --seconds 300 for steadier figures
+    python bench/peers.py --seconds 60 --json peers.json
 """
 
 import argparse
@@ -16,7 +18,8 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from timing import interleaved, report
+from interrupt import until_interrupted
+from timing import announced, interleaved, report
 
 from particle_grid.env import ParticleGrid
 
@@ -97,6 +100,9 @@ def mpe2() -> Iterator[tuple[str, Step]]:
         yield f"MPE2: {name}", step
 
 
+PEERS = {"MAgent2": magent2, "VMAS": vmas, "MPE2": mpe2}
+
+
 def turn(step: Step) -> Callable[[], float]:
     """A case: seconds for an agent's step, the drawing of actions counted, since every one of them needs some."""
 
@@ -117,15 +123,16 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # for libraries that are loaded from here on
     torch.set_num_threads(1)
     numba.set_num_threads(1)
-    steps = dict(particle_grid(*case) for case in (("group", "discrete"), ("group", "continuous")))
+    ours = announced("Starting particle_grid", (("group", "discrete"), ("group", "continuous")))
+    steps = dict(particle_grid(*case) for case in ours)
     agents = {name: step() for name, step in steps.items()}
     reference = next(iter(steps))
-    for peer in (magent2, vmas, mpe2):
+    for name in announced("Starting", PEERS):
         try:
-            for name, step in peer():
-                steps[name], agents[name] = step, step()
+            for case, step in PEERS[name]():
+                steps[case], agents[case] = step, step()
         except ImportError as error:
-            print(f'{peer.__name__} is left out ({error}): pip install -e ".[bench]"')
+            print(f'{name} is left out ({error}): pip install -e ".[bench]"')
     times = interleaved({name: turn(step) for name, step in steps.items()}, options.seconds)
     rows = []
     for name, seconds in times.items():
@@ -144,4 +151,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    until_interrupted(main)

@@ -10,12 +10,14 @@ ratios are between neighbours in time. Plots need the extra `bench`.
 """
 
 import argparse
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
-from timing import interleaved, peak, plot_lines, report, timed, window_copy
+from interrupt import until_interrupted
+from timing import announced, interleaved, peak, plot_lines, report, timed, window_copy
 
 from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.sim import tasks
@@ -67,8 +69,9 @@ def measure(
     """A row of figures for each environment and number of threads, and for the copy of the windows in `spread`. The
     ratios are of each round by itself, since load comes and goes."""
     generator, cases = np.random.default_rng(0), {}
-    for env in {id(env): env for env in (*envs.values(), spread)}.values():
-        env.reset(0)
+    spread.reset(0)
+    for name in announced("Resetting", envs):
+        envs[name].reset(0)
     for count in threads:
         cases |= {f"{name}, {count}": stepping(env, generator, count) for name, env in envs.items()}
         cases[f"{COPY}, {count}"] = copying(spread, count)
@@ -94,7 +97,8 @@ def sweep(names: list[str], sizes: list[int], threads: list[int], seconds: float
     """Every task and action form, for each number of agents."""
     rows = []
     for agents in sizes:
-        envs = {f"{task} {action}": ParticleGrid(task, action, 1, agents) for task in names for action in ACTIONS}
+        cases = announced(f"Preparing {agents:,} agents,", itertools.product(names, ACTIONS))
+        envs = {" ".join(case): ParticleGrid(*case, 1, agents) for case in cases}
         rows += measure(envs, ParticleGrid("center", "discrete", 1, agents), threads, seconds)
     return rows
 
@@ -105,7 +109,7 @@ def scale(threads: list[int], seconds: float) -> list[dict[str, Any]]:
     for group in SCALES:
         envs = {
             f"{worlds} x {agents} on {size} x {size}": ParticleGrid("group", "continuous", worlds, agents, size, size)
-            for worlds, agents, size in group
+            for worlds, agents, size in announced("Preparing worlds, agents, size,", group)
         }
         rows += measure(envs, next(iter(envs.values())), threads, seconds)
         print(f"{', '.join(envs)}: the process has needed {peak() / 1024:.2f} GiB at most so far")
@@ -133,4 +137,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    until_interrupted(main)

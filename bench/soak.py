@@ -23,7 +23,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from timing import machine, peak, timed, window_copy
+from interrupt import until_interrupted
+from timing import announced, machine, peak, timed, window_copy
 
 from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.learn.policy import make_policy
@@ -176,13 +177,15 @@ def main() -> None:
     print(f"On {machine()['processor']}, {machine()['numba_threads']} threads")
     give_back()
     generator = np.random.default_rng(0)
-    names = itertools.product(tasks.names(), ACTIONS, DYNAMICS)
+    names = announced("Preparing to simulate", itertools.product(tasks.names(), ACTIONS, DYNAMICS))
     soak("Simulating", {" ".join(name): simulating(build(*name), generator) for name in names}, seconds / 2)
     with tempfile.TemporaryDirectory() as folder:
-        names = [(task, ACTIONS[k % 2], DYNAMICS[0]) for k, task in enumerate(tasks.names())]
+        names = announced(
+            "Preparing to train", zip(tasks.names(), itertools.cycle(ACTIONS), itertools.repeat(DYNAMICS[0]))
+        )
         cases = {" ".join(name): training(build(*name), Path(folder) / f"{name[0]}.pt") for name in names}
         soak("Training", cases, seconds / 2)
 
 
 if __name__ == "__main__":
-    main()
+    until_interrupted(main)

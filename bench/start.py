@@ -1,6 +1,7 @@
 """Start-up: seconds from `import torch` to the first step with kernels compiled before, and of compiling everything.
 
-python bench/start.py [--runs 5]
+python bench/start.py               # a minute or two
+python bench/start.py --runs 20
 """
 
 import argparse
@@ -10,6 +11,7 @@ import sys
 import tempfile
 
 import numpy as np
+from interrupt import until_interrupted
 
 FIRST_STEP = """
 import time, torch
@@ -38,9 +40,12 @@ print(time.perf_counter() - begin)
 def seconds(code: str, *arguments: str, **variables: str) -> float:
     """What a fresh process prints that runs `code`."""
     command = [sys.executable, "-c", code, *arguments]
-    return float(
-        subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, env=os.environ | variables).stdout
+    environment = os.environ | variables
+    # In a session of its own: Ctrl-C reaches this process alone, which then ends that one.
+    done = subprocess.run(
+        command, check=True, text=True, stdout=subprocess.PIPE, env=environment, start_new_session=True
     )
+    return float(done.stdout)
 
 
 def main() -> None:
@@ -48,14 +53,17 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     runs = parser.parse_args().runs
     with tempfile.TemporaryDirectory() as folder:
+        print("Compiling every task and action form, one thread", flush=True)
         one = seconds(EVERYTHING, "1", NUMBA_CACHE_DIR=folder)
         print(f"Every task and action form, nothing compiled, one thread: {one:.1f} s")
         if os.cpu_count() != 1:
+            print("Compiling what several threads need", flush=True)
             several = seconds(EVERYTHING, "2", NUMBA_CACHE_DIR=folder)
             print(f"What several threads need besides, as soon as they are used: {several:.1f} s")
+        print(f"Starting {runs} times", flush=True)
         warm = [seconds(FIRST_STEP, NUMBA_CACHE_DIR=folder) for _ in range(runs + 1)][1:]
     print(f"To the first step, all compiled: {np.median(warm):.2f} s ({min(warm):.2f} to {max(warm):.2f}, {runs} runs)")
 
 
 if __name__ == "__main__":
-    main()
+    until_interrupted(main)

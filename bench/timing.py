@@ -6,10 +6,10 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
@@ -21,13 +21,25 @@ from rich.table import Table
 from particle_grid.env import ParticleGrid
 from particle_grid.sim.simd import copy_row
 
+T = TypeVar("T")
+
+
+def announced(what: str, items: Iterable[T]) -> Iterator[T]:
+    """Yields the items, and says on stderr which one comes, so that a long run shows from the start what it does."""
+    items = list(items)
+    for k, item in enumerate(items, 1):
+        name = item if isinstance(item, str) else " ".join(map(str, item))  # type: ignore[call-overload]
+        print(f"{what} {k} of {len(items)}: {name}", file=sys.stderr, flush=True)
+        yield item
+
 
 def interleaved(cases: dict[str, Callable[[], float]], seconds: float) -> dict[str, np.ndarray]:
     """Runs the cases in turn for about `seconds`, after one round that does not count; seconds by case and round.
 
     A case returns the seconds that it took itself, without what it prepares."""
-    for case in cases.values():  # compiles, allocates, warms up
-        case()
+    for name in announced("Warming up", cases):  # compiles, allocates
+        cases[name]()
+    print(f"Measuring for {seconds:.0f} s", file=sys.stderr, flush=True)
     times: dict[str, list[float]] = {name: [] for name in cases}
     begin = time.perf_counter()
     while time.perf_counter() - begin < seconds or len(times[next(iter(cases))]) < 5:

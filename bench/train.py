@@ -9,6 +9,7 @@ RecurrentPPO (pip install -e ".[bench]"). The limit is what the matrix products 
 """
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +17,9 @@ from typing import Any
 import numba
 import numpy as np
 import torch
+from interrupt import until_interrupted
 from loops import clean_loop, recurrent_ppo
-from timing import interleaved, report, timed
+from timing import announced, interleaved, report, timed
 
 from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.learn.fast import cores
@@ -100,9 +102,8 @@ def main() -> None:
         trainers[name] = trainer = Trainer(env, network, TrainerConfig(fast=fast, **settings))
         cases[name] = turn(iterating(trainer), options.threads if trainer.network is network else 1)
 
-    for action in ACTIONS:
-        for fast in ("bf16", "fp32", "off"):
-            train(f"conv_lstm {action}, {fast if fast != 'off' else 'plain torch'}", "conv_lstm", action, fast)
+    for action, fast in announced("Preparing conv_lstm", itertools.product(ACTIONS, ("bf16", "fp32", "off"))):
+        train(f"conv_lstm {action}, {fast if fast != 'off' else 'plain torch'}", "conv_lstm", action, fast)
     for policy in sorted(POLICIES.keys() - {"conv_lstm"}):
         train(f"{policy} discrete, plain torch", policy, "discrete", "off")
     for fast in ("bf16", "fp32"):
@@ -132,4 +133,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    until_interrupted(main)

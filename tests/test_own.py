@@ -15,10 +15,11 @@ from particle_grid import ParticleGrid, eval, plugins, scores, train
 from particle_grid.learn.heads import make_head
 from particle_grid.learn.policy import make_policy
 from tests.cases import play
+from tests.printed import commands
 
 PAGE = (Path(__file__).parents[1] / "docs" / "own.md").read_text("utf-8")
 FILES = dict(re.findall(r"<!-- file: (\w+\.py) -->\n```python\n(.*?)```", PAGE, re.DOTALL))
-COMMANDS = "".join(re.findall(r"<!-- run -->\n```bash\n(.*?)```", PAGE, re.DOTALL)).splitlines()
+COMMANDS = [item.text for item in commands("docs/own.md") if item.text.startswith("python -m particle_grid.")]
 QUICK = ["experiment=smoke", "trainer.total_steps=16384", "clips=0", "evaluations=1", "trainer.fast=off"]
 BOX = Box(-1.0, 1.0, (2,))
 

@@ -1,0 +1,297 @@
+"""What the documentation prints: finds every command and code block, and the stage in which each of them is run."""
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+# What a command starts with. Inline code that starts otherwise is not a command.
+PROGRAMS = (
+    "python", "python3", "pip", "torchrun", "tensorboard", "pytest", "sphinx-build", "docker", "ruff", "mypy", "tar",
+    "grep", "eval", ".", "particle-grid-train", "particle-grid-eval", "particle-grid-play", "particle-grid-rank",
+)  # fmt: skip
+LANGUAGES = ("bash", "python", "toml", "text", "{eval-rst}", "{toctree}")
+MARKERS = ("file", "continued", "ci")  # <!-- file: NAME --> before a fence: the block is that file
+SEEN = re.compile(
+    r"\bpython3? (?:-m [a-z]|bench/|examples/)|\bpip install (?=-e|\"|\\\")|\btorchrun --|\btensorboard --"
+    r"|\bsphinx-build |\bdocker (?:build|run) "
+)
+# What a command in a sentence ends with: a backtick, a comment, a note in brackets, a gap, or a punctuation mark.
+ENDS = re.compile(r"`|\s+#|\s+\((?=[A-Za-z{-])|\s{2,}|(?<=[\"\w\]])[).:;,]+(?=\s|$)")
+STAGES = ("quick", "release", "elsewhere")
+
+# Words that stand for something the reader fills in. Folders are filled in when a command is run.
+FILLED = {
+    "task=TASK action=FORM seed=SEED": "task=center action=discrete seed=0",
+    "particle_grid.NAME": "particle_grid.train",
+    "particle_grid.study NAME": "particle_grid.study smoke",
+    "particle_grid.study PLAN": "particle_grid.study smoke",
+    "partition=NAME": "partition=all",
+    "checkpoints=[...]": "checkpoints=[pretrained]",
+    "checkpoint=PATH": "checkpoint=pretrained task=group",
+    "report {folder}": "report outputs/SWEEP",
+    "[{extra}]": "[dev]",
+    "/proc/PID/": "/proc/$$/",
+    "WHEELS=URL": "WHEELS=https://download.example",
+}
+FOLDERS = ("outputs/RUN", "outputs/A", "outputs/B", "outputs/SWEEP")
+WORDS = ("HELLO", "WHEELS", "PWD")  # that look like a placeholder, and are meant as they are
+PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b(?!=)|\.\.\.|\{\w+\}")
+
+# Run in seconds, in the order of their page, by `python -m pytest -m slow`. A * at the end stands for any rest.
+QUICK = (
+    "python -m particle_grid",
+    "python -m particle_grid.train --help",
+    'eval "$(particle-grid-train -sc install=bash)"',
+    "python -m particle_grid.train task=forage hydra.run.dir=outputs/first *",
+    "python -m particle_grid.eval checkpoint=outputs/first/checkpoint.pt *",
+    "python -m particle_grid.train task=forage action=continuous hydra.run.dir=outputs/second *",
+    "python -m particle_grid.train -m task=forage action=discrete,continuous seed=0,1 experiment=smoke *",
+    "python -m particle_grid.report outputs/sweep",
+    "python -m particle_grid.train -m hydra/launcher=joblib experiment=smoke *",
+    "python -m pytest tests/learn/test_trainer.py -k resumed",
+)
+# Not run here, each for its reason. All of them are still checked for options and keys that do not exist.
+HOURS = "takes hours: tests run a shorter one"
+WRITES = "rewrites a file of the package"
+NAME = "the name of a command, which is printed with arguments elsewhere"
+CI = ".ci/run and .ci/full run it"
+ELSEWHERE = {
+    "python3 -m venv .venv": CI,
+    ". .venv/bin/activate": CI,
+    "pip install *": "needs a package index; " + CI,
+    "python -m pytest": CI,
+    "python -m pytest -m slow": CI,
+    "python -m pytest -m release": CI,
+    "python -m pytest -n 0 -x": "the default suite, in one process",
+    "python -m pytest --hypothesis-profile=explore": "the default suite, with examples that differ each time",
+    "ruff *": "tests/test_house.py holds the sources to it",
+    "mypy": "tests/test_house.py holds the sources to it",
+    "sphinx-build *": "tests/test_docs.py builds the site",
+    "docker *": "needs Docker",
+    "python -m particle_grid.play *": "opens a window",
+    "python -m particle_grid.baselines*": WRITES,
+    "python bench/learn.py --out outputs/learn --ship": WRITES,
+    "python bench/learn.py --out outputs/learn": HOURS,
+    "python bench/learn.py --out outputs/learn --seeds 5": HOURS,
+    "python bench/learn.py --seeds 5": HOURS,
+    "python bench/soak.py": HOURS,
+    "python -m particle_grid.study reduced": HOURS,
+    "python -m particle_grid.train": NAME,
+    "python -m particle_grid.eval": NAME,
+    "python -m particle_grid.play": NAME,
+    "python -m particle_grid.rank": NAME,
+    "python -m particle_grid.study": NAME,
+    "python -m particle_grid.report": NAME,
+}
+
+
+class UnreadableError(ValueError):
+    """A page prints something that this module cannot take out of it."""
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A command (language bash) or a code block: where it stands, what it says, the marker in front of its fence."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+    marker: str = ""
+
+    @property
+    def stage(self) -> str:
+        """Where the command is run: one of STAGES."""
+        if any(matches(pattern, self.text) for pattern in QUICK):
+            return "quick"
+        return "elsewhere" if any(matches(pattern, self.text) for pattern in ELSEWHERE) else "release"
+
+    @property
+    def file(self) -> str:
+        """The file that a block is, by the marker in front of it."""
+        return self.marker.removeprefix("file: ") if self.marker.startswith("file: ") else ""
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Whether a pattern of QUICK or ELSEWHERE stands for a command."""
+    return text.startswith(pattern[:-1]) if pattern.endswith("*") else text == pattern
+
+
+def pages() -> list[Path]:
+    """Every file that may print a command."""
+    found = [*ROOT.glob("*.md"), ROOT / "Dockerfile", ROOT / "pyproject.toml"]
+    for folder, kind in (("docs", "md"), ("docs", "py"), ("conf", "yaml"), ("bench", "py"), ("examples", "py")):
+        found += (ROOT / folder).rglob(f"*.{kind}")
+    for folder in ("particle_grid", "hydra_plugins"):
+        found += (ROOT / folder).rglob("*.py")
+    return sorted(found)
+
+
+@cache
+def printed() -> tuple[Printed, ...]:
+    """Everything that all pages print."""
+    return tuple(item for page in pages() for item in extract(str(page.relative_to(ROOT)), page.read_text("utf-8")))
+
+
+def commands(page: str | None = None) -> list[Printed]:
+    """The commands of a page, or of all pages."""
+    return [item for item in printed() if item.language == "bash" and page in (None, item.page)]
+
+
+def first_printed(item: Printed) -> bool:
+    """Whether a command is to be run where it stands: one that does not depend on earlier ones only where it is printed
+    first."""
+    if "outputs/" in item.text or "$" in item.text or any(other.file for other in printed() if other.page == item.page):
+        return True
+    return next(other for other in commands() if other.text == item.text) == item
+
+
+def extract(page: str, text: str) -> list[Printed]:
+    """What a page prints, in its order. Raises UnreadableError for what cannot be taken out of it."""
+    if page.endswith(".md"):
+        blocks = list(fences(page, text))
+        prose = without(text, blocks)
+        found = [item for block in blocks for item in split(block)] + list(inline(page, prose))
+    else:
+        if page == "Dockerfile":  # what it runs itself is not printed for anybody
+            text = re.sub(r"(?m)^[^#].*$", "", text)
+        found = [Printed(page, line, "bash", part) for line, part in sources(page, text)]
+    found = [fill(part) for item in sorted(found, key=lambda item: item.line) for part in joined(item)]
+    there, taken = (
+        sum(len(SEEN.findall(part)) for part in parts)
+        for parts in ([text], [item.text for item in found if item.language in ("bash", "python")])
+    )
+    if there > taken:
+        raise UnreadableError(f"{page} prints {there} commands, of which {taken} were found: print each one as code.")
+    return found
+
+
+def fences(page: str, text: str) -> Iterator[Printed]:
+    """The fenced blocks of a Markdown page, whole."""
+    opened: Printed | None = None
+    inside, before = list[str](), ""
+    for number, line in enumerate(text.splitlines(), 1):
+        fence = re.fullmatch(r" *```(.*)", line)
+        if opened and fence and not fence[1]:
+            yield replace(opened, text="\n".join(inside) + "\n")
+            opened = None
+        elif opened:
+            inside.append(line)
+        elif fence:
+            if fence[1] not in LANGUAGES:
+                raise UnreadableError(
+                    f"{page}:{number}: a fence in {fence[1] or 'no language'}: name one of {LANGUAGES}."
+                )
+            marker = re.fullmatch(r"<!-- (\w+)(?:: (.*))? -->", before)
+            if marker and marker[1] not in MARKERS:
+                raise UnreadableError(f"{page}:{number}: the marker {before} is not known: use one of {MARKERS}.")
+            opened, inside = (
+                Printed(page, number, fence[1], "", ": ".join(filter(None, marker.groups())) if marker else ""),
+                [],
+            )
+        before = line.strip()
+    if opened:
+        raise UnreadableError(f"{page}:{opened.line}: the fence is never closed.")
+
+
+def without(text: str, blocks: list[Printed]) -> str:
+    """A Markdown page with its fenced blocks blank, so that lines keep their numbers."""
+    lines = text.splitlines()
+    for block in blocks:
+        end = block.line + block.text.count("\n") + 1
+        lines[block.line - 1 : end] = [""] * (end - block.line + 1)
+    return "\n".join(lines)
+
+
+def split(block: Printed) -> Iterator[Printed]:
+    """The commands of a block in Bash, without comments and with continued lines joined; other blocks as they are."""
+    if block.language != "bash":
+        yield block
+        return
+    whole = re.sub(r"\s*\\\n\s*", " \0", block.text)  # \0 keeps count of the lines
+    for number, line in zip(numbers(whole, block.line + 1), whole.splitlines(), strict=True):
+        bare, comment = re.fullmatch(r"(.*?)((?:^|\s+)#.*)?", line.replace("\0", "").strip()).groups(default="")
+        yield from (replace(block, line=number, text=part) for _, part in sources("", comment))
+        if not bare:
+            continue
+        try:
+            shlex.split(bare)
+        except ValueError as error:
+            raise UnreadableError(f"{block.page}:{number}: {bare} is no command ({error}).") from error
+        yield replace(block, line=number, text=bare)
+
+
+def numbers(text: str, first: int) -> Iterator[int]:
+    """The number of each line of a text in which \\0 stands for a line that was joined to the one before."""
+    for line in text.splitlines():
+        yield first
+        first += 1 + line.count("\0")
+
+
+def inline(page: str, prose: str) -> Iterator[Printed]:
+    """The inline code of a Markdown page that is a command."""
+    for match in re.finditer(r"(?<!`)`([^`]+)`(?!`)", prose):
+        words = match[1].split()
+        if words[0] in PROGRAMS and len(words) > 1:
+            yield Printed(page, prose.count("\n", 0, match.start()) + 1, "bash", " ".join(words))
+
+
+def sources(page: str, text: str) -> Iterator[tuple[int, str]]:
+    """The commands in the strings of a Python file, or in any line of another file."""
+    for first, string in strings(text) if page.endswith(".py") else [(1, text)]:
+        for number, line in enumerate(string.splitlines(), first):
+            while match := SEEN.search(line):
+                rest = line[match.start() :]
+                end = ENDS.search(rest, match.end() - match.start())
+                cut = end.start() if end else len(rest)
+                yield number, rest[:cut].strip()
+                line = rest[cut:]
+
+
+def strings(text: str) -> Iterator[tuple[int, str]]:
+    """The strings of a Python file with the number of their first line; what is computed in one stands as {NAME}."""
+    tree, inner = ast.parse(text), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            inner |= {id(part) for part in node.values}
+            holes = (
+                part if isinstance(part, ast.Constant) else f"{{{ast.unparse(part.value)}}}" for part in node.values
+            )
+            yield node.lineno, "".join(part if isinstance(part, str) else part.value for part in holes)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inner:
+            yield node.lineno, node.value
+
+
+def joined(item: Printed) -> Iterator[Printed]:
+    """The commands that && joins, one by one."""
+    parts = item.text.split(" && ") if item.language == "bash" else [item.text]
+    return (replace(item, text=part) for part in parts)
+
+
+def fill(item: Printed) -> Printed:
+    """A command with its placeholders filled in, but for folders. Raises UnreadableError for an unknown one."""
+    if item.language != "bash":
+        return item
+    text = item.text
+    for placeholder, value in FILLED.items():
+        text = text.replace(placeholder, value)
+    bare = text
+    for folder in FOLDERS:
+        bare = re.sub(rf"{folder}(?=\W|$)", "", bare)
+    unknown = [word for word in PLACEHOLDER.findall(re.sub(r"\$\w+|^\w+=.*", "", bare)) if word not in WORDS]
+    if unknown:
+        raise UnreadableError(f"{item.page}:{item.line}: what does {unknown[0]} stand for? Say so in tests/printed.py.")
+    program = text.split()[0]
+    if program not in PROGRAMS and not is_assignment(text):
+        raise UnreadableError(f"{item.page}:{item.line}: {program} is not a program that is known here.")
+    return replace(item, text=text)
+
+
+def is_assignment(text: str) -> bool:
+    """Whether a line of Bash sets a variable, which the later commands of its page may use."""
+    return re.match(r"[A-Z]+=", text) is not None
