@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from particle_grid import pretrained
-from particle_grid.command import typed
+from particle_grid.command import printable, typed
 from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.learn.policy import Policy
 from particle_grid.run import build_policy, load_run
@@ -72,6 +72,6 @@ def load_all(checkpoints: Any, tasks: Iterable[str]) -> dict[str, dict[str, Any]
         if not paths:
             raise ValueError(f"checkpoints={entry} matches no file: give another pattern, or paths.")
         for path in map(Path, paths):
-            name = path.parent.name if path.name == "checkpoint.pt" and path.parent.name else path.stem
-            loaded[str(path) if name in loaded else name] = load_run(path, PARTS)
+            name = printable(path.parent.name if path.name == "checkpoint.pt" and path.parent.name else path.stem)
+            loaded[printable(str(path)) if name in loaded else name] = load_run(path, PARTS)
     return loaded

@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from particle_grid import extras
+from particle_grid import extras, files
 from particle_grid.command import LOCK, OccupiedError
 from particle_grid.jobs import CHECKPOINT, OVERRIDES, REASON, RESULT
 from particle_grid.learn.trainer import Stop
@@ -90,7 +90,7 @@ def turn(folder: Path, config: dict[str, Any]) -> Iterator[None]:
         lock.acquire()
     try:
         refuse_another(folder, config)
-        OmegaConf.save(OmegaConf.create(config), folder / CONFIG)
+        files.write(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)).encode())
         (folder / REASON).unlink(missing_ok=True)
         clear(folder)
         yield

@@ -39,9 +39,7 @@ def load(path: str | Path) -> dict[str, Any]:
         state = archive.read(_whole(Path(path)))
     except Exception as error:  # a damaged file fails in any part of the reader, with any of a dozen exceptions
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__} on reading"
-        raise ValueError(
-            f"{path} is no checkpoint, or is damaged ({reason}): use another, or train again."
-        ) from error
+        raise ValueError(f"{path} is no checkpoint, or is damaged ({reason}): use another, or train again.") from error
     if not isinstance(state, dict) or "version" not in state:
         raise ValueError(f"{path} was not saved by particle_grid: give the path of a checkpoint.")
     if state["version"] != VERSION:
