@@ -251,7 +251,7 @@ def _sentence(error: Exception) -> str:
         case OSError(filename=str(file), strerror=str(reason)):
             return f"{file} cannot be used ({reason}): choose another path, or see to that one."
         case Exception() if line.startswith(RESOLVING):  # a resolver of ours has found words for it
-            return line.removeprefix(RESOLVING)
+            return str(cause).splitlines()[0].removeprefix(RESOLVING)
         case Exception() if line.startswith("Config group override must be"):  # Hydra says it, of any kind
             return "A group of the config cannot be null: choose one, as in task=NAME, or leave it out."
         case HydraException() | OmegaConfBaseException():

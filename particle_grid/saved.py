@@ -16,6 +16,7 @@ from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.sim.world import World
 
 CONFIG = ("task", "action", "policy", "world", "seed", "name")  # what a run's config has at least
+PROCESS = ("generator", "envs", "opponents", "starts", "state")  # what each process of a run has for itself
 GROUPS = ("task", "action", "policy", "world", "trainer")  # parts of a config that have parts themselves
 NUMBERS = ("seed", "clips", "evaluations")
 LARGEST = 1 << 63  # integers stay below it
@@ -33,8 +34,20 @@ def check(saved: Mapping[str, Any], parts: tuple[str, ...]) -> None:
     for part in parts:
         CHECKS[part](part, saved[part])
     if "envs" in parts:
-        _require(len(saved["opponents"]) == len(saved["envs"]), "opponents", "for other worlds than it has")
-        _require(all(len(x) == len(saved["starts"]) for x in saved["state"]), "state", "of other agents than it has")
+        others = saved.get("others", [])  # of several processes that learnt together
+        _require(isinstance(others, list), "others", "not a list of processes")
+        _process(saved)
+        for other in others:
+            _require(isinstance(other, dict) and other.keys() >= set(PROCESS), "others", "not a list of processes")
+            for part in PROCESS:
+                CHECKS[part](f"others.{part}", other[part])
+            _process(other)
+
+
+def _process(state: Mapping[str, Any]) -> None:
+    """Of one process: as many opponents as environments, and a memory of each agent."""
+    _require(len(state["opponents"]) == len(state["envs"]), "opponents", "for other worlds than it has")
+    _require(all(len(x) == len(state["starts"]) for x in state["state"]), "state", "of other agents than it has")
 
 
 def _require(holds: bool, where: str, what: str) -> None:

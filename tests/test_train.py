@@ -85,11 +85,11 @@ def test_a_run_leaves_config_events_checkpoint_results_and_a_gif(call):
 
 
 def test_names_and_paths_are_shown_as_they_are_whatever_a_terminal_s_markup_looks_like(call):
-    name, folder = "name='[/x] [b]'", "hydra.run.dir='[test]'"
+    name, folder = "name='[x] [b]'", "hydra.run.dir='[test]/[/x]'"
     code, out, err = call(train.main, *TINY, f"trainer.total_steps={BATCH}", "clips=0", name, folder)
     assert (code, err) == (0, "")
-    assert "[/x] [b]: 32 agents" in out
-    assert f"Saved: {Path('[test]').resolve()}/ checkpoint.pt" in out
+    assert "[x] [b]: 32 agents" in out
+    assert f"Saved: {Path('[test]/[/x]').resolve()}/ checkpoint.pt" in out
     code, out, err = call(evaluation.main, "checkpoint=pretrained", "video='[test]/x.gif'", "seeds=1", "world.agents=9")
     assert (code, err) == (0, "")
     assert "Saved: [test]/x.gif" in out

@@ -74,6 +74,7 @@ class _Machine:
 
     def run(self, pickled: bytes) -> Any:
         """Return the one object that the instructions make."""
+        argument: Any  # a number, text or None, as the instruction has it
         for opcode, argument, _ in pickletools.genops(pickled):
             match opcode.name:
                 case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT":

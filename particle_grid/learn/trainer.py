@@ -25,6 +25,7 @@ from particle_grid.learn.heads import GaussianHead
 from particle_grid.learn.lane import Env, Lane, Opponents, no_opponents
 from particle_grid.learn.policy import Policy, State
 from particle_grid.learn.ppo import advantages, explained_variance, masked_mean, ppo_loss
+from particle_grid.learn.restore import check_memory, restore_moments
 from particle_grid.learn.rollout import Rollout
 
 ALONE = Group()
@@ -399,9 +400,8 @@ class Trainer:
                 raise ValueError(f"The checkpoint has {there} {what} and this run {here}: use as many.")
         try:
             self.policy.load_state_dict(saved["policy"])
-            self.optimiser.load_state_dict(saved["optimiser"])
-            for group in self.optimiser.param_groups:
-                group["eps"] = self.config.adam_eps
+            restore_moments(self.optimiser, saved["optimiser"]["state"])
+            check_memory(saved["state"], self.state)
             if self.group.rank == 0:
                 self.generator.set_state(saved["generator"])
         except (RuntimeError, ValueError, KeyError) as error:
