@@ -133,11 +133,22 @@ def ended(folder: Path) -> bool:
 
 
 def score(folder: Path, kind: str = "sampled") -> float | None:
-    """The final normalised score of a run, the mean over evaluation seeds; None for one without results."""
-    if not (folder / RESULT).exists():
+    """The final normalised score of a run, the mean over evaluation seeds; None for one without results. Raises
+    ValueError, in one sentence, for results that are none."""
+    path = folder / RESULT
+    if not path.exists():
         return None
-    results = json.loads((folder / RESULT).read_text("utf-8"))
-    return float(np.mean(results[f"policy, {kind}"]["normalised_scores"]))
+    try:
+        results = json.loads(path.read_text("utf-8"))
+        mean = float(np.mean(results[f"policy, {kind}"]["normalised_scores"]))
+        if not math.isfinite(mean):
+            raise ValueError(f"a mean of {mean}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{path} does not hold the scores of a run ({type(error).__name__}): remove it, and the run is evaluated "
+            f"again."
+        ) from error
+    return mean
 
 
 @contextmanager
