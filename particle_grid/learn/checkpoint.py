@@ -40,7 +40,7 @@ def load(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # a damaged file fails in any part of the reader, with any of a dozen exceptions
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__} on reading"
         raise ValueError(f"{path} is no checkpoint, or is damaged ({reason}): use another, or train again.") from error
-    if not isinstance(state, dict) or "version" not in state:
+    if not isinstance(state, dict) or type(state.get("version")) is not int:
         raise ValueError(f"{path} was not saved by particle_grid: give the path of a checkpoint.")
     if state["version"] != VERSION:
         raise ValueError(
@@ -61,7 +61,7 @@ def _whole(path: Path) -> memoryview:
 
 def _plain(x: Any, where: str = "checkpoint") -> Any:
     """x with NumPy arrays as tensors and every container a dict, list or tuple: all that a safe load accepts."""
-    if isinstance(x, dict):
+    if isinstance(x, dict) and all(isinstance(key, str | int) for key in x):
         return {key: _plain(value, f"{where}.{key}") for key, value in x.items()}
     if isinstance(x, list | tuple):
         return type(x)(_plain(value, where) for value in x)
@@ -69,6 +69,13 @@ def _plain(x: Any, where: str = "checkpoint") -> Any:
         return torch.from_numpy(np.array(x, order="C"))
     if isinstance(x, np.generic):
         return x.item()
-    if x is None or isinstance(x, torch.Tensor | bool | int | float | str):
+    if isinstance(x, torch.Tensor) and x.layout is torch.strided and x.dtype in archive.DTYPES.values():
+        return (
+            x.detach().contiguous() if 0 in x.stride() else x.detach()
+        )  # one number that stands for many is written out
+    if isinstance(x, archive.PLAIN):
         return x
-    raise TypeError(f"{where} holds a {type(x).__name__}, which cannot be saved: use tensors, numbers and strings.")
+    raise TypeError(
+        f"{where} holds a {type(x).__name__} that cannot be saved: use tensors, numbers and strings, in lists and in "
+        f"dicts with strings as keys."
+    )
