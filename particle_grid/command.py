@@ -12,7 +12,7 @@ import shutil
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -37,7 +37,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from particle_grid import plugins
+from particle_grid import files, plugins
 from particle_grid.output import lasting_output
 from particle_grid.sim import tasks
 
@@ -48,6 +48,8 @@ PLUGINS = {  # choices that come with a plugin of Hydra
     "hydra/launcher/joblib": "hydra-joblib-launcher",
     "hydra/launcher/submitit_local": "hydra-submitit-launcher",
 }
+RESOLVING = "ValueError raised while resolving interpolation: "  # OmegaConf, of an exception in a resolver
+LONGEST_NAME = 200  # bytes; a folder's name may have 255, with the time in front of it
 LOCK = ".lock"  # held in the folder of a run by the process that trains there
 TRACEBACK = "PARTICLE_GRID_TRACEBACK"  # environment variable: 1 shows where an error comes from
 # Errors that a user can cause; any other kind is a bug.
@@ -67,16 +69,34 @@ class OccupiedError(ValueError):
 
 
 def digest(*, _root_: DictConfig) -> str:
-    """Eight letters that stand for a config, without Hydra's part of it: the same for the same config."""
-    config = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"])
+    """Eight letters that stand for a config, without Hydra's part of it and what may be imported: the same for the same
+    run."""
+    config = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key not in ("hydra", "allow")])
     text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def run_name(name: str, resume: str | None) -> str:
+def run_name(name: object, resume: str | None) -> str:
     """What a run's folder is named after: its config, or for one that goes on the folder it comes from."""
-    old = Path(str(resume)).resolve().parent.name if resume else ""
-    return re.sub(r"^\d{4}-\d\d-\d\d_[\d-]+_", "", old) or name
+    old = printable(Path(str(resume)).resolve().parent.name) if resume else ""
+    return re.sub(r"^\d{4}-\d\d-\d\d_[\d-]+_", "", old) or check_name(name)
+
+
+def check_name(name: object) -> str:
+    """Return the name of a run as text. Raise ValueError for one that cannot be part of a folder's name, or that would
+    lead to another folder."""
+    text = "" if name is None else str(name)
+    if not text.isprintable() or {"/", "\\"} & set(text) or text.strip(" .") == "" or len(text.encode()) > LONGEST_NAME:
+        raise ValueError(
+            f"name={printable(text)[:80]} cannot be part of a folder's name: give up to {LONGEST_NAME} letters, digits "
+            f"and signs but / and \\, or choose any folder with hydra.run.dir=PATH."
+        )
+    return text
+
+
+def printable(text: str) -> str:
+    """Return a text whose control characters, which could steer a terminal, are written as escape sequences."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 # At import, so that processes that only unpickle a job have them.
@@ -136,7 +156,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         @functools.wraps(main)
         def job(config: DictConfig) -> Any:
             try:
-                with lasting_output():  # here too: a launcher may run jobs in other processes
+                # Output here too: a launcher may run jobs in other processes.
+                with lasting_output(), plugins.only(_texts(OmegaConf.to_container(config))):
                     return main(config)
             except Exception as error:
                 info = HydraConfig.get()
@@ -180,6 +201,15 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
     return decorate
 
 
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every string in a config: the places that it may name are among them."""
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
+    elif isinstance(value, str):
+        yield value
+
+
 def report(error: Exception, where: str = "") -> int:
     """Prints an error on stderr, with its traceback if asked for or unexpected; returns the exit code 1."""
     if os.environ.get(TRACEBACK) == "1" or not isinstance(error, EXPECTED):
@@ -192,7 +222,7 @@ def record(error: Exception, folder: Path) -> None:
     """Leaves the reason why a run failed in its folder: where it came from, and the sentence about it as last line."""
     text = "".join(traceback.format_exception(error)) + f"error: {explain(error)}\n"
     with contextlib.suppress(OSError):  # such as a folder that is gone: the reason has been said
-        (folder / "error.txt").write_text(text, "utf-8")
+        files.write(folder / "error.txt", text.encode())
 
 
 def tidy(folder: Path, notes: str) -> None:
@@ -206,7 +236,11 @@ def tidy(folder: Path, notes: str) -> None:
 
 
 def explain(error: Exception) -> str:
-    """What is wrong and what to do, in one line."""
+    """What is wrong and what to do, in one line, whatever a file has put into it."""
+    return printable(_sentence(error))
+
+
+def _sentence(error: Exception) -> str:
     cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
     line = " ".join(str(cause).split())
     match cause:
@@ -226,6 +260,8 @@ def explain(error: Exception) -> str:
             return f"{cause.override!r} cannot be read: write key=value, and quote a value with special characters."
         case OSError(filename=str(file), strerror=str(reason)):
             return f"{file} cannot be used ({reason}): choose another path, or see to that one."
+        case Exception() if line.startswith(RESOLVING):  # a resolver of ours has found words for it
+            return str(cause).splitlines()[0].removeprefix(RESOLVING)
         case Exception() if line.startswith("Config group override must be") or _in_defaults(cause):
             return "A group of the config cannot be null, nor a number: choose one, as in task=NAME, or leave it out."
         case HydraException() | OmegaConfBaseException():

@@ -4,7 +4,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from particle_grid import results, scores
-from particle_grid.command import check_paths, command, typed, whole
+from particle_grid.command import check_paths, command, printable, typed, whole
 from particle_grid.learn.trainer import choose_device
 from particle_grid.run import build_env
 from particle_grid.setting import load_asked, load_policy
@@ -36,7 +36,7 @@ def main(config: DictConfig) -> None:
     env = build_env(run)
     show.camera(env)  # likewise
     policy = load_policy(saved, env, device)
-    console.print(f"{config.checkpoint}: {run['name']} after {saved['steps']} steps", soft_wrap=True)
+    console.print(f"{printable(config.checkpoint)}: {run['name']} after {saved['steps']} steps", soft_wrap=True)
     steps = config.steps or scores.steps_for(env)
     baseline = results.baseline_for(env, console, seeds, steps)
     rows = results.evaluate_policy(env, policy, baseline, console, seeds, steps)

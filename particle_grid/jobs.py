@@ -16,6 +16,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from particle_grid import files, plugins
 from particle_grid.learn.fast import cores
 
 TRAIN = [sys.executable, "-m", "particle_grid.train"]
@@ -46,8 +47,14 @@ class Job:
     def arguments(self) -> list[str]:
         """What train is called with. A run that has a checkpoint goes on from there."""
         checkpoint = self.folder / CHECKPOINT
-        what = [f"resume={quoted(checkpoint)}"] if checkpoint.exists() else list(self.overrides)
+        what = self._resumed(checkpoint) if checkpoint.exists() else list(self.overrides)
         return [*what, ALONE, f"hydra.run.dir={quoted(self.folder)}"]
+
+    def _resumed(self, checkpoint: Path) -> list[str]:
+        """What resumes it. Classes of the user's own, which it was begun with, may be imported again."""
+        values = [override.partition("=")[2] for override in self.overrides]
+        places = ",".join(value for value in values if plugins.is_place(value))
+        return [f"resume={quoted(checkpoint)}", *([f"allow=[{places}]"] if places else [])]
 
     def check(self) -> None:
         """Raises ValueError where its folder holds a run that was begun with other overrides. One that ended before it
@@ -143,7 +150,7 @@ def _train(job: Job, core: int, processes: set[subprocess.Popen[str]], stopped: 
     if process.returncode == 0 or stopped.is_set():
         return ""
     last = said.strip().splitlines()[-1] if said.strip() else f"it ended with code {process.returncode}"
-    reason.write_text(said + "\n", "utf-8")
+    files.write(reason, f"{said}\n".encode())
     return last
 
 

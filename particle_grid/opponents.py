@@ -8,6 +8,7 @@ import numpy as np
 from particle_grid.env import ParticleGrid
 from particle_grid.learn.player import Player
 from particle_grid.learn.policy import Policy
+from particle_grid.learn.restore import check_memory, load_weights
 from particle_grid.learn.trainer import TrainerConfig
 
 SELVES = 32  # frozen in a run, at equal distances
@@ -108,7 +109,11 @@ class PastSelves:
         return {"frozen": self._frozen, "selves": selves}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Raises ValueError for what other opponents have saved."""
+        if saved["frozen"] > SELVES or len(saved["selves"]) != len(self._players):
+            raise ValueError("The checkpoint has earlier selves of another run: use the settings it was saved with.")
         self._frozen = saved["frozen"]
         for player, one in zip(self._players, saved["selves"], strict=True):
-            player.policy.load_state_dict(one["policy"])
+            load_weights(player.policy, one["policy"])
+            check_memory(one["state"], player.state)
             player.state = tuple(x.to(player.device) for x in one["state"])

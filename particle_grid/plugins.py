@@ -1,15 +1,30 @@
 """Classes of other people: named as `my_package.my_module:MyClass`, or by a name that an installed package registers
 as an entry point.
 
-A name is only ever imported, as `import` does it, and the class is looked at before it is called: a config or a
-checkpoint that names one cannot run anything that is not installed, or in the folder one stands in.
+A name is only ever imported, as `import` does it, and the class is looked at before it is called. To import a module is
+to run it, so a command imports none that only a checkpoint names: see `only`.
 """
 
 import functools
 import importlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import entry_points
+
+OURS = "particle_grid."  # modules of this package may be imported in any case
+_asked: ContextVar[frozenset[str] | None] = ContextVar("asked", default=None)  # None: whatever a program names
+
+
+@contextmanager
+def only(places: Iterable[str]) -> Iterator[None]:
+    """Import no places within this context but these, those that installed packages register, and our own."""
+    token = _asked.set(frozenset(places))
+    try:
+        yield
+    finally:
+        _asked.reset(token)
 
 
 @functools.cache
@@ -27,8 +42,14 @@ def is_place(name: object) -> bool:
 
 def load(kind: str, place: str, parts: Sequence[str]) -> type:
     """The class at a place `module:Class`. Raises ValueError, in one sentence, where there is none, or one that lacks
-    some of the parts."""
+    some of the parts, or where it may not be imported, see `only`."""
     module_name, _, name = place.partition(":")
+    asked = _asked.get()
+    if not (asked is None or place in asked or place.startswith(OURS) or place in registered(kind).values()):
+        raise ValueError(
+            f"The {kind} {place} is named only by a checkpoint, and using it would run the module {module_name}: if "
+            f"you trust that module, add allow=[{place}] to the command line."
+        )
     try:
         module = importlib.import_module(module_name)
     except (ImportError, SyntaxError) as error:

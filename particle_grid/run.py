@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from particle_grid import plugins, saved
 from particle_grid.env import ParticleGrid
 from particle_grid.learn import checkpoint
 from particle_grid.learn.player import Player
@@ -15,19 +16,24 @@ from particle_grid.learn.trainer import TrainerConfig, choose_device
 from particle_grid.opponents import Opponents
 from particle_grid.scores import Act, Maker
 
-CONFIG = ("task", "action", "policy", "world", "seed", "name")  # what a run's config has at least
 SAVED = ("config", "steps", "policy", "optimiser", "generator", "envs", "opponents", "starts", "state")
 
 
 def load_run(path: str | Path, parts: tuple[str, ...] = SAVED) -> dict[str, Any]:
-    """The checkpoint of a run. Raises ValueError for a file that is none, or that lacks one of the parts."""
-    saved = checkpoint.load(path)
-    config = saved.get("config")
-    lacking = [key for key in parts if key not in saved]
-    lacking = lacking or [f"config.{key}" for key in CONFIG if not isinstance(config, dict) or key not in config]
-    if lacking:
-        raise ValueError(f"{path} is no checkpoint of a run: it has no {lacking[0]}. Use one that train has saved.")
-    return saved
+    """Return the checkpoint of a run. Raise ValueError, in one sentence, for a file that is none, that lacks one of the
+    parts, or in which one is of another kind."""
+    state = checkpoint.load(path)
+    try:
+        saved.check(state, parts)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}. Use one that train has saved.") from error
+    return state
+
+
+def places(config: Mapping[str, Any]) -> list[str]:
+    """Return the classes of the user's own, as module:Class, that the config of a run names."""
+    names = config["task"]["name"], config["policy"]["name"], config["policy"].get("head")
+    return [name for name in names if plugins.is_place(name)]
 
 
 def build_env(config: Mapping[str, Any]) -> ParticleGrid:

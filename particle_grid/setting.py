@@ -10,9 +10,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from particle_grid import pretrained
-from particle_grid.command import typed
+from particle_grid.command import printable, typed
 from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.learn.policy import Policy
+from particle_grid.learn.restore import load_weights
 from particle_grid.run import build_policy, load_run
 from particle_grid.sim.world import World
 
@@ -43,7 +44,7 @@ def set_up(run: dict[str, Any], config: DictConfig) -> None:
 def load_policy(saved: dict[str, Any], env: ParticleGrid, device: torch.device) -> Policy:
     """The policy that `load_asked` found, for the environment that its config builds."""
     policy = build_policy(saved["config"], env)
-    policy.load_state_dict(saved["policy"])
+    load_weights(policy, saved["policy"])
     return policy.to(device)
 
 
@@ -72,6 +73,6 @@ def load_all(checkpoints: Any, tasks: Iterable[str]) -> dict[str, dict[str, Any]
         if not paths:
             raise ValueError(f"checkpoints={entry} matches no file: give another pattern, or paths.")
         for path in map(Path, paths):
-            name = path.parent.name if path.name == "checkpoint.pt" and path.parent.name else path.stem
-            loaded[str(path) if name in loaded else name] = load_run(path, PARTS)
+            name = printable(path.parent.name if path.name == "checkpoint.pt" and path.parent.name else path.stem)
+            loaded[printable(str(path)) if name in loaded else name] = load_run(path, PARTS)
     return loaded

@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from particle_grid import extras
+from particle_grid import extras, files
 from particle_grid.command import LOCK, OccupiedError
 from particle_grid.jobs import CHECKPOINT, OVERRIDES, REASON, RESULT
 from particle_grid.learn.trainer import Stop
@@ -90,7 +90,7 @@ def turn(folder: Path, config: dict[str, Any]) -> Iterator[None]:
         lock.acquire()
     try:
         refuse_another(folder, config)
-        OmegaConf.save(OmegaConf.create(config), folder / CONFIG)
+        files.write(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)).encode())
         (folder / REASON).unlink(missing_ok=True)
         clear(folder)
         yield
@@ -134,12 +134,20 @@ def ended(folder: Path) -> bool:
 
 def score(folder: Path, kind: str = "sampled") -> float | None:
     """The final normalised score of a run, the mean over evaluation seeds; None for one without results, or whose
-    results hold no evaluation."""
-    if not (folder / RESULT).exists():
+    results hold no evaluation. Raises ValueError, in one sentence, for results that are none."""
+    path = folder / RESULT
+    if not path.exists():
         return None
-    results = json.loads((folder / RESULT).read_text("utf-8"))
-    row = results.get(f"policy, {kind}")
-    return float(np.mean(row["normalised_scores"])) if row else None
+    try:
+        results = json.loads(path.read_text("utf-8"))
+        if results == {}:
+            return None
+        return float(np.mean(results[f"policy, {kind}"]["normalised_scores"]))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{path} does not hold the scores of a run ({type(error).__name__}): remove it, and the run is evaluated "
+            f"again."
+        ) from error
 
 
 @contextmanager

@@ -13,15 +13,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from particle_grid import results, scores, sweep
+from particle_grid import files, results, scores, sweep
 from particle_grid.clips import Clips
-from particle_grid.command import check_paths, command, typed
+from particle_grid.command import check_name, check_paths, command, typed
 from particle_grid.jobs import CHECKPOINT, RESULT
 from particle_grid.learn.dashboard import Dashboard
 from particle_grid.learn.distributed import Group, joined, ranks
 from particle_grid.learn.log import Logger
 from particle_grid.learn.trainer import Result, Trainer, TrainerConfig, choose_device
-from particle_grid.run import build_env, build_lanes, build_policy, load_run, opponents_for
+from particle_grid.run import build_env, build_lanes, build_policy, load_run, opponents_for, places
 from particle_grid.sim.world import World
 
 # As they are before a run in this process is given others.
@@ -42,6 +42,8 @@ def main(config: DictConfig) -> float | None:
     plain["world"] = asdict(typed(World, config.world))
     if sweep.is_trial() and not scores.seeds(config.evaluations):
         raise ValueError("evaluations=0 leaves no score for hydra/sweeper=optuna to compare: give 1 or more.")
+    plain["name"] = check_name(plain["name"])
+    plain.pop("allow", None)  # it is about this command, not about the run
     folder = Path(HydraConfig.get().runtime.output_dir)
     if ranks()[0]:  # has no folder
         return train(plain, settings, saved)
@@ -92,9 +94,10 @@ def lead(
     """Trains, shows, saves and evaluates."""
     env = build_env(plain)
     policy, lanes = build_policy(plain, env), build_lanes(plain, env, settings)
-    OmegaConf.save(OmegaConf.create(plain), folder / sweep.CONFIG)  # of a resumed run too, unlike Hydra's own copy
+    # Of a resumed run too, unlike Hydra's own copy.
+    files.write(folder / sweep.CONFIG, OmegaConf.to_yaml(OmegaConf.create(plain)).encode())
     if not saved:  # one that goes on keeps what it was begun with
-        OmegaConf.save(HydraConfig.get().overrides.task, folder / sweep.OVERRIDES)
+        files.write(folder / sweep.OVERRIDES, OmegaConf.to_yaml(HydraConfig.get().overrides.task).encode())
     clips, seeds = plain.get("clips", 0), scores.seeds(plain.get("evaluations", len(scores.SEEDS)))
     steps = scores.steps_for(env)
     baseline = results.baseline_for(env, console, seeds or scores.SEEDS, steps)
@@ -133,11 +136,12 @@ def lead(
         with Dashboard(settings.total_steps, start, console) as dashboard:
             result = learn(logger, dashboard)
         if result.reason:
-            (folder / sweep.PRUNED).write_text(result.reason + "\n", "utf-8")
+            files.write(folder / sweep.PRUNED, f"{result.reason}\n".encode())
             say(f"Pruned: {result.reason}")
             return None
         if result.interrupted:
-            say(f"Stopped at {result.steps} steps. To go on: resume={folder / CHECKPOINT}")
+            allow = f" allow=[{','.join(places(plain))}]" if places(plain) else ""
+            say(f"Stopped at {result.steps} steps. To go on: resume={folder / CHECKPOINT}{allow}")
             raise KeyboardInterrupt
         rows = results.evaluate_policy(env, policy, baseline, console, seeds, steps) if seeds else {}
         means = results.save_results(folder / RESULT, rows, baseline)
@@ -160,7 +164,7 @@ def _normaliser(baseline: scores.Baseline) -> Callable[[float], float]:
 def resumed(saved: DictConfig, overrides: list[str]) -> DictConfig:
     """The config of a run that goes on: its own, but for `trainer.*`. Raises ValueError for other overrides, and for a
     seed: the random generators go on."""
-    values = [override for override in overrides if not override.startswith("resume=")]
+    values = [override for override in overrides if not override.startswith(("resume=", "allow="))]
     if other := [value for value in values if not value.startswith("trainer.") or value.startswith("trainer.seed=")]:
         raise ValueError(
             f"{other[0]} cannot be changed in a run that goes on, only trainer.* but for its seed: leave it out, or "

@@ -55,10 +55,13 @@ ALLOWED = {
         "particle_grid.env",
         "particle_grid.learn",
         "particle_grid.opponents",
+        "particle_grid.plugins",
+        "particle_grid.saved",
         "particle_grid.scores",
         "numpy",
         "torch",
     },
+    "saved.py": {"particle_grid.env", "particle_grid.sim.world", "torch"},
     "game.py": {"particle_grid.env", "particle_grid.scores", "particle_grid.sim", "particle_grid.view", "numpy"},
     "results.py": {"particle_grid", "numpy", "rich"},
 }

@@ -48,8 +48,8 @@ def test_every_command_of_the_page_runs_as_printed(folder, invoke):
         if module == "particle_grid.eval":
             [run] = [path for path in Path("outputs").iterdir() if "laplace" in (path / "config.yaml").read_text()]
             assert "_Corners_continuous_seed0" in run.name
-            arguments = [f"checkpoint={run}/checkpoint.pt", "seeds=1", "steps=20"]
-            code, out, err = invoke(eval.main, *arguments)
+            printed = [argument.replace("outputs/RUN", str(run)) for argument in arguments]
+            code, out, err = invoke(eval.main, *printed, "seeds=1", "steps=20")
         else:
             assert module == "particle_grid.train"
             code, out, err = invoke(train.main, *arguments, *QUICK)

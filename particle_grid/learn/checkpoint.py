@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from particle_grid import files
+from particle_grid.learn import archive
 
 VERSION = 1
 MARK, DIGEST = b"sha256:", 32  # each file ends with the digest of the rest: torch reads damaged weights as they are
@@ -25,7 +26,8 @@ def save(path: str | Path, state: dict[str, Any]) -> None:
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """What `save` was given, on the CPU, with NumPy arrays as tensors. Nothing in the file is executed.
+    """Return what `save` was given, on the CPU, with NumPy arrays as tensors. Nothing in the file is executed, and it
+    takes no more memory than a small multiple of its size.
 
     Raises ValueError, in one sentence, for a file that is missing, damaged, of another program or another version.
     """
@@ -34,12 +36,11 @@ def load(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise ValueError(f"There is no checkpoint {path}: give the path of a file that a training run has saved.")
     try:
-        state = torch.load(_whole(Path(path)), map_location="cpu", weights_only=True)
+        state = archive.read(_whole(Path(path)))
     except Exception as error:  # a damaged file fails in any part of the reader, with any of a dozen exceptions
-        raise ValueError(
-            f"{path} is no checkpoint, or is damaged ({type(error).__name__} on reading): use another, or train anew."
-        ) from error
-    if not isinstance(state, dict) or "version" not in state:
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__} on reading"
+        raise ValueError(f"{path} is no checkpoint, or is damaged ({reason}): use another, or train again.") from error
+    if not isinstance(state, dict) or type(state.get("version")) is not int:
         raise ValueError(f"{path} was not saved by particle_grid: give the path of a checkpoint.")
     if state["version"] != VERSION:
         raise ValueError(
@@ -49,18 +50,18 @@ def load(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def _whole(path: Path) -> io.BytesIO:
+def _whole(path: Path) -> memoryview:
     """The content of a file without its digest. Raises ValueError where it has none, or that of something else."""
     content = memoryview(path.read_bytes())
     end = len(content) - len(MARK) - DIGEST
     if end <= 0 or content[end:] != MARK + hashlib.sha256(content[:end]).digest():
         raise ValueError("it does not end with the digest of what it holds")
-    return io.BytesIO(content[:end])
+    return content[:end]
 
 
 def _plain(x: Any, where: str = "checkpoint") -> Any:
     """x with NumPy arrays as tensors and every container a dict, list or tuple: all that a safe load accepts."""
-    if isinstance(x, dict):
+    if isinstance(x, dict) and all(isinstance(key, str | int) for key in x):
         return {key: _plain(value, f"{where}.{key}") for key, value in x.items()}
     if isinstance(x, list | tuple):
         return type(x)(_plain(value, where) for value in x)
@@ -68,6 +69,13 @@ def _plain(x: Any, where: str = "checkpoint") -> Any:
         return torch.from_numpy(np.array(x, order="C"))
     if isinstance(x, np.generic):
         return x.item()
-    if x is None or isinstance(x, torch.Tensor | bool | int | float | str):
+    if isinstance(x, torch.Tensor) and x.layout is torch.strided and x.dtype in archive.DTYPES.values():
+        return (
+            x.detach().contiguous() if 0 in x.stride() else x.detach()
+        )  # one number that stands for many is written out
+    if isinstance(x, archive.PLAIN):
         return x
-    raise TypeError(f"{where} holds a {type(x).__name__}, which cannot be saved: use tensors, numbers and strings.")
+    raise TypeError(
+        f"{where} holds a {type(x).__name__} that cannot be saved: use tensors, numbers and strings, in lists and in "
+        f"dicts with strings as keys."
+    )

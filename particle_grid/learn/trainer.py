@@ -25,6 +25,7 @@ from particle_grid.learn.heads import GaussianHead
 from particle_grid.learn.lane import Env, Lane, Opponents, no_opponents
 from particle_grid.learn.policy import Policy, State
 from particle_grid.learn.ppo import advantages, explained_variance, masked_mean, ppo_loss
+from particle_grid.learn.restore import check_memory, restore_moments
 from particle_grid.learn.rollout import Rollout
 
 ALONE = Group()
@@ -428,9 +429,8 @@ class Trainer:
         own = parts[self.group.rank]
         try:
             self.policy.load_state_dict(saved["policy"])
-            self.optimiser.load_state_dict(saved["optimiser"])
-            for group in self.optimiser.param_groups:
-                group["eps"] = self.config.adam_eps
+            restore_moments(self.optimiser, saved["optimiser"]["state"])
+            check_memory(own["state"], self.state)
             self.generator.set_state(own["generator"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise ValueError(

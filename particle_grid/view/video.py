@@ -39,7 +39,7 @@ class Video:
 
     def __init__(self, path: str | Path, fps: float = 20) -> None:
         self.path, self.fps, self.count = check_video(path, fps), fps, 0
-        self._part = self.path.with_name(f".{self.path.stem}.part{self.path.suffix.lower()}")
+        self._part = files.beside(self.path)
         self._shape: tuple[int, ...] = ()
         self._images: list[Image.Image] = []  # of a GIF
         self._encoder: subprocess.Popen[bytes] | None = None  # of an MP4
@@ -83,7 +83,7 @@ class Video:
             raise OSError("the encoder failed; is the disk full?")
         if self._images:
             self._part.write_bytes(encode_gif(self._images, self.fps))
-        self._part.replace(self.path)
+        files.replace(self._part, self.path)
 
     def __enter__(self) -> "Video":
         return self

@@ -1,0 +1,191 @@
+"""Read the archives that `torch.save` writes: tensors, numbers and strings in dicts, lists and tuples, nothing else.
+
+`torch.load` runs no foreign code if it is asked for weights only, but a crafted file can still make it allocate
+gigabytes, hand out views that are larger than their data, or overflow the stack. Here a file yields no more data than
+it holds, in no other shape than `torch.save` gives it.
+"""
+
+import io
+import math
+import pickletools
+import sys
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LARGEST_PICKLE = 1 << 22  # bytes; ten thousand tensors need a quarter of it, and each byte may become an object
+DEEPEST = 32  # containers within containers; whoever walks through them recurses
+MOST_AXES = 32
+DTYPES = {
+    "torch BoolStorage": torch.bool,
+    "torch ByteStorage": torch.uint8,
+    "torch CharStorage": torch.int8,
+    "torch ShortStorage": torch.int16,
+    "torch IntStorage": torch.int32,
+    "torch LongStorage": torch.int64,
+    "torch HalfStorage": torch.float16,
+    "torch BFloat16Storage": torch.bfloat16,
+    "torch FloatStorage": torch.float32,
+    "torch DoubleStorage": torch.float64,
+    "torch.storage UntypedStorage": torch.uint8,  # of these, whose dtype a tensor names itself:
+    "torch uint16": torch.uint16,
+    "torch uint32": torch.uint32,
+    "torch uint64": torch.uint64,
+}
+PLAIN = type(None), bool, int, float, str
+
+
+def read(content: bytes | memoryview) -> Any:
+    """Return what was given to `torch.save`, on the CPU.
+
+    Raises whatever the parts of the reader raise, mostly ValueError, for anything that `torch.save` does not write."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {info.filename: info.file_size for info in archive.infolist()}
+        stored = all(info.compress_type == zipfile.ZIP_STORED for info in archive.infolist())
+        if not stored or sum(info.file_size for info in archive.infolist()) > len(content):
+            raise ValueError("it unpacks to more than it holds")
+        folder = next(iter(members)).partition("/")[0]
+        if members[f"{folder}/data.pkl"] > LARGEST_PICKLE:
+            raise ValueError("it describes too many objects")
+        if archive.read(f"{folder}/byteorder").decode() != sys.byteorder:
+            raise ValueError("it was saved by a machine of another byte order")
+        value = _Machine(lambda key: archive.read(f"{folder}/data/{key}")).run(archive.read(f"{folder}/data.pkl"))
+    _check(value)
+    return value
+
+
+class _Machine:
+    """Runs the instructions of pickle's protocol 2 that `torch.save` writes. data: the bytes of a storage."""
+
+    def __init__(self, data: Callable[[str], bytes]) -> None:
+        self.data = data
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+        self.storages: dict[str, Tensor] = {}
+        self.globals = DTYPES | {
+            "collections OrderedDict": dict,
+            "torch._utils _rebuild_tensor_v2": _strided,
+            "torch._utils _rebuild_tensor_v3": _strided,
+        }
+
+    def run(self, pickled: bytes) -> Any:
+        """Return the one object that the instructions make."""
+        argument: Any  # a number, text or None, as the instruction has it
+        for opcode, argument, _ in pickletools.genops(pickled):
+            match opcode.name:
+                case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT":
+                    self.stack.append(argument)
+                case "BINUNICODE":
+                    argument.encode()  # raises for half a surrogate pair, which no terminal or file takes
+                    self.stack.append(argument)
+                case "NONE" | "NEWTRUE" | "NEWFALSE":
+                    self.stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode.name])
+                case "GLOBAL":
+                    self.stack.append(self.globals[argument])
+                case "BINPUT" | "LONG_BINPUT":
+                    self.memo[argument] = self.stack[-1]
+                case "BINGET" | "LONG_BINGET":
+                    self.stack.append(self._remembered(argument))
+                case "MARK":
+                    self.marks.append(len(self.stack))
+                case "BINPERSID":
+                    self.stack.append(self._storage(*self._take(1)[0]))
+                case "REDUCE":
+                    function, arguments = self._take(2)
+                    self.stack.append(function(*arguments))
+                case "PROTO" | "STOP":
+                    pass
+                case name:
+                    self._contain(name)
+        [value] = self.stack
+        return value
+
+    def _contain(self, name: str) -> None:
+        """Make or fill a container."""
+        match name:
+            case "EMPTY_DICT" | "EMPTY_LIST" | "EMPTY_TUPLE":
+                self.stack.append({"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}[name]())
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                self.stack.append(tuple(self._take(int(name[-1]))))
+            case "TUPLE":
+                self.stack.append(tuple(self._since_mark()))
+            case "APPEND" | "APPENDS":
+                values = self._take(1) if name == "APPEND" else self._since_mark()
+                self.stack[-1].extend(values)
+            case "SETITEM" | "SETITEMS":
+                values = self._take(2) if name == "SETITEM" else self._since_mark()
+                keys = values[::2]
+                if not all(isinstance(key, str | int) for key in keys):
+                    raise ValueError("it holds a key that is neither text nor a number")
+                self.stack[-1].update(zip(keys, values[1::2], strict=True))
+            case _:
+                raise ValueError(f"it holds the instruction {name}")
+
+    def _take(self, count: int) -> list[Any]:
+        if len(self.stack) < count:
+            raise ValueError("it uses objects that it has not made")
+        values = self.stack[-count:]
+        del self.stack[-count:]
+        return values
+
+    def _since_mark(self) -> list[Any]:
+        mark = self.marks.pop()
+        values = self.stack[mark:]
+        del self.stack[mark:]
+        return values
+
+    def _remembered(self, place: int) -> Any:
+        """An object again. Containers come once: else thirty lists of two could stand for a thousand million."""
+        value = self.memo[place]
+        if isinstance(value, dict | list | tuple):
+            raise ValueError("it holds a container twice")
+        return value
+
+    def _storage(self, _: str, dtype: torch.dtype, key: str, device: str, count: int) -> Tensor:
+        """The numbers of a storage, flat."""
+        if key not in self.storages:
+            data = self.data(key)
+            if len(data) != count * dtype.itemsize:
+                raise ValueError(f"its storage {key} is of another size")
+            flat = torch.empty(len(data), dtype=torch.uint8)
+            flat.numpy()[:] = memoryview(data)
+            if dtype is torch.bool and (flat > 1).any():
+                raise ValueError("it holds truth values that are neither true nor false")
+            self.storages[key] = flat.view(dtype)
+        return self.storages[key]
+
+
+def _strided(
+    storage: Tensor,
+    offset: int,
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
+    requires_grad: bool,
+    hooks: object,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """A tensor within a storage, of no more elements than it has; `as_strided` refuses what reaches beyond."""
+    flat = storage if dtype is None else storage.view(dtype)
+    if len(size) > MOST_AXES or math.prod(size) > flat.numel():
+        raise ValueError("it holds a tensor that is larger than its data")
+    return flat.as_strided(size, stride, offset)
+
+
+def _check(value: Any) -> None:
+    """Raise ValueError for objects that are no data, and for containers too deep to walk through."""
+    level = [value]
+    for _ in range(DEEPEST):
+        inner: list[Any] = []
+        for x in level:
+            if type(x) in (dict, list, tuple):
+                inner.extend(x.values() if type(x) is dict else x)
+            elif type(x) not in PLAIN and not isinstance(x, Tensor):
+                raise ValueError(f"it holds a {type(x).__name__}")
+        level = inner
+        if not level:
+            return
+    raise ValueError("its containers are too deep")
