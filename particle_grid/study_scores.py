@@ -1,35 +1,24 @@
 """What the runs of a study are worth: scores on one scale for all arms, and how soon they got there."""
 
-import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from particle_grid import files, scores
-from particle_grid.command import config_folder, register_plugins
 from particle_grid.jobs import RESULT, Job, curve
 from particle_grid.plan import Plan
 from particle_grid.run import build_env, build_policy
 from particle_grid.scores import Baseline
+from particle_grid.study_config import run_config
 
 SMOOTH = 5  # iterations whose mean score must pass a threshold
 FIRST_ACTIONS = 100_000  # sampled to tell how an arm begins
 STILL = 0.25  # of an axis' reach: less is no move to speak of
 KEYS = ["phase", "variant", "arm", "draw", "task", "seed"]
 Scales = Mapping[tuple[str, str], Baseline]  # by variant and task
-
-
-@functools.cache  # a study needs most of them several times, and Hydra takes a tenth of a second for each
-def run_config(overrides: tuple[str, ...]) -> Mapping[str, Any]:
-    """What train would compose of these overrides. Raises ValueError, or an error of Hydra, where it cannot."""
-    register_plugins(overrides)
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return OmegaConf.to_container(compose("train", list(overrides)), resolve=True)  # type: ignore[return-value]
 
 
 def measure_scales(plan: Plan, out: Path) -> Scales:
