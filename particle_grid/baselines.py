@@ -9,7 +9,7 @@ import json
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
-from particle_grid import scores
+from particle_grid import files, scores
 from particle_grid.command import command
 from particle_grid.env import ACTIONS
 from particle_grid.run import build_env
@@ -32,7 +32,7 @@ def main(config: DictConfig) -> None:
             means = f"random {row(baseline.random)}   script {row(baseline.scripted)}"
             print(f"{name:14s} {action:11s} {means}   {env.unit}")
             entries.sort(key=lambda e: (e["settings"]["task"], e["settings"]["action"]))
-            scores.STORED.write_text(json.dumps(entries, indent=1) + "\n", "utf-8")
+            files.write(scores.STORED, (json.dumps(entries, indent=1) + "\n").encode())
 
 
 def row(values: list[list[float]]) -> str:

@@ -1,7 +1,6 @@
 """What the runs of a sweep say, as tables, CSV and pictures: python -m particle_grid.report outputs/SWEEP."""
 
 import argparse
-import csv
 import math
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from particle_grid import report_pictures, sweep
+from particle_grid import records, report_pictures, sweep
 from particle_grid.command import EXPECTED
 from particle_grid.command import report as complain
 from particle_grid.jobs import REASON, curve
@@ -180,24 +179,18 @@ def group_table(groups: dict[tuple[Any, ...], list[float]], keys: Sequence[str])
 
 def write_runs(path: Path, runs: Sequence[Run], keys: Sequence[str]) -> None:
     """runs.csv: a line for each run."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["run", *keys, "status", "reason", "sampled", "greedy", "steps", "minutes"])
-        for run in runs:
-            values = [run.config.get(key) for key in keys]
-            steps = int(run.steps[-1]) if len(run.steps) else 0
-            writer.writerow(
-                [run.folder.name, *values, run.status, run.reason, run.sampled, run.greedy, steps, run.minutes]
-            )
+    table: list[list[Any]] = [["run", *keys, "status", "reason", "sampled", "greedy", "steps", "minutes"]]
+    for run in runs:
+        values = [run.config.get(key) for key in keys]
+        steps = int(run.steps[-1]) if len(run.steps) else 0
+        table.append([run.folder.name, *values, run.status, run.reason, run.sampled, run.greedy, steps, run.minutes])
+    records.write_table(path, table)
 
 
 def write_groups(path: Path, groups: dict[tuple[Any, ...], list[float]], keys: Sequence[str]) -> None:
     """groups.csv: a line for each set of values but the seed."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*keys, "runs", "interquartile_mean", "lowest", "highest"])
-        for values, scores in groups.items():
-            writer.writerow([*values, len(scores), middle(scores), min(scores), max(scores)])
+    lines = [[*values, len(found), middle(found), min(found), max(found)] for values, found in groups.items()]
+    records.write_table(path, [[*keys, "runs", "interquartile_mean", "lowest", "highest"], *lines])
 
 
 if __name__ == "__main__":

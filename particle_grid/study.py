@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -13,11 +14,11 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from particle_grid import files, records, study_report
+from particle_grid import files, lifeline, records, study_report
 from particle_grid.command import EXPECTED, report
 from particle_grid.jobs import Job, run_all
 from particle_grid.learn.fast import cores
-from particle_grid.plan import Plan, load_plan
+from particle_grid.plan import Plan, load_plan, read_plan
 from particle_grid.study_config import check_runs
 from particle_grid.study_scores import final, measure_scales, row
 
@@ -37,11 +38,12 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="report what is there already, and run nothing")
     options = parser.parse_args()
     try:
-        plan, text = load_plan(options.plan)
-        study(plan, text, options.out or Path("outputs") / f"study_{Path(options.plan).stem}", options)
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on", file=sys.stderr)
-        sys.exit(130)
+        with lifeline.leading():
+            plan, text = load_plan(options.plan)
+            study(plan, text, options.out or Path("outputs") / f"study_{Path(options.plan).stem}", options)
+    except KeyboardInterrupt as interrupt:
+        print("interrupted: the same command resumes the study", file=sys.stderr)
+        sys.exit(128 + next(iter(interrupt.args), signal.SIGINT))
     except EXPECTED as error:
         sys.exit(report(error))
 
@@ -122,7 +124,7 @@ def announce(plan: Plan, out: Path, jobs: int, steps: float, console: Console) -
 
 def refuse_another(path: Path, text: str) -> None:
     """Raises ValueError where there are runs of another plan."""
-    if path.exists() and OmegaConf.create(path.read_text("utf-8")) != OmegaConf.create(text):
+    if path.exists() and read_plan(path)[1] != OmegaConf.create(text):
         raise ValueError(
             f"{path.parent} holds runs of another plan (its plan.yaml): a plan is not changed when its runs have been "
             f"seen; choose another folder with --out."

@@ -1,6 +1,5 @@
 """One run among the many of a sweep: its folder is its own, what has ended is not repeated, what is bad ends early."""
 
-import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from rich.console import Console
 
 from particle_grid import extras
 from particle_grid.command import LOCK, OccupiedError
-from particle_grid.jobs import CHECKPOINT, OVERRIDES, REASON, RESULT
+from particle_grid.jobs import CHECKPOINT, OVERRIDES, REASON, RESULT, read_scores
 from particle_grid.learn.trainer import Stop
 
 PRUNED, CONFIG, STUDY = "pruned.txt", "config.yaml", "study.log"
@@ -136,8 +135,7 @@ def score(folder: Path, kind: str = "sampled") -> float | None:
     """The final normalised score of a run, the mean over evaluation seeds; None for one without results."""
     if not (folder / RESULT).exists():
         return None
-    results = json.loads((folder / RESULT).read_text("utf-8"))
-    return float(np.mean(results[f"policy, {kind}"]["normalised_scores"]))
+    return float(np.mean(read_scores(folder, f"policy, {kind}", "normalised_scores")))
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from pathlib import Path
 folder = Path(sys.argv[-1].removeprefix("hydra.run.dir='").removesuffix("'"))
 if not (folder / "checkpoint.pt").exists():
     (folder / "overrides.yaml").write_text(json.dumps(sys.argv[1:-1]))
-signal.signal(signal.SIGINT, lambda *_: ((folder / "checkpoint.pt").touch(), sys.exit(130)))
+signal.signal(signal.SIGTERM, lambda *_: ((folder / "checkpoint.pt").touch(), sys.exit(130)))
 (folder / "began.txt").open("a").write(" ".join(sys.argv[1:]) + "\\n")
 (folder / "cores.txt").write_text(",".join(map(str, os.sched_getaffinity(0))) + os.environ["NUMBA_NUM_THREADS"])
 if "fail" in sys.argv:
