@@ -12,10 +12,8 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
-import yaml
 from hydra.core.override_parser.types import Quote, QuotedString
-from omegaconf import ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import ListConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from particle_grid import files, lifeline, records
@@ -25,6 +23,7 @@ TRAIN = [sys.executable, "-m", "particle_grid.train"]
 ALONE = "trainer.threads=1"  # on its core
 # What a run leaves in its folder: among it the overrides that it was begun with, which are not those of going on.
 RESULT, CHECKPOINT, REASON, OVERRIDES = "results.json", "checkpoint.pt", "error.txt", "overrides.yaml"
+REPAIR = "Remove this run's folder, and run the same command again to make it again."
 
 
 @dataclass(frozen=True)
@@ -74,13 +73,7 @@ def by_key(overrides: Iterable[str]) -> dict[str, str]:
 
 def read_overrides(path: Path) -> list[str]:
     """Return the overrides in a file. Raise ValueError for a file that is damaged."""
-    try:
-        listed = OmegaConf.load(path)
-    except (ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({' '.join(str(error).split())}): remove the run's folder.") from None
-    if not isinstance(listed, ListConfig):
-        raise ValueError(f"{path} is damaged, since it is not a list of overrides: remove the run's folder.")
-    return [str(override) for override in listed]
+    return [str(override) for override in records.read_yaml(path, ListConfig, REPAIR)]
 
 
 def quoted(path: Path) -> str:
@@ -183,15 +176,14 @@ def read_scores(folder: Path, label: str, key: str = "scores") -> np.ndarray:
     Raises:
         ValueError: for results that are damaged."""
     path = folder / RESULT
-    remedy = "Remove this file, and run the same command again to make it again."
-    results = records.read_json(path, remedy)
+    results = records.read_json(path, REPAIR)
     try:
         scores = np.array(results[label][key], float)
     except (KeyError, TypeError, ValueError, IndexError, OverflowError):
         scores = np.zeros(0)
     raw = key == "scores"  # [seeds][sides], where normalised ones are [seeds], and NaN where nothing can be normalised
-    if not scores.size or scores.ndim != 1 + raw or (raw and not np.isfinite(scores).all()):
-        raise ValueError(f"{path} is not a run's results: its {key} of {label!r} are not finite numbers. {remedy}")
+    if not scores.size or scores.ndim != 1 + raw or np.isinf(scores).any() or (raw and np.isnan(scores).any()):
+        raise ValueError(f"{path} is not a run's results: its {key} of {label!r} are not finite numbers. {REPAIR}")
     return scores
 
 
@@ -204,8 +196,7 @@ def curve(folder: Path, name: str = "normalised_score") -> tuple[np.ndarray, np.
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     if "perf/steps_per_second" not in events.Tags()["scalars"]:
         raise ValueError(
-            f"{folder} has no learning curve: its events.out.tfevents files are missing or damaged. Remove this "
-            f"folder, and run the same command again to make the run again."
+            f"{folder} has no learning curve: its events.out.tfevents files are missing or damaged. {REPAIR}"
         )
     speed = events.Scalars("perf/steps_per_second")
     steps = np.array([event.step for event in speed])

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from particle_grid import records
 from particle_grid.command import config_folder, typed, unknown
 from particle_grid.jobs import Job
 
@@ -20,8 +20,7 @@ Knobs = tuple[tuple[str, Any], ...]  # (key, value) each
 PLAIN, LONGEST = re.compile(r"[^\W_][\w.-]*"), 80  # names, and how many letters they may have
 OVERRIDE = re.compile(r"[+~]*[\w./@:]+=.*", re.DOTALL)
 GIVEN = {"seed", "resume", "trainer.threads"}  # keys that each run gets from the study
-MOST_RUNS, MOST_SETS = 100_000, 1_000_000  # of a plan; sets of knobs to draw from
-LARGEST = 1 << 18  # bytes of a plan
+MOST_RUNS, MOST_SETS = 50_000, 1_000_000  # of a plan; sets of knobs to draw from
 
 
 @dataclass
@@ -192,36 +191,21 @@ def load_plan(name: str) -> tuple[Plan, str]:
         path = folder / f"{name if is_plain(name) else ''}.yaml"
     if not path.exists():
         raise ValueError(unknown(f"plan {name!r}", name, (known.stem for known in folder.glob("*.yaml"))))
-    text, node = read_plan(path)
+    node = read_plan(path)
     try:
         plan = typed(Plan, node)
     except (ValueError, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(
-            f"{path} cannot be used as a plan: {reason} Correct it, as conf/study/smoke.yaml shows."
+            f"{path} cannot be used as a plan: {reason}. Correct it, as conf/study/smoke.yaml shows."
         ) from None
     try:
         plan.check()
     except ValueError as error:
         raise ValueError(f"{path} cannot be used as a plan: {error}") from None
-    return plan, text
+    return plan, path.read_text("utf-8")
 
 
-def read_plan(path: Path) -> tuple[str, DictConfig]:
-    """Return the text of a plan and its keys. Raise ValueError for a file that is not YAML, or that is no mapping."""
-    try:
-        if path.stat().st_size > LARGEST:
-            raise ValueError(f"it has more than {LARGEST >> 10} KiB")
-        text = path.read_text("utf-8")
-        yaml.compose(text, yaml.SafeLoader)  # refuses deep nesting at once, where the events of all levels take minutes
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("it has aliases (*NAME), which could make it larger than memory; write out what they mean")
-        node = OmegaConf.create(text)
-        if not isinstance(node, DictConfig):
-            raise ValueError("it is a list, and not keys with values")
-    except (ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"{path} cannot be read as a plan: {reason}. Correct it, as conf/study/smoke.yaml shows."
-        ) from None
-    return text, node
+def read_plan(path: Path) -> DictConfig:
+    """Return the keys of a plan. Raise ValueError for a file that is no YAML, or has no keys."""
+    return records.read_yaml(path, DictConfig, "Correct it, as conf/study/smoke.yaml shows.")

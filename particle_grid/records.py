@@ -2,15 +2,21 @@
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import yaml
+from omegaconf import ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from particle_grid import files
 
+T = TypeVar("T")
 FORMULA = "=", "+", "-", "@", "\t", "\r", "\n"  # a spreadsheet runs a text that begins with one of these
-LARGEST = 1 << 24  # bytes of a JSON file; those that are written here stay far below
+LARGEST, LARGEST_YAML = 1 << 24, 1 << 18  # bytes of a JSON and of a YAML file; those here stay far below
 
 
 def escaped(value: Any) -> Any:
@@ -77,3 +83,37 @@ def read_json(path: Path, remedy: str) -> Any:
         return json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}. {remedy}") from None
+
+
+def read_yaml(path: Path, kind: type[T], remedy: str) -> T:
+    """Return what a YAML file holds, a DictConfig or a ListConfig.
+
+    Raises:
+        ValueError: for a file that holds anything else; the sentence ends with the remedy."""
+    try:
+        if path.stat().st_size > LARGEST_YAML:
+            raise ValueError(f"it has more than {LARGEST_YAML >> 10} KiB")
+        text = path.read_text("utf-8")
+        if _has_aliases(yaml.compose(text, yaml.SafeLoader)):
+            raise ValueError("it has aliases (*NAME), which could make it larger than memory; write out what they mean")
+        node = OmegaConf.create(text)
+        if not isinstance(node, kind):
+            raise ValueError("it is a list" if isinstance(node, ListConfig) else "it is not a list")
+    except (ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}. {remedy}") from None
+    return node
+
+
+def _has_aliases(root: yaml.Node | None) -> bool:
+    """Return whether a node is in more than one place of a YAML document."""
+    seen, stack = set[int](), [root]
+    while stack:
+        node = stack.pop()
+        if id(node) in seen:
+            return True
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            stack += node.value
+        elif isinstance(node, yaml.MappingNode):
+            stack += itertools.chain.from_iterable(node.value)
+    return False

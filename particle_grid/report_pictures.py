@@ -29,7 +29,7 @@ class Run(Protocol):
 
 def load_figure() -> Any:
     """Return Matplotlib's Figure. Raise ValueError where it is not installed."""
-    return pictures.load_figure("sweep", "Pictures of a report")
+    return pictures.load_figure("sweep", "Drawing pictures")
 
 
 def draw(out: Path, runs: Sequence[Any], keys: Sequence[str]) -> list[str]:

@@ -124,7 +124,7 @@ def announce(plan: Plan, out: Path, jobs: int, steps: float, console: Console) -
 
 def refuse_another(path: Path, text: str) -> None:
     """Raises ValueError where there are runs of another plan."""
-    if path.exists() and read_plan(path)[1] != OmegaConf.create(text):
+    if path.exists() and read_plan(path) != OmegaConf.create(text):
         raise ValueError(
             f"{path.parent} holds runs of another plan (its plan.yaml): a plan is not changed when its runs have been "
             f"seen; choose another folder with --out."
