@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -89,14 +89,10 @@ def run_all(jobs: Sequence[Job], ended: Callable[[Job, str], None], count: int =
 
     Raises:
         ValueError: before any run is started, where a folder holds a run that was begun with other overrides.
-        KeyboardInterrupt: for Ctrl-C, SIGTERM or SIGHUP, when the runs have saved what they have. A second such
-            signal kills them."""
+        KeyboardInterrupt: for Ctrl-C, SIGTERM or SIGHUP, when the runs have saved their work. A second one kills them."""
     for job in jobs:
         job.check()
-    free: SimpleQueue[int] = SimpleQueue()
-    available = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(cores()))
-    for core in available[: count or None]:
-        free.put(core)
+    free = _free_cores(count)
     failed, processes, stopped = list[Job](), set[subprocess.Popen[str]](), threading.Event()
 
     def run(job: Job) -> None:
@@ -117,7 +113,7 @@ def run_all(jobs: Sequence[Job], ended: Callable[[Job, str], None], count: int =
     pool = ThreadPoolExecutor(free.qsize())
     with lifeline.leading():
         try:
-            for future in [pool.submit(run, job) for job in jobs]:
+            for future in as_completed([pool.submit(run, job) for job in jobs]):
                 future.result()
         except BaseException:
             stopped.set()
@@ -125,6 +121,15 @@ def run_all(jobs: Sequence[Job], ended: Callable[[Job, str], None], count: int =
             raise
         pool.shutdown()
     return failed
+
+
+def _free_cores(count: int) -> "SimpleQueue[int]":
+    """Return the numbers of the cores that this process may use, as many as `count` at most; 0 for all."""
+    free: SimpleQueue[int] = SimpleQueue()
+    available = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(cores()))
+    for core in available[: count or None]:
+        free.put(core)
+    return free
 
 
 def _stop(processes: set[subprocess.Popen[str]], pool: ThreadPoolExecutor) -> None:

@@ -38,6 +38,8 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="report what is there already, and run nothing")
     options = parser.parse_args()
     try:
+        if options.jobs < 0:
+            raise ValueError(f"--jobs {options.jobs} cannot be: give a number of runs at a time, or 0 for all cores.")
         with lifeline.leading():
             plan, text = load_plan(options.plan)
             study(plan, text, options.out or Path("outputs") / f"study_{Path(options.plan).stem}", options)
@@ -54,8 +56,6 @@ def study(plan: Plan, text: str, out: Path, options: argparse.Namespace) -> None
     Raises ValueError for a folder with runs of another plan or other knobs, and RuntimeError where runs failed: at the
     end, when the report of the others has been written."""
     console = Console(markup=False)  # a reason or a path may look like markup
-    if options.jobs < 0:
-        raise ValueError(f"--jobs {options.jobs} cannot be: give a number of runs at a time, or 0 for all cores.")
     study_report.load_figure()  # now, not when hours of work are done
     kept = out / "plan.yaml"
     refuse_another(kept, text)
@@ -79,19 +79,16 @@ def study(plan: Plan, text: str, out: Path, options: argparse.Namespace) -> None
     files.write(out / "chosen.json", (json.dumps(chosen, indent=1) + "\n").encode())
     if not options.report:
         run_phase("Testing", list(tests.values()), options.jobs, console)
-    rows = [row(plan, scales, ("tuning", first, *key), job) for key, job in tuning.items() if job.done]
-    rows += [
-        row(plan, scales, ("test", variant, arm, chosen[arm], task, seed), job)
-        for (variant, arm, task, seed), job in tests.items()
-        if job.done
-    ]
+    which = {("tuning", first, *key): job for key, job in tuning.items()}
+    which |= {("test", v, arm, chosen[arm], task, seed): job for (v, arm, task, seed), job in tests.items()}
+    rows = [row(plan, scales, key, job) for key, job in which.items() if job.done]
     records.write_rows(out / "results.csv", rows)
     gaps = study_report.gaps(plan, tuning, tests, rows)
     for line in gaps:
         console.print(line, soft_wrap=True)
     study_report.write(plan, out, rows, chosen, scales, gaps)
     console.print(f"Saved: {out}/ results.csv, summary.csv, report.html", soft_wrap=True)
-    refuse_failed([*tuning.values(), *tests.values()])
+    refuse_failed([*which.values()])
 
 
 def refuse_failed(jobs: list[Job]) -> None:
@@ -143,7 +140,7 @@ def run_phase(name: str, jobs: list[Job], count: int, console: Console) -> None:
             if job in finished:
                 return
             ends.append(monotonic())
-            left = time_left(ends, total, count or cores())
+            left = time_left(ends, total, min(count or cores(), cores()))
             progress.update(bar, advance=1, left=left)
             state = f"failed: {reason}" if reason else "done"
             if reason or not console.is_terminal:

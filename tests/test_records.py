@@ -1,6 +1,7 @@
 """Tables and values that commands write and read again."""
 
 import csv
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -37,6 +38,11 @@ def test_values_that_are_no_text_are_written_as_they_are(tmp_path):
     records.write_rows(tmp_path / "x.csv", [{"a": -1, "b": -0.5, "c": None, "=d": "=1"}])
     with (tmp_path / "x.csv").open(newline="") as file:
         assert list(csv.reader(file)) == [["a", "b", "c", "'=d"], ["-1", "-0.5", "", "'=1"]]
+
+
+def test_tables_of_commands_are_written_in_one_place_which_escapes_them():
+    package = Path(records.__file__).parent
+    assert [path.name for path in package.rglob("*.py") if "import csv" in path.read_text("utf-8")] == ["records.py"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b" " * (records.LARGEST + 1)])
