@@ -89,7 +89,7 @@ def run_all(jobs: Sequence[Job], ended: Callable[[Job, str], None], count: int =
 
     Raises:
         ValueError: before any run is started, where a folder holds a run that was begun with other overrides.
-        KeyboardInterrupt: for Ctrl-C, SIGTERM or SIGHUP, when the runs have saved their work. A second one kills them."""
+        KeyboardInterrupt: for Ctrl-C, SIGTERM or SIGHUP, when the runs have saved. A second one kills them."""
     for job in jobs:
         job.check()
     free = _free_cores(count)
