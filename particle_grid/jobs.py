@@ -1,30 +1,29 @@
 """Many trainings side by side, one on each core: what is finished is not repeated, what was begun goes on."""
 
+import contextlib
 import os
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
 from hydra.core.override_parser.types import Quote, QuotedString
-from omegaconf import OmegaConf
+from omegaconf import ListConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from particle_grid import files, plugins
+from particle_grid import files, lifeline, plugins, records
 from particle_grid.learn.fast import cores
 
 TRAIN = [sys.executable, "-m", "particle_grid.train"]
 ALONE = "trainer.threads=1"  # on its core
 # What a run leaves in its folder: among it the overrides that it was begun with, which are not those of going on.
 RESULT, CHECKPOINT, REASON, OVERRIDES = "results.json", "checkpoint.pt", "error.txt", "overrides.yaml"
-# Windows cannot send Ctrl-C to one process: a run is ended there, and goes on from its last checkpoint.
-INTERRUPT = signal.SIGINT if os.name == "posix" else signal.SIGTERM
+REPAIR = "Remove this run's folder, and run the same command again to make it again."
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Job:
         begun, path = self.done or (self.folder / CHECKPOINT).exists(), self.folder / OVERRIDES
         if not begun or not path.exists():
             return
-        there = by_key(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
+        there = by_key(read_overrides(path))
         here = by_key([*self.overrides, ALONE])
         for key in sorted(there.keys() | here.keys()):
             old, new = there.get(key, f"no {key}"), here.get(key, f"no {key}")
@@ -78,23 +77,28 @@ def by_key(overrides: Iterable[str]) -> dict[str, str]:
     return {override.partition("=")[0]: override for override in (each.lstrip("+") for each in overrides)}
 
 
+def read_overrides(path: Path) -> list[str]:
+    """Return the overrides in a file. Raise ValueError for a file that is damaged."""
+    return [str(override) for override in records.read_yaml(path, ListConfig, REPAIR)]
+
+
 def quoted(path: Path) -> str:
     """A path as a value on Hydra's command line, where brackets, commas and the like mean something."""
     return QuotedString(str(path), Quote.single).with_quotes()
 
 
 def run_all(jobs: Sequence[Job], ended: Callable[[Job, str], None], count: int = 0) -> list[Job]:
-    """Runs jobs, as many at a time as there are cores (or `count`), and calls `ended` with each that has ended and the
-    reason why it failed, empty if it did not. Returns those that failed; the reason stays in error.txt in its folder.
+    """Run jobs, as many at a time as there are cores (or `count`), and call `ended` with each that has ended and the
+    reason why it failed, empty if it did not. Return those that failed; the reason stays in error.txt in its folder.
 
-    Raises ValueError before any is started where a folder holds a run that was begun with other overrides. Ctrl-C lets
-    runs save what they have, and raises KeyboardInterrupt when they have."""
+    Only in the main thread. No run outlives this process, see `lifeline`.
+
+    Raises:
+        ValueError: before any run is started, where a folder holds a run that was begun with other overrides.
+        KeyboardInterrupt: for Ctrl-C, SIGTERM or SIGHUP, when the runs have saved. A second one kills them."""
     for job in jobs:
         job.check()
-    free: SimpleQueue[int] = SimpleQueue()
-    available = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(cores()))
-    for core in available[: count or None]:
-        free.put(core)
+    free = _free_cores(count)
     failed, processes, stopped = list[Job](), set[subprocess.Popen[str]](), threading.Event()
 
     def run(job: Job) -> None:
@@ -113,17 +117,37 @@ def run_all(jobs: Sequence[Job], ended: Callable[[Job, str], None], count: int =
         ended(job, reason)
 
     pool = ThreadPoolExecutor(free.qsize())
-    try:
-        for future in [pool.submit(run, job) for job in jobs]:
-            future.result()
-    except KeyboardInterrupt:
-        stopped.set()
-        for process in list(processes):
-            process.send_signal(INTERRUPT)
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with lifeline.leading():
+        try:
+            for future in as_completed([pool.submit(run, job) for job in jobs]):
+                future.result()
+        except BaseException:
+            stopped.set()
+            _stop(processes, pool)
+            raise
+        pool.shutdown()
     return failed
+
+
+def _free_cores(count: int) -> "SimpleQueue[int]":
+    """Return the numbers of the cores that this process may use, as many as `count` at most; 0 for all."""
+    free: SimpleQueue[int] = SimpleQueue()
+    available = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(cores()))
+    for core in available[: count or None]:
+        free.put(core)
+    return free
+
+
+def _stop(processes: set[subprocess.Popen[str]], pool: ThreadPoolExecutor) -> None:
+    """Let runs save what they have and wait for them, or kill them if another signal comes."""
+    try:
+        for process in list(processes):
+            process.terminate()
+        pool.shutdown(cancel_futures=True)
+    except KeyboardInterrupt:
+        for process in list(processes):
+            process.kill()
+        raise
 
 
 def _train(job: Job, core: int, processes: set[subprocess.Popen[str]], stopped: threading.Event) -> str:
@@ -131,17 +155,20 @@ def _train(job: Job, core: int, processes: set[subprocess.Popen[str]], stopped: 
     job.folder.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
         [*TRAIN, *job.arguments],
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         env=os.environ | dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"), "1"),
-        start_new_session=True,  # Ctrl-C reaches it once, from `run_all`
+        start_new_session=True,  # what a terminal sends reaches it once, from `run_all`
     )
     processes.add(process)
     if stopped.is_set():  # in between
-        process.send_signal(INTERRUPT)
+        process.terminate()
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(process.pid, {core})
+        with contextlib.suppress(OSError):  # it may have ended
+            os.sched_setaffinity(process.pid, {core})
     said, _ = process.communicate()
     processes.discard(process)
     reason = job.folder / REASON
@@ -154,10 +181,34 @@ def _train(job: Job, core: int, processes: set[subprocess.Popen[str]], stopped: 
     return last
 
 
+def read_scores(folder: Path, label: str, key: str = "scores") -> np.ndarray:
+    """Return the scores that a run's results have for a label, such as "policy, sampled".
+
+    Raises:
+        ValueError: for results that are damaged."""
+    path = folder / RESULT
+    results = records.read_json(path, REPAIR)
+    try:
+        scores = np.array(results[label][key], float)
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError):
+        scores = np.zeros(0)
+    raw = key == "scores"  # [seeds][sides], where normalised ones are [seeds], and NaN where nothing can be normalised
+    if not scores.size or scores.ndim != 1 + raw or np.isinf(scores).any() or (raw and np.isnan(scores).any()):
+        raise ValueError(f"{path} is not a run's results: its {key} of {label!r} are not finite numbers. {REPAIR}")
+    return scores
+
+
 def curve(folder: Path, name: str = "normalised_score") -> tuple[np.ndarray, np.ndarray, float]:
-    """Steps and values of a scalar over a run's training, without gaps (NaN where there is none at all), and minutes:
-    those of all steps at the median speed."""
+    """Return steps and values of a scalar over a run's training, without gaps (NaN where there is none at all), and
+    minutes: those of all steps at the median speed.
+
+    Raises:
+        ValueError: where TensorBoard's events are missing or damaged."""
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    if "perf/steps_per_second" not in events.Tags()["scalars"]:
+        raise ValueError(
+            f"{folder} has no learning curve: its events.out.tfevents files are missing or damaged. {REPAIR}"
+        )
     speed = events.Scalars("perf/steps_per_second")
     steps = np.array([event.step for event in speed])
     minutes = float(steps[-1] / np.median([event.value for event in speed]) / 60)

@@ -1,8 +1,8 @@
 """A tournament of policies that oppose each other: python -m particle_grid.rank checkpoints=[...] (see --help)."""
 
-import csv
 import hashlib
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import Progress
 
-from particle_grid import files, ratings, scores
+from particle_grid import files, ratings, records, scores
 from particle_grid.command import check_paths, command, typed, whole
 from particle_grid.env import ParticleGrid
 from particle_grid.learn.trainer import choose_device
@@ -38,7 +38,7 @@ class Entrant:
 @command("rank")
 def main(config: DictConfig) -> None:
     check_paths(config, "out")
-    console, folder = Console(markup=False), Path(config.out)
+    console = Console(markup=False)
     ratings.load_libraries()  # now, not when hours of play are done
     for key, least in (("seeds", 1), ("steps", 1), ("seed", 0)):
         if config[key] is not None or key != "steps":
@@ -56,9 +56,11 @@ def main(config: DictConfig) -> None:
         raise ValueError(f"task={env.task_name} has no two sides that could play each other: compare with eval.")
     entrants = [scripted(env), random()]
     entrants += [entrant(name, saved, run, config) for name, saved in loaded.items()]
-    folder.mkdir(parents=True, exist_ok=True)
     steps = config.steps or scores.steps_for(env)
-    keep_settings(folder, scores.settings(env) | {"steps": steps, "greedy": config.greedy})
+    settings = scores.settings(env) | {"steps": steps, "greedy": config.greedy}
+    folder = Path(str(config.out)) if config.out else folder_for(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    keep_settings(folder, settings)
     kinds = getattr(env.task, "kinds", ("first side", "second side"))
     seeds = range(config.seed, config.seed + config.seeds)
     result = tournament(env, entrants, seeds, steps, folder / "matches.csv", console)
@@ -97,16 +99,28 @@ def entrant(name: str, saved: dict[str, Any], run: dict[str, Any], config: DictC
     return Entrant(name, digest.hexdigest()[:12], (first, second))
 
 
+def folder_for(settings: dict[str, Any]) -> Path:
+    """Return the folder for matches of these settings: no other settings lead to the same one."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    task = settings["task"].rpartition(":")[2]
+    return Path("outputs") / f"rank_{task}_{settings['action']}_{digest}"
+
+
 def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Stores what all matches of a folder share. Raises ValueError where they were of other settings."""
     path, text = folder / "settings.json", json.dumps(settings, indent=1) + "\n"
     if not path.exists():
         files.write(path, text.encode())
-    elif (there := json.loads(path.read_text("utf-8"))) != json.loads(text):
-        key = next(key for key in settings if there.get(key) != settings[key])
+        return
+    there = records.read_json(path, f"Choose another folder with out=, or remove {folder}.")
+    if not isinstance(there, dict):
+        raise ValueError(f"{path} holds no settings of matches. Choose another folder with out=, or remove {folder}.")
+    here = json.loads(text)
+    if differ := [key for key in here | there if key not in here or key not in there or here[key] != there[key]]:
+        key = differ[0]
         raise ValueError(
-            f"out={folder} holds matches with {key}={there.get(key)}, and these have {settings[key]}: choose another "
-            f"folder."
+            f"out={folder} holds matches with {key}={there.get(key)}, and these have {here.get(key)}: choose another "
+            f"folder, or none, since each setting then has its own."
         )
 
 
@@ -114,21 +128,25 @@ def tournament(
     env: ParticleGrid, entrants: list[Entrant], seeds: range, steps: int, path: Path, console: Console
 ) -> np.ndarray:
     """The scores of all matches, f64[seeds, firsts, seconds, sides]: those in the file, and the others played now."""
-    played, n = read(path), len(entrants)
+    played, n = (read(path) if path.exists() else {}), len(entrants)
     result = np.zeros((len(seeds), n, n, 2))
     with (
         path.open("a", newline="", encoding="utf-8") as file,
         Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
     ):
-        bar, writer = progress.add_task("Playing", total=result[..., 0].size), csv.writer(file)
+        bar = progress.add_task("Playing", total=result[..., 0].size)
         if not file.tell():
-            writer.writerow(COLUMNS)
+            file.write(records.line(COLUMNS))
         for (k, i, j), seed in ((place, seeds[place[0]]) for place in np.ndindex(len(seeds), n, n)):
             first, second = entrants[i], entrants[j]
             key = first.id, second.id, seed
             if key not in played:
                 sides = scores.match(env, [first.makers[0], second.makers[1]], seed, steps)
-                writer.writerow([first.name, second.name, *key, *sides.tolist()])
+                if not np.isfinite(sides).all():
+                    raise ValueError(
+                        f"{first.name} against {second.name} has the score {sides}: see to the task's score."
+                    )
+                file.write(records.line([first.name, second.name, *key, *sides.tolist()]))
                 file.flush()
                 played[key] = sides
             result[k, i, j] = played[key]
@@ -139,17 +157,24 @@ def tournament(
 
 
 def read(path: Path) -> dict[tuple[str, str, int], np.ndarray]:
-    """The matches in a file, if there is one. A line that was not finished is taken away."""
-    if not path.exists():
-        return {}
+    """Return the matches in a file. A line that was not finished is removed from the file.
+
+    Raises:
+        ValueError: for a file that holds anything else."""
+    remedy = "Remove this line to have its match played again, or the file to have all of them."
     content = path.read_bytes()
     if (end := content.rfind(b"\n") + 1) < len(content):
         os.truncate(path, end)  # whatever happens now, the lines before stay where they are
-    with path.open(newline="", encoding="utf-8") as file:
-        return {
-            (row["first_id"], row["second_id"], int(row["seed"])): np.array([row[key] for key in COLUMNS[-2:]], float)
-            for row in csv.DictReader(file)
-        }
+    played = {}
+    for number, row in records.read_table(path, COLUMNS, remedy) if end else ():
+        try:
+            seed, sides = int(row["seed"]), np.array([row[key] for key in COLUMNS[-2:]], float)
+        except ValueError:
+            seed, sides = -1, np.array([math.nan])
+        if seed < 0 or not np.isfinite(sides).all():
+            raise ValueError(f"{path}, line {number}, is not a match with a seed and two finite scores. {remedy}")
+        played[row["first_id"], row["second_id"], seed] = sides
+    return played
 
 
 if __name__ == "__main__":

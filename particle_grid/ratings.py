@@ -1,6 +1,5 @@
 """What a tournament says about those who took part: ratings with their uncertainty, as table, CSV and picture."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,15 +7,14 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from particle_grid import extras
+from particle_grid import extras, pictures, records
 
 Rating = tuple[float, float]  # mean and deviation of what is believed about a player's strength
 
 
 def load_libraries() -> tuple[Any, Any]:
     """openskill's models and Matplotlib's Figure. Raises ValueError where they are not installed."""
-    models, figure = (extras.load(module, "rank", "A ranking") for module in ("openskill.models", "matplotlib.figure"))
-    return models, figure.Figure
+    return extras.load("openskill.models", "rank", "A ranking"), pictures.load_figure("rank", "A ranking")
 
 
 def rate(contests: np.ndarray) -> list[Rating]:
@@ -53,15 +51,11 @@ def save(
 ) -> None:
     """Writes ratings.csv, matrix.csv (the firsts' mean score, a line for each of them) and ranking.png."""
     mean = scores.mean(0)[..., 0]  # [firsts, seconds]
-    with (folder / "ratings.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["player", "side", "rating", "deviation"])
-        for kind, side in ratings.items():
-            writer.writerows([name, kind, *rating] for name, rating in zip(names, side, strict=True))
-    with (folder / "matrix.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([f"{kinds[0]} (score) against {kinds[1]}", *names])
-        writer.writerows([name, *row] for name, row in zip(names, mean.tolist(), strict=True))
+    rated = [[name, kind, *rating] for kind, side in ratings.items() for name, rating in zip(names, side, strict=True)]
+    records.write_table(folder / "ratings.csv", [["player", "side", "rating", "deviation"], *rated])
+    header = [f"{kinds[0]} (score) against {kinds[1]}", *names]
+    scored = [[name, *row] for name, row in zip(names, mean.tolist(), strict=True)]
+    records.write_table(folder / "matrix.csv", [header, *scored])
     draw(folder / "ranking.png", names, kinds, mean, ratings)
 
 
@@ -86,4 +80,4 @@ def draw(
         panel.errorbar(means, places, xerr=deviations, fmt="o", color="tab:blue", capsize=3)
         panel.set(yticks=places, yticklabels=[], ylim=(n - 0.5, -0.5), title=f"rating as {kind}")
         panel.grid(axis="x", alpha=0.3)
-    figure.savefig(path, dpi=110)
+    pictures.save(path, figure)

@@ -1,7 +1,6 @@
 """What the runs of a sweep say, as tables, CSV and pictures: python -m particle_grid.report outputs/SWEEP."""
 
 import argparse
-import csv
 import math
 import sys
 from collections.abc import Sequence
@@ -10,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from particle_grid import report_pictures, sweep
+from particle_grid import records, report_pictures, sweep
 from particle_grid.command import EXPECTED
 from particle_grid.command import report as complain
-from particle_grid.jobs import REASON, RESULT, curve
+from particle_grid.jobs import REASON, REPAIR, RESULT, curve, read_overrides
 from particle_grid.output import lasting_output
 from particle_grid.report_pictures import name
 from particle_grid.stats import interquartile_mean
 
 ASKED = Path(".hydra") / "overrides.yaml"  # Hydra leaves it in the folder of each run that has begun
-FINISHED, PRUNED, FAILED, UNFINISHED = "finished", "pruned", "failed", "unfinished"
+STATUSES = FINISHED, PRUNED, FAILED, UNFINISHED, DAMAGED = "finished", "pruned", "failed", "unfinished", "damaged"
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,6 @@ def main() -> None:
 
 def gather(folder: Path, out: Path) -> None:
     """Reads the runs in a folder; prints and writes what they say."""
-    report_pictures.load_figure()  # now, not when a thousand runs have been read
     runs = load_runs(folder)
     keys = varied(runs)
     console = Console(markup=False)
@@ -74,10 +72,20 @@ def gather(folder: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_runs(out / "runs.csv", runs, keys)
     write_groups(out / "groups.csv", groups, [key for key in keys if key != "seed"])
-    drawn = report_pictures.draw(out, runs, keys)
-    count = {status: sum(run.status == status for run in runs) for status in (FINISHED, PRUNED, FAILED, UNFINISHED)}
+    drawn = draw(out, runs, keys, console)
+    count = {status: sum(run.status == status for run in runs) for status in STATUSES}
     console.print(", ".join(f"{number} {status}" for status, number in count.items() if number))
     console.print(f"Saved: {out}/ {', '.join(['runs.csv', 'groups.csv', *drawn])}", soft_wrap=True)
+
+
+def draw(out: Path, runs: Sequence[Run], keys: Sequence[str], console: Console) -> list[str]:
+    """Write the pictures, and return their names. Without Matplotlib, say how to get it."""
+    try:
+        report_pictures.load_figure()
+    except ValueError as error:
+        console.print(f"No pictures: {error}", soft_wrap=True)
+        return []
+    return report_pictures.draw(out, runs, keys)
 
 
 def load_runs(folder: Path) -> list[Run]:
@@ -89,11 +97,21 @@ def load_runs(folder: Path) -> list[Run]:
 
 
 def load_run(folder: Path) -> Run:
-    """What the folder of a run says about it."""
+    """Return what the folder of a run says about it; of one with a damaged file, which file that is."""
+    try:
+        return read_run(folder)
+    except (ValueError, OSError) as error:
+        nothing = np.zeros(0)
+        return Run(folder, {}, (), DAMAGED, str(error), math.nan, math.nan, math.nan, nothing, nothing)
+
+
+def read_run(folder: Path) -> Run:
+    """Return what the folder of a run says about it. Raise ValueError or OSError where a file of it is damaged."""
     path = folder / sweep.CONFIG  # what was trained with; a run that failed before may have only what Hydra composed
-    config = sweep.flat(OmegaConf.load(path if path.exists() else folder / ".hydra" / "config.yaml"))
+    node = records.read_yaml(path if path.exists() else folder / ".hydra" / "config.yaml", DictConfig, REPAIR)
+    config = sweep.flat(OmegaConf.to_container(node, resolve=False))  # a file may come from elsewhere
     path = folder / sweep.OVERRIDES  # likewise: Hydra's are those of what was last asked for in this folder
-    overrides = [str(override) for override in OmegaConf.load(path if path.exists() else folder / ASKED)]
+    overrides = read_overrides(path if path.exists() else folder / ASKED)
     words = [override.lstrip("+~").partition("=")[0] for override in overrides]
     named = [word if word in config else f"{word}.name" for word in words]  # task=group sets task.name
     sampled, greedy = (sweep.score(folder, kind) for kind in ("sampled", "greedy"))
@@ -124,7 +142,7 @@ def state(folder: Path) -> tuple[str, str]:
         return FINISHED, ""
     for file, status in ((sweep.PRUNED, PRUNED), (REASON, FAILED)):
         if (folder / file).exists():
-            lines = (folder / file).read_text("utf-8").strip().splitlines() or [""]
+            lines = (folder / file).read_text("utf-8", "replace").strip().splitlines() or [""]
             return status, lines[-1].removeprefix("error: ")
     return UNFINISHED, ""
 
@@ -182,24 +200,18 @@ def group_table(groups: dict[tuple[Any, ...], list[float]], keys: Sequence[str])
 
 def write_runs(path: Path, runs: Sequence[Run], keys: Sequence[str]) -> None:
     """runs.csv: a line for each run."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["run", *keys, "status", "reason", "sampled", "greedy", "steps", "minutes"])
-        for run in runs:
-            values = [run.config.get(key) for key in keys]
-            steps = int(run.steps[-1]) if len(run.steps) else 0
-            writer.writerow(
-                [run.folder.name, *values, run.status, run.reason, run.sampled, run.greedy, steps, run.minutes]
-            )
+    table: list[list[Any]] = [["run", *keys, "status", "reason", "sampled", "greedy", "steps", "minutes"]]
+    for run in runs:
+        values = [run.config.get(key) for key in keys]
+        steps = int(run.steps[-1]) if len(run.steps) else 0
+        table.append([run.folder.name, *values, run.status, run.reason, run.sampled, run.greedy, steps, run.minutes])
+    records.write_table(path, table)
 
 
 def write_groups(path: Path, groups: dict[tuple[Any, ...], list[float]], keys: Sequence[str]) -> None:
     """groups.csv: a line for each set of values but the seed."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*keys, "runs", "interquartile_mean", "lowest", "highest"])
-        for values, scores in groups.items():
-            writer.writerow([*values, len(scores), middle(scores), min(scores), max(scores)])
+    lines = [[*values, len(found), middle(found), min(found), max(found)] for values, found in groups.items()]
+    records.write_table(path, [[*keys, "runs", "interquartile_mean", "lowest", "highest"], *lines])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from particle_grid import extras
+from particle_grid import pictures
 from particle_grid.stats import interquartile_mean
 
 PARTS = 4  # into which the values of a key with more than that many numbers are sorted, to ask how much they matter
@@ -28,8 +28,8 @@ class Run(Protocol):
 
 
 def load_figure() -> Any:
-    """Matplotlib's Figure. Raises ValueError where it is not installed."""
-    return extras.load("matplotlib.figure", "sweep", "A report").Figure
+    """Return Matplotlib's Figure. Raise ValueError where it is not installed."""
+    return pictures.load_figure("sweep", "Drawing pictures")
 
 
 def draw(out: Path, runs: Sequence[Any], keys: Sequence[str]) -> list[str]:
@@ -115,7 +115,7 @@ def parallel(path: Path, runs: Sequence[Run], keys: Sequence[str]) -> None:
     panel.set_xticks(range(len(keys) + 1), [*map(name, keys), "normalised score"], fontsize=9)
     panel.spines[:].set_visible(False)
     panel.tick_params(length=0)
-    figure.savefig(path, dpi=110)
+    pictures.save(path, figure)
 
 
 def importance(runs: Sequence[Run], keys: Sequence[str]) -> tuple[dict[str, float], str]:
@@ -182,7 +182,7 @@ def bars(path: Path, shares: dict[str, float], measure: str, count: int) -> None
     panel.bar_label(drawn, [f"{shares[key]:.2f}" for key in keys], padding=4, fontsize=9)
     panel.set(xlim=(0, 1.1), xlabel=measure, title=f"What final scores depend on, {count} runs")
     panel.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
+    pictures.save(path, figure)
 
 
 def curves(path: Path, runs: Sequence[Run], keys: Sequence[str]) -> None:
@@ -209,7 +209,7 @@ def curves(path: Path, runs: Sequence[Run], keys: Sequence[str]) -> None:
         panel.spines[["top", "right"]].set_visible(False)
         panel.legend(title=", ".join(map(name, others)), fontsize=8, title_fontsize=8, **BELOW)
     panels[0].set_ylabel("normalised score")
-    figure.savefig(path, dpi=110)
+    pictures.save(path, figure)
 
 
 def merit(run: Run) -> tuple[float, float]:

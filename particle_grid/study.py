@@ -1,29 +1,27 @@
 """Discrete against continuous, by a plan written down beforehand: python -m particle_grid.study PLAN (see --help)."""
 
 import argparse
-import csv
 import json
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import numpy as np
 from omegaconf import OmegaConf
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from particle_grid import files, study_report
-from particle_grid.command import EXPECTED, report, typed
+from particle_grid import files, lifeline, records, study_report
+from particle_grid.command import EXPECTED, report
 from particle_grid.jobs import Job, run_all
 from particle_grid.learn.fast import cores
-from particle_grid.learn.trainer import TrainerConfig
 from particle_grid.output import lasting_output
-from particle_grid.plan import Plan, load_plan
-from particle_grid.sim.world import World
-from particle_grid.study_scores import final, measure_scales, row, run_config
+from particle_grid.plan import Plan, load_plan, read_plan
+from particle_grid.study_config import check_runs
+from particle_grid.study_scores import final, measure_scales, row
 
 STEPS_A_SECOND, OVERHEAD, MEGABYTES = 90_000, 20.0, 2.5  # of a run on one core, before any has been measured
 
@@ -42,11 +40,14 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="report what is there already, and run nothing")
     options = parser.parse_args()
     try:
-        plan, text = load_plan(options.plan)
-        study(plan, text, options.out or Path("outputs") / f"study_{Path(options.plan).stem}", options)
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on", file=sys.stderr)
-        sys.exit(130)
+        if options.jobs < 0:
+            raise ValueError(f"--jobs {options.jobs} cannot be: give a number of runs at a time, or 0 for all cores.")
+        with lifeline.leading():
+            plan, text = load_plan(options.plan)
+            study(plan, text, options.out or Path("outputs") / f"study_{Path(options.plan).stem}", options)
+    except KeyboardInterrupt as interrupt:
+        print("interrupted: the same command resumes the study", file=sys.stderr)
+        sys.exit(128 + next(iter(interrupt.args), signal.SIGINT))
     except EXPECTED as error:
         sys.exit(report(error))
 
@@ -57,8 +58,6 @@ def study(plan: Plan, text: str, out: Path, options: argparse.Namespace) -> None
     Raises ValueError for a folder with runs of another plan or other knobs, and RuntimeError where runs failed: at the
     end, when the report of the others has been written."""
     console = Console(markup=False)  # a reason or a path may look like markup
-    if options.jobs < 0:
-        raise ValueError(f"--jobs {options.jobs} cannot be: give a number of runs at a time, or 0 for all cores.")
     study_report.load_figure()  # now, not when hours of work are done
     kept = out / "plan.yaml"
     refuse_another(kept, text)
@@ -82,19 +81,16 @@ def study(plan: Plan, text: str, out: Path, options: argparse.Namespace) -> None
     files.write(out / "chosen.json", (json.dumps(chosen, indent=1) + "\n").encode())
     if not options.report:
         run_phase("Testing", list(tests.values()), options.jobs, console)
-    rows = [row(plan, scales, ("tuning", first, *key), job) for key, job in tuning.items() if job.done]
-    rows += [
-        row(plan, scales, ("test", variant, arm, chosen[arm], task, seed), job)
-        for (variant, arm, task, seed), job in tests.items()
-        if job.done
-    ]
-    write_csv(out / "results.csv", rows)
+    which = {("tuning", first, *key): job for key, job in tuning.items()}
+    which |= {("test", v, arm, chosen[arm], task, seed): job for (v, arm, task, seed), job in tests.items()}
+    rows = [row(plan, scales, key, job) for key, job in which.items() if job.done]
+    records.write_rows(out / "results.csv", rows)
     gaps = study_report.gaps(plan, tuning, tests, rows)
     for line in gaps:
         console.print(line, soft_wrap=True)
     study_report.write(plan, out, rows, chosen, scales, gaps)
     console.print(f"Saved: {out}/ results.csv, summary.csv, report.html", soft_wrap=True)
-    refuse_failed([*tuning.values(), *tests.values()])
+    refuse_failed([*which.values()])
 
 
 def refuse_failed(jobs: list[Job]) -> None:
@@ -104,24 +100,6 @@ def refuse_failed(jobs: list[Job]) -> None:
             f"{len(failed)} of {len(jobs)} runs failed, and the report is of the others: see error.txt of each, such "
             f"as in {failed[0].folder}; the same command without --report tries them again."
         )
-
-
-def check_runs(plan: Plan, out: Path) -> float:
-    """Composes the configs of a study: each arm, task and variant, and each set of knobs on one task, so that a wrong
-    key is found now. Returns the agent-steps of all runs."""
-    tuning, tests = plan.tuning_jobs(out), plan.test_jobs(out, dict.fromkeys(plan.arms, 0))
-    one = plan.tuning.tasks[:1] + plan.tuning.seeds[:1]
-    tried = [job.overrides for (_, _, *which), job in tuning.items() if which == one]
-    kinds = {key[:3]: job.overrides for key, job in tests.items() if key[3] == plan.seeds[0]}
-    budgets = [budget(run_config(overrides)) for overrides in [*kinds.values(), *tried]]
-    steps, first = dict(zip(kinds, budgets, strict=False)), next(iter(plan.variants))
-    return sum(steps[first, arm, task] for arm, _, task, _ in tuning) + sum(steps[key[:3]] for key in tests)
-
-
-def budget(config: Mapping[str, Any]) -> int:
-    """The agent-steps of a run. Raises ValueError for a config that cannot be."""
-    typed(World, OmegaConf.create(config["world"]))
-    return typed(TrainerConfig, OmegaConf.create(config["trainer"])).total_steps
 
 
 def announce(plan: Plan, out: Path, jobs: int, steps: float, console: Console) -> int:
@@ -145,7 +123,7 @@ def announce(plan: Plan, out: Path, jobs: int, steps: float, console: Console) -
 
 def refuse_another(path: Path, text: str) -> None:
     """Raises ValueError where there are runs of another plan."""
-    if path.exists() and OmegaConf.create(path.read_text("utf-8")) != OmegaConf.create(text):
+    if path.exists() and read_plan(path) != OmegaConf.create(text):
         raise ValueError(
             f"{path.parent} holds runs of another plan (its plan.yaml): a plan is not changed when its runs have been "
             f"seen; choose another folder with --out."
@@ -153,29 +131,39 @@ def refuse_another(path: Path, text: str) -> None:
 
 
 def run_phase(name: str, jobs: list[Job], count: int, console: Console) -> None:
-    """Runs jobs with a bar and the time left, or a line for each where there is no terminal."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(True)
-    begin, left = monotonic(), sum(not job.done for job in jobs)
-    done = 0
-    with Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=3600) as progress:
-        bar = progress.add_task(name, total=left)
+    """Run jobs with a bar and the time left, or a line for each where there is no terminal."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}")
+    finished = {job for job in jobs if job.done}
+    total, ends = len(jobs) - len(finished), list[float]()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(name, total=total, left="")
 
         def ended(job: Job, reason: str) -> None:
-            nonlocal done
             if job in finished:
                 return
-            done += 1
-            progress.advance(bar)
-            minutes = (monotonic() - begin) / done * (left - done) / 60
+            ends.append(monotonic())
+            left = time_left(ends, total, min(count or cores(), cores()))
+            progress.update(bar, advance=1, left=left)
             state = f"failed: {reason}" if reason else "done"
             if reason or not console.is_terminal:
                 where = "/".join(job.folder.parts[-3:])
-                console.print(f"{name} {done} of {left}: {where} {state}; {minutes:.0f} minutes left", soft_wrap=True)
+                said = [f"{name} {len(ends)} of {total}: {where} {state}", *filter(None, [left])]
+                console.print("; ".join(said), soft_wrap=True)
 
-        finished = {job for job in jobs if job.done}
         failed = run_all(jobs, ended, count)
-    if len(failed) == len(jobs):
+    if failed and len(failed) == len(jobs):
         raise RuntimeError(f"All runs failed; why is said in error.txt of each, such as {failed[0].folder}.")
+
+
+def time_left(ends: Sequence[float], total: int, count: int) -> str:
+    """Return how long jobs still take, of which `count` run at a time, by the times at which some have ended.
+
+    The first of each place are not counted, since they compile: nothing is said before another one has ended."""
+    rounds = (len(ends) - 1) // count
+    if not rounds:
+        return ""
+    pace = (ends[-1] - ends[-1 - rounds * count]) / (rounds * count)
+    return f"{pace * (total - len(ends)) / 60:.0f} minutes left"
 
 
 def choose(plan: Plan, scores: Mapping[tuple[str, int, str, int], float]) -> dict[str, int]:
@@ -198,14 +186,6 @@ def choose(plan: Plan, scores: Mapping[tuple[str, int, str, int], float]) -> dic
             )
         chosen[arm] = max(means, key=lambda k: means[k])
     return chosen
-
-
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """One line for each row; all have the same keys."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,14 @@
 """What a study says: tables with intervals as CSV, figures, and one web page with all of it."""
 
 import base64
-import csv
 import html
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from particle_grid import extras, stats
+from particle_grid import files, pictures, records, stats
 from particle_grid.jobs import Job
 from particle_grid.plan import Plan
 from particle_grid.study_scores import STILL, Scales, beginnings, learning_curve
@@ -30,8 +28,8 @@ pre { background: #f4f4f6; padding: 1em; overflow: auto; }
 
 
 def load_figure() -> Any:
-    """Matplotlib's Figure. Raises ValueError where it is not installed."""
-    return extras.load("matplotlib.figure", "study", "A study").Figure
+    """Return Matplotlib's Figure. Raise ValueError where it is not installed."""
+    return pictures.load_figure("study", "A study")
 
 
 def matrix(plan: Plan, rows: Rows, variant: str, arm: str, key: str = "sampled") -> np.ndarray:
@@ -122,10 +120,7 @@ def write(plan: Plan, out: Path, rows: Rows, chosen: dict[str, int], scales: Sca
                 f"error.txt in the folders in {out / 'test' / variant} of those that failed."
             )
     lines = summary(plan, rows)
-    with (out / "summary.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
+    records.write_rows(out / "summary.csv", lines)
     draw: dict[str, Callable[[Any, str], None]] = {
         "intervals": lambda figure, variant: draw_intervals(figure, plan, lines, variant),
         "profiles": lambda figure, variant: draw_profiles(figure, plan, rows, variant),
@@ -134,16 +129,13 @@ def write(plan: Plan, out: Path, rows: Rows, chosen: dict[str, int], scales: Sca
     }
     sections = []
     for variant in plan.variants:
-        pictures = []
+        images = []
         for name, drawing in draw.items():
             figure = load_figure()(layout="constrained")
             drawing(figure, variant)
-            data = io.BytesIO()
-            figure.savefig(data, dpi=110, format="png")
-            (out / f"{name}-{variant}.png").write_bytes(data.getvalue())
-            pictures.append(data.getvalue())
-        sections.append((variant, pictures))
-    (out / "report.html").write_text(page(plan, out, lines, rows, chosen, sections, lacks), "utf-8")
+            images.append(pictures.save(out / f"{name}-{variant}.png", figure))
+        sections.append((variant, images))
+    files.write(out / "report.html", page(plan, out, lines, rows, chosen, sections, lacks).encode())
 
 
 def colours(plan: Plan) -> dict[str, Any]:
@@ -292,8 +284,8 @@ def page(
 ) -> str:
     """The report as one page, with everything in it."""
     question, parts = html.escape(plan.question), []
-    for variant, pictures in sections:
-        images = [f'<img src="data:image/png;base64,{base64.b64encode(data).decode()}">' for data in pictures]
+    for variant, drawn in sections:
+        images = [f'<img src="data:image/png;base64,{base64.b64encode(data).decode()}">' for data in drawn]
         parts.append(f"<h2>{html.escape(variant)}</h2>{aggregate_table(plan, lines, variant)}{''.join(images)}")
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>A study</title><style>{STYLE}</style>
 <h1>{question}</h1>

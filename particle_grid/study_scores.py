@@ -1,64 +1,75 @@
 """What the runs of a study are worth: scores on one scale for all arms, and how soon they got there."""
 
-import functools
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
-from particle_grid import files, scores
-from particle_grid.command import config_folder, register_plugins
-from particle_grid.jobs import RESULT, Job, curve
+from particle_grid import files, records, scores
+from particle_grid.jobs import Job, curve, read_scores
 from particle_grid.plan import Plan
 from particle_grid.run import build_env, build_policy
 from particle_grid.scores import Baseline
+from particle_grid.study_config import run_config
 
 SMOOTH = 5  # iterations whose mean score must pass a threshold
 FIRST_ACTIONS = 100_000  # sampled to tell how an arm begins
 STILL = 0.25  # of an axis' reach: less is no move to speak of
+SCALES, MEASURE_AGAIN = "scales.json", "Remove this file, and the same command measures it again."
 KEYS = ["phase", "variant", "arm", "draw", "task", "seed"]
 Scales = Mapping[tuple[str, str], Baseline]  # by variant and task
-
-
-@functools.cache  # a study needs most of them several times, and Hydra takes a tenth of a second for each
-def run_config(overrides: tuple[str, ...]) -> Mapping[str, Any]:
-    """What train would compose of these overrides. Raises ValueError, or an error of Hydra, where it cannot."""
-    register_plugins(overrides)
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return OmegaConf.to_container(compose("train", list(overrides)), resolve=True)  # type: ignore[return-value]
 
 
 def measure_scales(plan: Plan, out: Path) -> Scales:
     """What random actions (0) and the script (1) of the plan's `scale` arm score in each task and variant.
 
     One scale for all arms: an action form's own script may be better, and would hide what the form makes hard. Stored
-    in scales.json, since measuring takes seconds for each."""
-    path = out / "scales.json"
-    stored = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    which = [(variant, task) for variant in plan.variants for task in plan.tasks]
-    for variant, task in which:
-        if f"{variant}/{task}" not in stored:
-            overrides = plan.overrides(variant, plan.scale, task, 0, plan.draws(plan.scale)[0])
-            baseline = scores.measure(build_env(run_config(overrides)))
-            stored[f"{variant}/{task}"] = {"random": baseline.random, "scripted": baseline.scripted}
-    files.write(path, (json.dumps(stored, indent=1) + "\n").encode())
-    return {(variant, task): Baseline(**stored[f"{variant}/{task}"]) for variant, task in which}
+    in scales.json with the overrides of the setting, since measuring takes seconds for each.
+
+    Raises:
+        ValueError: for a scales.json that is damaged, or of another plan."""
+    path, scales, stored = out / SCALES, dict[tuple[str, str], Baseline](), dict[str, Any]()
+    there = records.read_json(path, MEASURE_AGAIN) if path.exists() else {}
+    for variant, task in itertools.product(plan.variants, plan.tasks):
+        key, overrides = f"{variant}/{task}", plan.overrides(variant, plan.scale, task, 0, plan.draws(plan.scale)[0])
+        known = _read_scale(path, there, key, overrides)
+        baseline = known or scores.measure(build_env(run_config(overrides)))
+        scales[variant, task] = baseline
+        stored[key] = {"overrides": overrides, "random": baseline.random, "scripted": baseline.scripted}
+        if not known:
+            files.write(path, (json.dumps(there | stored, indent=1) + "\n").encode())
+    return scales
+
+
+def _read_scale(path: Path, there: Any, key: str, overrides: Sequence[str]) -> Baseline | None:
+    """Return the stored scale of a setting, or None where there is none."""
+    entry: Any = there.get(key) if isinstance(there, dict) else "damaged"
+    if entry is None:
+        return None
+    try:
+        random, scripted = (np.array(entry[each], float) for each in ("random", "scripted"))
+        sound = random.ndim == scripted.ndim == 2 and random.shape[1] == scripted.shape[1]
+        sound &= bool(random.size and scripted.size and np.isfinite(random).all() and np.isfinite(scripted).all())
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError):
+        sound = False
+    if not sound:
+        raise ValueError(f"{path} is damaged: it has no finite scores [seeds][sides] for {key}. {MEASURE_AGAIN}")
+    if list(entry.get("overrides", overrides)) != list(overrides):  # older files do not say
+        raise ValueError(f"{path} is of another plan, which sets {key} otherwise. {MEASURE_AGAIN}")
+    return Baseline(random.tolist(), scripted.tolist())
 
 
 def final(scale: Baseline, job: Job, kind: str = "sampled") -> float:
     """The final normalised score of a finished run: of its sampled or greedy actions, the mean over evaluations."""
-    results = json.loads((job.folder / RESULT).read_text("utf-8"))
-    return float(scale.normalise(np.array(results[f"policy, {kind}"]["scores"])).mean())
+    return float(scale.normalise(read_scores(job.folder, f"policy, {kind}")).mean())
 
 
 def learning_curve(scale: Baseline, job: Job) -> tuple[np.ndarray, np.ndarray, float]:
     """Steps, normalised scores, and minutes of training. A run logs its score on the scale of its own action form."""
-    results = json.loads((job.folder / RESULT).read_text("utf-8"))
-    random, scripted = (np.mean(results[label]["scores"]) for label in ("random actions", "script"))
+    random, scripted = (read_scores(job.folder, label).mean() for label in ("random actions", "script"))
     steps, values, minutes = curve(job.folder)
     return steps, scale.normalise((random + values * (scripted - random))[:, None]), minutes
 

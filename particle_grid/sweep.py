@@ -1,6 +1,5 @@
 """One run among the many of a sweep: its folder is its own, what has ended is not repeated, what is bad ends early."""
 
-import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +16,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from particle_grid import extras, files
+from particle_grid import extras, files, records
 from particle_grid.command import LOCK, OccupiedError
-from particle_grid.jobs import CHECKPOINT, OVERRIDES, REASON, RESULT
+from particle_grid.jobs import CHECKPOINT, OVERRIDES, REASON, REPAIR, RESULT, read_scores
 from particle_grid.learn.trainer import Stop
 
 PRUNED, CONFIG, STUDY = "pruned.txt", "config.yaml", "study.log"
@@ -136,18 +135,9 @@ def score(folder: Path, kind: str = "sampled") -> float | None:
     """The final normalised score of a run, the mean over evaluation seeds; None for one without results, or whose
     results hold no evaluation. Raises ValueError, in one sentence, for results that are none."""
     path = folder / RESULT
-    if not path.exists():
+    if not path.exists() or records.read_json(path, REPAIR) == {}:
         return None
-    try:
-        results = json.loads(path.read_text("utf-8"))
-        if results == {}:
-            return None
-        return float(np.mean(results[f"policy, {kind}"]["normalised_scores"]))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(
-            f"{path} does not hold the scores of a run ({type(error).__name__}): remove it, and the run is evaluated "
-            f"again."
-        ) from error
+    return float(np.mean(read_scores(folder, f"policy, {kind}", "normalised_scores")))
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """What policies are worth on other tasks than their own: a table of checkpoints x tasks."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from particle_grid import files, plugins, results, scores
+from particle_grid import files, plugins, records, results, scores
 from particle_grid.command import register_plugins, unknown
 from particle_grid.env import ParticleGrid
 from particle_grid.learn.trainer import choose_device
@@ -59,11 +58,8 @@ def transfer(config: DictConfig) -> None:
     console.print(f"Sampled actions, {seeded}; 0: random actions, 1: the task's script", soft_wrap=True)
     console.print(table)
     if config.table:
-        with open(config.table, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["checkpoint", "task", "seed", "normalised_score"])
-            for (i, j, k), value in np.ndenumerate(cells):
-                writer.writerow([list(loaded)[i], names[j], seeds[k], value])
+        rows = [[list(loaded)[i], names[j], seeds[k], value] for (i, j, k), value in np.ndenumerate(cells)]
+        records.write_table(Path(config.table), [["checkpoint", "task", "seed", "normalised_score"], *rows])
         console.print(f"Saved: {config.table}", soft_wrap=True)
 
 

@@ -18,20 +18,23 @@ from particle_grid.jobs import Job, run_all
 
 ROOT = Path(__file__).parents[1]
 MEASURED = ("steps", "minutes", "sampled", "greedy", "end_of_best")  # of a run, in the tables of bench/learn.py
-# Leaves its arguments and its cores, and as train its overrides; fails, waits for Ctrl-C or ends, as it is told.
+# Leaves its arguments and its cores, and as train its overrides; fails, waits for SIGTERM or ends, as it is told.
 STAND_IN = """
 import json, os, signal, sys, time
 from pathlib import Path
 folder = Path(sys.argv[-1].removeprefix("hydra.run.dir='").removesuffix("'"))
 if not (folder / "checkpoint.pt").exists():
     (folder / "overrides.yaml").write_text(json.dumps(sys.argv[1:-1]))
-signal.signal(signal.SIGINT, lambda *_: ((folder / "checkpoint.pt").touch(), sys.exit(130)))
+signal.signal(signal.SIGTERM, lambda *_: (folder / "checkpoint.pt").touch() if "stay" in sys.argv else save())
+def save():
+    (folder / "checkpoint.pt").touch()
+    sys.exit(130)
 (folder / "began.txt").open("a").write(" ".join(sys.argv[1:]) + "\\n")
 (folder / "cores.txt").write_text(",".join(map(str, os.sched_getaffinity(0))) + os.environ["NUMBA_NUM_THREADS"])
 if "fail" in sys.argv:
     sys.exit("first line\\nthe reason")
-if "wait" in sys.argv:
-    time.sleep(60)
+while {"wait", "stay"} & {*sys.argv}:
+    time.sleep(0.1)
 (folder / "results.json").touch()
 """
 
@@ -66,15 +69,23 @@ def test_what_is_finished_is_not_repeated_and_what_failed_is_tried_again(tmp_pat
     assert not (tmp_path / "1" / "error.txt").exists()
 
 
-def test_ctrl_c_lets_runs_save_begins_no_other_and_they_go_on_later(tmp_path):
+def press(number, *paths):
+    """Send a signal to this process as soon as each of some files is there."""
+
+    def wait():
+        for path in paths:
+            while not path.exists():
+                time.sleep(0.02)
+            os.kill(os.getpid(), number)
+
+    threading.Thread(target=wait).start()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_ends_a_command_lets_its_runs_save_and_they_resume_later(tmp_path, number):
     wanted = [Job(tmp_path / str(k), ("wait",)) for k in range(6)]
-
-    def press():
-        while not (tmp_path / "0" / "cores.txt").exists():
-            time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=press).start()
+    handler = signal.getsignal(number)
+    press(number, tmp_path / "0" / "cores.txt")
     told = []
     with pytest.raises(KeyboardInterrupt):
         run_all(wanted, lambda job, reason: told.append(job), count=1)
@@ -84,6 +95,29 @@ def test_ctrl_c_lets_runs_save_begins_no_other_and_they_go_on_later(tmp_path):
     assert not (tmp_path / "0" / "error.txt").exists()  # it did not fail
     assert wanted[0].arguments[0] == f"resume='{tmp_path / '0' / 'checkpoint.pt'}'"
     assert wanted[1].arguments[0] == "wait"
+    assert signal.getsignal(number) == handler
+
+
+def test_a_run_that_does_not_end_when_it_is_asked_to_is_killed_by_a_second_ctrl_c(tmp_path):
+    press(signal.SIGINT, tmp_path / "0" / "cores.txt", tmp_path / "0" / "checkpoint.pt")
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_all([Job(tmp_path / "0", ("stay",))], lambda job, reason: None)
+    assert time.monotonic() - begin < 60
+    assert not (tmp_path / "0" / "results.json").exists()
+
+
+def test_an_error_beside_the_runs_ends_them_too(tmp_path):
+    wanted = [Job(tmp_path / "0", ("wait",)), Job(tmp_path / "1", ())]
+
+    def ended(job, reason):
+        while not (tmp_path / "0" / "cores.txt").exists():
+            time.sleep(0.02)
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        run_all(wanted, ended, count=2)
+    assert (tmp_path / "0" / "checkpoint.pt").exists()
 
 
 @pytest.mark.parametrize("left", ["results.json", "checkpoint.pt"])

@@ -1,6 +1,8 @@
 """Tournaments and ratings."""
 
 import csv
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from particle_grid.run import policy_player
 from tests.cases import CASES, small
 from tests.test_faults import no_file_beyond
 
+RANK = [sys.executable, "-m", "particle_grid.rank"]
+HEADER = ",".join(rank.COLUMNS).encode() + b"\r\n"
 TINY = ["world.worlds=1", "world.agents=24", "world.height=24", "world.width=24", "world.lifespan=20", "steps=4"]
 
 
@@ -178,6 +182,61 @@ def test_matches_of_other_settings_are_not_mixed(invoke, enter):
     code, _, err = invoke(rank.main, "checkpoints=[one/checkpoint.pt]", *TINY, "out=out", "world.agents=30")
     assert code == 1
     assert "out=out holds matches with agents=24, and these have 30: choose another folder" in err
+
+
+def test_each_setting_has_a_folder_of_its_own_unless_one_is_named(invoke, enter):
+    enter("one", "discrete")
+    enter("two", "continuous")
+    settings = [[], ["checkpoints=[two/checkpoint.pt]"], ["world.agents=30"], ["steps=6"], ["greedy=true"], ["seeds=2"]]
+    folders = []
+    for more in settings:
+        code, out, err = invoke(rank.main, "checkpoints=[one/checkpoint.pt]", *TINY, *more)
+        assert (code, err) == (0, "")
+        folders.append(out.split("Saved: ")[1].split("/ ")[0])
+    assert len(set(folders)) == len(settings) - 1  # more seeds are more matches of the same kind
+    assert folders[0] == folders[-1]
+    assert all(Path(folder).parent == Path("outputs") for folder in folders)
+
+
+@pytest.mark.release
+def test_the_examples_of_the_help_text_run_in_the_order_in_which_they_are_printed(enter, tmp_path):
+    for name in ("outputs/A", "outputs/B", "outputs/1_predator_prey_2"):
+        Path(name).mkdir(parents=True)
+        enter(name, "discrete")
+    said = subprocess.run([*RANK, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    examples = [line.strip() for line in said.splitlines() if line.strip().startswith("python -m particle_grid.rank ")]
+    assert len(examples) >= 3
+    for example in examples:
+        words = shlex.split(example.replace("python", sys.executable, 1))
+        process = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=1800)
+        assert process.returncode == 0, example + process.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("matches.csv", b"a,b\r\n", "its first line is not first,second,first_id,second_id,seed"),
+        ("matches.csv", HEADER + b"a,b,1\r\n", "line 2, is not part of the table that it should be: it has 3 cells"),
+        ("matches.csv", HEADER + b"a,b,1,2,1000,nan,0\r\n", "line 2, is not a match with a seed and two finite scores"),
+        ("matches.csv", HEADER + b"a,b,1,2,x,0,0\r\n", "line 2, is not a match with a seed and two finite scores"),
+        ("matches.csv", HEADER + b"\xff,b,1,2,1,0,0\r\n", "is not part of the table that it should be"),
+        ("matches.csv", HEADER + b"a" * 200_000 + b",b,1,2,1,0,0\r\n", "is not part of the table that it should be"),
+        ("matches.csv", HEADER + b"a\0,b,1,2\r\n", "is not part of the table that it should be"),
+        ("settings.json", b"{", "settings.json cannot be read"),
+        ("settings.json", b"[1]", "settings.json holds no settings of matches"),
+        ("settings.json", b"[" * 100_000, "settings.json cannot be read"),
+        ("settings.json", b"{}", "out=out holds matches with task=None, and these have predator_prey"),
+    ],
+)
+def test_damaged_files_of_a_tournament_are_refused_in_a_sentence(invoke, enter, file, content, reason):
+    enter("one", "discrete")
+    arguments = ["checkpoints=[one/checkpoint.pt]", *TINY, "out=out"]
+    assert invoke(rank.main, *arguments)[0] == 0
+    Path("out", file).write_bytes(content)
+    code, _, err = invoke(rank.main, *arguments)
+    assert (code, err.count("\n")) == (1, 1)
+    assert reason in err
+    assert Path("out", file).read_bytes() == content
 
 
 @pytest.mark.parametrize("module", ["openskill.models", "matplotlib.figure"])

@@ -155,11 +155,53 @@ def test_a_folder_without_runs_is_refused_in_a_sentence(invoke, folder):
     assert err == f"error: {folder} holds no runs: give the folder of a sweep, such as outputs/..._sweep.\n"
 
 
-def test_where_matplotlib_is_missing_the_way_to_get_it_is_said(invoke, sweep, monkeypatch):
+def test_without_matplotlib_there_are_tables_and_the_way_to_get_pictures_is_said(invoke, sweep, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    code, out, err = ask(invoke, "sweep")
+    assert (code, err) == (0, "")
+    assert "No pictures: " in out
+    assert 'pip install "particle-grid[sweep]"\n' in out
+    assert [path.name for path in sorted((sweep / "report").iterdir())] == ["groups.csv", "runs.csv"]
+    assert len(rows(sweep / "report" / "runs.csv")) == 8
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        *(
+            ("results.json", text)
+            for text in (b"", b"{", b"[]", b"{}", b"\xff", b"[" * 50_000, b'{"policy, sampled": 1}')
+        ),
+        ("results.json", b'{"policy, sampled": {"normalised_scores": ["a"]}}'),
+        ("results.json", b'{"policy, sampled": {"normalised_scores": []}}'),
+        ("results.json", b'{"policy, sampled": {"normalised_scores": [1e999999, 1]}}'),
+        *(("config.yaml", text) for text in (b"a: [", b"[1]", b"\xff", b"[" * 50_000)),
+        *((".hydra/overrides.yaml", text) for text in (b"a: [", b"a: 1", b"\xff")),
+        ("events.out.tfevents.1", b"\0" * 30 + b"perf/steps_per_second" + b"\0" * 30),
+    ],
+)
+def test_a_damaged_run_is_told_with_its_file_and_the_others_are_reported(invoke, sweep, file, content):
+    folder = sweep / "group_0.9_1"
+    for old in folder.glob("events*" if file.startswith("events") else "none"):
+        old.unlink()
+    (folder / file).write_bytes(content)
+    code, out, err = ask(invoke, "sweep")
+    assert (code, err) == (0, "")
+    assert "4 finished, 1 pruned, 1 failed, 1 unfinished, 1 damaged" in out
+    row = next(row for row in rows(sweep / "report" / "runs.csv") if row["run"] == folder.name)
+    assert row["status"] == "damaged"
+    assert str(folder) in row["reason"]
+    assert "Remove this run's folder" in row["reason"]
+
+
+def test_what_a_config_says_is_no_formula_and_no_mathematics_and_reads_no_environment(invoke, leave, monkeypatch):
+    monkeypatch.setenv("SECRET", "secret")
+    for seed, gamma in enumerate(["=1+1", "$\\frac$", "${oc.env:SECRET}", "-0.5"]):
+        leave("group", gamma, seed, 0.1 * seed, (0.0, 0.1))
     code, _, err = ask(invoke, "sweep")
-    assert code == 1
-    assert err.endswith('pip install "particle-grid[sweep]"\n')
+    assert (code, err) == (0, "")
+    values = {row["trainer.gamma"] for row in rows(Path("sweep/report/runs.csv"))}
+    assert values == {"'=1+1", "$\\frac$", "${oc.env:SECRET}", "-0.5"}
 
 
 @given(st.lists(st.floats(-5, 5), min_size=6, max_size=6, unique=True), st.integers(1, 4))
