@@ -170,7 +170,9 @@ def test_a_name_never_leads_to_another_folder(call, name, tmp_path):
 )
 def test_results_that_are_none_are_refused_in_a_sentence(content, tmp_path):
     (tmp_path / "results.json").write_text(content)
-    with pytest.raises(ValueError, match=r"results\.json (cannot be read|is not a run's results): .* Remove this run's folder"):
+    with pytest.raises(
+        ValueError, match=r"results\.json (cannot be read|is not a run's results): .* Remove this run's folder"
+    ):
         sweep.score(tmp_path)
 
 
