@@ -1,8 +1,8 @@
-"""Read the archives that `torch.save` writes: tensors, numbers and strings in dicts, lists and tuples, nothing else.
+"""Check an archive before `torch.load` reads it: tensors, numbers and strings in dicts, lists and tuples, nothing else.
 
 `torch.load` runs no foreign code if it is asked for weights only, but a crafted file can still make it allocate
-gigabytes, hand out views that are larger than their data, or overflow the stack. Here a file yields no more data than
-it holds, in no other shape than `torch.save` gives it.
+gigabytes, hand out views that are larger than their data, or overflow the stack. A file that passes here yields no more
+data than it holds, in no other shape than `torch.save` gives it.
 """
 
 import io
@@ -38,30 +38,33 @@ DTYPES = {
 PLAIN = type(None), bool, int, float, str
 
 
-def read(content: bytes | memoryview) -> Any:
-    """Return what was given to `torch.save`, on the CPU.
-
-    Raises whatever the parts of the reader raise, mostly ValueError, for anything that `torch.save` does not write."""
+def check(content: bytes | memoryview) -> None:
+    """Raise an exception, mostly ValueError, for anything that `torch.save` does not write. No tensor is read."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        members = {info.filename: info.file_size for info in archive.infolist()}
-        stored = all(info.compress_type == zipfile.ZIP_STORED for info in archive.infolist())
-        if not stored or sum(info.file_size for info in archive.infolist()) > len(content):
+        infos = archive.infolist()
+        members = {info.filename: info for info in infos}
+        stored = all(info.compress_type == zipfile.ZIP_STORED for info in infos)
+        if not stored or sum(info.file_size for info in infos) > len(content):
             raise ValueError("it unpacks to more than it holds")
-        folder = next(iter(members)).partition("/")[0]
-        if members[f"{folder}/data.pkl"] > LARGEST_PICKLE:
+        if len(members) < len(infos):
+            raise ValueError("it holds two members of one name")
+        folder = infos[0].filename.partition("/")[0]
+        if members[f"{folder}/data.pkl"].file_size > LARGEST_PICKLE:
             raise ValueError("it describes too many objects")
         if archive.read(f"{folder}/byteorder").decode() != sys.byteorder:
             raise ValueError("it was saved by a machine of another byte order")
-        value = _Machine(lambda key: archive.read(f"{folder}/data/{key}")).run(archive.read(f"{folder}/data.pkl"))
-    _check(value)
-    return value
+        machine = _Machine(lambda key: members[f"{folder}/data/{key}"], archive.read)
+        _check(machine.run(archive.read(f"{folder}/data.pkl")))
 
 
 class _Machine:
-    """Runs the instructions of pickle's protocol 2 that `torch.save` writes. data: the bytes of a storage."""
+    """Runs the instructions of pickle's protocol 2 that `torch.save` writes, with tensors that have no data.
 
-    def __init__(self, data: Callable[[str], bytes]) -> None:
-        self.data = data
+    member: what the archive says of a storage. read: gives its bytes."""
+
+    def __init__(self, member: Callable[[str], zipfile.ZipInfo], read: Callable[[zipfile.ZipInfo], bytes]) -> None:
+        self.member = member
+        self.read = read
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -146,16 +149,14 @@ class _Machine:
         return value
 
     def _storage(self, _: str, dtype: torch.dtype, key: str, device: str, count: int) -> Tensor:
-        """The numbers of a storage, flat."""
+        """Return a flat tensor without data in the place of a storage."""
         if key not in self.storages:
-            data = self.data(key)
-            if len(data) != count * dtype.itemsize:
+            member = self.member(key)
+            if member.file_size != count * dtype.itemsize:
                 raise ValueError(f"its storage {key} is of another size")
-            flat = torch.empty(len(data), dtype=torch.uint8)
-            flat.numpy()[:] = memoryview(data)
-            if dtype is torch.bool and (flat > 1).any():
+            if dtype is torch.bool and max(self.read(member), default=0) > 1:
                 raise ValueError("it holds truth values that are neither true nor false")
-            self.storages[key] = flat.view(dtype)
+            self.storages[key] = torch.empty(count, dtype=dtype, device="meta")
         return self.storages[key]
 
 

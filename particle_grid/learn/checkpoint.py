@@ -36,7 +36,9 @@ def load(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise ValueError(f"There is no checkpoint {path}: give the path of a file that a training run has saved.")
     try:
-        state = archive.read(_whole(Path(path)))
+        content = _whole(Path(path))
+        archive.check(content)
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in any part of the reader, with any of a dozen exceptions
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__} on reading"
         raise ValueError(f"{path} is no checkpoint, or is damaged ({reason}): use another, or train again.") from error
@@ -45,7 +47,7 @@ def load(path: str | Path) -> dict[str, Any]:
     if state["version"] != VERSION:
         raise ValueError(
             f"{path} has checkpoint version {state['version']}, and this program reads version {VERSION}: "
-            f"use the particle_grid that saved it, or train anew."
+            f"use the particle_grid that saved it, or train again."
         )
     return state
 
