@@ -169,11 +169,12 @@ def _strided(
     hooks: object,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """A tensor within a storage, of no more elements than it has; `as_strided` refuses what reaches beyond."""
+    """Return a tensor without data, which stands for one within a storage, of no more elements than it has."""
     flat = storage if dtype is None else storage.view(dtype)
-    if len(size) > MOST_AXES or math.prod(size) > flat.numel():
+    last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
+    if len(size) > MOST_AXES or math.prod(size) > flat.numel() or (math.prod(size) and last >= flat.numel()):
         raise ValueError("it holds a tensor that is larger than its data")
-    return flat.as_strided(size, stride, offset)
+    return flat.as_strided(size, stride, offset)  # refuses negative numbers
 
 
 def _check(value: Any) -> None:
