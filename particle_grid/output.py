@@ -56,11 +56,12 @@ class Output:
 @contextmanager
 def lasting_output() -> Iterator[None]:
     """Let stdout and stderr degrade: no character and no closed pipe ends what runs in this context."""
-    before: tuple[Any, Any] = sys.stdout, sys.stderr
+    before = sys.stdout, sys.stderr
     errors = [(stream, stream.errors) for stream in before if isinstance(stream, io.TextIOWrapper)]
     for stream, _ in errors:
         stream.reconfigure(errors="particle_grid.plain")
-    sys.stdout, sys.stderr = (Output(stream) if stream else stream for stream in before)
+    lasting: list[Any] = [Output(stream) if stream else stream for stream in before]  # None if closed from the start
+    sys.stdout, sys.stderr = lasting
     try:
         yield
     finally:
