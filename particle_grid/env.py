@@ -1,6 +1,7 @@
 """ParticleGrid: the simulator as a native PufferLib environment. It runs the kernels, in order, on its buffers."""
 
 import shutil
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import fields
 from typing import Any, ClassVar
@@ -29,8 +30,8 @@ REPORT_EVERY = 32  # steps between two infos
 
 
 class Turn:
-    """`with turn:` around what changes arrays. Raises RuntimeError where another call is within: two threads would write
-    the same cells, since kernels run side by side."""
+    """`with turn:` around what changes arrays. Raises RuntimeError where another call is within: kernels run side by
+    side, and two threads would write the same cells."""
 
     def __init__(self) -> None:
         self.taken = False
@@ -73,6 +74,8 @@ class ParticleGrid(pufferlib.PufferEnv):
     checked: raise on actions that are out of range, NaN or infinite, which are else clipped or mean "stay".
     render_mode: what `render` gives, one of `metadata["render_modes"]`, or None.
 
+    A copy or a pickle of it has arrays of its own, `buf` or not, and continues bit for bit. Threads may take turns.
+
     Raises ValueError or TypeError, in one sentence, for whatever cannot be built.
     """
 
@@ -112,7 +115,7 @@ class ParticleGrid(pufferlib.PufferEnv):
     ) -> None:
         if action not in ACTIONS:
             raise ValueError(f"There is no action form {action!r}. The action forms are: {', '.join(ACTIONS)}.")
-        check_seed(seed)
+        rng.check_seed(seed)
         if render_mode not in (None, *RENDER_MODES):
             raise ValueError(f"There is no render_mode {render_mode!r}. There are: {', '.join(RENDER_MODES)}, or None.")
         self.world = World(
@@ -151,7 +154,7 @@ class ParticleGrid(pufferlib.PufferEnv):
             return {name: value for name, value in vars(self).items() if name not in ("_compiled", "_window", "_turn")}
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
-        vars(self).update(saved)
+        self.__dict__.update(saved)
         self.rules = make_rules(self.layout, self.discrete)  # another machine may need other kernels
         self._bind()
 
@@ -164,7 +167,7 @@ class ParticleGrid(pufferlib.PufferEnv):
     def reset(self, seed: int | None = None) -> tuple[np.ndarray, list[dict[str, float]]]:
         """Starts all worlds; the same seed gives the same bytes. Without a seed the generators go on. Raises ValueError
         for what is no seed."""
-        check_seed(seed)
+        rng.check_seed(seed)
         with self._turn:
             if seed is not None or not self._started:
                 self.state.rng[:] = rng.seeded(self.seed if seed is None else seed, self.world.worlds)
@@ -180,8 +183,7 @@ class ParticleGrid(pufferlib.PufferEnv):
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[dict[str, float]]]:
         """One step of all agents. actions: integers or floats [N, 2], as the action form wants; raises if not so."""
-        if not self._started:
-            raise RuntimeError("The worlds have not been started: call reset() before step().")
+        self._check_started("step")
         turn = self._turn
         if turn.taken:
             turn.take()  # which raises
@@ -201,6 +203,11 @@ class ParticleGrid(pufferlib.PufferEnv):
             turn.taken = False
         return self.observations, self.rewards, self.terminals, self.truncations, infos
 
+    def _check_started(self, method: str) -> None:
+        """Raises RuntimeError before the first reset: agents are nowhere, and kernels would look them up there."""
+        if not self._started:
+            raise RuntimeError(f"The worlds have not been started: call reset() before {method}().")
+
     def _valid(self, actions: np.ndarray) -> np.ndarray:
         """The actions as the kernels take them. Raises ValueError or TypeError for another shape or kind."""
         wanted = self.actions.dtype
@@ -215,7 +222,7 @@ class ParticleGrid(pufferlib.PufferEnv):
     def _converted(self, actions: np.ndarray) -> np.ndarray:
         """Actions of any width as the buffer's. Raises TypeError for another kind, and in checked mode ValueError for
         those out of range."""
-        if not np.issubdtype(actions.dtype, np.integer if self.discrete else np.floating):
+        if actions.dtype.kind not in ("iu" if self.discrete else "f"):
             kind = "integers (0, 1, 2)" if self.discrete else "floats in [-1, 1]"
             raise TypeError(f"actions are {actions.dtype}, but this action form needs {kind}: convert them first.")
         low, high = (0, 2) if self.discrete else (-1, 1)
@@ -229,7 +236,7 @@ class ParticleGrid(pufferlib.PufferEnv):
         if self.discrete:  # what does not fit into the buffer's integers is out of range anyway
             actions = np.clip(actions, low, high)
         with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite
-            return np.require(actions, self.actions.dtype, "CA")
+            return np.require(actions, self.actions.dtype, ["C", "A"])
 
     def _stages(self) -> Stages:
         """The stages of a step for as many threads as there are now."""
@@ -241,7 +248,7 @@ class ParticleGrid(pufferlib.PufferEnv):
 
     def _reward(self, stages: Stages, actions: np.ndarray) -> None:
         """Writes the rewards of the step just made. Raises ValueError for those out of range."""
-        self._wrote("reward", self.task.reward(self.state, self.layout, self.rewards))
+        self._write(self.task.reward, self.state, self.layout, self.rewards)
         if self.world.action_cost:
             charge(self.rewards, actions, self.rules.centre, np.float32(self.world.action_cost))
         if stages.finish():
@@ -250,11 +257,12 @@ class ParticleGrid(pufferlib.PufferEnv):
                 f"Task {self.task_name} gave agent {agent} the reward {self.rewards[agent]}: scale it into [-1, 1]."
             )
 
-    def _wrote(self, method: str, returned: object) -> None:
-        """Raises TypeError for a method of the task that returns what it should have written."""
-        if returned is not None:
+    def _write(self, method: Callable[..., object], *arguments: Any) -> None:
+        """Calls a method of the task. Raises TypeError for one that returns what it should have written."""
+        if (returned := method(*arguments)) is not None:
             raise TypeError(
-                f"Task {self.task_name} returns a {type(returned).__name__} from `{method}`: write into its last argument."
+                f"`{method.__name__}` of task {self.task_name} returns a {type(returned).__name__}: it should write "
+                f"into its last argument, and return nothing."
             )
 
     @property
@@ -265,6 +273,7 @@ class ParticleGrid(pufferlib.PufferEnv):
     def score(self) -> np.ndarray:
         """Score of the last step, in the `unit`, f64[sides], each the mean over the agents of a side. Raises ValueError
         where a task gives none."""
+        self._check_started("score")
         each = self.rewards if self.world.action_cost else np.asarray(self.task.score(self.state, self.layout))
         numbers = each.dtype.kind in "biuf" and np.isfinite(each).all()
         if each.shape != (self.num_agents,) or not numbers:
@@ -275,7 +284,10 @@ class ParticleGrid(pufferlib.PufferEnv):
         return np.array([each[self.side(k)].mean(dtype=np.float64) for k in range(self.task.sides)])
 
     def side(self, k: int) -> np.ndarray:
-        """Which agents are of side k, bool[N]: all of them where a task has one side only."""
+        """Which agents are of side k, bool[N]: all of them where a task has one side only. Raises ValueError for a side
+        that there is not."""
+        if k not in range(self.task.sides):
+            raise ValueError(f"There is no side {k!r}: task {self.task_name} has the sides 0 to {self.task.sides - 1}.")
         return self.state.colour == AGENT_1 + k if self.task.sides > 1 else np.ones(self.num_agents, bool)
 
     def due(self) -> np.ndarray:
@@ -289,9 +301,11 @@ class ParticleGrid(pufferlib.PufferEnv):
 
     def scripted_actions(self, generator: np.ndarray) -> np.ndarray:
         """The actions of the task's scripted policy for the present observations; generator u64[1] is its own. Raises
-        ValueError where it aims nowhere."""
+        ValueError where it aims nowhere, or for another generator."""
+        self._check_started("scripted_actions")
+        rng.check_generator(generator)
         aim = np.zeros((self.num_agents, 2), np.float32)
-        self._wrote("scripted", self.task.scripted(self.observations, self.layout, generator, aim))
+        self._write(self.task.scripted, self.observations, self.layout, generator, aim)
         if not np.isfinite(aim).all():
             agent = np.flatnonzero(~np.isfinite(aim).all(1))[0]
             raise ValueError(
@@ -365,12 +379,6 @@ class ParticleGrid(pufferlib.PufferEnv):
         if self._window:
             self._window.close()
             self._window = None
-
-
-def check_seed(seed: Any) -> None:
-    """Raises ValueError for what is neither a seed nor None."""
-    if seed is not None and not (type(seed) is not bool and isinstance(seed, int | np.integer) and seed >= 0):
-        raise ValueError(f"seed={seed!r} is no seed: give a whole number from 0 on.")
 
 
 def make_task(name: str, params: dict[str, Any]) -> tasks.Task:

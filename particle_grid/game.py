@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from particle_grid.env import ParticleGrid, check_seed
+from particle_grid.env import ParticleGrid
 from particle_grid.scores import Maker
+from particle_grid.sim.rng import check_seed
 from particle_grid.sim.scripted import actions_for
 from particle_grid.view.free import FreeCamera
 from particle_grid.view.panel import HEIGHT, SPAN, Facts, draw_help, draw_panel

@@ -1,11 +1,16 @@
 """Bad input to the environment gets one clear sentence, and odd input does what it should."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from particle_grid import ParticleGrid
+from particle_grid.sim import memory
+from particle_grid.sim.memory import needed
 from tests.cases import CASES, random_actions, small
 
+BUFFERS = ("observations", "rewards", "terminals", "truncations", "masks", "actions")
 every_case = pytest.mark.parametrize(("task", "action"), CASES)
 
 
@@ -42,6 +47,20 @@ every_case = pytest.mark.parametrize(("task", "action"), CASES)
         ({"task": "scatter", "packing": 0.0}, r"packing=0.0 is out of range"),
         ({"task": "puffer", "text": "\u9b5a"}, r"characters without a pixel font"),
         ({"task": "puffer", "text": " "}, r"has no letters"),
+        ({"width": 2**20, "speed": 0.03}, r"speed=0.03 is too small for a 128 x 1048576 field.*Use at least 1"),
+        ({"width": 2**20, "dynamics": "inertial"}, r"acceleration=0.25 is too small for a 128 x 1048576 field"),
+        ({"speed": 1e-39}, r"speed=1e-39 is too small for a 128 x 128 field"),
+        ({"speed": True}, r"speed=True is not a number"),
+        ({"speed": np.complex64(1)}, r"speed=.* is not a number"),
+        ({"worlds": np.int32(70_000), "agents": np.int32(70_000), "height": 300, "width": 300}, r"are too many"),
+        ({"horizon": 2**70}, r"horizon=1180591620717411303424 is too large"),
+        ({"scale": float("nan")}, r"scale=nan of task group is not a finite float32"),
+        ({"scale": 1e39}, r"scale=1e\+39 of task group is not a finite float32"),
+        ({"scale": 10**400}, r"scale=1000*. of task group is not a finite float32"),
+        ({"colours": True}, r"colours=True of task group should be like 4"),
+        ({"task": "forage", "food_reward": np.float64("inf")}, r"food_reward=.*inf.* is not a finite float32"),
+        ({"task": []}, r"There is no task \[\]"),
+        ({"worlds": 1000, "agents": 2**21, "height": 2**15, "width": 2**15}, r"need 1424.1 GiB of memory, but only"),
         ({"task": "puffer", "image": "missing.png"}, r"image=missing.png: there is no such file"),
     ],
 )
@@ -170,6 +189,133 @@ def test_buffers_that_kernels_would_write_beyond_are_refused_by_name(name, array
     ParticleGrid("center", "discrete", 1, 20, 64, 64, buf=buf)
     with pytest.raises(ValueError, match=rf"buf\['{name}'\] is"):
         ParticleGrid("center", "discrete", 1, 20, 64, 64, buf=buf | {name: array})
+
+
+@pytest.mark.parametrize("name", ["observations", "rewards", "terminals", "truncations", "masks", "actions"])
+def test_buffers_that_are_missing_read_only_shared_or_no_arrays_are_refused_by_name(name):
+    buf = {key: getattr(small("center", "discrete"), key) for key in BUFFERS}
+    small("center", "discrete", buf=buf)
+    other = "masks" if name != "masks" else "truncations"
+    raw = np.zeros(buf[name].nbytes + 1, np.uint8)
+    unaligned = raw[1:].view(buf[name].dtype).reshape(buf[name].shape)
+    wrong = [
+        (buf[name].tolist(), TypeError, "is a list"),
+        (buf[name].view(np.ma.MaskedArray), TypeError, "is a Masked"),
+    ]
+    if not unaligned.flags.aligned:
+        wrong.append((unaligned, ValueError, "read-only or not aligned"))
+    if buf[name].dtype == bool:
+        wrong.append((buf[other], ValueError, f"'{name}'.* share memory|'{other}'.* share memory"))
+    for array, error, message in wrong:
+        with pytest.raises(error, match=message):
+            small("center", "discrete", buf=buf | {name: array})
+    with pytest.raises(ValueError, match=f"buf has no {name}: give a dict"):
+        small("center", "discrete", buf={key: array for key, array in buf.items() if key != name})
+    buf[name].flags.writeable = False
+    with pytest.raises(ValueError, match=rf"buf\['{name}'\] is read-only"):
+        small("center", "discrete", buf=buf)
+
+
+def test_what_is_no_dict_of_buffers_is_refused():
+    with pytest.raises(TypeError, match="buf is a int: give a dict of the arrays observations"):
+        small("center", "discrete", buf=3)
+
+
+def test_actions_are_taken_whatever_their_memory_looks_like():
+    env, twin = small("group", "discrete"), small("group", "discrete")
+    env.reset(0), twin.reset(0)
+    good = random_actions(env, np.random.default_rng(0))
+    unaligned = np.frombuffer(b"x" + good.tobytes(), np.int32, offset=1).reshape(good.shape)
+    odd = [
+        unaligned,
+        np.asfortranarray(good),
+        good.astype(">i4"),
+        good.tolist(),
+        np.repeat(good, 2, 0)[::2],
+        env.actions,
+    ]
+    for actions in odd:
+        expected = twin.step(np.array(actions, np.int32))[0]
+        assert (env.step(actions)[0] == expected).all()
+    with pytest.raises(TypeError, match="actions are timedelta64"):
+        env.step(good.astype("m8[s]"))
+
+
+@every_case
+def test_what_needs_a_started_world_says_so_before_the_first_reset(task, action):
+    env = small(task, action)
+    for call, name in (
+        (env.score, "score"),
+        (lambda: env.scripted_actions(np.zeros(1, np.uint64)), "scripted_actions"),
+    ):
+        with pytest.raises(RuntimeError, match=rf"call reset\(\) before {name}\(\)"):
+            call()
+
+
+@every_case
+def test_a_script_survives_observations_that_are_none(task, action):
+    env = small(task, action)
+    env.reset(0)
+    for code in (0, 7, 255):
+        env.observations[:] = code
+        assert np.isfinite(env.scripted_actions(np.zeros(1, np.uint64))).all()
+
+
+@pytest.mark.parametrize(
+    "generator", [None, 0, np.zeros(0, np.uint64), np.zeros(2, np.uint64), np.zeros(1), np.random.default_rng(0)]
+)
+def test_what_is_no_generator_of_a_script_is_refused(generator):
+    env = small("forage", "discrete")
+    env.reset(0)
+    with pytest.raises(ValueError, match="is no generator of a script: give a writable array of one uint64"):
+        env.scripted_actions(generator)
+
+
+@pytest.mark.parametrize("k", [-1, 1, 2, None, "a"])
+def test_a_side_that_there_is_not_is_refused(k):
+    with pytest.raises(ValueError, match=r"There is no side .*: task group has the sides 0 to 0"):
+        small("group", "discrete").side(k)
+
+
+@pytest.mark.parametrize("method", ["reward", "scripted"])
+def test_a_task_that_returns_what_it_should_write_is_refused(method, monkeypatch):
+    env = small("center", "discrete")
+    env.reset(0)
+
+    def wrong(self, *arguments):
+        return arguments[-1] + 1
+
+    wrong.__name__ = method
+    monkeypatch.setattr(type(env.task), method, wrong)
+    with pytest.raises(TypeError, match=f"`{method}` of task center returns a ndarray: it should write into its last"):
+        env.step(env.actions) if method == "reward" else env.scripted_actions(np.zeros(1, np.uint64))
+
+
+@pytest.mark.parametrize("task", ["group", "predator_prey", "puffer"])
+def test_the_memory_that_worlds_need_is_known_before(task):
+    env = small(task, "discrete")
+    arrays = [*env.state, *(getattr(env, name) for name in BUFFERS)]
+    assert needed(env.world) == sum(array.nbytes for array in arrays)
+
+
+def test_less_memory_than_worlds_need_is_refused_with_both_figures(monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 2 << 30)
+    with pytest.raises(
+        ValueError, match=r"agents=16777216.* need 3.\d GiB of memory, but only 2.0 GiB are available: use"
+    ):
+        ParticleGrid("center", "discrete", agents=1 << 24, height=8192, width=8192)
+    monkeypatch.setattr(memory, "available", lambda: None)  # nobody tells
+    small("center", "discrete")
+
+
+def test_a_limit_of_a_control_group_counts(monkeypatch, tmp_path):
+    free = memory.available()
+    assert free is None or 1 << 20 < free < 1 << 60
+    (tmp_path / "memory").mkdir()
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        (tmp_path / name).write_text("123456789\n")
+    monkeypatch.setattr(memory, "GROUPS", tmp_path)
+    assert not Path("/proc/self/cgroup").exists() or memory.available() == 123456789
 
 
 def test_a_fast_agent_at_the_edge_is_looked_up_inside_the_map():

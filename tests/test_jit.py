@@ -1,6 +1,8 @@
 """Compiled code that is kept is only ever used for the types it was compiled for, and nobody else puts it there."""
 
 import os
+import subprocess
+import sys
 import tempfile
 
 import numba.core.caching
@@ -91,3 +93,30 @@ def test_a_user_without_a_home_is_no_error(homeless, monkeypatch):
 
     monkeypatch.setattr(jit.Path, "home", unknown)
     assert jit.cache_folder().is_relative_to(homeless)
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "rank"])
+def test_a_command_whose_cache_cannot_be_written_ends_in_one_line(command, tmp_path):
+    (tmp_path / "file").touch()
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "file")}
+    arguments = [sys.executable, "-m", f"particle_grid.{command}"]
+    process = subprocess.run(arguments, env=environment, capture_output=True, text=True)
+    assert process.returncode == 1
+    assert process.stdout == ""
+    assert process.stderr.startswith(f"error: No folder for compiled kernels can be written ({tmp_path / 'file'})")
+    assert process.stderr.count("\n") == 1
+
+
+def test_a_library_user_can_catch_that_the_cache_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    code = """
+try:
+    from particle_grid import ParticleGrid
+except OSError as error:
+    print(error)
+raise KeyError("other errors keep their traceback")
+"""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "file")}
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert "set NUMBA_CACHE_DIR to one that can" in process.stdout
+    assert "Traceback" in process.stderr

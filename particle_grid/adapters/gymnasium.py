@@ -86,7 +86,10 @@ class ParticleGridVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
 def agents_in_each(num_envs: int, worlds: int = 1, agents: int | None = None, **_: Any) -> int:
     """Agents of each world where there are num_envs in all. Raises ValueError where that is no whole number of them, or
-    not as many as are asked for."""
+    not as many as are asked for, and TypeError for what is no number of them."""
+    for name, value in (("num_envs", num_envs), ("worlds", worlds)):
+        if not isinstance(value, int | np.integer):
+            raise TypeError(f"{name}={value!r} is not a whole number.")
     each = num_envs // max(worlds, 1) if agents is None else agents
     if each * worlds != num_envs:
         asked = f"worlds={worlds}" if agents is None else f"worlds={worlds} times agents={agents}"

@@ -1,5 +1,6 @@
 """ParticleGrid as a parallel environment of PettingZoo."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, ClassVar
 
@@ -85,6 +86,8 @@ class ParticleGridParallelEnv(ParallelEnv):
 
     def _everyone(self, actions: dict[str, np.ndarray]) -> np.ndarray:
         """The actions of all bodies, [N, 2]: those whose agent has left stay where they are."""
+        if not isinstance(actions, Mapping):
+            raise TypeError(f"actions are a {type(actions).__name__}: give a dict with one for each name in `agents`.")
         for name in sorted(actions.keys() ^ set(self.agents)):
             problem = "is not in `agents`" if name in actions else "has no action"
             raise ValueError(f"{name} {problem}: give one action for each name in `agents`.")

@@ -28,6 +28,10 @@ class Multiprocessing(pufferlib.vector.Multiprocessing):
         super().__init__([Guarded(create) for create in env_creators], *args, **kwargs)
         threading.Thread(target=self._watch, daemon=True).start()
 
+    def __reduce_ex__(self, _: Any) -> Any:
+        """Raises TypeError for copies and pickles, which would share the workers."""
+        raise TypeError("Environments in other processes cannot be copied or pickled: copy a ParticleGrid in this one.")
+
     def _watch(self) -> None:
         """Waits for the first worker to end, and lets `recv` find out: it looks at nothing but this byte of each."""
         sentinels = [process.sentinel for process in self.processes]

@@ -17,7 +17,7 @@ from particle_grid.sim.world import World
 GROUPS = Path("/sys/fs/cgroup")  # where Linux tells the limits of groups of processes
 
 
-def buffer_shapes(world: World, action: type) -> Shapes:
+def buffer_shapes(world: World, action: type | np.dtype) -> Shapes:
     """The arrays that an environment shares with its caller. action: dtype of the actions."""
     n = world.worlds * world.agents
     return {

@@ -5,6 +5,7 @@ Each function advances the generator `rng[w]` of world w, so worlds can run in a
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,19 @@ S27, S30, S31, S32, S40, S11 = (np.uint64(n) for n in (27, 30, 31, 32, 40, 11))
 def seeded(seed: int, worlds: int) -> np.ndarray:
     """Generators u64[worlds] of independent worlds, from one seed."""
     return np.random.SeedSequence(seed).generate_state(worlds, np.uint64)
+
+
+def check_seed(seed: Any) -> None:
+    """Raises ValueError for what is neither a seed nor None."""
+    if seed is not None and not (type(seed) is not bool and isinstance(seed, int | np.integer) and seed >= 0):
+        raise ValueError(f"seed={seed!r} is no seed: give a whole number from 0 on.")
+
+
+def check_generator(generator: Any) -> None:
+    """Raises ValueError for what a script cannot draw from."""
+    fits = isinstance(generator, np.ndarray) and generator.dtype == np.uint64 and generator.shape == (1,)
+    if not (fits and generator.flags.carray):
+        raise ValueError(f"generator={generator!r} is no generator of a script: give a writable array of one uint64.")
 
 
 @kernel

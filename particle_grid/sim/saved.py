@@ -6,7 +6,7 @@ reads them.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -22,6 +22,8 @@ WINDOW_BYTES = 1 << 24  # of the windows that are looked at together
 def restore(arrays: Arrays, saved: Arrays, r: Rules, sight: bool) -> None:
     """Copies saved arrays into those of the same names. Raises ValueError, before it changes anything, for arrays that
     are missing, of another shape or dtype, or in a state that no run comes to."""
+    if not isinstance(saved, Mapping):
+        raise ValueError(f"A saved simulator state is a dict of arrays, but this is a {type(saved).__name__}.")
     for name, array in arrays.items():
         if name not in saved:
             raise ValueError(f"The saved simulator state has no {name!r}: it was not saved by this version.")

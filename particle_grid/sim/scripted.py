@@ -70,24 +70,41 @@ def steer(
 
 
 @kernel
-def fetch(observations, vision, rng, aim):
-    """Goes to the food in sight that it can reach before others do: of the nearest, the one with most food around it.
+def _add_up(window, least, most, sums):
+    """Writes how many cells of the window have codes from least to most above and left of each corner, i32[side + 1,
+    side + 1]: what is in a rectangle is then a matter of its four corners."""
+    side = len(sums) - 1
+    sums[0, :] = 0
+    for row in range(side):
+        sums[row + 1, 0] = 0
+        along = 0
+        for column in range(side):
+            along += least <= window[row * side + column] <= most
+            sums[row + 1, column + 1] = sums[row, column + 1] + along
 
-    A piece of food counts for less the more agents are nearer to it. With none in sight the agent wanders."""
+
+@kernel
+def _around(sums, row, column, reach):
+    """How many of the cells added up are at most `reach` away, along each axis, from a cell of the window."""
+    top, left = max(row - reach, 0), max(column - reach, 0)
+    bottom, right = min(row + reach + 1, len(sums) - 1), min(column + reach + 1, len(sums) - 1)
+    return sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+
+
+@kernel
+def _fetch(observations, vision, rng, aim, agents, food):
     side = 2 * vision + 1
     for i in range(observations.shape[0]):
         window = observations[i]
+        _add_up(window, AGENT_1, 255, agents)
+        _add_up(window, FOOD, FOOD, food)
         best, at = 0.0, -1
         for k in range(side * side):
             if window[k] != FOOD:
                 continue
             row, column = k // side, k % side
             distance = max(abs(row - vision), abs(column - vision))
-            rivals, more = 0, 0
-            for other in range(side * side):
-                gap = max(abs(other // side - row), abs(other % side - column))
-                rivals += window[other] >= AGENT_1 and gap < distance
-                more += window[other] == FOOD and gap <= 2
+            rivals, more = _around(agents, row, column, distance - 1), _around(food, row, column, 2)
             value = (1.0 + 0.1 * more) / (distance * (1 + rivals))
             if value > best:
                 best, at = value, k
@@ -95,6 +112,14 @@ def fetch(observations, vision, rng, aim):
             towards(window[side * side :], at // side - vision, at % side - vision, aim[i])
         else:
             wander(window[side * side :], rng, aim[i])
+
+
+def fetch(observations: np.ndarray, vision: int, rng: np.ndarray, aim: np.ndarray) -> None:
+    """Goes to the food in sight that it can reach before others do: of the nearest, the one with most food around it.
+
+    A piece of food counts for less the more agents are nearer to it. With none in sight the agent wanders."""
+    corners = 2 * vision + 2
+    _fetch(observations, vision, rng, aim, *np.empty((2, corners, corners), np.int32))
 
 
 def actions_for(aim: np.ndarray, observations: np.ndarray, rules: Rules, discrete: bool) -> np.ndarray:

@@ -111,7 +111,7 @@ def make_rules(layout: Layout, discrete: bool) -> Rules:
     )
 
 
-Shapes = dict[str, tuple[tuple[int, ...], type]]  # shape and dtype of arrays, by their names
+Shapes = dict[str, tuple[tuple[int, ...], type | np.dtype]]  # shape and dtype of arrays, by their names
 
 
 def state_shapes(world: World) -> Shapes:

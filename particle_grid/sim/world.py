@@ -45,6 +45,8 @@ class World:
                 raise TypeError(f"{name}={value!r} is not a whole number.")
             if value < least:
                 raise ValueError(f"{name}={value} is too small: it must be at least {least}.")
+        if self.horizon >= 1 << 31:
+            raise ValueError(f"horizon={self.horizon} is too large: it must be below {1 << 31} steps (0: without end).")
         for name in ("speed", "lifespan", "walls", "acceleration", "drag", "action_cost"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or isinstance(value, bool):
@@ -101,12 +103,13 @@ class World:
     def _check_resolution(self) -> None:
         """Raises ValueError where float32 positions would round away much of a full action, or all of it."""
         spacing = float(np.spacing(np.float32(max(self.height, self.width) + self.vision)))
+        least = STEPS_OF_FLOAT * spacing
         for name in ("speed", "acceleration") if self.dynamics == "inertial" else ("speed",):
-            if getattr(self, name) < STEPS_OF_FLOAT * spacing:
+            value = getattr(self, name)
+            if value < least:
                 raise ValueError(
-                    f"{name}={getattr(self, name)} is too small for a {self.height} x {self.width} field: positions "
-                    f"are float32, {spacing:.2g} cells apart at its far edge. Use at least {STEPS_OF_FLOAT * spacing:.2g}"
-                    f", or a smaller world."
+                    f"{name}={value} is too small for a {self.height} x {self.width} field: positions are float32, "
+                    f"{spacing:.2g} cells apart at its far edge. Use at least {least:.2g}, or a smaller world."
                 )
 
     @property

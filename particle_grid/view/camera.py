@@ -37,6 +37,9 @@ class Camera:
         trails: int = 0,
         legend: Mapping[int, str] | None = None,
     ) -> None:
+        for name, number in (("world", world), ("agent", agent)):
+            if not isinstance(number, int | np.integer) and not (name == "agent" and number is None):
+                raise TypeError(f"{name}={number!r} is not a whole number.")
         agents = settings.worlds * settings.agents
         if agent is not None and not 0 <= agent < agents:
             raise ValueError(f"agent={agent} is not there to be followed: there are agents 0 to {agents - 1}.")
@@ -54,7 +57,8 @@ class Camera:
         if agent is not None:
             height, width = min(around, height), min(around, width)
         fits = min(pixels[0] / height, pixels[1] / width)
-        self.zoom = zoom or (math.floor(fits) if fits >= 1 else 1 / math.ceil(1 / fits))
+        whole = math.floor(fits) if fits >= 1 else 1 / math.ceil(1 / fits)
+        self.zoom = whole if zoom is None else zoom
         shape = scale(np.zeros((height, width), np.uint8), self.zoom).shape  # raises for a zoom that cannot be
         self._legend = draw_legend(legend, shape[1]) if legend else np.zeros((0, shape[1], 3), np.uint8)
         self._trails: deque[np.ndarray] = deque(maxlen=trails)  # i32[2, agents] each, in field cells; the last first

@@ -22,6 +22,7 @@ CELL_COLOURS = np.array(
 )
 # Codes of pictures alone, behind those of cells: what an agent sees, the one that is followed, the ways agents came.
 SEEN, FOLLOWED, TRAIL = CODES, CODES + 1, CODES + 2
+MOST_PIXELS = 1 << 28  # of a picture
 FADES = 6  # shades of a trail: code TRAIL + FADES * (agent - AGENT_1) + shade, 0 the freshest
 
 
@@ -63,6 +64,8 @@ def check_region(region: Region | None, settings: World) -> Region:
     """The region itself, or that of the whole field for None. Raises ValueError for one that is not in the field."""
     if region is None:
         return 0, 0, settings.height, settings.width
+    if len(region) != 4 or not all(isinstance(part, int | np.integer) for part in region):
+        raise ValueError(f"region={tuple(region)} is none: it is (row, column, height, width) in cells, whole numbers.")
     row, column, height, width = region
     inside = min(row, column) >= 0 and row + height <= settings.height and column + width <= settings.width
     if not inside or min(height, width) < 1:
@@ -78,6 +81,11 @@ def scale(codes: np.ndarray, zoom: float) -> np.ndarray:
     if zoom > 0:
         factor = round(max(zoom, 1 / zoom))
         if zoom == factor:
+            if codes.size * factor**2 > MOST_PIXELS:
+                raise ValueError(
+                    f"zoom={zoom} makes a picture of {codes.shape[0] * factor} x {codes.shape[1] * factor} pixels: "
+                    f"choose fewer, {MOST_PIXELS} in all at most."
+                )
             return codes.repeat(factor, 0).repeat(factor, 1)
         if abs(zoom * factor - 1) < 1e-6 and factor <= max(codes.shape):
             return _shrink(codes, factor)

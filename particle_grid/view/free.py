@@ -31,7 +31,7 @@ class FreeCamera(Camera):
         self._zooms = sorted({least, *(1 / k for k in range(2, math.ceil(1 / least))), *ZOOMS})
         self._zooms = [zoom for zoom in self._zooms if zoom >= least]
         if zoom is not None:
-            scale(np.zeros((every, every), np.uint8), zoom)  # raises for one that cannot be
+            scale(np.zeros((1, every if zoom < 1 else 1), np.uint8), zoom)  # raises for one that cannot be
             if not least <= zoom <= pixels:
                 raise ValueError(f"zoom={zoom} is out of range: {least:g} shows all of the field, {pixels} one cell.")
             self.zoom = zoom

@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
 
 from particle_grid.adapters import environment_id, register_tasks
+from particle_grid.adapters.gymnasium import ParticleGridVectorEnv
 from particle_grid.learn.ppo import advantages
 from particle_grid.sim import tasks
 from tests.cases import CASES, PARAMS, SMALL, random_actions, small
@@ -219,3 +220,9 @@ def test_a_part_of_the_agents_cannot_be_reset():
     env.reset(seed=0, options={"anything": 1})
     with pytest.raises(ValueError, match="options\\['reset_mask'\\] cannot be"):
         env.reset(options={"reset_mask": np.ones(120, bool)})
+
+
+@pytest.mark.parametrize(("num_envs", "settings"), [("7", {}), (50, {"worlds": None}), (2.5, {})])
+def test_what_is_no_number_of_environments_is_refused_in_a_sentence(num_envs, settings):
+    with pytest.raises(TypeError, match="is not a whole number"):
+        ParticleGridVectorEnv(num_envs, task="group", **settings)

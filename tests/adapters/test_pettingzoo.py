@@ -127,3 +127,11 @@ def test_rendering_shows_the_world():
     env.reset(seed=0)
     assert env.render().dtype == np.uint8
     env.close()
+
+
+@pytest.mark.parametrize("actions", [None, [1, 2], np.ones((3, 2))])
+def test_actions_that_are_no_dict_are_refused_in_a_sentence(actions):
+    env = ParticleGridParallelEnv(task="group", action="discrete", agents=3, height=16, width=16)
+    env.reset(0)
+    with pytest.raises(TypeError, match="give a dict with one for each name in `agents`"):
+        env.step(actions)

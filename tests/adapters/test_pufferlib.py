@@ -1,6 +1,8 @@
 """Processes that die: a clear error within seconds, no hang, and nobody left behind."""
 
+import copy
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -82,6 +84,14 @@ def test_wrong_use_is_said_in_a_sentence():
         envs.step(np.zeros(envs.action_space.shape, np.int32))
     finally:
         envs.close()
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_environments_in_other_processes_are_not_copied_but_refused(way):
+    envs = make(num_envs=2, num_workers=2)
+    with pytest.raises(TypeError, match="Environments in other processes cannot be copied or pickled"):
+        way(envs)
+    envs.close()
 
 
 def test_while_all_live_it_is_pufferlib_s_own():

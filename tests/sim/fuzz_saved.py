@@ -125,8 +125,7 @@ def episode(env, twin, generator):
     walls, food = env.state.grid == WALL, meals(env)
     try:
         twin.load_state_dict(saved)
-    except ValueError as error:
-        assert "\n" not in str(error)
+    except ValueError:
         return False
     for _ in range(STEPS):
         twin.scripted_actions(np.zeros(1, np.uint64))

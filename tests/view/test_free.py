@@ -1,12 +1,14 @@
 """Invariants of a camera that zooms and pans."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from particle_grid import ParticleGrid
-from particle_grid.sim.world import EMPTY
+from particle_grid.sim.world import EMPTY, World
 from particle_grid.view.camera import Camera
 from particle_grid.view.frame import FOLLOWED, PALETTE, SEEN, frame
 from particle_grid.view.free import MARGIN, FreeCamera
@@ -153,3 +155,13 @@ def test_a_large_field_is_shrunk_and_no_further(env):
 def test_what_cannot_be_shown_is_refused_at_once(env, options, reason):
     with pytest.raises(ValueError, match=reason):
         FreeCamera(env.world, pixels=SIZE, **options)
+
+
+@pytest.mark.parametrize("zoom", [1, 40, 320])
+def test_a_zoom_that_shows_a_cell_or_two_takes_no_picture_of_all_the_field(zoom):
+    tracemalloc.start()
+    camera = FreeCamera(World(height=1024, width=1024), zoom=zoom, pixels=320)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert camera.zoom == zoom
+    assert peak < 16 << 20

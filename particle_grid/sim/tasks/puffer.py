@@ -159,7 +159,8 @@ def _scripted(observations, vision, distance, fill, rng, aim):
     middle = side * side // 2
     for i in range(observations.shape[0]):
         window, features = observations[i], observations[i, side * side :]
-        plan = distance[window[middle] - AGENT_1]
+        colour = min(max(int(window[middle]) - AGENT_1, 0), len(distance) - 1)  # whatever is written in a buffer
+        plan = distance[colour]
         row = (int(features[0]) * height + height // 2) // 256
         column = (int(features[1]) * width + width // 2) // 256
         stopped = features[4] == 128 and features[5] == 128

@@ -1,0 +1,93 @@
+"""One call at a time changes an environment; whose turn it is does not matter."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from tests.cases import random_actions, small
+
+BUSY = "This environment is in the middle of another call"
+
+
+def within(env, call):
+    """What `call` raises in another thread while the environment steps, which it finishes all the same."""
+    raised, reward = [], env.task.reward
+
+    def other():
+        try:
+            call()
+        except RuntimeError as error:
+            raised.append(str(error))
+
+    def slow(*arguments):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        reward(*arguments)
+
+    object.__setattr__(env.task, "reward", slow)
+    env.step(env.actions)
+    del vars(env.task)["reward"]
+    return raised
+
+
+@pytest.mark.parametrize("name", ["step", "reset", "state_dict", "load_state_dict", "__getstate__"])
+def test_a_second_thread_is_refused_at_once_and_the_first_goes_on(name):
+    env, twin = small("group", "discrete"), small("group", "discrete")
+    env.reset(0), twin.reset(0)
+    arguments = {"step": [env.actions], "load_state_dict": [env.state_dict()]}.get(name, [])
+    assert [BUSY in message for message in within(env, lambda: getattr(env, name)(*arguments))] == [True]
+    twin.step(twin.actions)
+    after, same = env.state_dict(), twin.state_dict()
+    assert all((after[key] == same[key]).all() for key in same)
+    env.step(env.actions)
+
+
+def test_a_task_that_steps_its_own_environment_is_refused():
+    env = small("group", "discrete")
+    env.reset(0)
+    object.__setattr__(env.task, "reward", lambda *_: env.step(env.actions))
+    with pytest.raises(RuntimeError, match=BUSY):
+        env.step(env.actions)
+    del vars(env.task)["reward"]
+    env.step(env.actions)
+
+
+def test_many_threads_at_once_leave_the_world_whole():
+    env = small("forage", "discrete", agents=400, height=80, width=80)
+    env.reset(0)
+    refused = []
+
+    def play(seed):
+        generator = np.random.default_rng(seed)
+        for _ in range(100):
+            try:
+                env.step(random_actions(env, generator))
+            except RuntimeError as error:
+                refused.append(str(error))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(play, range(4)))
+    assert all(BUSY in message for message in refused)
+    env.load_state_dict(env.state_dict())  # which looks through all of it
+
+
+def test_threads_that_take_turns_play_as_one_does():
+    env, twin = small("group", "continuous"), small("group", "continuous")
+    env.reset(0), twin.reset(0)
+    generator = np.random.default_rng(0)
+    for _ in range(6):
+        actions = random_actions(env, generator)
+        with ThreadPoolExecutor(1) as pool:
+            step = pool.submit(env.step, actions).result()
+        assert all((a == b).all() for a, b in zip(step[:4], twin.step(actions)[:4], strict=True))
+
+
+def test_what_a_step_raises_leaves_the_environment_free_for_the_next():
+    env = small("group", "discrete", checked=True)
+    env.reset(0)
+    with pytest.raises(ValueError, match="is not within"):
+        env.step(np.full((env.num_agents, 2), 9))
+    env.step(np.ones((env.num_agents, 2), np.int32))
