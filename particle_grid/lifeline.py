@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 PARENT = "PARTICLE_GRID_PARENT"  # environment variable: process id of the leader
 PERIOD = 0.5  # seconds between two looks at the leader
@@ -57,7 +58,7 @@ def leading() -> Iterator[None]:
 
     A signal that is ignored, as by nohup, stays ignored, except Ctrl-C, which trainers never ignore. Only in the main
     thread."""
-    handlers = {number: signal.getsignal(number) for number in ENDS}
+    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in ENDS}
     previous = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
     previous[signal.SIGINT] = signal.getsignal(signal.SIGINT)
     outer = os.environ.get(PARENT)
