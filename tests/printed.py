@@ -162,10 +162,8 @@ def extract(page: str, text: str) -> list[Printed]:
             text = re.sub(r"(?m)^[^#].*$", "", text)
         found = [Printed(page, line, "bash", part) for line, part in sources(page, text)]
     found = [fill(part) for item in sorted(found, key=lambda item: item.line) for part in joined(item)]
-    there, taken = (
-        sum(len(SEEN.findall(part)) for part in parts)
-        for parts in ([text], [item.text for item in found if item.language in ("bash", "python")])
-    )
+    there = len(SEEN.findall(text))
+    taken = sum(len(SEEN.findall(item.text)) for item in found)
     if there > taken:
         raise UnreadableError(f"{page} prints {there} commands, of which {taken} were found: print each one as code.")
     return found
@@ -174,7 +172,8 @@ def extract(page: str, text: str) -> list[Printed]:
 def fences(page: str, text: str) -> Iterator[Printed]:
     """The fenced blocks of a Markdown page, whole."""
     opened: Printed | None = None
-    inside, before = list[str](), ""
+    inside: list[str] = []
+    before = ""
     for number, line in enumerate(text.splitlines(), 1):
         fence = re.fullmatch(r" *```(.*)", line)
         if opened and fence and not fence[1]:
@@ -190,10 +189,8 @@ def fences(page: str, text: str) -> Iterator[Printed]:
             marker = re.fullmatch(r"<!-- (\w+)(?:: (.*))? -->", before)
             if marker and marker[1] not in MARKERS:
                 raise UnreadableError(f"{page}:{number}: the marker {before} is not known: use one of {MARKERS}.")
-            opened, inside = (
-                Printed(page, number, fence[1], "", ": ".join(filter(None, marker.groups())) if marker else ""),
-                [],
-            )
+            opened = Printed(page, number, fence[1], "", ": ".join(filter(None, marker.groups())) if marker else "")
+            inside = []
         before = line.strip()
     if opened:
         raise UnreadableError(f"{page}:{opened.line}: the fence is never closed.")
@@ -255,8 +252,8 @@ def sources(page: str, text: str) -> Iterator[tuple[int, str]]:
 
 def strings(text: str) -> Iterator[tuple[int, str]]:
     """The strings of a Python file with the number of their first line; what is computed in one stands as {NAME}."""
-    tree, inner = ast.parse(text), set()
-    for node in ast.walk(tree):
+    inner: set[int] = set()  # parts of f-strings, which come whole
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.JoinedStr):
             inner |= {id(part) for part in node.values}
             holes = (

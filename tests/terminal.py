@@ -157,7 +157,8 @@ def made(words: list[str]) -> list[str]:
 def type_page(page: str, stages: tuple[str, ...], folder: Path, timeout: float) -> Terminal:
     """Types the commands of a page, those of some stages, in its order. Raises AssertionError, with what they said, if
     some fail; the time of each is printed."""
-    terminal, failed = Terminal(folder, page), []
+    terminal = Terminal(folder, page)
+    failed: list[str] = []
     for item in commands(page):
         if is_assignment(item.text):
             terminal.variables += item.text + "\n"

@@ -161,12 +161,15 @@ def check(item, understood, monkeypatch):
     text = re.sub(r"\$(\w+)", lambda name: variables.get(name[1], f"${name[1]}").strip('"'), item.text)
     program, *words = shlex.split(text)
     if program == "torchrun":
-        program, words = "python", words[words.index("-m") :]
+        program = "python"
+        words = words[words.index("-m") :]
     elif program == "docker" and words[0] == "run":
-        words = words[words.index("particle_grid") + 1 :]
-        program, words = "python", ["-m", f"particle_grid.{words[0]}", *words[1:]]
+        name, *words = words[words.index("particle_grid") + 1 :]
+        program = "python"
+        words = ["-m", f"particle_grid.{name}", *words]
     elif program == "pytest":
-        program, words = "python", ["-m", "pytest", *words]
+        program = "python"
+        words = ["-m", "pytest", *words]
     match [program, *words]:
         case ["python", "-m", "pytest", *arguments]:
             check_pytest(arguments)
