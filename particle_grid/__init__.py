@@ -2,11 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
+from particle_grid import lifeline
+
 if TYPE_CHECKING:
     from particle_grid.env import ParticleGrid
 
 __version__ = "0.1.0"
 __all__ = ["ParticleGrid"]
+
+lifeline.follow()  # here, before the imports that take seconds: the command that started this process may end meanwhile
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,77 @@
+"""No process outlives the command that started it.
+
+A command that starts processes does so inside `leading()`. Each process that imports the package calls `follow()`,
+which does nothing unless a leader is named in its environment. So:
+
+- SIGTERM, SIGHUP and Ctrl-C raise KeyboardInterrupt in the leader, which sends SIGTERM to its processes, waits until
+  they have saved their work, and lets the exception pass.
+- If the leader is killed, each process notices within `PERIOD`, sends SIGTERM to itself, and is killed after `GRACE`.
+
+A process polls process ids, since this also works for grandchildren and on systems without PR_SET_PDEATHSIG. It
+watches the leader, and its own parent, whose death shows even while nobody has collected its exit code.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+PARENT = "PARTICLE_GRID_PARENT"  # environment variable: process id of the leader
+PERIOD = 0.5  # seconds between two looks at the leader
+GRACE = 3.0  # seconds between SIGTERM and SIGKILL
+ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows lacks SIGHUP
+
+
+def follow() -> None:
+    """Start a thread that ends this process soon after its leader, if it has one. Windows has no parents to watch."""
+    leader = os.environ.get(PARENT, "")
+    if leader.isdecimal() and os.name == "posix":
+        threading.Thread(target=_watch, args=(int(leader), os.getppid()), name="lifeline", daemon=True).start()
+
+
+def _watch(leader: int, parent: int) -> None:
+    while os.getppid() == parent and _exists(leader):
+        time.sleep(PERIOD)
+    os.kill(os.getpid(), signal.SIGTERM)  # a trainer finishes its iteration and saves
+    time.sleep(GRACE)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _exists(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextmanager
+def leading() -> Iterator[None]:
+    """Make processes that are started inside follow this one, and SIGTERM and SIGHUP raise KeyboardInterrupt.
+
+    The exception's argument is the number of the signal. A signal that is ignored, as by nohup, stays ignored. Only in
+    the main thread."""
+    handlers = {number: signal.getsignal(number) for number in ENDS}
+    previous = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
+    outer = os.environ.get(PARENT)
+    os.environ[PARENT] = str(os.getpid())
+    try:
+        for number in previous:
+            signal.signal(number, _interrupt)
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        if outer is None:
+            del os.environ[PARENT]
+        else:
+            os.environ[PARENT] = outer
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(number)
