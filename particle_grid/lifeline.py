@@ -5,7 +5,8 @@ which does nothing unless a leader is named in its environment. So:
 
 - SIGTERM, SIGHUP and Ctrl-C raise KeyboardInterrupt in the leader, which sends SIGTERM to its processes, waits until
   they have saved their work, and lets the exception pass.
-- If the leader is killed, each process notices within `PERIOD`, sends SIGTERM to itself, and is killed after `GRACE`.
+- If the leader is killed, each process notices within `PERIOD`, sends SIGTERM to itself, and after `GRACE` SIGALRM,
+  which nobody here handles.
 
 A process polls process ids, since this also works for grandchildren and on systems without PR_SET_PDEATHSIG. It
 watches the leader, and its own parent, whose death shows even while nobody has collected its exit code.
@@ -21,8 +22,8 @@ from types import FrameType
 
 PARENT = "PARTICLE_GRID_PARENT"  # environment variable: process id of the leader
 PERIOD = 0.5  # seconds between two looks at the leader
-GRACE = 3.0  # seconds between SIGTERM and SIGKILL
-ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows lacks SIGHUP
+GRACE = 3  # seconds between SIGTERM and SIGALRM
+ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows lacks one
 
 
 def follow() -> None:
@@ -35,9 +36,8 @@ def follow() -> None:
 def _watch(leader: int, parent: int) -> None:
     while os.getppid() == parent and _exists(leader):
         time.sleep(PERIOD)
+    signal.alarm(GRACE)  # ends this process even while it exits, when threads no longer run
     os.kill(os.getpid(), signal.SIGTERM)  # a trainer finishes its iteration and saves
-    time.sleep(GRACE)
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _exists(process: int) -> bool:
@@ -52,12 +52,13 @@ def _exists(process: int) -> bool:
 
 @contextmanager
 def leading() -> Iterator[None]:
-    """Make processes that are started inside follow this one, and SIGTERM and SIGHUP raise KeyboardInterrupt.
+    """Make processes that are started inside follow this one, and SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C
+    does. Its argument is the number of the signal.
 
-    The exception's argument is the number of the signal. A signal that is ignored, as by nohup, stays ignored. Only in
-    the main thread."""
-    handlers = {number: signal.getsignal(number) for number in ENDS}
-    previous = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
+    A signal that is ignored, as by nohup, stays ignored, except Ctrl-C, which trainers never ignore. Only in the main
+    thread."""
+    ends = [number for number in ENDS if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, *ends)}
     outer = os.environ.get(PARENT)
     os.environ[PARENT] = str(os.getpid())
     try:
@@ -66,7 +67,7 @@ def leading() -> Iterator[None]:
         yield
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)  # none: not one of Python's
         if outer is None:
             del os.environ[PARENT]
         else:
