@@ -4,11 +4,14 @@ import contextlib
 import difflib
 import functools
 import hashlib
+import importlib
+import inspect
 import json
 import math
 import os
 import re
 import shutil
+import signal
 import sys
 import traceback
 import warnings
@@ -45,8 +48,7 @@ T = TypeVar("T")
 PACKAGE = Path(__file__).parent
 PLACE = re.compile(r"[\w.]*:\w*")  # of a class: my_package.my_module:MyClass
 PLUGINS = {  # choices that come with a plugin of Hydra
-    "hydra/launcher/joblib": "hydra-joblib-launcher",
-    "hydra/launcher/submitit_local": "hydra-submitit-launcher",
+    "hydra/launcher/submitit_slurm": "hydra-submitit-launcher",
 }
 RESOLVING = "ValueError raised while resolving interpolation: "  # OmegaConf, of an exception in a resolver
 LONGEST_NAME = 200  # bytes; a folder's name may have 255, with the time in front of it
@@ -145,35 +147,54 @@ def _policy_defaults(name: str) -> dict[str, Any]:
 DEFAULTS = {"task": _task_defaults, "policy": _policy_defaults}  # by group: what a choice without a file stands for
 
 
+class Job:
+    """What Hydra calls for each job of a command. A job that fails is reported, and its reason stays in its folder.
+
+    It is pickled as the name of its command, so that a worker imports the command. Pickled by value, as a function of
+    `__main__` is, it would take globals of this process along, such as a number of threads that the worker lacks."""
+
+    def __init__(self, main: Callable[[DictConfig], Any]) -> None:
+        functools.update_wrapper(self, main)
+        self.main = main
+
+    def __call__(self, config: DictConfig) -> Any:
+        try:
+            # Output here too: a launcher may run jobs in other processes.
+            with lasting_output(), plugins.only(_texts(OmegaConf.to_container(config))):
+                return self.main(config)
+        except Exception as error:
+            info = HydraConfig.get()
+            notes = None if isinstance(error, OccupiedError) else info.output_subdir  # in a folder of the run's own
+            if info.mode != RunMode.MULTIRUN:
+                if notes:
+                    tidy(Path(info.runtime.output_dir), notes)
+                sys.exit(report(error))  # Hydra would print a line of its own about an exception
+            report(error, f"job {info.job.num} ({info.job.override_dirname})")
+            if notes:
+                record(error, Path(info.runtime.output_dir))
+            raise JobError(explain(error)) from None  # Hydra goes on with the next job and raises this at the end
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _job_of, (f"{__package__}.{inspect.getmodulename(inspect.getfile(self.main))}",)
+
+
+def _job_of(module: str) -> Any:
+    return importlib.import_module(module).main.__wrapped__
+
+
 def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Decorator: `main(config)` becomes `main()`, which reads conf/{config_name}.yaml and the command line.
 
-    Exit codes: 0 done, 1 an error (one line on stderr), 130 Ctrl-C. In a sweep (-m) a failing job is reported, its
-    reason stays in error.txt in its folder, and the others still run; a sweeper gets what `main` returns. An exception
-    of a kind that only bugs raise comes with its traceback."""
+    Exit codes: 0 done, 1 an error (one line on stderr), 130 Ctrl-C, 128 more than its number for another signal that a
+    sweep has answered by letting its runs save. In a sweep (-m) a failing job is reported, its reason stays in
+    error.txt in its folder, and the others still run; a sweeper gets what `main` returns. An exception of a kind that
+    only bugs raise comes with its traceback."""
 
     def decorate(main: Callable[[DictConfig], Any]) -> Callable[[], None]:
-        @functools.wraps(main)
-        def job(config: DictConfig) -> Any:
-            try:
-                # Output here too: a launcher may run jobs in other processes.
-                with lasting_output(), plugins.only(_texts(OmegaConf.to_container(config))):
-                    return main(config)
-            except Exception as error:
-                info = HydraConfig.get()
-                notes = None if isinstance(error, OccupiedError) else info.output_subdir  # in a folder of the run's own
-                if info.mode != RunMode.MULTIRUN:
-                    if notes:
-                        tidy(Path(info.runtime.output_dir), notes)
-                    sys.exit(report(error))  # Hydra would print a line of its own about an exception
-                report(error, f"job {info.job.num} ({info.job.override_dirname})")
-                if notes:
-                    record(error, Path(info.runtime.output_dir))
-                raise JobError from None  # Hydra goes on with the next job and raises this at the end
-
+        job = Job(main)
         run = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)(job)
 
-        @functools.wraps(main)
+        @functools.wraps(job)
         @lasting_output()
         def entry() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of being printed
@@ -192,9 +213,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 sys.exit(1)
             except Exception as error:
                 sys.exit(report(error))
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as interrupt:
                 print("interrupted", file=sys.stderr)
-                sys.exit(130)
+                sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
 
         return entry
 

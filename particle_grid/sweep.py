@@ -140,11 +140,26 @@ def score(folder: Path, kind: str = "sampled") -> float | None:
     return float(np.mean(read_scores(folder, f"policy, {kind}", "normalised_scores")))
 
 
+def ending(result: float | Exception | None, folder: Path) -> str:
+    """Return how the run in a folder ended, by its score, its error, or None if it has no score."""
+    match result:
+        case None:
+            return "pruned" if (folder / PRUNED).exists() else "not evaluated"
+        case Exception():
+            return f"failed: {result}"
+    return f"normalised score {result:.3f}"
+
+
+def side_by_side() -> bool:
+    """Whether other runs of a sweep take place at the same time."""
+    return swept() and HydraConfig.get().runtime.choices["hydra/launcher"] != "basic"
+
+
 @contextmanager
 def console_for(folder: Path) -> Iterator[Console]:
     """Where a run talks: the terminal, or output.txt where others talk at the same time. Names and paths may look like
     rich's markup, so there is none."""
-    if not swept() or HydraConfig.get().runtime.choices["hydra/launcher"] == "basic":
+    if not side_by_side():
         yield Console(markup=False)
         return
     with (folder / "output.txt").open("a", encoding="utf-8") as file:

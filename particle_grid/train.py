@@ -24,8 +24,7 @@ from particle_grid.learn.trainer import Result, Trainer, TrainerConfig, choose_d
 from particle_grid.run import build_env, build_lanes, build_policy, load_run, opponents_for, places
 from particle_grid.sim.world import World
 
-# As they are before a run in this process is given others.
-NUMBA_THREADS, TORCH_THREADS = numba.get_num_threads(), torch.get_num_threads()
+TORCH_THREADS = torch.get_num_threads()  # before a run in this process is given others
 
 
 @command("train")
@@ -55,14 +54,15 @@ def main(config: DictConfig) -> float | None:
             own = folder / CHECKPOINT
             train(plain, settings, load_run(own) if own.exists() else saved)
         score = sweep.score(folder)
-        unscored = "pruned" if (folder / sweep.PRUNED).exists() else "not evaluated"
-        print(f"{folder.name}: {unscored if score is None else f'normalised score {score:.3f}'}", flush=True)
+        if not sweep.side_by_side():  # else the process that all runs come from says it
+            print(f"{folder.name}: {sweep.ending(score, folder)}", flush=True)
         return score
 
 
 def train(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] | None) -> float | None:
     """Trains from the start, or from what was saved, alone or as one process of several."""
-    numba.set_num_threads(min(settings.threads or NUMBA_THREADS, NUMBA_THREADS))
+    limit = numba.config.NUMBA_NUM_THREADS  # of this process
+    numba.set_num_threads(min(settings.threads or limit, limit))
     torch.set_num_threads(settings.threads or TORCH_THREADS)
     with joined(choose_device(settings.device).type == "cuda") as group:
         if group.rank:

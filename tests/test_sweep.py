@@ -20,6 +20,7 @@ from particle_grid import results, scores, sweep, train
 from particle_grid.command import config_folder, digest, explain
 from particle_grid.jobs import Job
 from particle_grid.learn import checkpoint
+from particle_grid.learn.fast import cores
 from particle_grid.learn.log import METRICS
 from particle_grid.learn.policy import make_policy
 from particle_grid.learn.trainer import Stop, Trainer, TrainerConfig
@@ -309,8 +310,14 @@ def test_an_interrupted_trial_goes_on_with_its_values_from_its_checkpoint(call, 
     assert len(list(Path("sweep").glob("center*"))) == 1
 
 
+@pytest.mark.filterwarnings("ignore:(?s).*validated against ConfigStore schema")
 @pytest.mark.parametrize(
-    ("argument", "module", "extra"), [("sweeper=optuna", "optuna", "sweep"), ("launcher=ray", "ray", "ray")]
+    ("argument", "module", "extra"),
+    [
+        ("sweeper=optuna", "optuna", "sweep"),
+        ("launcher=ray", "ray", "ray"),
+        ("launcher=submitit_local", "submitit", "sweep"),
+    ],
 )
 def test_where_an_engine_is_missing_the_way_to_get_it_is_said(call, monkeypatch, argument, module, extra):
     monkeypatch.setitem(sys.modules, module, None)
@@ -322,9 +329,10 @@ def test_where_an_engine_is_missing_the_way_to_get_it_is_said(call, monkeypatch,
 
 @pytest.mark.filterwarnings("ignore:(?s).*validated against ConfigStore schema")
 def test_where_a_plugin_of_hydra_is_missing_the_way_to_get_it_is_said(call, monkeypatch):
-    missing = MissingConfigException("", missing_cfg_file="hydra/launcher/joblib", options=["basic"])
+    missing = MissingConfigException("", missing_cfg_file="hydra/launcher/submitit_slurm", options=["basic"])
     assert explain(missing) == (
-        'hydra/launcher/joblib needs hydra-joblib-launcher, which is not installed: pip install "particle-grid[sweep]"'
+        "hydra/launcher/submitit_slurm needs hydra-submitit-launcher, which is not installed: "
+        'pip install "particle-grid[sweep]"'
     )
     monkeypatch.setattr(Plugins.instance(), "class_name_to_class", {})
     code, _, err = call("-m", "hydra/launcher=submitit_slurm", "seed=0,1", "hydra/sweeper=basic", QUIET)
@@ -369,38 +377,59 @@ def test_the_hparams_tab_is_told_what_a_run_was_made_with_and_its_scores(call):
     assert metadata.SESSION_END_INFO_TAG in told
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
-def test_an_engine_runs_all_jobs_records_the_failed_one_and_repeats_nothing(tmp_path, launcher):
-    if not find_spec({"joblib": "joblib", "submitit_local": "submitit", "ray": "ray"}[launcher]):
+def side_by_side(folder, *arguments):
+    """Runs a sweep by the command that users type, whose runs have as many threads as they are given."""
+    small = [each for each in SMALL if not each.startswith("trainer.threads")]
+    return subprocess.run(
+        [sys.executable, "-m", "particle_grid.train", "-m", *small, *arguments, "hydra.sweep.dir=sweep"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param("joblib", marks=pytest.mark.slow),
+        pytest.param("submitit_local", marks=pytest.mark.release),
+        pytest.param("ray", marks=pytest.mark.release),
+    ],
+)
+def test_a_launcher_runs_all_jobs_says_how_each_ended_and_repeats_nothing(tmp_path, launcher):
+    if not find_spec({"submitit_local": "submitit", "ray": "ray"}.get(launcher, "particle_grid")):
         pytest.skip(f"{launcher} is not installed")
-    command = [sys.executable, "-m", "particle_grid.train", "-m", f"hydra/launcher={launcher}", *SMALL]
-    command += ["seed=0,0,1", "trainer.epochs=1,-1", "trainer.threads=1", "hydra.sweep.dir=sweep"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     times = []
     for _ in range(2):
-        process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        process = side_by_side(tmp_path, f"hydra/launcher={launcher}", "seed=0,0,1", "trainer.epochs=1,-1")
         assert process.returncode == 1, process.stderr
         times.append({path: path.stat().st_mtime_ns for path in tmp_path.glob("sweep/*/results.json")})
+        for path in times[-1]:
+            assert f"{path.parent.name}: normalised score {sweep.score(path.parent):.3f}\n" in process.stdout
+        failed = [path.parent.name for path in tmp_path.glob("sweep/*/error.txt")]
+        assert len(failed) == 2
+        for name in failed:
+            assert f"{name}: failed: trainer.epochs=-1 cannot be: choose" in process.stdout
     assert times[0] == times[1]
     assert len(times[0]) == 2
-    assert len(list(tmp_path.glob("sweep/*/error.txt"))) == 2
+    share = max(1, cores() // {"joblib": cores(), "submitit_local": 6, "ray": cores()}[launcher])
     for path in times[0]:
-        assert "on one thread" in (path.parent / "output.txt").read_text()
+        threads = "one thread" if share == 1 else f"up to {share} threads"
+        assert f"on {threads}." in (path.parent / "output.txt").read_text()
 
 
 @pytest.mark.slow
 def test_optuna_with_processes_side_by_side_prunes_and_fills_its_budget(tmp_path):
-    for library in ("optuna", "joblib"):
-        pytest.importorskip(library)
-    command = [sys.executable, "-m", "particle_grid.train", "-m", "hydra/sweeper=optuna", "hydra/launcher=joblib"]
-    command += [*SMALL, f"trainer.total_steps={20 * BATCH}", "hydra.sweep.dir=sweep", "hydra.sweeper.trials=8"]
-    command += ["hydra.sweeper.pruner.n_startup_trials=2", "hydra.sweeper.pruner.n_warmup_steps=1"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    pytest.importorskip("optuna")
+    arguments = ["hydra/sweeper=optuna", "hydra/launcher=joblib", f"trainer.total_steps={20 * BATCH}"]
+    arguments += ["hydra.sweeper.pruner.n_startup_trials=2", "hydra.sweeper.pruner.n_warmup_steps=1"]
+    process = side_by_side(tmp_path, *arguments, "hydra.sweeper.trials=8")
     assert process.returncode == 0, process.stderr
     pruned, finished = (len(list(tmp_path.glob(f"sweep/*/{name}"))) for name in ("pruned.txt", "results.json"))
     assert pruned + finished == 8
     assert pruned > 0
+    assert process.stdout.count(": pruned\n") == pruned
     for path in tmp_path.glob("sweep/*/results.json"):
         assert json.loads(path.read_text())["policy, sampled"]

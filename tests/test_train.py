@@ -126,7 +126,7 @@ def test_a_run_has_the_threads_it_asks_for_whatever_one_before_it_in_the_process
         more = [f"policy={policy}", f"trainer.threads={threads}", f"trainer.total_steps={BATCH}"]
         assert call(train.main, *small, *more)[0] == 0
         assert torch.get_num_threads() == own
-        assert numba.get_num_threads() == (threads or train.NUMBA_THREADS)
+        assert numba.get_num_threads() == (threads or numba.config.NUMBA_NUM_THREADS)
 
 
 def test_eval_prints_scores_for_this_and_another_task_and_ends(call):

@@ -362,14 +362,15 @@ class Trainer:
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """The first Ctrl-C sets `interrupted`, a second one raises KeyboardInterrupt. So do a request to end and the
-        end of the terminal, unless somebody has said what these do. Only in the main thread."""
+        """The first Ctrl-C sets `interrupted`, a second one raises KeyboardInterrupt. A request to end and the end of
+        the terminal only ever set it, unless somebody has said what these do: they may follow each other, and Ctrl-C,
+        without anybody's impatience. Only in the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def interrupt(number: int, frame: FrameType | None) -> None:
-            if self.interrupted:
+            if self.interrupted and number == signal.SIGINT:
                 raise KeyboardInterrupt
             self.interrupted = True
 

@@ -1,0 +1,75 @@
+"""hydra/launcher=submitit_local: jobs run as submitit runs them on a cluster, but in processes of this machine.
+
+Hydra's own plugin (hydra-submitit-launcher 1.2.0) says nothing of how jobs ended, and leaves them alone when it ends.
+"""
+
+import os
+import signal
+import time
+from contextlib import suppress
+from typing import Any
+
+from hydra.core.utils import JobReturn, env_override
+
+from hydra_plugins.particle_grid_sweeps.side_by_side import THREADS, Jobs, SideBySideLauncher, lost, say, without_ctrl_c
+
+
+class Submitted:
+    """The jobs of a sweep as submitit takes them. `checkpoint` makes it start a job that was cut off once more."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self.jobs = jobs
+
+    def __call__(self, number: int, overrides: list[str]) -> JobReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # submitit ignores it, and a trainer leaves such signals alone
+        return self.jobs(number, overrides)
+
+    def checkpoint(self, number: int, overrides: list[str]) -> Any:
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, number, overrides)
+
+
+class LocalLauncher(SideBySideLauncher):
+    """submitit_folder: of submitit's own output. Anything else is what submitit calls it."""
+
+    def __init__(self, submitit_folder: str, **parameters: Any) -> None:
+        self.folder, self.parameters = submitit_folder, parameters
+
+    def run(self, jobs: Jobs, batch: list[tuple[int, list[str]]]) -> list[JobReturn]:
+        from particle_grid import extras, lifeline
+        from particle_grid.learn.fast import cores
+
+        submitit = extras.load("submitit", "sweep", "hydra/launcher=submitit_local")
+        executor = submitit.AutoExecutor(self.folder, cluster="local")
+        executor.update_parameters(**self.parameters)
+        share = str(max(1, cores() // len(batch)))
+        with lifeline.leading():
+            # Each job has a process of submitit's, which would answer Ctrl-C by killing the job a second later.
+            with without_ctrl_c(), env_override(dict.fromkeys(THREADS, share)):
+                submitted = executor.map_array(Submitted(jobs), *zip(*batch, strict=True))
+            try:
+                return [say(outcome(number, job)) for (number, _), job in zip(batch, submitted, strict=True)]
+            except KeyboardInterrupt:
+                stop(submitted)
+                raise
+
+
+def outcome(number: int, job: Any) -> JobReturn:
+    """Wait for a job, and return its result."""
+    from submitit.core.utils import UncompletedJobError
+
+    try:
+        return job.result()
+    except UncompletedJobError as error:  # or that it failed outside of what Hydra calls
+        return lost(number, str(error).splitlines()[0])
+
+
+def stop(submitted: list[Any]) -> None:
+    """Ask jobs to save their work and end, and wait until they have. submitit's processes pass the signal on, if they
+    have started a job by then."""
+    while running := [job for job in submitted if not job.done()]:
+        for job in running:
+            with suppress(ProcessLookupError):
+                os.kill(int(job.job_id), signal.SIGTERM)
+        time.sleep(0.5)
