@@ -201,7 +201,7 @@ def test_each_setting_has_a_folder_of_its_own_unless_one_is_named(invoke, enter)
 @pytest.mark.release
 def test_the_examples_of_the_help_text_run_in_the_order_in_which_they_are_printed(enter, tmp_path):
     for name in ("outputs/A", "outputs/B", "outputs/1_predator_prey_2"):
-        Path(name).mkdir(parents=True)
+        (tmp_path / name).mkdir(parents=True)
         enter(name, "discrete")
     said = subprocess.run([*RANK, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     examples = [line.strip() for line in said.splitlines() if line.strip().startswith("python -m particle_grid.rank ")]
