@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from particle_grid import lifeline
 from particle_grid.learn import checkpoint
 from tests.test_train import BATCH, ROOT, TINY
 
@@ -49,7 +50,8 @@ def start(arguments: list[str], folder: Path) -> subprocess.Popen:
         process = subprocess.Popen(
             [sys.executable, "-m", *arguments],
             cwd=folder,
-            env=os.environ | {"PYTHONPATH": str(ROOT), MARK: mark},
+            # It ends with this process, should that be ended.
+            env=os.environ | {"PYTHONPATH": str(ROOT), MARK: mark, lifeline.PARENT: str(os.getpid())},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
