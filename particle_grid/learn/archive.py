@@ -172,7 +172,8 @@ def _strided(
     """Return a tensor without data, which stands for one within a storage, of no more elements than it has."""
     flat = storage if dtype is None else storage.view(dtype)
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
-    if len(size) > MOST_AXES or math.prod(size) > flat.numel() or (math.prod(size) and last >= flat.numel()):
+    count = math.prod(size, start=1)
+    if len(size) > MOST_AXES or count > flat.numel() or (count and last >= flat.numel()):
         raise ValueError("it holds a tensor that is larger than its data")
     return flat.as_strided(size, stride, offset)  # refuses negative numbers
 
