@@ -18,9 +18,9 @@ with initialize_config_dir(str(config_folder()), version_base="1.3"):
     KEYS = sorted(flat({key: value for key, value in OmegaConf.to_container(BASE, resolve=True).items()}))
 GROUPS = ["task", "action", "policy", "trainer", "world", "experiment"]
 LONG = ("trainer.total_steps", "trainer.epochs", "evaluations", "task.food_reward")  # large ones make a long run
-HUGE = ["10000000000000", "1e300", "9223372036854775808", "inf"]
+HUGE = ["10000000000000", "1e300", "9223372036854775808", "99999999999999999999", "inf"]
 JUNK = ["null", "true", "a", "'1'", "''", "[]", "[1,2]", "{}", "{a:1}", "-1", "0", "1", "2", "3", "0.5", "-0.5", "1e-9"]
-JUNK += ["???", "${foo:1}", "'${a:'", "abc", "maybe", "[a]", "1.5", "[[1]]", "{a:{b:1}}", "99999999999999999999"]
+JUNK += ["???", "${foo:1}", "'${a:'", "abc", "maybe", "[a]", "1.5", "[[1]]", "{a:{b:1}}"]
 JUNK += ["nan", "-inf", "${seed}", "${nothing}", "../x", "fish", "\u00fc", "a:B", "1e5", "33", "64", "1000"]
 
 
