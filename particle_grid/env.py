@@ -183,7 +183,8 @@ class ParticleGrid(pufferlib.PufferEnv):
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[dict[str, float]]]:
         """One step of all agents. actions: integers or floats [N, 2], as the action form wants; raises if not so."""
-        self._check_started("step")
+        if not self._started:
+            self._check_started("step")  # which raises
         turn = self._turn
         if turn.taken:
             turn.take()  # which raises
@@ -248,7 +249,9 @@ class ParticleGrid(pufferlib.PufferEnv):
 
     def _reward(self, stages: Stages, actions: np.ndarray) -> None:
         """Writes the rewards of the step just made. Raises ValueError for those out of range."""
-        self._write(self.task.reward, self.state, self.layout, self.rewards)
+        write: Callable[..., object] = self.task.reward
+        if (returned := write(self.state, self.layout, self.rewards)) is not None:
+            self._check_written("reward", returned)
         if self.world.action_cost:
             charge(self.rewards, actions, self.rules.centre, np.float32(self.world.action_cost))
         if stages.finish():
@@ -257,12 +260,12 @@ class ParticleGrid(pufferlib.PufferEnv):
                 f"Task {self.task_name} gave agent {agent} the reward {self.rewards[agent]}: scale it into [-1, 1]."
             )
 
-    def _write(self, method: Callable[..., object], *arguments: Any) -> None:
-        """Calls a method of the task. Raises TypeError for one that returns what it should have written."""
-        if (returned := method(*arguments)) is not None:
+    def _check_written(self, method: str, returned: object) -> None:
+        """Raises TypeError for a method of the task that returns what it should have written."""
+        if returned is not None:
             raise TypeError(
-                f"`{method.__name__}` of task {self.task_name} returns a {type(returned).__name__}: it should write "
-                f"into its last argument, and return nothing."
+                f"`{method}` of task {self.task_name} returns a {type(returned).__name__}: it should write into its "
+                f"last argument, and return nothing."
             )
 
     @property
@@ -305,7 +308,8 @@ class ParticleGrid(pufferlib.PufferEnv):
         self._check_started("scripted_actions")
         rng.check_generator(generator)
         aim = np.zeros((self.num_agents, 2), np.float32)
-        self._write(self.task.scripted, self.observations, self.layout, generator, aim)
+        write: Callable[..., object] = self.task.scripted
+        self._check_written("scripted", write(self.observations, self.layout, generator, aim))
         if not np.isfinite(aim).all():
             agent = np.flatnonzero(~np.isfinite(aim).all(1))[0]
             raise ValueError(
