@@ -10,7 +10,6 @@ import json
 import math
 import os
 import re
-import shutil
 import signal
 import sys
 import traceback
@@ -52,6 +51,7 @@ PLUGINS = {  # choices that come with a plugin of Hydra
 }
 RESOLVING = "ValueError raised while resolving interpolation: "  # OmegaConf, of an exception in a resolver
 LONGEST_NAME = 200  # bytes; a folder's name may have 255, with the time in front of it
+HYDRA_NOTES = "config.yaml", "hydra.yaml", "overrides.yaml"  # what Hydra writes about a run
 LOCK = ".lock"  # held in the folder of a run by the process that trains there
 TRACEBACK = "PARTICLE_GRID_TRACEBACK"  # environment variable: 1 shows where an error comes from
 # Errors that a user can cause; any other kind is a bug.
@@ -247,12 +247,14 @@ def record(error: Exception, folder: Path) -> None:
 
 
 def tidy(folder: Path, notes: str) -> None:
-    """Takes away the folder of a run that was refused before it began, in which there are only Hydra's notes, and a
-    lock that nobody holds."""
+    """Remove the folder of a run that was refused before it began, in which there are only Hydra's notes, and a lock
+    that nobody holds. Files of anybody else stay."""
     if folder.is_dir() and {notes} <= {path.name for path in folder.iterdir()} <= {notes, LOCK}:
-        shutil.rmtree(folder / notes)
-        (folder / LOCK).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # the folder of somebody else, who stands in it
+        for name in HYDRA_NOTES:
+            (folder / notes / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty, or somebody stands in it
+            (folder / notes).rmdir()
+            (folder / LOCK).unlink(missing_ok=True)
             folder.rmdir()
 
 

@@ -22,6 +22,7 @@ from particle_grid.jobs import CHECKPOINT, OVERRIDES, REASON, REPAIR, RESULT, re
 from particle_grid.learn.trainer import Stop
 
 PRUNED, CONFIG, STUDY = "pruned.txt", "config.yaml", "study.log"
+RUN_GROUPS = {"task", "action", "policy", "world", "trainer"}  # of a run's config
 PARTS = 10  # of the budget of agent-steps; a run is judged at the end of each
 HYPERPARAMETERS = [  # of every run, in TensorBoard's HParams tab, beside those that a command line names
     *("task.name", "action.name", "policy.name", "policy.hidden", "policy.head", "seed", "world.agents"),
@@ -69,6 +70,7 @@ def alone(folder: Path, resume: str | None) -> Iterator[None]:
             raise OccupiedError(
                 f"{folder} holds the end of a run, which this one would overwrite: choose another hydra.run.dir."
             )
+        refuse_foreign(folder)
         clear(folder)
         yield
     finally:
@@ -88,6 +90,7 @@ def turn(folder: Path, config: dict[str, Any]) -> Iterator[None]:
         print(f"{folder.name}: waiting for another process that trains there")
         lock.acquire()
     try:
+        refuse_foreign(folder)
         refuse_another(folder, config)
         files.write(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)).encode())
         (folder / REASON).unlink(missing_ok=True)
@@ -105,11 +108,32 @@ def clear(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def refuse_foreign(folder: Path) -> None:
+    """Raise OccupiedError where a folder holds files that a run would replace, and that no run has left: one that
+    begins writes its config first."""
+    theirs = [path for path in (folder / CONFIG, folder / OVERRIDES) if path.exists()]
+    theirs += folder.glob("events.out.tfevents.*")
+    if theirs and not _groups(folder / CONFIG) >= RUN_GROUPS:
+        raise OccupiedError(
+            f"{folder} holds {theirs[0].name}, which no run of this program has left, and this run would replace it: "
+            f"choose another folder."
+        )
+
+
+def _groups(path: Path) -> set[str]:
+    """Return the groups of a run's config, none for a file that is none."""
+    try:
+        return {str(key) for key in records.read_yaml(path, DictConfig, "")}
+    except (OSError, ValueError):
+        return set()
+
+
 def refuse_another(folder: Path, config: dict[str, Any]) -> None:
     """Raises OccupiedError where a folder holds a run of another config than this."""
     if not (folder / CONFIG).exists():
         return
-    there, here = flat(OmegaConf.load(folder / CONFIG)), flat(config)
+    there = flat(OmegaConf.to_container(records.read_yaml(folder / CONFIG, DictConfig, REPAIR)))
+    here = flat(config)
     if differ := sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key)):
         key = differ[0]
         raise OccupiedError(
@@ -120,10 +144,9 @@ def refuse_another(folder: Path, config: dict[str, Any]) -> None:
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:
     """A nested config as one level of keys such as `trainer.horizon`."""
-    plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
-    if not isinstance(plain, dict):
-        return {prefix: plain}
-    return {k: v for key, value in plain.items() for k, v in flat(value, f"{prefix}.{key!s}".lstrip(".")).items()}
+    if not isinstance(config, dict):
+        return {prefix: config}
+    return {k: v for key, value in config.items() for k, v in flat(value, f"{prefix}.{key!s}".lstrip(".")).items()}
 
 
 def ended(folder: Path) -> bool:

@@ -10,6 +10,7 @@ import numba
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -170,7 +171,10 @@ def resumed(saved: DictConfig, overrides: list[str]) -> DictConfig:
             f"{other[0]} cannot be changed in a run that goes on, only trainer.* but for its seed: leave it out, or "
             f"train anew."
         )
-    return OmegaConf.merge(saved, OmegaConf.from_dotlist(values))  # type: ignore[return-value]
+    config = saved.copy()
+    for override in OverridesParser.create().parse_overrides(values):  # as Hydra reads them: off is a word
+        OmegaConf.update(config, override.key_or_group, override.value(), force_add=True)
+    return config
 
 
 if __name__ == "__main__":

@@ -190,16 +190,17 @@ def test_a_folder_that_holds_another_run_is_refused_and_left_as_it_was(call, tra
 
 def test_two_processes_never_train_in_one_folder_at_a_time(tmp_path, capsys):
     said, held, inside = [], threading.Event(), threading.Event()
+    config = {"seed": 0} | {group: {} for group in sweep.RUN_GROUPS}
 
     def first():
-        with sweep.turn(tmp_path, {"seed": 0}):
+        with sweep.turn(tmp_path, config):
             inside.set()
             held.wait(10)
             said.append("first has done")
 
     def second():
         inside.wait(10)
-        with sweep.turn(tmp_path, {"seed": 0}):
+        with sweep.turn(tmp_path, config):
             said.append("second begins")
 
     threads = [threading.Thread(target=first), threading.Thread(target=second)]

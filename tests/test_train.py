@@ -292,3 +292,24 @@ def test_torchrun_trains_with_two_processes_that_leave_one_folder_and_equal_weig
     [folder] = (tmp_path / "outputs").iterdir()
     assert checkpoint.load(folder / "checkpoint.pt")["steps"] == 4 * BATCH
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
+
+
+def test_a_run_takes_nothing_from_a_folder_of_somebody_elses(call):
+    Path("theirs/notes").mkdir(parents=True)
+    Path("theirs/notes/thesis.txt").write_text("mine")
+    arguments = ["resume=missing.pt", "hydra.run.dir=theirs", "hydra.output_subdir=notes"]
+    assert call(train.main, *arguments)[0] == 1
+    assert Path("theirs/notes/thesis.txt").read_text() == "mine"
+    for name in ("events.out.tfevents.1.other", "config.yaml", "overrides.yaml"):
+        Path(name).mkdir()
+        (Path(name) / name).write_text("mine: 1")
+        code, _, err = call(train.main, *TINY, f"hydra.run.dir={name}")
+        assert code == 1
+        assert f"holds {name}, which no run of this program has left" in err
+        assert (Path(name) / name).read_text() == "mine: 1"
+
+
+def test_a_resumed_run_reads_overrides_as_the_first_one_did(call):
+    assert call(train.main, *TINY, "hydra.run.dir=run", "trainer.fast=off")[0] == 0
+    steps = f"trainer.total_steps={4 * BATCH}"
+    assert call(train.main, "resume=run/checkpoint.pt", "hydra.run.dir=run", "trainer.fast=off", steps)[0] == 0
