@@ -142,6 +142,7 @@ def test_a_run_that_was_begun_with_other_overrides_is_neither_taken_for_this_one
 
 
 def test_a_table_of_runs_that_were_made_with_other_overrides_is_refused_in_one_sentence(invoke, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "bench")
     learn = runpy.run_path(str(ROOT / "bench" / "learn.py"))["main"]
     monkeypatch.setitem(learn.__globals__, "result", lambda folder, **row: row | dict.fromkeys(MEASURED, 1.0))
     monkeypatch.setitem(learn.__globals__, "plot", lambda *_: None)
