@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from particle_grid import lifeline
+from particle_grid import lifeline, startup
 
 if TYPE_CHECKING:
     from particle_grid.env import ParticleGrid
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["ParticleGrid"]
 
+startup.quiet()
 lifeline.follow()  # here, before the imports that take seconds: the command that started this process may end meanwhile
 
 

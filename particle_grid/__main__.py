@@ -12,6 +12,7 @@ from particle_grid.command import PACKAGE, config_folder
 from particle_grid.env import ACTIONS
 from particle_grid.learn.heads import HEADS
 from particle_grid.learn.policy import POLICIES
+from particle_grid.output import lasting_output
 from particle_grid.plugins import registered
 from particle_grid.sim import tasks
 
@@ -48,6 +49,7 @@ def show(title: str, lines: Mapping[str, str]) -> None:
         print(f"  {name:13s}  {text}")
 
 
+@lasting_output()
 def main() -> None:
     if len(sys.argv) > 1:
         sys.exit(

@@ -39,7 +39,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from particle_grid import files, plugins
+from particle_grid import files, plugins, startup
 from particle_grid.output import lasting_output
 from particle_grid.sim import tasks
 
@@ -197,15 +197,19 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         @functools.wraps(job)
         @lasting_output()
         def entry() -> None:
+            startup.ready()
             os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of being printed
             # Hydra's "+" adds keys to a config. Here that is only ever a misspelt key: let it be found.
             sys.argv[1:] = [re.sub(r"^\+{1,2}(?!hydra[./])", "", argument) for argument in sys.argv[1:]]
-            if os.environ.get("RANK", "0") != "0":  # torchrun: only the first of the processes has a folder
+            together = os.environ.get("WORLD_SIZE", "1") != "1"  # torchrun
+            if together and os.environ.get("RANK") != "0":  # only the first of the processes has a folder
                 sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]
             try:
+                if empty := {"hydra.run.dir=", "hydra.sweep.dir="} & set(sys.argv):
+                    raise ValueError(f"{empty.pop()} is empty: name a folder, or leave it out.")
                 if any(argument.startswith("--e") for argument in sys.argv):
                     raise ValueError("--experimental-rerun unpickles a file, which could run anything: leave it out.")
-                if {"-m", "--multirun"} & set(sys.argv) and os.environ.get("WORLD_SIZE", "1") != "1":
+                if {"-m", "--multirun"} & set(sys.argv) and together:
                     raise ValueError("-m cannot be: torchrun shares one run out, and -m makes many; use one of them.")
                 register_plugins(sys.argv[1:])
                 run()

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import Progress
 
-from particle_grid import files, ratings, records, scores
+from particle_grid import files, ratings, records, scores, sweep
 from particle_grid.command import check_paths, command, typed, whole
 from particle_grid.env import ParticleGrid
 from particle_grid.learn.trainer import choose_device
@@ -60,10 +60,11 @@ def main(config: DictConfig) -> None:
     settings = scores.settings(env) | {"steps": steps, "greedy": config.greedy}
     folder = Path(str(config.out)) if config.out else folder_for(settings)
     folder.mkdir(parents=True, exist_ok=True)
-    keep_settings(folder, settings)
     kinds = getattr(env.task, "kinds", ("first side", "second side"))
     seeds = range(config.seed, config.seed + config.seeds)
-    result = tournament(env, entrants, seeds, steps, folder / "matches.csv", console)
+    with sweep.held(folder, "plays there: wait for it, or choose another out=FOLDER."):
+        keep_settings(folder, settings)
+        result = tournament(env, entrants, seeds, steps, folder / "matches.csv", console)
     names, by_side = [one.name for one in entrants], ratings.rate_sides(result)
     ratings.save(folder, names, kinds, result, dict(zip(kinds, by_side, strict=True)))
     size = f"{len(names)} x {len(names)} x {len(seeds)} matches of {steps} steps and {env.num_agents} agents"

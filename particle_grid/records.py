@@ -75,12 +75,20 @@ def read_table(path: Path, columns: Sequence[str], remedy: str) -> Iterator[tupl
         raise ValueError(f"{place}, is not part of the table that it should be: {error}. {remedy}") from None
 
 
+def read_text(path: Path, largest: int = LARGEST, errors: str = "strict") -> str:
+    """Return the text of a file. Raise ValueError for a device, a pipe, or a file of more bytes than the largest."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is not a file")
+    if path.stat().st_size > largest:
+        size = f"{largest >> 20} MiB" if largest >> 20 else f"{largest >> 10} KiB"
+        raise ValueError(f"it has more than {size}")
+    return path.read_text("utf-8", errors)
+
+
 def read_json(path: Path, remedy: str) -> Any:
     """Return what a JSON file holds. Raise ValueError for a file that is not JSON, with the remedy as last sentence."""
     try:
-        if path.stat().st_size > LARGEST:
-            raise ValueError(f"it has more than {LARGEST >> 20} MiB")
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(read_text(path, LARGEST))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}. {remedy}") from None
 
@@ -91,9 +99,7 @@ def read_yaml(path: Path, kind: type[T], remedy: str) -> T:
     Raises:
         ValueError: for a file that holds anything else; the sentence ends with the remedy."""
     try:
-        if path.stat().st_size > LARGEST_YAML:
-            raise ValueError(f"it has more than {LARGEST_YAML >> 10} KiB")
-        text = path.read_text("utf-8")
+        text = read_text(path, LARGEST_YAML)
         if _has_aliases(yaml.compose(text, yaml.SafeLoader)):
             raise ValueError("it has aliases (*NAME), which could make it larger than memory; write out what they mean")
         node = OmegaConf.create(text)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from particle_grid import records, report_pictures, sweep
-from particle_grid.command import EXPECTED
+from particle_grid.command import EXPECTED, printable
 from particle_grid.command import report as complain
 from particle_grid.jobs import REASON, REPAIR, RESULT, curve, read_overrides
 from particle_grid.output import lasting_output
@@ -102,7 +102,7 @@ def load_run(folder: Path) -> Run:
         return read_run(folder)
     except (ValueError, OSError) as error:
         nothing = np.zeros(0)
-        return Run(folder, {}, (), DAMAGED, str(error), math.nan, math.nan, math.nan, nothing, nothing)
+        return Run(folder, {}, (), DAMAGED, printable(str(error)), math.nan, math.nan, math.nan, nothing, nothing)
 
 
 def read_run(folder: Path) -> Run:
@@ -119,8 +119,8 @@ def read_run(folder: Path) -> Run:
     status, reason = state(folder)
     return Run(
         folder,
-        {key: str(value) if isinstance(value, list) else value for key, value in config.items()},
-        tuple(key for key in named if key in config and key != "resume"),
+        {printable(key): _cell(value) for key, value in config.items()},
+        tuple(printable(key) for key in named if key in config and key != "resume"),
         status,
         reason,
         math.nan if sampled is None else sampled,
@@ -131,9 +131,16 @@ def read_run(folder: Path) -> Run:
     )
 
 
+def _cell(value: Any) -> Any:
+    """Return a value of a config as a table shows it."""
+    return printable(str(value)) if isinstance(value, list | str) else value
+
+
 def trained(folder: Path) -> bool:
     """Whether a run has got as far as to log something of its training."""
-    return any(b"perf/steps_per_second" in path.read_bytes() for path in folder.glob("events.out.tfevents.*"))
+    return any(
+        b"perf/steps_per_second" in path.read_bytes() for path in folder.glob("events.out.tfevents.*") if path.is_file()
+    )
 
 
 def state(folder: Path) -> tuple[str, str]:
@@ -142,8 +149,8 @@ def state(folder: Path) -> tuple[str, str]:
         return FINISHED, ""
     for file, status in ((sweep.PRUNED, PRUNED), (REASON, FAILED)):
         if (folder / file).exists():
-            lines = (folder / file).read_text("utf-8", "replace").strip().splitlines() or [""]
-            return status, lines[-1].removeprefix("error: ")
+            lines = records.read_text(folder / file, errors="replace").strip().splitlines() or [""]
+            return status, printable(lines[-1].removeprefix("error: "))
     return UNFINISHED, ""
 
 
@@ -204,7 +211,9 @@ def write_runs(path: Path, runs: Sequence[Run], keys: Sequence[str]) -> None:
     for run in runs:
         values = [run.config.get(key) for key in keys]
         steps = int(run.steps[-1]) if len(run.steps) else 0
-        table.append([run.folder.name, *values, run.status, run.reason, run.sampled, run.greedy, steps, run.minutes])
+        table.append(
+            [printable(run.folder.name), *values, run.status, run.reason, run.sampled, run.greedy, steps, run.minutes]
+        )
     records.write_table(path, table)
 
 

@@ -53,14 +53,8 @@ def alone(folder: Path, resume: str | None) -> Iterator[None]:
 
     Raises OccupiedError where another one trains there, or where there is a checkpoint that this run does not go on
     from, or results, and would overwrite it. What a run that died has left is taken away, see `clear`."""
-    own, lock = folder / CHECKPOINT, FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise OccupiedError(
-            f"{folder} is in use by another process that trains there: choose another hydra.run.dir, or wait for it."
-        ) from None
-    try:
+    own = folder / CHECKPOINT
+    with held(folder, "trains there: choose another hydra.run.dir, or wait for it."):
         if own.exists() and not (resume and Path(resume).exists() and own.samefile(resume)):
             raise OccupiedError(
                 f"{folder} holds a run, whose checkpoint this one would overwrite: go on with resume={own}, or choose "
@@ -72,6 +66,19 @@ def alone(folder: Path, resume: str | None) -> Iterator[None]:
             )
         refuse_foreign(folder)
         clear(folder)
+        yield
+
+
+@contextmanager
+def held(folder: Path, doing: str) -> Iterator[None]:
+    """A folder for this process alone. Raise OccupiedError where another one has it, with what that one does there and
+    what to do about it."""
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise OccupiedError(f"{folder} is in use by another process that {doing}") from None
+    try:
         yield
     finally:
         lock.release()
@@ -115,8 +122,8 @@ def refuse_foreign(folder: Path) -> None:
     theirs += folder.glob("events.out.tfevents.*")
     if theirs and not _groups(folder / CONFIG) >= RUN_GROUPS:
         raise OccupiedError(
-            f"{folder} holds {theirs[0].name}, which no run of this program has left, and this run would replace it: "
-            f"choose another folder."
+            f"{folder} holds {theirs[0].name}, which no run of this program has left, or which is damaged, and this "
+            f"run would replace it: choose another folder."
         )
 
 

@@ -1,7 +1,9 @@
 """Invariants of the commands: what a user sees when something is wrong."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, fields
@@ -267,3 +269,44 @@ def test_a_real_process_exits_with_one_line(tmp_path):
     )
     assert process.returncode == 1
     assert process.stderr == "error: seed=1 is no good: take another one.\n"
+
+
+@pytest.mark.parametrize("name", ["train", "report", "study"])
+def test_ctrl_c_while_a_command_starts_is_no_traceback(name, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", f"particle_grid.{name}", "--help"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    said = ""
+    while "numpy" not in said:  # in the middle of its imports
+        said = process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    rest = process.stderr.read()
+    assert process.wait(10) == -signal.SIGINT
+    assert "Traceback" not in rest
+
+
+def test_variables_that_torchrun_has_not_set_change_nothing_or_are_refused(tmp_path):
+    def run(**variables):
+        command = [sys.executable, "-m", "particle_grid.train", "task=center", "hydra.run.dir=run"]
+        small = ["experiment=smoke", "trainer.total_steps=64", "world.agents=32", "evaluations=0", "clips=0"]
+        environment = os.environ | {"PYTHONPATH": str(config_folder().parent)} | variables
+        return subprocess.run([*command, *small], cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    assert "The environment variable WORLD_SIZE=abc is not a number" in run(WORLD_SIZE="abc").stderr
+    assert (
+        "RANK=2 is not below WORLD_SIZE=2: start the processes with torchrun." in run(WORLD_SIZE="2", RANK="2").stderr
+    )
+    process = run(RANK="1")
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "run" / "results.json").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_an_empty_folder_is_refused(call):
+    code, _, err = call(dummy, "hydra.run.dir=")
+    assert (code, err) == (1, "error: hydra.run.dir= is empty: name a folder, or leave it out.\n")

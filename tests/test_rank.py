@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -245,3 +246,14 @@ def test_where_a_library_is_missing_the_way_to_get_it_is_said(invoke, monkeypatc
     code, _, err = invoke(rank.main, "checkpoints=[pretrained]")
     assert code == 1
     assert 'pip install "particle-grid[rank]"' in err
+
+
+def test_two_tournaments_never_share_a_folder_at_a_time(invoke, enter):
+    enter("one", "discrete")
+    Path("out").mkdir()
+    arguments = ["checkpoints=[one/checkpoint.pt]", *TINY, "seeds=1", "out=out"]
+    with FileLock("out/.lock"):
+        code, _, err = invoke(rank.main, *arguments)
+    assert code == 1
+    assert "out is in use by another process that plays there: wait for it, or choose another out=FOLDER." in err
+    assert invoke(rank.main, *arguments)[0] == 0

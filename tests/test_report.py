@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -168,10 +169,7 @@ def test_without_matplotlib_there_are_tables_and_the_way_to_get_pictures_is_said
 @pytest.mark.parametrize(
     ("file", "content"),
     [
-        *(
-            ("results.json", text)
-            for text in (b"", b"{", b"[]", b"\xff", b"[" * 50_000, b'{"policy, sampled": 1}')
-        ),
+        *(("results.json", text) for text in (b"", b"{", b"[]", b"\xff", b"[" * 50_000, b'{"policy, sampled": 1}')),
         ("results.json", b'{"policy, sampled": {"normalised_scores": ["a"]}}'),
         ("results.json", b'{"policy, sampled": {"normalised_scores": []}}'),
         ("results.json", b'{"policy, sampled": {"normalised_scores": [1e999999, 1]}}'),
@@ -242,3 +240,24 @@ def test_numbers_lie_on_an_axis_by_their_size_and_words_at_equal_distances():
     place, ticks = report_pictures.axis_of(["b", "a", "b", None])
     assert ticks == ["b", "a", None]
     assert [place(x) for x in ticks] == pytest.approx([1 / 6, 1 / 2, 5 / 6])
+
+
+def test_a_device_or_a_pipe_in_the_place_of_a_file_is_a_damaged_run(invoke, sweep):
+    (sweep / "group_0.9_1" / "results.json").unlink()
+    (sweep / "group_0.9_1" / "results.json").symlink_to("/dev/zero")
+    (sweep / "group_0.9_0" / "config.yaml").unlink()
+    os.mkfifo(sweep / "group_0.9_0" / "config.yaml")
+    code, out, err = ask(invoke, "sweep")
+    assert (code, err) == (0, "")
+    assert "2 damaged" in out
+
+
+def test_nothing_that_a_run_says_steers_the_terminal(invoke, leave):
+    leave("a\033[31m", 0.9, 0, 0.5, (0.1,))
+    leave("group", 0.9, 1, 0.5, (0.1,))
+    folder = leave("group", 0.9, 2)
+    (folder / "error.txt").write_text("error: \033]0;title\007")
+    code, out, err = ask(invoke, "sweep")
+    assert (code, err) == (0, "")
+    assert "\\x1b]0;title\\x07" in "".join(row["reason"] for row in rows(Path("sweep/report/runs.csv")))
+    assert "\033" not in out + Path("sweep/report/runs.csv").read_text()

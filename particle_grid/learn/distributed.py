@@ -65,9 +65,22 @@ class Group:
 
 
 def ranks() -> tuple[int, int, int]:
-    """(rank, processes, processes on this machine), as `torchrun` says; (0, 1, 1) without it."""
-    rank, size, here = (os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-    return int(rank or 0), int(size or 1), int(here or 1)
+    """(rank, processes, processes on this machine), as `torchrun` says; (0, 1, 1) without it.
+
+    Raises ValueError for environment variables that cannot be torchrun's."""
+    size, here = (_count(name, 1) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    rank = _count("RANK", 0) if size > 1 else 0  # other programs set RANK too
+    if rank >= size:
+        raise ValueError(f"RANK={rank} is not below WORLD_SIZE={size}: start the processes with torchrun.")
+    return rank, size, here
+
+
+def _count(name: str, default: int) -> int:
+    """Return the number in an environment variable. Raise ValueError for one that holds none."""
+    text = os.environ.get(name) or str(default)
+    if not text.isdecimal():
+        raise ValueError(f"The environment variable {name}={text} is not a number: unset it, or use torchrun.")
+    return int(text)
 
 
 @contextmanager

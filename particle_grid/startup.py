@@ -1,0 +1,20 @@
+"""Ctrl-C while a command is still importing, which takes seconds, ends it without a traceback."""
+
+import signal
+import sys
+import threading
+from pathlib import Path
+
+
+def quiet() -> None:
+    """Let Ctrl-C end this process at once, if it is about to become one of the package's commands."""
+    starting = sys.argv[:1] == ["-m"] or Path(sys.argv[0]).name.startswith("particle-grid-")
+    ignored = signal.getsignal(signal.SIGINT) is not signal.default_int_handler  # as in the background
+    if starting and not ignored and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def ready() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt again: from here on, the command says that it was interrupted."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
