@@ -273,23 +273,24 @@ def test_a_real_process_exits_with_one_line(tmp_path):
 
 @pytest.mark.parametrize("name", ["train", "report", "study"])
 def test_ctrl_c_while_a_command_starts_is_no_traceback(name, tmp_path):
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-X", "importtime", "-m", f"particle_grid.{name}", "--help"],
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    said = ""
-    while "numpy" not in said:  # in the middle of its imports
-        said = process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    rest = process.stderr.read()
-    assert process.wait(10) == -signal.SIGINT
+    ) as process:
+        said = ""
+        while "numpy" not in said:  # in the middle of its imports
+            said = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == -signal.SIGINT
     assert "Traceback" not in rest
 
 
+@pytest.mark.slow
 def test_variables_that_torchrun_has_not_set_change_nothing_or_are_refused(tmp_path):
     def run(**variables):
         command = [sys.executable, "-m", "particle_grid.train", "task=center", "hydra.run.dir=run"]

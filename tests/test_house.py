@@ -12,7 +12,7 @@ PACKAGE = ROOT / "particle_grid"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 # What the files of a part may import, beside the standard library and the part itself. A name allows what is inside it.
 ALLOWED = {
-    "__init__.py": {"particle_grid.env", "particle_grid.lifeline"},
+    "__init__.py": {"particle_grid.env", "particle_grid.lifeline", "particle_grid.startup"},
     "lifeline.py": set(),
     "jit.py": {"numba"},
     "plugins.py": set(),

@@ -255,8 +255,8 @@ def test_a_device_or_a_pipe_in_the_place_of_a_file_is_a_damaged_run(invoke, swee
 def test_nothing_that_a_run_says_steers_the_terminal(invoke, leave):
     leave("a\033[31m", 0.9, 0, 0.5, (0.1,))
     leave("group", 0.9, 1, 0.5, (0.1,))
-    folder = leave("group", 0.9, 2)
-    (folder / "error.txt").write_text("error: \033]0;title\007")
+    leave("group", 0.9, 2)
+    Path("sweep/group_0.9_2/error.txt").write_text("error: \033]0;title\007")
     code, out, err = ask(invoke, "sweep")
     assert (code, err) == (0, "")
     assert "\\x1b]0;title\\x07" in "".join(row["reason"] for row in rows(Path("sweep/report/runs.csv")))
