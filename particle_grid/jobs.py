@@ -13,7 +13,7 @@ from queue import SimpleQueue
 
 import numpy as np
 from hydra.core.override_parser.types import Quote, QuotedString
-from omegaconf import ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from particle_grid import files, lifeline, plugins, records
@@ -23,6 +23,7 @@ TRAIN = [sys.executable, "-m", "particle_grid.train"]
 ALONE = "trainer.threads=1"  # on its core
 # What a run leaves in its folder: among it the overrides that it was begun with, which are not those of going on.
 RESULT, CHECKPOINT, REASON, OVERRIDES = "results.json", "checkpoint.pt", "error.txt", "overrides.yaml"
+CONFIG = "config.yaml"
 REPAIR = "Remove this run's folder, and run the same command again to make it again."
 
 
@@ -198,19 +199,32 @@ def read_scores(folder: Path, label: str, key: str = "scores") -> np.ndarray:
     return scores
 
 
+def _budget(folder: Path) -> float:
+    """Return the agent-steps that a finished run has made at least; 0 for any other, or one without a config."""
+    path = folder / CONFIG
+    if not (folder / RESULT).exists() or not path.exists():
+        return 0
+    steps = OmegaConf.select(records.read_yaml(path, DictConfig, REPAIR), "trainer.total_steps")
+    return steps if isinstance(steps, int | float) else 0
+
+
 def curve(folder: Path, name: str = "normalised_score") -> tuple[np.ndarray, np.ndarray, float]:
     """Return steps and values of a scalar over a run's training, without gaps (NaN where there is none at all), and
     minutes: those of all steps at the median speed.
 
     Raises:
         ValueError: where TensorBoard's events are missing or damaged."""
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    damaged = f"{folder} has no whole learning curve: its events.out.tfevents files are missing or damaged. {REPAIR}"
+    try:
+        events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    except Exception as error:  # of any part of TensorBoard's reader
+        raise ValueError(damaged) from error
     if "perf/steps_per_second" not in events.Tags()["scalars"]:
-        raise ValueError(
-            f"{folder} has no learning curve: its events.out.tfevents files are missing or damaged. {REPAIR}"
-        )
+        raise ValueError(damaged)
     speed = events.Scalars("perf/steps_per_second")
     steps = np.array([event.step for event in speed])
+    if steps[-1] < _budget(folder):  # TensorBoard reads up to the first damaged record, without a word
+        raise ValueError(damaged)
     minutes = float(steps[-1] / np.median([event.value for event in speed]) / 60)
     if name not in events.Tags()["scalars"]:
         return steps, np.full(len(steps), np.nan), minutes

@@ -86,6 +86,8 @@ def check_runs(plan: Plan, out: Path) -> float:
 
 def budget(config: Mapping[str, Any]) -> int:
     """Return the agent-steps of a run. Raise ValueError for a config that is invalid."""
+    if config.get("evaluations") == 0:
+        raise ValueError("evaluations=0 leaves no score for a study to compare: give 1 or more, or leave it out.")
     node = OmegaConf.create({key: config[key] for key in ("world", "trainer")})
     typed(World, node.world)
     return typed(TrainerConfig, node.trainer).total_steps

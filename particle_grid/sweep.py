@@ -18,10 +18,10 @@ from rich.console import Console
 
 from particle_grid import extras, files, records
 from particle_grid.command import LOCK, OccupiedError
-from particle_grid.jobs import CHECKPOINT, OVERRIDES, REASON, REPAIR, RESULT, read_scores
+from particle_grid.jobs import CHECKPOINT, CONFIG, OVERRIDES, REASON, REPAIR, RESULT, read_scores
 from particle_grid.learn.trainer import Stop
 
-PRUNED, CONFIG, STUDY = "pruned.txt", "config.yaml", "study.log"
+PRUNED, STUDY = "pruned.txt", "study.log"
 RUN_GROUPS = {"task", "action", "policy", "world", "trainer"}  # of a run's config
 PARTS = 10  # of the budget of agent-steps; a run is judged at the end of each
 HYPERPARAMETERS = [  # of every run, in TensorBoard's HParams tab, beside those that a command line names
@@ -208,20 +208,28 @@ def hyperparameters(config: dict[str, Any], overrides: Sequence[str]) -> dict[st
 def load_study(hydra: Any) -> Any:
     """The Optuna study of a sweep, in a file in its folder or in a database, where the folder is its name.
 
-    Raises ValueError where Optuna is not installed."""
+    Raises ValueError where Optuna is not installed, or its file or database cannot be used."""
     optuna = extras.load("optuna", "sweep", "hydra/sweeper=optuna")
     journal = extras.load("optuna.storages.journal", "sweep", "hydra/sweeper=optuna")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder = Path(hydra.sweep.dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     file, database = str(folder / STUDY), hydra.sweeper.storage
-    return optuna.create_study(
-        study_name=str(folder) if database else "sweep",  # a file stays good when its folder is moved
-        storage=database or optuna.storages.JournalStorage(journal.JournalFileBackend(file)),
-        pruner=instantiate(hydra.sweeper.pruner) if hydra.sweeper.pruner else optuna.pruners.NopPruner(),
-        direction="maximize",
-        load_if_exists=True,
-    )
+    if not isinstance(database, str | None):
+        raise ValueError(f"hydra.sweeper.storage={database} is not a database: give a URL, as in sqlite:///search.db.")
+    pruner = instantiate(hydra.sweeper.pruner) if hydra.sweeper.pruner else optuna.pruners.NopPruner()
+    try:
+        return optuna.create_study(
+            study_name=str(folder) if database else "sweep",  # a file stays good when its folder is moved
+            storage=database or optuna.storages.JournalStorage(journal.JournalFileBackend(file)),
+            pruner=pruner,
+            direction="maximize",
+            load_if_exists=True,
+        )
+    except Exception as error:  # each kind of database has its own; a damaged file fails in any part of the reader
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        remedy = "correct hydra.sweeper.storage" if database else "remove a last line that was cut off, or the file"
+        raise ValueError(f"The search in {database or file} cannot be used ({reason}): {remedy}.") from error
 
 
 def is_trial() -> bool:

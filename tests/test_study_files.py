@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from particle_grid import study
+from particle_grid.command import config_folder
 from particle_grid.plan import load_plan
 from tests.test_study import fake_run
 
@@ -67,7 +68,7 @@ def scales(**changed):
         ("scales.json", scales(overrides=["task=group"]), "is of another plan, which sets kinematic/center otherwise"),
         (RUN + "overrides.yaml", b"a: [", "cannot be read"),
         (RUN + "overrides.yaml", b"a: 1", "cannot be read: it is not a list"),
-        (RUN + "events", b"\xff" * 1000, "has no learning curve"),
+        (RUN + "events", b"\xff" * 1000, "has no whole learning curve"),
     ],
 )
 def test_a_damaged_file_is_named_with_the_reason_and_the_remedy(invoke, out, file, content, reason):
@@ -82,6 +83,21 @@ def test_a_damaged_file_is_named_with_the_reason_and_the_remedy(invoke, out, fil
     assert reason in err
     assert "Remove this" in err
     assert not Path("out/report.html").exists()
+
+
+def test_a_curve_that_ends_before_its_run_did_is_damaged(invoke, out):
+    (out / RUN / "config.yaml").write_text("trainer: {total_steps: 1000000}\n")
+    code, _, err = invoke(study.main, "smoke", "--out", "out", "--report")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "center-1 has no whole learning curve" in err
+
+
+def test_a_plan_whose_runs_have_no_scores_is_refused_before_they_are_made(invoke, tmp_path):
+    plan = Path(config_folder() / "study" / "smoke.yaml").read_text("utf-8")
+    (tmp_path / "plan.yaml").write_text(plan.replace("evaluations=1", "evaluations=0"))
+    code, _, err = invoke(study.main, "plan.yaml", "--dry-run")
+    assert code == 1
+    assert "evaluations=0 leaves no score for a study to compare" in err
 
 
 def test_a_table_that_cannot_be_written_leaves_the_old_ones(invoke, out):
