@@ -11,6 +11,7 @@ A row of observations is (2 * vision + 1)**2 cell codes, row by row, then 7 feat
 import inspect
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from gymnasium.spaces import Space
@@ -34,12 +35,23 @@ def orthogonal(layer: nn.Module, gain: float = 1.0) -> None:
             nn.init.orthogonal_(parameter, gain)
 
 
+def check_array(name: str, array: np.ndarray, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
+    """Raises ValueError for an array that is none of this kind and shape: compiled code would read beyond its end."""
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
+        kind = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise ValueError(
+            f"{name} are {kind}, but the policy and its number of agents need {np.dtype(dtype)} {list(shape)}: make "
+            f"the policy with the environment's vision, and give arrays of the environment."
+        )
+
+
 class Policy(nn.Module):
     """What every policy has: a head, and linear actor and critic on `hidden` numbers."""
 
     def __init__(self, vision: int, head: Head, hidden: int) -> None:
         super().__init__()
         self.side, self.hidden, self.head = 2 * vision + 1, hidden, head
+        self.row = self.side**2 + FEATURES  # bytes of an observation
         self.actor, self.critic = nn.Linear(hidden, head.outputs), nn.Linear(hidden, 1)
         orthogonal(self.actor, 0.01)  # nearly uniform, or centred, actions at first
         orthogonal(self.critic)
