@@ -27,6 +27,9 @@ ACTIONS = ("discrete", "continuous")
 RENDER_MODES = ("rgb_array", "ansi", "human")
 LARGEST = float(np.finfo(np.float32).max)  # kernels take the parameters of tasks as float32
 REPORT_EVERY = 32  # steps between two infos
+# Why no step can be made: agents are nowhere, and kernels would look them up there, or some have moved and others not.
+NEW = "The worlds have not been started: call reset()"
+BROKEN = "A reset or a step was broken off halfway: call reset(), or load_state_dict(),"
 
 
 class Turn:
@@ -113,10 +116,10 @@ class ParticleGrid(pufferlib.PufferEnv):
         render_mode: str | None = None,
         **task_params: Any,
     ) -> None:
-        if action not in ACTIONS:
+        if not isinstance(action, str) or action not in ACTIONS:
             raise ValueError(f"There is no action form {action!r}. The action forms are: {', '.join(ACTIONS)}.")
         rng.check_seed(seed)
-        if render_mode not in (None, *RENDER_MODES):
+        if render_mode is not None and not (isinstance(render_mode, str) and render_mode in RENDER_MODES):
             raise ValueError(f"There is no render_mode {render_mode!r}. There are: {', '.join(RENDER_MODES)}, or None.")
         self.world = World(
             *(worlds, agents, height, width, vision, speed, lifespan, horizon, walls),
@@ -142,7 +145,7 @@ class ParticleGrid(pufferlib.PufferEnv):
         self._bind()
         self.render_mode = render_mode
         self.camera = self._camera() if render_mode else None
-        self.seed, self._started = 0 if seed is None else seed, False
+        self.seed, self._halted = 0 if seed is None else seed, NEW
         self._steps = 0  # since the reset
 
     __copy__ = deepcopy  # one that shared arrays would move the agents of both
@@ -169,28 +172,32 @@ class ParticleGrid(pufferlib.PufferEnv):
         for what is no seed."""
         rng.check_seed(seed)
         with self._turn:
-            if seed is not None or not self._started:
-                self.state.rng[:] = rng.seeded(self.seed if seed is None else seed, self.world.worlds)
-            self._started, self._steps = True, 0
             stages = self._stages()
+            if seed is not None or self._halted == NEW:
+                self.state.rng[:] = rng.seeded(self.seed if seed is None else seed, self.world.worlds)
+            self._halted, self._steps = BROKEN, 0
             stages.start()
             self.state.finished[:], self.state.last_reward[:] = 0, observe.NO_REWARD
             stages.look()
             self.rewards[:], self.terminals[:], self.truncations[:], self.masks[:] = 0, False, False, True
+            self._halted = ""
         return self.observations, []
 
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[dict[str, float]]]:
-        """One step of all agents. actions: integers or floats [N, 2], as the action form wants; raises if not so."""
-        if not self._started:
-            self._check_started("step")  # which raises
+        """One step of all agents. actions: integers or floats [N, 2], as the action form wants; raises if not so.
+
+        What is raised in the middle of it, by the task or by Ctrl-C, leaves half a step: the next call is to be `reset`
+        or `load_state_dict`."""
+        if self._halted:
+            self._check_whole("step")  # which raises
+        stages, actions = self._stages(), self._valid(actions)
         turn = self._turn
         if turn.taken:
             turn.take()  # which raises
         turn.taken = True  # `with` would cost few agents as much as all else that is checked here
         try:
-            stages, actions = self._stages(), self._valid(actions)
             stages.move(actions)
             if self.task.sight:  # the reward needs what the agents see
                 stages.look()
@@ -200,25 +207,39 @@ class ParticleGrid(pufferlib.PufferEnv):
                 stages.look()
             self._steps += 1
             infos = [self._report()] if self._steps % REPORT_EVERY == 0 else []
+        except BaseException:
+            self._halted = BROKEN
+            raise
         finally:
             turn.taken = False
         return self.observations, self.rewards, self.terminals, self.truncations, infos
 
-    def _check_started(self, method: str) -> None:
-        """Raises RuntimeError before the first reset: agents are nowhere, and kernels would look them up there."""
-        if not self._started:
-            raise RuntimeError(f"The worlds have not been started: call reset() before {method}().")
+    def _check_whole(self, method: str) -> None:
+        """Raises RuntimeError before the first reset, and in the middle of a step that was broken off."""
+        if self._halted:
+            with self._turn:  # which raises where another thread is within a reset
+                raise RuntimeError(f"{self._halted} before {method}().")
 
     def _valid(self, actions: np.ndarray) -> np.ndarray:
         """The actions as the kernels take them. Raises ValueError or TypeError for another shape or kind."""
         wanted = self.actions.dtype
         if type(actions) is not np.ndarray or actions.dtype != wanted or not actions.flags.carray or self.checked:
-            actions = self._converted(np.asarray(actions))
+            actions = self._converted(self._as_array(actions))
         if actions.shape != self.actions.shape:
             raise ValueError(
                 f"actions have the shape {actions.shape}, but {self.num_agents} agents need {self.actions.shape}."
             )
         return actions
+
+    def _as_array(self, actions: Any) -> np.ndarray:
+        """Raises TypeError for what NumPy makes no array of numbers of."""
+        try:
+            return np.asarray(actions)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise TypeError(
+                f"actions are a {type(actions).__name__} that is no array ({error}): give a NumPy array "
+                f"{list(self.actions.shape)}."
+            ) from error
 
     def _converted(self, actions: np.ndarray) -> np.ndarray:
         """Actions of any width as the buffer's. Raises TypeError for another kind, and in checked mode ValueError for
@@ -276,7 +297,7 @@ class ParticleGrid(pufferlib.PufferEnv):
     def score(self) -> np.ndarray:
         """Score of the last step, in the `unit`, f64[sides], each the mean over the agents of a side. Raises ValueError
         where a task gives none."""
-        self._check_started("score")
+        self._check_whole("score")
         each = self.rewards if self.world.action_cost else np.asarray(self.task.score(self.state, self.layout))
         numbers = each.dtype.kind in "biuf" and np.isfinite(each).all()
         if each.shape != (self.num_agents,) or not numbers:
@@ -305,7 +326,7 @@ class ParticleGrid(pufferlib.PufferEnv):
     def scripted_actions(self, generator: np.ndarray) -> np.ndarray:
         """The actions of the task's scripted policy for the present observations; generator u64[1] is its own. Raises
         ValueError where it aims nowhere, or for another generator."""
-        self._check_started("scripted_actions")
+        self._check_whole("scripted_actions")
         rng.check_generator(generator)
         aim = np.zeros((self.num_agents, 2), np.float32)
         write: Callable[..., object] = self.task.scripted
@@ -335,7 +356,9 @@ class ParticleGrid(pufferlib.PufferEnv):
         return self.state._asdict() | buffers
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """A copy of everything: `load_state_dict` in an equal environment continues bit for bit."""
+        """A copy of everything: `load_state_dict` in an equal environment continues bit for bit. Raises RuntimeError
+        for what could not be loaded: before the first reset, and where a step was broken off."""
+        self._check_whole("state_dict")
         with self._turn:
             return {name: array.copy() for name, array in self._arrays().items()} | {"steps": np.array([self._steps])}
 
@@ -344,7 +367,7 @@ class ParticleGrid(pufferlib.PufferEnv):
         steps = {"steps": np.zeros(1, np.int64)}
         with self._turn:
             restore(self._arrays() | steps, saved, self.rules, self.task.sight)
-            self._started, self._steps = True, int(steps["steps"][0])
+            self._halted, self._steps = "", int(steps["steps"][0])
 
     def legend(self) -> dict[int, str]:
         """What each cell code in these worlds stands for, for people."""
@@ -397,7 +420,8 @@ def make_task(name: str, params: dict[str, Any]) -> tasks.Task:
         kinds = int | float | np.integer | np.floating if isinstance(default, int | float) else str
         fits = isinstance(value, kinds) and (isinstance(default, bool) or not isinstance(value, bool))
         if not fits and not (value is None and default is None):  # None: no path
-            raise TypeError(f"Parameter {key}={value!r} of task {name} should be like {default!r}.")
+            like = "a text, or None" if default is None else f"like {default!r}"
+            raise TypeError(f"Parameter {key}={value!r} of task {name} should be {like}.")
         if isinstance(default, int) and not isinstance(value, int | np.integer):
             raise TypeError(f"Parameter {key}={value!r} of task {name} is not a whole number.")
         if isinstance(default, float) and not abs(value) <= LARGEST:

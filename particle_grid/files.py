@@ -17,6 +17,8 @@ def check_place(path: Path) -> None:
         raise ValueError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
     if path.is_dir():
         raise ValueError(f"{path} cannot be written: it is a folder. Choose another name.")
+    if _is_special(path):
+        raise ValueError(f"{path} cannot be written: it is a device, a pipe or a socket. Choose another name.")
     if not os.access(path.parent, os.W_OK):
         raise ValueError(f"{path} cannot be written: the folder {path.parent} is read-only. Choose another one.")
 
@@ -53,7 +55,11 @@ def beside(path: Path) -> Path:
 
 
 def replace(temporary: Path, path: Path) -> None:
-    """Put a finished file in the place of `path`, with its permissions, so that a power loss cannot undo it."""
+    """Put a finished file in the place of `path`, with its permissions, so that a power loss cannot undo it.
+
+    Raises OSError for a device, a pipe or a socket: others use it, and it would be gone."""
+    if _is_special(path):
+        raise OSError("it is a device, a pipe or a socket, not a file")
     with contextlib.suppress(FileNotFoundError):
         old = path.lstat().st_mode
         if stat.S_ISREG(old):
@@ -66,6 +72,14 @@ def replace(temporary: Path, path: Path) -> None:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a path is of something that is neither a file, a link nor a folder."""
+    if not os.path.lexists(path):
+        return False
+    mode = path.lstat().st_mode
+    return not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode))
 
 
 def _clear(folder: Path) -> None:

@@ -44,6 +44,8 @@ def load(kind: str, place: str, parts: Sequence[str]) -> type:
     """The class at a place `module:Class`. Raises ValueError, in one sentence, where there is none, or one that lacks
     some of the parts, or where it may not be imported, see `only`."""
     module_name, _, name = place.partition(":")
+    if not module_name or module_name.startswith("."):
+        raise ValueError(f"The {kind} {place} has no module in front of the colon: write module:Class.")
     asked = _asked.get()
     if not (asked is None or place in asked or place.startswith(OURS) or place in registered(kind).values()):
         raise ValueError(
@@ -56,8 +58,6 @@ def load(kind: str, place: str, parts: Sequence[str]) -> type:
         raise ValueError(
             f"The {kind} {place} cannot be imported ({error}): write module:Class, and run where Python finds it."
         ) from error
-    except ValueError:
-        raise ValueError(f"The {kind} {place} has no module in front of the colon: write module:Class.") from None
     found = getattr(module, name, None)
     if not inspect.isclass(found):
         classes = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module_name]

@@ -12,6 +12,9 @@ import pytest
 from particle_grid import ParticleGrid
 from particle_grid.adapters.gymnasium import ParticleGridVectorEnv
 from particle_grid.env import ACTIONS
+from particle_grid.learn.player import Player
+from particle_grid.learn.policy import make_policy
+from particle_grid.learn.trainer import Trainer, TrainerConfig
 from tests.cases import CASES, PARAMS, SMALL, random_actions, small
 
 WAYS = {"copy": copy.copy, "deepcopy": copy.deepcopy, "pickle": lambda env: pickle.loads(pickle.dumps(env))}
@@ -130,6 +133,17 @@ def test_pictures_of_a_copy_are_of_the_copy():
     stepped(other, 9)
     assert (other.render() != picture).any()
     assert (env.render() == picture).all()
+
+
+@every_way
+def test_a_trainer_and_a_player_refuse_copies_and_say_what_to_do(way):
+    env = small("center", "discrete")
+    policy = make_policy("conv_lstm", env.vision, env.single_action_space, hidden=8)
+    trainer = Trainer(env, policy, TrainerConfig(horizon=8, minibatch=64, threads=1, device="cpu"))
+    with pytest.raises(TypeError, match=r"A Trainer cannot be copied or pickled: .*use state_dict and load_state_dict"):
+        way(trainer)
+    with pytest.raises(TypeError, match="A Player cannot be copied or pickled: make another Player of the policy"):
+        way(Player(policy, env.num_agents, 0))
 
 
 def _digest(env, pipe):

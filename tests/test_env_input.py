@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from particle_grid import ParticleGrid
 from particle_grid.sim import memory
@@ -19,6 +20,9 @@ every_case = pytest.mark.parametrize(("task", "action"), CASES)
     [
         ({"task": "grup"}, r"no task 'grup'. The tasks are: center, forage"),
         ({"action": "both"}, r"no action form 'both'. The action forms are: discrete, continuous"),
+        ({"action": np.array([1, 2])}, r"no action form array"),
+        ({"render_mode": np.array([1, 2])}, r"no render_mode array"),
+        ({"task": "puffer", "image": 5}, r"image=5 of task puffer should be a text, or None"),
         ({"agents": 5000, "height": 64, "width": 64}, r"agents=5000 do not fit.*4096 free cells"),
         ({"height": 10}, r"height=10 is smaller than the window.*11 x 11"),
         ({"vision": 600}, r"smaller than the window|too large"),
@@ -114,6 +118,9 @@ def test_actions_of_a_wrong_shape_or_kind_raise(task, action):
         env.step(good.astype(np.float32 if action == "discrete" else np.int32))
     with pytest.raises(TypeError, match="this action form needs"):
         env.step(good.astype(str))
+    for ragged in ([[0, 1], [2]], torch.zeros(120, 2, requires_grad=True)):
+        with pytest.raises(TypeError, match=r"actions are a \w+ that is no array .*give a NumPy array \[120, 2\]"):
+            env.step(ragged)
 
 
 def test_a_state_of_other_settings_is_refused_and_nothing_is_changed():

@@ -3,13 +3,16 @@
 import contextlib
 import os
 import resource
+import stat
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from particle_grid import files
 from particle_grid.learn import checkpoint
+from particle_grid.view.video import write_video
 
 
 def test_several_writers_of_one_file_never_fail_and_readers_see_only_whole_contents(tmp_path):
@@ -94,3 +97,16 @@ def test_a_write_that_the_system_cuts_off_leaves_the_old_file_and_no_litter(tmp_
         checkpoint.save(tmp_path / "c.pt", {"steps": 2, "text": "x" * 10_000})
     assert checkpoint.load(tmp_path / "c.pt")["steps"] == 1
     assert os.listdir(tmp_path) == ["c.pt"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+def test_a_pipe_or_a_device_is_never_replaced_by_a_file(tmp_path):
+    path = tmp_path / "pipe.gif"
+    os.mkfifo(path)
+    frame = np.zeros((8, 8, 3), np.uint8)
+    with pytest.raises(OSError, match=r"pipe.gif could not be written.*not a file"):
+        files.write(path, b"content")
+    with pytest.raises(ValueError, match=r"pipe.gif cannot be written: it is a device, a pipe or a socket. Choose"):
+        write_video(path, [frame])
+    assert stat.S_ISFIFO(path.lstat().st_mode)
+    assert list(tmp_path.iterdir()) == [path]

@@ -111,6 +111,8 @@ def test_a_head_of_one_s_own_has_the_density_it_says(folder):
         ("import nowhere\n", "mine:Task", "cannot be imported (No module named 'nowhere')"),
         ("", "no_such_module:Task", "cannot be imported (No module named 'no_such_module')"),
         ("", ":Task", "no module in front of the colon"),
+        ("", ".mine:Task", "no module in front of the colon"),
+        ("raise ValueError('of its own')\n", "mine:Task", "of its own"),
         (
             "class Task:\n    unit = sides = sight = init = reward = score = scripted = 0\n",
             "mine:Task",

@@ -1,5 +1,6 @@
 """One call at a time changes an environment; whose turn it is does not matter."""
 
+import copy
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -52,6 +53,7 @@ def test_a_task_that_steps_its_own_environment_is_refused():
     with pytest.raises(RuntimeError, match=BUSY):
         env.step(env.actions)
     del vars(env.task)["reward"]
+    env.reset()
     env.step(env.actions)
 
 
@@ -83,6 +85,55 @@ def test_threads_that_take_turns_play_as_one_does():
         with ThreadPoolExecutor(1) as pool:
             step = pool.submit(env.step, actions).result()
         assert all((a == b).all() for a, b in zip(step[:4], twin.step(actions)[:4], strict=True))
+
+
+def broken_off(env, raised):
+    """The environment after a step whose reward raises."""
+
+    def reward(*_):
+        raise raised
+
+    object.__setattr__(env.task, "reward", reward)
+    with pytest.raises(type(raised)):
+        env.step(env.actions)
+    del vars(env.task)["reward"]
+    return env
+
+
+@pytest.mark.parametrize("raised", [KeyError("map"), KeyboardInterrupt()])
+@pytest.mark.parametrize("task", ["center", "group"])
+def test_half_a_step_is_neither_continued_nor_saved_nor_copied_as_a_whole_one(task, raised):
+    env = small(task, "discrete")
+    env.reset(0)
+    saved = env.state_dict()
+    broken_off(env, raised)
+    for each in (env, copy.deepcopy(env)):
+        for name, arguments in (("step", [env.actions]), ("state_dict", []), ("score", [])):
+            with pytest.raises(RuntimeError, match=rf"broken off halfway: call reset\(\), .* before {name}\(\)\."):
+                getattr(each, name)(*arguments)
+    env.load_state_dict(saved)
+    assert all((array == saved[name]).all() for name, array in env.state_dict().items())
+    env.step(env.actions)
+    broken_off(env, raised).reset()
+    env.load_state_dict(env.state_dict())
+
+
+def test_a_reset_that_is_broken_off_is_to_be_made_again(monkeypatch):
+    env, twin = small("group", "discrete"), small("group", "discrete")
+    env.reset(0), twin.reset(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(env, "rewards", np.zeros(0), raising=True)  # the last that a reset writes
+        patch.setattr(env, "truncations", None)
+        with pytest.raises(TypeError):
+            env.reset(3)
+    with pytest.raises(RuntimeError, match="broken off halfway"):
+        env.step(env.actions)
+    assert (env.reset(3)[0] == twin.reset(3)[0]).all()
+
+
+def test_a_state_that_could_not_be_loaded_is_not_saved():
+    with pytest.raises(RuntimeError, match=r"call reset\(\) before state_dict\(\)"):
+        small("group", "discrete").state_dict()
 
 
 def test_what_a_step_raises_leaves_the_environment_free_for_the_next():

@@ -18,10 +18,17 @@ from torch import Tensor, nn
 from particle_grid import plugins
 
 NEVER = -1e9  # the logit of a choice that does not exist: its probability is 0, and its share of the entropy too
+LARGEST_LOG_STD = 20.0  # deviations beyond are nothing, or all, of the box; much farther float32 ends
 LOG_2PI = math.log(2 * math.pi)
 # Gauss-Hermite quadrature of a mean over a standard normal distribution: of each entropy below within 0.05 nats.
 NODES = 0.0, 1.3556261799742659, -1.3556261799742659, 2.8569700138728056, -2.8569700138728056
 WEIGHTS = 0.5333333333333333, 0.2220759220056126, 0.2220759220056126, 0.0112574113277207, 0.0112574113277207
+
+
+def check_number(name: str, value: object, least: float, most: float) -> None:
+    """Raises ValueError for what is no number within these bounds."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise ValueError(f"{name}={value!r} cannot be: give a number from {least:g} to {most:g}.")
 
 
 def where(rising: Callable[[float], float], target: float, low: float, high: float) -> float:
@@ -128,13 +135,17 @@ class GaussianHead(nn.Module):
     def __init__(self, components: int, log_std_min: float, log_std_max: float, log_std_init: float) -> None:
         """Raises ValueError for an initial log_std that is not between its bounds."""
         super().__init__()
-        if not log_std_min < log_std_init < log_std_max:
+        for name, bound in (("log_std_min", log_std_min), ("log_std_max", log_std_max)):
+            check_number(name, bound, -LARGEST_LOG_STD, LARGEST_LOG_STD)
+        if isinstance(log_std_init, bool) or not isinstance(log_std_init, int | float):
+            raise ValueError(f"log_std_init={log_std_init!r} is no number: give one between the bounds.")
+        self.middle, self.reach = (log_std_max + log_std_min) / 2, (log_std_max - log_std_min) / 2
+        if not abs(log_std_init - self.middle) < self.reach:  # as the computer sees it, or atanh is infinite
             raise ValueError(
                 f"log_std_init={log_std_init} is not between log_std_min={log_std_min} and log_std_max={log_std_max}: "
                 f"choose one that is."
             )
         self.outputs = self.components = components
-        self.middle, self.reach = (log_std_max + log_std_min) / 2, (log_std_max - log_std_min) / 2
         start = math.atanh((log_std_init - self.middle) / self.reach)
         self.raw_log_std = nn.Parameter(torch.full((self.outputs,), start))
 

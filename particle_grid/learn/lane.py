@@ -1,11 +1,14 @@
 """What the trainer needs of an environment, and how it steps one: by itself, or while another one is inferred."""
 
 import weakref
+from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+
+from particle_grid.learn.policy import Policy, check_array
 
 
 class Env(Protocol):
@@ -45,6 +48,22 @@ class Opponents(Protocol):
 
 def no_opponents(env: Any) -> None:
     """Every agent learns."""
+
+
+def environments(env: Env | Sequence[Env], policy: Policy) -> list[Env]:
+    """One environment or several, as a list. Raises ValueError for those that a policy cannot learn in side by side."""
+    envs = list(env) if isinstance(env, Sequence) else [env]
+    if not envs or len({id(env) for env in envs}) < len(envs):
+        raise ValueError(f"env={env} cannot be: give one environment or several, each of them once.")
+    for each in envs:
+        n = each.num_agents
+        check_array("observations", each.observations, np.uint8, (n, policy.row))
+        check_array("rewards", each.rewards, np.float32, (n,))
+        check_array("terminals", each.terminals, np.bool_, (n,))
+        check_array("truncations", each.truncations, np.bool_, (n,))
+        if not each.observations.flags.carray:
+            raise ValueError("observations are read-only or not contiguous: let the environment write an array whole.")
+    return envs
 
 
 class Lane:

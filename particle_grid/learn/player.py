@@ -4,14 +4,17 @@ import numpy as np
 import torch
 
 from particle_grid.learn.fast import accelerate
-from particle_grid.learn.policy import Policy
+from particle_grid.learn.policy import Policy, check_array
+from particle_grid.learn.uncopied import Uncopied
 
 
-class Player:
+class Player(Uncopied):
     """Acts for n agents with a policy, from fresh memory on. greedy: the most probable action, not a sampled one."""
 
+    instead = "make another Player of the policy, or of a copy of that"
+
     def __init__(self, policy: Policy, n: int, seed: int, greedy: bool = False) -> None:
-        self.policy, self.greedy, self.state = policy, greedy, policy.initial_state(n)
+        self.policy, self.greedy, self.n, self.state = policy, greedy, n, policy.initial_state(n)
         self.device = next(policy.parameters()).device
         # not worth compiling for on a GPU
         self.network, _ = accelerate(policy, "fp32" if self.device.type == "cpu" else "off", self.device, 0)
@@ -19,8 +22,12 @@ class Player:
 
     @torch.no_grad()
     def __call__(self, observations: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        """observations u8[N, row], starts bool[N]: which are the first of an episode -> actions [N, A]."""
-        obs, new = (torch.from_numpy(x).to(self.device)[None] for x in (observations, starts))  # [1, N, ...]
+        """observations u8[N, row], starts bool[N]: which are the first of an episode -> actions [N, A]. Raises
+        ValueError for arrays of another kind or shape."""
+        check_array("observations", observations, np.uint8, (self.n, self.policy.row))
+        check_array("starts", starts, np.bool_, (self.n,))
+        plain = (np.require(x, requirements=["C", "W"]) for x in (observations, starts))  # torch wants no others
+        obs, new = (torch.from_numpy(x).to(self.device)[None] for x in plain)  # [1, N, ...]
         out, _, self.state = self.network(obs, new, self.state)
         head = self.policy.head
         actions = head.greedy(out[0]) if self.greedy else head.sample(out[0], self.generator)[0]

@@ -11,16 +11,18 @@ A row of observations is (2 * vision + 1)**2 cell codes, row by row, then 7 feat
 import inspect
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from gymnasium.spaces import Space
 from torch import Tensor, nn
 
 from particle_grid import plugins
-from particle_grid.learn.heads import Head, make_head
+from particle_grid.learn.heads import Head, check_number, make_head
 
 CELLS, FEATURES = 7, 7  # cell codes; uint8 features behind the window
 MOST_UNITS = 16384  # a mistake rather than a wish beyond: an LSTM of so many cells has a thousand million weights
+MOST_VISION = 64  # cells that an agent of any environment sees on each side
 CHANNELS = 32
 State = tuple[Tensor, ...]
 
@@ -34,12 +36,23 @@ def orthogonal(layer: nn.Module, gain: float = 1.0) -> None:
             nn.init.orthogonal_(parameter, gain)
 
 
+def check_array(name: str, array: np.ndarray, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
+    """Raises ValueError for an array that is none of this kind and shape: compiled code would read beyond its end."""
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
+        kind = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise ValueError(
+            f"{name} are {kind}, but the policy and its number of agents need {np.dtype(dtype)} {list(shape)}: make "
+            f"the policy with the environment's vision, and give arrays of the environment."
+        )
+
+
 class Policy(nn.Module):
     """What every policy has: a head, and linear actor and critic on `hidden` numbers."""
 
     def __init__(self, vision: int, head: Head, hidden: int) -> None:
         super().__init__()
         self.side, self.hidden, self.head = 2 * vision + 1, hidden, head
+        self.row = self.side**2 + FEATURES  # bytes of an observation
         self.actor, self.critic = nn.Linear(hidden, head.outputs), nn.Linear(hidden, 1)
         orthogonal(self.actor, 0.01)  # nearly uniform, or centred, actions at first
         orthogonal(self.critic)
@@ -176,9 +189,9 @@ OPTIONS: dict[str, Any] = {
 def policy_class(name: str) -> type[Policy]:
     """The class of a policy: one of POLICIES, one that an installed package registers, or one at a place
     `my_package.my_module:MyPolicy`. Raises ValueError where there is none, or one that is no `Policy`."""
-    if name in POLICIES:
+    if isinstance(name, str) and name in POLICIES:
         return POLICIES[name]
-    place = name if plugins.is_place(name) else plugins.registered("policy").get(name)
+    place = name if plugins.is_place(name) else plugins.registered("policy").get(str(name))
     if place is None:
         known = [*POLICIES, *plugins.registered("policy")]
         raise ValueError(
@@ -213,8 +226,12 @@ def make_policy(name: str, vision: int, action_space: Space, **kwargs: Any) -> P
     options = known | kwargs
     own = {key: options.pop(key) for key in known.keys() - OPTIONS.keys()}
     hidden, first_move = options.pop("hidden"), options.pop("first_move")
+    if isinstance(vision, bool) or not isinstance(vision, int | np.integer) or not 1 <= vision <= MOST_VISION:
+        raise ValueError(f"vision={vision!r} cannot be: give that of the environment, 1 to {MOST_VISION} cells.")
     if type(hidden) is not int or not 1 <= hidden <= MOST_UNITS:
         raise ValueError(f"hidden={hidden!r} is not a number of units: give a whole number from 1 to {MOST_UNITS}.")
+    if first_move is not None:
+        check_number("policy.first_move", first_move, 0, 1)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the decomposition behind orthogonal weights rounds differently with more
     try:

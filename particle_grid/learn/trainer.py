@@ -22,11 +22,12 @@ from particle_grid.learn.device import choose_device
 from particle_grid.learn.distributed import Group
 from particle_grid.learn.fast import accelerate
 from particle_grid.learn.heads import GaussianHead
-from particle_grid.learn.lane import Env, Lane, Opponents, no_opponents
+from particle_grid.learn.lane import Env, Lane, Opponents, environments, no_opponents
 from particle_grid.learn.policy import Policy, State
 from particle_grid.learn.ppo import advantages, explained_variance, masked_mean, ppo_loss
 from particle_grid.learn.restore import check_memory, restore_moments
 from particle_grid.learn.rollout import Rollout
+from particle_grid.learn.uncopied import Uncopied
 
 ALONE = Group()
 MOST_THREADS = 1024  # a mistake beyond, at which OpenMP would end the process without a word
@@ -125,7 +126,7 @@ class Result:
     reason: str = ""
 
 
-class Trainer:
+class Trainer(Uncopied):
     """Trains `policy` in `env` with PPO. `steps` counts the agent-steps done, without those of opponents.
 
     env: one, or several *lanes*: while the actions of one are computed, another one is simulated, in a thread.
@@ -136,7 +137,10 @@ class Trainer:
     saves for all, and `run`, `save` and `state_dict` are to be called in all of them. opponents: who plays some of an
     environment's agents.
     watch: called after each step of the first lane, whose environment stands still then.
+    Raises ValueError for environments that the policy cannot learn in.
     """
+
+    instead = "make another one, and use state_dict and load_state_dict"
 
     def __init__(
         self,
@@ -154,6 +158,7 @@ class Trainer:
         self.policy, self.config, self.loggers = policy, config, loggers
         self.path, self.run_config, self.normalise, self.group = path, run_config or {}, normalise, group
         self.watch = watch
+        envs = environments(env, policy)
         if config.minibatch < config.horizon * group.size:
             raise ValueError(
                 f"trainer.minibatch={config.minibatch} is too small to share among {group.size} processes: give "
@@ -167,14 +172,12 @@ class Trainer:
         self.optimiser = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, eps=config.adam_eps, fused=True)
         seed = config.seed + group.rank * 1_000_003  # other worlds and other samples in each process
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        envs = list(env) if isinstance(env, Sequence) else [env]
         pool, n, self.lanes = similar_thread() if len(envs) > 1 else None, 0, []
         for k, each in enumerate(envs):
             each.reset(seed + k * 15_485_863)
             self.lanes.append(Lane(each, opponents(each), n, pool, self.device))
             n += each.num_agents
-        row = envs[0].observations.shape[1]
-        self.buffer = Rollout(config.horizon, n, row, policy.head, self.device)
+        self.buffer = Rollout(config.horizon, n, policy.row, policy.head, self.device)
         self.starts, self.state = torch.ones(n, dtype=torch.bool, device=self.device), policy.initial_state(n)
         self.learning = torch.from_numpy(np.concatenate([lane.learning for lane in self.lanes])).to(self.device)
         self.learners = self.learning.nonzero().squeeze(1)

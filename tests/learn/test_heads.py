@@ -201,9 +201,28 @@ def test_a_box_other_than_minus_one_to_one_is_refused():
         make_head(Box(-2, 2, (2,)))
 
 
-@pytest.mark.parametrize("start", [-3.0, 0.5, 2.0, math.nan])
+@pytest.mark.parametrize("start", [-3.0, 0.5, math.nextafter(0.5, 0), 2.0, math.nan])
 def test_an_initial_log_std_outside_its_bounds_is_refused(start):
     with pytest.raises(ValueError, match=f"log_std_init={start} is not between"):
+        gaussian_head(log_std_init=start)
+
+
+@pytest.mark.parametrize("bound", [-math.inf, math.inf, math.nan, -1e308, 1e20, -21, "a", None, True, 10**400])
+@pytest.mark.parametrize("name", ["log_std_min", "log_std_max"])
+def test_a_bound_of_log_std_that_float32_cannot_take_is_refused(name, bound):
+    with pytest.raises(ValueError, match=rf"{name}=.* cannot be: give a number from -20 to 20"):
+        gaussian_head(**{name: bound})
+
+
+@pytest.mark.parametrize(("low", "high", "start"), [(-20, 20, 19.999999999), (-3, 0.5, 0.4999999), (0, 1e-300, 5e-301)])
+def test_a_log_std_between_its_bounds_is_finite(low, high, start):
+    head = gaussian_head(log_std_min=low, log_std_max=high, log_std_init=start)
+    assert (head.log_std - start).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("start", ["a", None, True])
+def test_an_initial_log_std_that_is_no_number_is_refused(start):
+    with pytest.raises(ValueError, match=r"log_std_init=.* is no number"):
         gaussian_head(log_std_init=start)
 
 

@@ -172,6 +172,24 @@ def test_an_unknown_option_is_refused_with_a_list_of_what_there_is():
         make_policy("conv", 5, DISCRETE, hiden=3)
 
 
+@pytest.mark.parametrize("name", [None, ["mlp"], 3, {}])
+def test_what_is_no_name_of_a_policy_is_refused(name):
+    with pytest.raises(ValueError, match=r"There is no policy .*The policies are: conv_lstm, conv, mlp"):
+        make_policy(name, 5, DISCRETE)
+
+
+@pytest.mark.parametrize("vision", [None, 0, -1, 1.5, "a", True, 65, 10**30])
+def test_a_vision_that_no_environment_has_is_refused(vision):
+    with pytest.raises(ValueError, match=r"vision=.* cannot be: give that of the environment, 1 to 64 cells"):
+        make_policy("mlp", vision, DISCRETE)
+
+
+@pytest.mark.parametrize("first_move", ["maybe", [0.5], True, -1, 1.5, float("nan"), float("inf")])
+def test_a_first_move_that_is_none_is_refused(first_move):
+    with pytest.raises(ValueError, match=r"policy.first_move=.* cannot be: give a number from 0 to 1"):
+        make_policy("mlp", 2, DISCRETE, first_move=first_move)
+
+
 @pytest.mark.parametrize("hidden", [0, -1, 1.5, "a"])
 def test_a_size_that_is_none_is_refused(hidden):
     with pytest.raises(ValueError, match="is not a number of units"):

@@ -131,6 +131,7 @@ class FastConvLSTM:
     def forward(self, obs: Tensor, starts: Tensor, state: State, learning: bool) -> tuple[Tensor, Tensor, Tensor]:
         """out f32[T, N, K + 1], actor and critic, and the state behind."""
         (steps, n), (h, c) = obs.shape[:2], state
+        self._check(steps, n, obs, starts, h, c)
         self.passes += 1
         out, h_new, c_new = torch.empty(steps, n, len(self.small[-1])), torch.empty_like(h), torch.empty_like(c)
         self.inputs = tuple(x.detach().contiguous().numpy() for x in (obs, starts, h[None], c[None]))
@@ -139,6 +140,14 @@ class FastConvLSTM:
         self.chunks = [(k, lo, min(lo + size, n)) for k, lo in enumerate(range(0, n, size))]
         list(self.pool.map(lambda chunk: self._forward(chunk, out_array, h_array, c_array, learning), self.chunks))
         return out, h_new, c_new
+
+    def _check(self, steps: int, n: int, *inputs: Tensor) -> None:
+        """Raise ValueError for inputs of other shapes or kinds: the kernels look at no bounds."""
+        memory = (n, self.size), torch.float32
+        wanted = [((steps, n, self.policy.row), torch.uint8), ((steps, n), torch.bool), memory, memory]
+        given = [(x.shape, x.dtype) for x in inputs]
+        if given != wanted:
+            raise ValueError(f"The fast network takes (obs, starts, h, c) as {wanted}, not as {given}.")
 
     def _record(self, k: int, steps: int, n: int) -> Record:
         key = k, steps, n
