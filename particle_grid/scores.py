@@ -47,17 +47,22 @@ def random_player(env: ParticleGrid, seed: int) -> Act:
 
 def scripted_player(env: ParticleGrid, seed: int) -> Act:
     """The task's scripted policy."""
-    generator = np.array([seed], np.uint64)
+    generator = np.array([seed % 2**64], np.uint64)  # seeds may be larger
     return lambda observations, starts: env.scripted_actions(generator)
 
 
 def match(
     env: ParticleGrid, makers: list[Maker], seed: int, steps: int, watch: Callable[[], None] = lambda: None
 ) -> np.ndarray:
-    """Plays `steps` steps from a reset, agents of side k by makers[k]; calls `watch` after each step.
+    """Plays `steps` steps from a reset, agents of side k by makers[k], or all of them by one; calls `watch` after each
+    step. Raises ValueError for what is no match.
 
     Returns the score of each side, f64[sides], averaged over the second half of the steps: the first is for the agents
     to get to where they want to be."""
+    if seed is None or type(steps) is not int or steps < 1:
+        raise ValueError(f"seed={seed} and steps={steps} make no match: give a seed, and 1 step or more.")
+    if len(makers) not in (1, env.task.sides):
+        raise ValueError(f"{len(makers)} players cannot play {env.task.sides} side(s): give one for each, or one.")
     env.reset(seed)
     players = [maker(env, seed + k) for k, maker in enumerate(makers)]
     sides = [env.side(k) for k in range(len(makers))]
@@ -81,7 +86,9 @@ def evaluate(
     watch: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """Scores of a player, f64[seeds, sides]. Where two sides play each other, each side's is against the script.
-    steps: None for `steps_for` the environment."""
+    steps: None for `steps_for` the environment. Raises ValueError where there is nothing to play."""
+    if not seeds:
+        raise ValueError("An evaluation of 0 seeds has no score: give one at least.")
     steps = steps or steps_for(env)
     if env.task.sides == 1:
         return np.stack([match(env, [maker], seed, steps, watch) for seed in seeds])

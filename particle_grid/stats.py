@@ -55,10 +55,18 @@ def interval(
     stratified by task, so that each resample has as many runs of each task.
 
     paired: draws the same runs from all arrays, for statistics of runs with the same seeds. Raises ValueError for
-    scores of less than two runs, which say nothing about spread, or with gaps."""
+    scores of less than two runs, which say nothing about spread, or with gaps, or of other tasks than the others."""
     for x in scores:
         if x.ndim != 2 or x.shape[1] < 2 or not np.isfinite(x).all():
             raise ValueError(f"Scores {list(x.shape)} have no interval: give finite [tasks, runs] with 2 runs or more.")
+    shapes = [list(x.shape) for x in scores]
+    if len({shape[0] for shape in shapes}) > 1 or (paired and len({shape[1] for shape in shapes}) > 1):
+        alike = "tasks and runs" if paired else "tasks"
+        raise ValueError(f"Scores {shapes} do not go together: give as many {alike} in each.")
+    if not 0 < level < 1:
+        raise ValueError(f"level={level} is no level of confidence: give a share above 0 and below 1, such as {LEVEL}.")
+    if type(resamples) is not int or resamples < 1:
+        raise ValueError(f"resamples={resamples} cannot be: give a whole number from 1 on, such as {RESAMPLES}.")
     generator = np.random.default_rng(seed)
 
     def draw(x: np.ndarray) -> np.ndarray:

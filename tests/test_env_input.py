@@ -325,6 +325,15 @@ def test_a_limit_of_a_control_group_counts(monkeypatch, tmp_path):
     assert not Path("/proc/self/cgroup").exists() or memory.available() == 123456789
 
 
+def test_a_layout_counts_as_it_was_laid_out():
+    env, twin = small("group", "discrete", lifespan=3.0), small("group", "discrete", lifespan=3.0)
+    env.layout.spawn[:], env.layout.colour[:], env.layout.walls[:] = 10**6, 255, True
+    for each in (env, twin):
+        each.reset(0)
+    for _ in range(20):
+        assert (env.step(env.actions)[0] == twin.step(twin.actions)[0]).all()
+
+
 def test_a_fast_agent_at_the_edge_is_looked_up_inside_the_map():
     """Displacements of several stretches are rounded, so where an agent came from may come out a hair outside."""
     env = small("puffer", "continuous", speed=4.0)

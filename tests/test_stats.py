@@ -104,6 +104,23 @@ def test_the_same_seed_gives_the_same_interval():
     assert stats.interval(stats.interquartile_mean, x, seed=1) != stats.interval(stats.interquartile_mean, x, seed=2)
 
 
+@pytest.mark.parametrize(
+    ("x", "y", "paired"),
+    [((3, 5), (3, 10), True), ((3, 10), (3, 5), True), ((3, 5), (1, 5), True), ((3, 5), (1, 5), False)],
+)
+def test_scores_of_other_tasks_or_unpaired_runs_have_no_interval_together(x, y, paired):
+    with pytest.raises(ValueError, match="do not go together: give as many tasks"):
+        stats.interval(stats.paired_difference, np.zeros(x), np.zeros(y), paired=paired)
+
+
+@pytest.mark.parametrize(
+    "options", [{"level": 0}, {"level": 1}, {"level": -1}, {"level": np.nan}, {"resamples": 0}, {"resamples": 1.5}]
+)
+def test_an_interval_of_no_level_or_of_no_resamples_is_refused(options):
+    with pytest.raises(ValueError, match=r"level=.* is no level|resamples=.* cannot be"):
+        stats.interval(stats.mean, np.zeros((2, 5)), **options)
+
+
 @pytest.mark.parametrize("scores", [np.zeros((2, 1)), np.zeros(3), np.array([[1.0, np.nan]])])
 def test_what_says_nothing_about_spread_has_no_interval(scores):
     with pytest.raises(ValueError, match="have no interval"):

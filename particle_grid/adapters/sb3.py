@@ -1,5 +1,6 @@
 """ParticleGrid as a VecEnv of Stable-Baselines3."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from particle_grid.env import ParticleGrid
 from particle_grid.extras import load
+from particle_grid.sim.rng import check_seed
 
 VecEnv: Any = load("stable_baselines3.common.vec_env", "examples", "The adapter for Stable-Baselines3").VecEnv
 
@@ -36,6 +38,12 @@ class ParticleGridVecEnv(VecEnv):
         self._actions = self.native.actions
         space = self.native.single_observation_space
         super().__init__(self.native.num_agents, space, self.native.single_action_space)
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Sets the seed of the next reset, None for a random one. Raises ValueError for what is no seed."""
+        check_seed(seed)
+        seeds: Sequence[int | None] = super().seed(seed)
+        return seeds
 
     def reset(self) -> np.ndarray:
         """Starts all worlds, with the seed that `seed()` was given, if any: observations u8[N, row]."""

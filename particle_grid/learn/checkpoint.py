@@ -12,6 +12,7 @@ from particle_grid import files
 from particle_grid.learn import archive
 
 VERSION = 1
+DTYPES = frozenset(archive.DTYPES.values())
 MARK, DIGEST = b"sha256:", 32  # each file ends with the digest of the rest: torch reads damaged weights as they are
 
 
@@ -19,8 +20,16 @@ def save(path: str | Path, state: dict[str, Any]) -> None:
     """Writes `state` (nested dicts and lists of tensors, NumPy arrays, plain numbers, strings), see `files.write`.
 
     Raises TypeError for anything that `load` would refuse."""
+    if not isinstance(state, dict):
+        raise TypeError(f"The state is a {type(state).__name__}: a checkpoint is made of a dict.")
     buffer = io.BytesIO()
-    torch.save({"version": VERSION, **_plain(state)}, buffer)
+    try:
+        torch.save(_plain(state) | {"version": VERSION}, buffer)
+        archive.check(buffer.getbuffer())
+    except (ValueError, RecursionError) as error:
+        raise TypeError(
+            f"The checkpoint could not be loaded again ({error}): save less, or in a simpler form."
+        ) from error
     buffer.write(MARK + hashlib.sha256(buffer.getbuffer()).digest())
     files.write(path, buffer.getbuffer())
 
@@ -63,21 +72,26 @@ def _whole(path: Path) -> memoryview:
 
 def _plain(x: Any, where: str = "checkpoint") -> Any:
     """x with NumPy arrays as tensors and every container a dict, list or tuple: all that a safe load accepts."""
-    if isinstance(x, dict) and all(isinstance(key, str | int) for key in x):
+    if isinstance(x, dict) and all(type(key) in (str, int, bool) for key in x):
         return {key: _plain(value, f"{where}.{key}") for key, value in x.items()}
     if isinstance(x, list | tuple):
-        return type(x)(_plain(value, where) for value in x)
-    if isinstance(x, np.ndarray):
-        return torch.from_numpy(np.array(x, order="C"))
+        return (list if isinstance(x, list) else tuple)(_plain(value, where) for value in x)
+    if isinstance(x, np.ndarray) and x.dtype.kind in "biuf" and x.dtype.itemsize <= 8:
+        return torch.from_numpy(np.array(x, x.dtype.newbyteorder("="), order="C"))
     if isinstance(x, np.generic):
-        return x.item()
-    if isinstance(x, torch.Tensor) and x.layout is torch.strided and x.dtype in archive.DTYPES.values():
-        return (
-            x.detach().contiguous() if 0 in x.stride() else x.detach()
-        )  # one number that stands for many is written out
-    if isinstance(x, archive.PLAIN):
+        x = x.item()
+    if isinstance(x, torch.Tensor) and x.layout is torch.strided and not x.is_meta and x.dtype in DTYPES:
+        return _whole_tensor(x.detach())
+    if type(x) in archive.PLAIN:
         return x
     raise TypeError(
         f"{where} holds a {type(x).__name__} that cannot be saved: use tensors, numbers and strings, in lists and in "
         f"dicts with strings as keys."
     )
+
+
+def _whole_tensor(x: torch.Tensor) -> torch.Tensor:
+    """A tensor whose memory is as it says, and no smaller than what it shows: numbers that stand for several are
+    written out."""
+    overlaps = x.numel() * x.element_size() > x.untyped_storage().nbytes()
+    return (x.contiguous() if overlaps else x).resolve_neg()

@@ -89,7 +89,7 @@ def make_rules(layout: Layout, discrete: bool) -> Rules:
         )
     return Rules(
         ground=ground,
-        spawn=layout.spawn,
+        spawn=layout.spawn.copy(),  # as checked, whatever a task writes there later
         vision=v,
         rows=np.zeros((0,) * (2 * v + 1 if simd.fits(v) else 1), np.uint8),
         height=world.height,

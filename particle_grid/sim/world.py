@@ -120,7 +120,8 @@ class World:
 
 @dataclass
 class Layout:
-    """What a task's `init` lays out. It starts as one colour, everywhere, with nothing else in the field."""
+    """What a task's `init` lays out: only `map` counts later on. It starts as one colour, everywhere, with nothing else
+    in the field."""
 
     world: World
     colour: np.ndarray = field(init=False)  # u8[agents] of AGENT_1..AGENT_4, the same in each world

@@ -2,15 +2,29 @@
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from particle_grid.sim.state import State
 from particle_grid.sim.world import AGENT_1, EMPTY, World
-from particle_grid.view.frame import FADES, FOLLOWED, PALETTE, SEEN, TRAIL, Region, cells, check_region, paint, scale
+from particle_grid.view.frame import (
+    FADES,
+    FOLLOWED,
+    MOST_PIXELS,
+    PALETTE,
+    SEEN,
+    TRAIL,
+    Region,
+    cells,
+    check_region,
+    check_world,
+    paint,
+    scale,
+)
 
+LONGEST_TRAIL = 1 << 16  # pictures; each is as many positions as there are agents
 FONT_SIZE, GAP = 13, 8  # pixels, of a legend
 
 
@@ -37,21 +51,26 @@ class Camera:
         trails: int = 0,
         legend: Mapping[int, str] | None = None,
     ) -> None:
-        for name, number in (("world", world), ("agent", agent)):
-            if not isinstance(number, int | np.integer) and not (name == "agent" and number is None):
-                raise TypeError(f"{name}={number!r} is not a whole number.")
+        if agent is not None and not isinstance(agent, int | np.integer):
+            raise TypeError(f"agent={agent!r} is not a whole number.")
         agents = settings.worlds * settings.agents
         if agent is not None and not 0 <= agent < agents:
             raise ValueError(f"agent={agent} is not there to be followed: there are agents 0 to {agents - 1}.")
         if agent is not None and region is not None:
             raise ValueError(f"region={tuple(region)} and agent={agent} exclude each other: choose one of them.")
-        for name, value, least in (("around", around, 1), ("trails", trails, 0), ("pixels", min(pixels), 1)):
-            if value < least:
-                raise ValueError(f"{name}={value} cannot be: give {least} or more.")
+        if not isinstance(pixels, Sequence) or len(pixels) != 2:
+            raise ValueError(f"pixels={pixels!r} cannot be: give (height, width).")
+        limits = (("around", around, 1), ("trails", trails, 0), *(("pixels", size, 1) for size in pixels))
+        for name, value, least in limits:
+            if not isinstance(value, int | np.integer) or value < least:
+                raise ValueError(f"{name}={value!r} cannot be: give {least} or more, a whole number.")
+        if trails > LONGEST_TRAIL:
+            raise ValueError(f"trails={trails} is too large: choose fewer pictures, {LONGEST_TRAIL} at most.")
+        if pixels[0] * pixels[1] > MOST_PIXELS:
+            raise ValueError(f"pixels={tuple(pixels)} is too large: choose fewer, {MOST_PIXELS} in all at most.")
         self.settings, self.agent = settings, agent
         self.world = world if agent is None else agent // settings.agents
-        if not 0 <= self.world < settings.worlds:
-            raise ValueError(f"world={world} is not there: there are worlds 0 to {settings.worlds - 1}.")
+        check_world(self.world, settings.worlds)
         self._region, self._around = check_region(region, settings), around
         height, width = self._region[2:]
         if agent is not None:
@@ -119,7 +138,11 @@ class Camera:
 
 
 def draw_legend(labels: Mapping[int, str], width: int) -> np.ndarray:
-    """A coloured square and a label for each cell code, in as many lines as the width needs: u8[h, width, 3]."""
+    """A coloured square and a label for each cell code, in as many lines as the width needs: u8[h, width, 3]. Raises
+    ValueError for what are no labels."""
+    known = isinstance(labels, Mapping) and all(code in range(len(PALETTE)) for code in labels)
+    if not known or not all(isinstance(label, str) for label in labels.values()):
+        raise ValueError(f"legend={labels!r} is none: give texts by cell codes, from 0 to {len(PALETTE) - 1}.")
     font = ImageFont.load_default(FONT_SIZE)
     places, x, y, line = [], GAP, GAP // 2, FONT_SIZE + GAP
     for code, label in labels.items():

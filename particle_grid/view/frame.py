@@ -1,6 +1,9 @@
 """A world as an image: one colour for each cell code, in colours that colour-blind people can tell apart."""
 
 import functools
+import math
+from collections.abc import Iterable
+from numbers import Real
 
 import numpy as np
 
@@ -53,19 +56,25 @@ def paint(codes: np.ndarray) -> np.ndarray:
 
 def cells(state: State, settings: World, world: int = 0, region: Region | None = None) -> np.ndarray:
     """The cell codes u8[h, w] of what `frame` shows: a view of the grid. Raises ValueError as it does."""
-    if not 0 <= world < len(state.grid):
-        raise ValueError(f"world={world} is not there: the state holds worlds 0 to {len(state.grid) - 1}.")
+    check_world(world, len(state.grid))
     row, column, height, width = check_region(region, settings)
     top, left = settings.vision + row, settings.vision + column
     return state.grid[world, top : top + height, left : left + width]
+
+
+def check_world(world: int, worlds: int) -> None:
+    """Raises ValueError for a world that there is not."""
+    if not isinstance(world, int | np.integer) or not 0 <= world < worlds:
+        raise ValueError(f"world={world!r} is not there: there are worlds 0 to {worlds - 1}.")
 
 
 def check_region(region: Region | None, settings: World) -> Region:
     """The region itself, or that of the whole field for None. Raises ValueError for one that is not in the field."""
     if region is None:
         return 0, 0, settings.height, settings.width
-    if len(region) != 4 or not all(isinstance(part, int | np.integer) for part in region):
-        raise ValueError(f"region={tuple(region)} is none: it is (row, column, height, width) in cells, whole numbers.")
+    parts = list(region) if isinstance(region, Iterable) else []
+    if len(parts) != 4 or not all(isinstance(part, int | np.integer) for part in parts):
+        raise ValueError(f"region={region!r} is none: it is (row, column, height, width) in cells, whole numbers.")
     row, column, height, width = region
     inside = min(row, column) >= 0 and row + height <= settings.height and column + width <= settings.width
     if not inside or min(height, width) < 1:
@@ -78,7 +87,7 @@ def check_region(region: Region | None, settings: World) -> Region:
 
 def scale(codes: np.ndarray, zoom: float) -> np.ndarray:
     """Codes u8[h, w] enlarged or shrunk, see `frame`."""
-    if zoom > 0:
+    if isinstance(zoom, Real) and 1 / MOST_PIXELS <= zoom < math.inf:
         factor = round(max(zoom, 1 / zoom))
         if zoom == factor:
             if codes.size * factor**2 > MOST_PIXELS:

@@ -17,9 +17,10 @@ import numpy as np
 from particle_grid import files
 from particle_grid.sim.state import State
 from particle_grid.sim.world import World
-from particle_grid.view.frame import PALETTE
+from particle_grid.view.frame import PALETTE, check_world
 
 PAGE = Path(__file__).parent / "replay.html"
+LONGEST = 1 << 16  # cells along a side, of which a page has 16 bits; browsers draw no larger pictures either
 JUMP, FARTHEST = 255, 7  # the byte of an agent that went farther than so many cells: where to stands elsewhere
 
 
@@ -36,11 +37,15 @@ class Replay:
     """One world of a run in the making: `add` each step, then `write` the page.
 
     title: a line for people. legend: labels of cell codes. fps: frames a second at normal speed. Raises ValueError for
-    a world that there is not."""
+    a world that there is not, or that is too large."""
 
     def __init__(self, settings: World, title: str, legend: Mapping[int, str], fps: float = 20, world: int = 0) -> None:
-        if not 0 <= world < settings.worlds:
-            raise ValueError(f"world={world} is not there: there are worlds 0 to {settings.worlds - 1}.")
+        check_world(world, settings.worlds)
+        if max(settings.height, settings.width) > LONGEST:
+            raise ValueError(
+                f"A field of {settings.height} x {settings.width} cells is too large for a replay, which has "
+                f"{LONGEST} along a side at most: make a video of a region of it."
+            )
         self.settings, self.title, self.legend, self.fps, self.world = settings, title, dict(legend), fps, world
         self._agents = slice(world * settings.agents, (world + 1) * settings.agents)
         self._cells: list[np.ndarray] = []  # u16[2, agents] each
@@ -52,7 +57,9 @@ class Replay:
         self._eats = True  # nobody has been seen to stand on food: it is gone when an agent comes
 
     def add(self, state: State, rewards: np.ndarray, score: np.ndarray) -> None:
-        """The step just made: rewards f32[N], score f64[sides]."""
+        """The step just made: rewards f32[N], score f64[sides]. Raises ValueError for rewards that are none."""
+        if rewards.shape != state.colour.shape or not np.isfinite(rewards).all():
+            raise ValueError(f"rewards {list(rewards.shape)} are none: give a number for each agent.")
         s, agents = self.settings, self._agents
         cells = (state.position[:, agents].astype(np.int64) - s.vision).astype(np.uint16)
         part = slice(s.vision, s.vision + s.height), slice(s.vision, s.vision + s.width)
@@ -121,6 +128,8 @@ def write_page(path: str | Path, replays: Sequence[Replay]) -> None:
     """Writes a page with some runs, one of which is shown at a time. Raises ValueError for a path that is none and
     OSError, in one sentence, where it cannot be written; then what was there before is still there."""
     path = check_page(path)
+    if not replays:
+        raise ValueError("A page cannot be made of 0 replays: give one at least.")
     # No text of the data can end the script that holds it.
     data = json.dumps([replay.data() for replay in replays]).replace("<", "\\u003c")
     files.write(path, PAGE.read_text("utf-8").replace("/*DATA*/null", data, 1).encode())

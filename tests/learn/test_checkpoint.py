@@ -1,8 +1,10 @@
+import enum
 import errno
 import hashlib
 import io
 import os
 import pickle
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -132,6 +134,94 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path):
         with pytest.raises(TypeError, match=r"checkpoint.value holds a \w+ that cannot be saved"):
             checkpoint.save(tmp_path / "c.pt", {"value": value})
     assert os.listdir(tmp_path) == []
+
+
+class Colour(enum.IntEnum):
+    RED = 1
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Share(float):
+    __slots__ = ()
+
+
+def nested(depth):
+    value = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def ring():
+    circle = []
+    circle.append(circle)
+    return circle
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Colour.RED,
+        Text("a"),
+        Share(1.0),
+        {Text("a"): 1},
+        np.zeros(2, complex),
+        np.zeros(2, np.longdouble),
+        np.zeros(2, "M8[s]"),
+        np.array([None]),
+        np.array(["a"]),
+        np.datetime64("2020-01-01"),
+        np.longdouble(1),
+        np.complex64(1),
+        torch.empty(2, device="meta"),
+        torch.zeros((1,) * 33),
+        "\ud800",
+        nested(40),
+        nested(3000),
+        ring(),
+        "x" * 10_000_000,
+        list(range(2_000_000)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_saved_can_be_loaded_or_is_refused_and_the_old_file_stays(value, tmp_path):
+    checkpoint.save(tmp_path / "c.pt", {"steps": 1})
+    with pytest.raises(TypeError, match=r"cannot be saved: use tensors|could not be loaded again \(.*: save less"):
+        checkpoint.save(tmp_path / "c.pt", {"value": value})
+    assert checkpoint.load(tmp_path / "c.pt")["steps"] == 1
+
+
+Point = namedtuple("Point", "row column")
+
+
+@pytest.mark.parametrize(
+    ("value", "loaded"),
+    [
+        (Point(1, 2), (1, 2)),
+        (torch.Size([1, 2]), (1, 2)),
+        (np.float64(0.5), 0.5),
+        (np.str_("a"), "a"),
+        (np.arange(3, dtype=">i4"), [0, 1, 2]),
+        (np.arange(3, dtype=">f8")[::-1], [2.0, 1.0, 0.0]),
+        (torch._neg_view(torch.arange(3.0)), [0.0, -1.0, -2.0]),
+        (torch.arange(5).unfold(0, 3, 1), [[0, 1, 2], [1, 2, 3], [2, 3, 4]]),
+        (torch.arange(3).as_strided((2, 2), (1, 1)), [[0, 1], [1, 2]]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_only_looks_otherwise_is_saved_as_what_it_holds(value, loaded, tmp_path):
+    checkpoint.save(tmp_path / "c.pt", {"value": value, "version": 99})
+    got = checkpoint.load(tmp_path / "c.pt")["value"]
+    assert (got.tolist() if isinstance(got, torch.Tensor) else got) == loaded
+
+
+@pytest.mark.parametrize("state", [None, [1], 5])
+def test_a_state_that_is_no_dict_is_refused(state, tmp_path):
+    with pytest.raises(TypeError, match=r"The state is a \w+: a checkpoint is made of a dict"):
+        checkpoint.save(tmp_path / "c.pt", state)
 
 
 DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from particle_grid import ParticleGrid
 from particle_grid.sim import tasks
-from particle_grid.sim.world import FOOD
+from particle_grid.sim.world import FOOD, World
 from particle_grid.view.frame import PALETTE, cells, frame
 from particle_grid.view.replay import JUMP, Replay, write_page
 from tests.cases import needs_jit
@@ -113,7 +113,26 @@ def test_a_path_that_is_none_and_a_run_without_steps_are_refused(tmp_path, name)
         Replay(env.world, "", {}).write(tmp_path / "a.html")
     with pytest.raises(ValueError, match="world=1 is not there"):
         Replay(env.world, "", {}, world=1)
+    with pytest.raises(ValueError, match="world=None is not there"):
+        Replay(env.world, "", {}, world=None)
+    with pytest.raises(ValueError, match="0 replays"):
+        write_page(tmp_path / "a.html", [])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_field_larger_than_a_page_can_hold_is_refused():
+    Replay(World(agents=8, height=11, width=1 << 16), "", {})
+    for height, width in ((11, (1 << 16) + 1), (200_000, 11)):
+        with pytest.raises(ValueError, match=rf"A field of {height} x {width} cells is too large for a replay"):
+            Replay(World(agents=8, height=height, width=width), "", {})
+
+
+@pytest.mark.parametrize("rewards", [np.zeros(4), np.zeros((5, 1)), np.full(5, np.nan), np.full(5, -np.inf)])
+def test_rewards_that_are_not_one_number_for_each_agent_are_refused(rewards):
+    env = ParticleGrid("forage", "discrete", agents=5, height=20, width=20)
+    env.reset(0)
+    with pytest.raises(ValueError, match=r"rewards .* are none: give a number for each agent"):
+        Replay(env.world, "", {}).add(env.state, rewards, env.score())
 
 
 def test_a_full_disk_keeps_what_was_there(tmp_path):
