@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -10,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -80,12 +83,19 @@ def by_key(overrides: Iterable[str]) -> dict[str, str]:
 
 def read_overrides(path: Path) -> list[str]:
     """Return the overrides in a file. Raise ValueError for a file that is damaged."""
-    return [str(override) for override in records.read_yaml(path, ListConfig, REPAIR)]
+    overrides: Any = OmegaConf.to_container(records.read_yaml(path, ListConfig, REPAIR))  # a list; nothing is resolved
+    return [str(override) for override in overrides]
 
 
 def quoted(path: Path) -> str:
     """A path as a value on Hydra's command line, where brackets, commas and the like mean something."""
     return QuotedString(str(path), Quote.single).with_quotes()
+
+
+def resuming(checkpoint: Path) -> str:
+    """Return the word that resumes a run, as one types it."""
+    plain = re.fullmatch(r"[\w./-]+", str(checkpoint))
+    return f"resume={checkpoint}" if plain else shlex.quote(f"resume={quoted(checkpoint)}")
 
 
 def run_all(jobs: Sequence[Job], ended: Callable[[Job, str], None], count: int = 0) -> list[Job]:

@@ -133,7 +133,8 @@ def read_run(folder: Path) -> Run:
 
 def _cell(value: Any) -> Any:
     """Return a value of a config as a table shows it."""
-    return printable(str(value)) if isinstance(value, list | str) else value
+    huge = isinstance(value, int) and abs(value) >> 63  # no float
+    return printable(str(value)) if huge or isinstance(value, list | str) else value
 
 
 def trained(folder: Path) -> bool:

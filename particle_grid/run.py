@@ -1,6 +1,7 @@
 """What a run's config builds: its environment and its policy. The config is a nested dict, as in checkpoints."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from particle_grid import plugins, saved
 from particle_grid.env import ParticleGrid
 from particle_grid.learn import checkpoint
 from particle_grid.learn.player import Player
-from particle_grid.learn.policy import Policy, make_policy
+from particle_grid.learn.policy import POLICIES, Policy, make_policy
+from particle_grid.learn.restore import check_weights, load_weights
 from particle_grid.learn.trainer import TrainerConfig, choose_device
 from particle_grid.opponents import Opponents
 from particle_grid.scores import Act, Maker
@@ -63,11 +65,22 @@ def build_lanes(config: dict[str, Any], env: ParticleGrid, settings: TrainerConf
     return [build_env(config | {"world": world, "seed": config["seed"] + k}) for k in range(count)]
 
 
-def build_policy(config: Mapping[str, Any], env: ParticleGrid) -> Policy:
-    """The policy of a config, with fresh weights that depend on its seed only."""
-    torch.manual_seed(config["seed"])
+def build_policy(
+    config: Mapping[str, Any], env: ParticleGrid, weights: Mapping[str, torch.Tensor] | None = None
+) -> Policy:
+    """Return the policy of a config, with the weights of a checkpoint, or fresh ones that depend on its seed only.
+
+    Raises ValueError for weights of another policy. Of the policies here, no memory is spent before."""
     options = dict(config["policy"])
-    return make_policy(options.pop("name", None), env.vision, env.single_action_space, **options)
+    make = partial(make_policy, options.pop("name", None), env.vision, env.single_action_space, **options)
+    if weights is not None and config["policy"]["name"] in POLICIES:
+        with torch.device("meta"):
+            check_weights(make(), weights)
+    torch.manual_seed(config["seed"])
+    policy = make()
+    if weights is not None:
+        load_weights(policy, weights)
+    return policy
 
 
 def policy_player(policy: Policy, greedy: bool = False, side: int | None = None) -> Maker:

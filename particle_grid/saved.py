@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from particle_grid.env import ACTIONS, ParticleGrid
+from particle_grid.learn.policy import make_policy
 from particle_grid.sim.world import World
 
 CONFIG = ("task", "action", "policy", "world", "seed", "name")  # what a run's config has at least
@@ -20,8 +21,9 @@ PROCESS = ("generator", "envs", "opponents", "starts", "state")  # what each pro
 GROUPS = ("task", "action", "policy", "world", "trainer")  # parts of a config that have parts themselves
 NUMBERS = ("seed", "clips", "evaluations")
 LARGEST = 1 << 63  # integers stay below it
-# Arguments of an environment: a parameter of a task has none of these names.
+# Arguments of an environment: a parameter of a task has none of these names. Likewise for a policy.
 TAKEN = inspect.signature(ParticleGrid).parameters.keys() - {"task_params"}
+GIVEN = inspect.signature(make_policy).parameters.keys() - {"name", "kwargs"}
 
 
 def check(saved: Mapping[str, Any], parts: tuple[str, ...]) -> None:
@@ -68,6 +70,8 @@ def _config(where: str, config: dict[str, Any]) -> None:
         _count(f"config.{key}", config.get(key, 0))
     taken = sorted(TAKEN & config["task"].keys())
     _require(not taken, f"config.task.{''.join(taken[:1])}", "not a parameter of a task")
+    given = sorted(GIVEN & config["policy"].keys())
+    _require(not given, f"config.policy.{''.join(given[:1])}", "not an option of a policy")
     unknown = sorted(config["world"].keys() - {field.name for field in fields(World)})
     _require(not unknown, f"config.world.{''.join(unknown[:1])}", "not a setting that worlds have")
     try:

@@ -13,7 +13,6 @@ from particle_grid import pretrained
 from particle_grid.command import printable, typed
 from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.learn.policy import Policy
-from particle_grid.learn.restore import load_weights
 from particle_grid.run import build_policy, load_run
 from particle_grid.sim.world import World
 
@@ -43,9 +42,7 @@ def set_up(run: dict[str, Any], config: DictConfig) -> None:
 
 def load_policy(saved: dict[str, Any], env: ParticleGrid, device: torch.device) -> Policy:
     """The policy that `load_asked` found, for the environment that its config builds."""
-    policy = build_policy(saved["config"], env)
-    load_weights(policy, saved["policy"])
-    return policy.to(device)
+    return build_policy(saved["config"], env, saved["policy"]).to(device)
 
 
 def is_pattern(path: str) -> bool:

@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from particle_grid import extras, files, records
-from particle_grid.command import LOCK, OccupiedError
-from particle_grid.jobs import CHECKPOINT, CONFIG, OVERRIDES, REASON, REPAIR, RESULT, read_scores
+from particle_grid.command import HYDRA_NOTES, LOCK, OccupiedError
+from particle_grid.jobs import CHECKPOINT, CONFIG, OVERRIDES, REASON, REPAIR, RESULT, read_scores, resuming
 from particle_grid.learn.trainer import Stop
 
 PRUNED, STUDY = "pruned.txt", "study.log"
@@ -32,14 +32,28 @@ HYPERPARAMETERS = [  # of every run, in TensorBoard's HParams tab, beside those 
 
 
 class Announce(Callback):
-    """Says where the runs of a sweep go, before the first of them."""
+    """Says where the runs of a sweep go, before the first of them. Removes links from where Hydra is about to write:
+    it would follow them."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        unlink_links(Path(config.hydra.run.dir), config.hydra.output_subdir)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         folder = config.hydra.sweep.dir
+        for run in Path(folder).glob("*"):
+            unlink_links(run, config.hydra.output_subdir)
         logging.getLogger("hydra").info(  # as Hydra's own messages
             f"Runs go to {folder}. If interrupted: the same command with hydra.sweep.dir={folder} goes on. A table of "
             f"them, at any time: python -m particle_grid.report {folder}"
         )
+
+
+def unlink_links(folder: Path, notes: str | None) -> None:
+    """Remove links that stand where Hydra writes about a run."""
+    if notes:
+        for path in (folder / notes, *(folder / notes / name for name in HYDRA_NOTES)):
+            if path.is_symlink():
+                path.unlink()
 
 
 def swept() -> bool:
@@ -57,8 +71,8 @@ def alone(folder: Path, resume: str | None) -> Iterator[None]:
     with held(folder, "trains there: choose another hydra.run.dir, or wait for it."):
         if own.exists() and not (resume and Path(resume).exists() and own.samefile(resume)):
             raise OccupiedError(
-                f"{folder} holds a run, whose checkpoint this one would overwrite: go on with resume={own}, or choose "
-                f"another hydra.run.dir."
+                f"{folder} holds a run, whose checkpoint this one would overwrite: go on with {resuming(own)}, or "
+                f"choose another hydra.run.dir."
             )
         if not own.exists() and ended(folder):
             raise OccupiedError(

@@ -17,7 +17,7 @@ from rich.console import Console
 from particle_grid import files, results, scores, sweep
 from particle_grid.clips import Clips
 from particle_grid.command import check_name, check_paths, command, typed
-from particle_grid.jobs import CHECKPOINT, RESULT
+from particle_grid.jobs import CHECKPOINT, RESULT, resuming
 from particle_grid.learn.dashboard import Dashboard
 from particle_grid.learn.distributed import Group, joined, ranks
 from particle_grid.learn.log import Logger
@@ -77,7 +77,8 @@ def train(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] 
 def assist(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] | None, group: Group) -> None:
     """What a process does that another one leads: it learns along, and leaves no trace."""
     env = build_env(plain)
-    policy, lanes = build_policy(plain, env), build_lanes(plain, env, settings)
+    policy = build_policy(plain, env, saved["policy"] if saved else None)
+    lanes = build_lanes(plain, env, settings)
     trainer = Trainer(lanes, policy, settings, group=group, opponents=opponents_for(policy, settings))
     if saved:
         trainer.load_state_dict(saved)
@@ -94,7 +95,8 @@ def lead(
 ) -> float | None:
     """Trains, shows, saves and evaluates."""
     env = build_env(plain)
-    policy, lanes = build_policy(plain, env), build_lanes(plain, env, settings)
+    policy = build_policy(plain, env, saved["policy"] if saved else None)
+    lanes = build_lanes(plain, env, settings)
     # Of a resumed run too, unlike Hydra's own copy.
     files.write(folder / sweep.CONFIG, OmegaConf.to_yaml(OmegaConf.create(plain)).encode())
     if not saved:  # one that goes on keeps what it was begun with
@@ -103,6 +105,9 @@ def lead(
     steps = scores.steps_for(env)
     baseline = results.baseline_for(env, console, seeds or scores.SEEDS, steps)
     start = saved["steps"] if saved else 0
+    if start < settings.total_steps:  # results of before are not those of what follows
+        for name in (RESULT, sweep.PRUNED):
+            (folder / name).unlink(missing_ok=True)
     say = partial(console.print, soft_wrap=True)
 
     def learn(logger: Logger, dashboard: Dashboard) -> Result:
@@ -142,7 +147,7 @@ def lead(
             return None
         if result.interrupted:
             allow = f" allow=[{','.join(places(plain))}]" if places(plain) else ""
-            say(f"Stopped at {result.steps} steps. To go on: resume={folder / CHECKPOINT}{allow}")
+            say(f"Stopped at {result.steps} steps. To go on: {resuming(folder / CHECKPOINT)}{allow}")
             raise KeyboardInterrupt
         rows = results.evaluate_policy(env, policy, baseline, console, seeds, steps) if seeds else {}
         means = results.save_results(folder / RESULT, rows, baseline)

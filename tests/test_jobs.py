@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import shlex
 import signal
 import sys
 import threading
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from particle_grid import jobs
-from particle_grid.jobs import Job, run_all
+from particle_grid.jobs import Job, resuming, run_all
 
 ROOT = Path(__file__).parents[1]
 MEASURED = ("steps", "minutes", "sampled", "greedy", "end_of_best")  # of a run, in the tables of bench/learn.py
@@ -168,3 +169,11 @@ def test_a_folder_of_any_name_stays_whole_on_the_command_line(name):
     *_, place = Job(Path(name), ()).arguments
     [override] = OverridesParser.create().parse_overrides([place])
     assert override.value() == str(Path(name))
+
+
+@pytest.mark.parametrize("name", ["run", "sp ace[1]", "a,b=c", "it's", "${x}"])
+def test_the_word_that_resumes_a_run_can_be_typed_as_it_is_printed(name):
+    path = Path("/outputs") / name / "checkpoint.pt"
+    [word] = shlex.split(resuming(path))
+    [override] = OverridesParser.create().parse_overrides([word])
+    assert override.value() == str(path)

@@ -261,3 +261,14 @@ def test_nothing_that_a_run_says_steers_the_terminal(invoke, leave):
     assert (code, err) == (0, "")
     assert "\\x1b]0;title\\x07" in "".join(row["reason"] for row in rows(Path("sweep/report/runs.csv")))
     assert "\033" not in out + Path("sweep/report/runs.csv").read_text()
+
+
+def test_values_that_no_table_can_hold_are_text(invoke, leave):
+    for seed in range(6):
+        leave("group", 0.9, seed, 0.1 * seed, (0.1,))
+        path = Path(f"sweep/group_0.9_{seed}/config.yaml")
+        path.write_text(path.read_text().replace(f"seed: {seed}", f"seed: {10**400 + seed}"))
+    Path("sweep/group_0.9_0/.hydra/overrides.yaml").write_text("- ???\n")
+    code, _, err = ask(invoke, "sweep")
+    assert (code, err) == (0, "")
+    assert len(rows(Path("sweep/report/runs.csv"))) == 6

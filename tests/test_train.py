@@ -28,6 +28,7 @@ FAST = [] if numba.config.DISABLE_JIT else [("conv_lstm", "fp32"), ("conv_lstm",
 TINY = ["world.agents=32", "world.height=32", "world.width=40", "world.lifespan=20", "world.worlds=1"]
 TINY += ["trainer.horizon=8", "trainer.minibatch=64", "policy.hidden=16", "trainer.threads=1", "evaluations=2"]
 BATCH = 32 * 8
+FEW = f"trainer.total_steps={2 * BATCH}"  # two iterations
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -303,13 +304,43 @@ def test_a_run_takes_nothing_from_a_folder_of_somebody_elses(call):
     for name in ("events.out.tfevents.1.other", "config.yaml", "overrides.yaml"):
         Path(name).mkdir()
         (Path(name) / name).write_text("mine: 1")
-        code, _, err = call(train.main, *TINY, f"hydra.run.dir={name}")
+        code, _, err = call(train.main, *TINY, FEW, f"hydra.run.dir={name}")
         assert code == 1
         assert f"holds {name}, which no run of this program has left" in err
         assert (Path(name) / name).read_text() == "mine: 1"
 
 
 def test_a_resumed_run_reads_overrides_as_the_first_one_did(call):
-    assert call(train.main, *TINY, "hydra.run.dir=run", "trainer.fast=off")[0] == 0
+    assert call(train.main, *TINY, FEW, "hydra.run.dir=run", "trainer.fast=off")[0] == 0
     steps = f"trainer.total_steps={4 * BATCH}"
     assert call(train.main, "resume=run/checkpoint.pt", "hydra.run.dir=run", "trainer.fast=off", steps)[0] == 0
+
+
+def test_links_in_a_run_s_folder_are_not_followed(call):
+    Path("target").write_text("mine")
+    for folder in ("one", "two"):
+        Path(folder).mkdir()
+    Path("one/.hydra").mkdir()
+    for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
+        Path("one/.hydra", name).symlink_to("../../target")
+    Path("elsewhere").mkdir()
+    Path("two/.hydra").symlink_to("../elsewhere")
+    for folder in ("one", "two"):
+        assert call(train.main, *TINY, FEW, f"hydra.run.dir={folder}")[0] == 0
+    assert Path("target").read_text() == "mine"
+    assert not list(Path("elsewhere").iterdir())
+
+
+def test_a_finished_run_that_trains_again_is_unfinished_until_it_has_new_results(call, monkeypatch):
+    assert call(train.main, *TINY, FEW, "hydra.run.dir=run")[0] == 0
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    more = ["resume=run/checkpoint.pt", "hydra.run.dir=run", f"trainer.total_steps={8 * BATCH}"]
+    with monkeypatch.context() as patched:
+        patched.setattr(train.results, "evaluate_policy", interrupt)
+        assert call(train.main, *more)[0] == 130
+    assert not Path("run/results.json").exists()
+    assert call(train.main, *more)[0] == 0
+    assert Path("run/results.json").exists()

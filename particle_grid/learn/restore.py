@@ -8,15 +8,19 @@ from torch import Tensor, nn
 MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # what Adam keeps of each parameter
 
 
-def load_weights(policy: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Take over the weights of a policy. Raise ValueError for those of another one."""
-    try:
-        policy.load_state_dict(weights)
-    except RuntimeError as error:
+def check_weights(policy: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for weights of another policy, which may be on the meta device, where it needs no memory."""
+    if {name: x.shape for name, x in policy.state_dict().items()} != {name: x.shape for name, x in weights.items()}:
         raise ValueError(
             f"The weights do not fit the policy that its config describes ({type(policy).__name__}, {policy.hidden} "
             f"units): use another checkpoint, or the world and the classes it was trained with."
-        ) from error
+        )
+
+
+def load_weights(policy: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Take over the weights of a policy. Raise ValueError for those of another one."""
+    check_weights(policy, weights)
+    policy.load_state_dict(weights)
 
 
 def restore_moments(optimiser: torch.optim.Optimizer, state: Mapping[int, Mapping[str, Tensor]]) -> None:
