@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 # What a trainer saves. The other processes of a group add what they have for themselves.
-KINDS = {"steps": int, "policy": Mapping, "optimiser": Mapping}
-OWN = {"generator": Tensor, "envs": list, "opponents": list, "starts": Tensor, "state": (list, tuple)}
+KINDS: dict[str, Any] = {"steps": int, "policy": Mapping, "optimiser": Mapping}
+OWN: dict[str, Any] = {"generator": Tensor, "envs": list, "opponents": list, "starts": Tensor, "state": (list, tuple)}
 LARGEST = 1 << 63  # numbers of steps stay below it
 MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # what Adam keeps of each parameter
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from particle_grid.files import check_place
 from particle_grid.jit import similar_thread
 from particle_grid.learn import checkpoint
 from particle_grid.learn.device import choose_device
@@ -137,7 +138,7 @@ class Trainer(Uncopied):
     saves for all, and `run`, `save` and `state_dict` are to be called in all of them. opponents: who plays some of an
     environment's agents.
     watch: called after each step of the first lane, whose environment stands still then.
-    Raises ValueError for environments that the policy cannot learn in.
+    Raises ValueError for environments that the policy cannot learn in, and for a path that cannot be written.
     """
 
     instead = "make another one, and use state_dict and load_state_dict"
@@ -159,6 +160,8 @@ class Trainer(Uncopied):
         self.path, self.run_config, self.normalise, self.group = path, run_config or {}, normalise, group
         self.watch = watch
         envs = environments(env, policy)
+        if path is not None:
+            check_place(Path(path))  # not after hours
         if config.minibatch < config.horizon * group.size:
             raise ValueError(
                 f"trainer.minibatch={config.minibatch} is too small to share among {group.size} processes: give "
