@@ -413,6 +413,9 @@ def make_task(name: str, params: dict[str, Any]) -> tasks.Task:
     finite, TypeError for a wrong type."""
     kind = tasks.load(name)
     known = {field.name: field for field in fields(kind)}
+    for key, field in known.items():
+        if not isinstance(field.default, int | float | str | None):
+            raise ValueError(f"Parameter {key} of task {name} has no number, text or None as its default: give it one.")
     for key, value in params.items():
         if key not in known:
             raise ValueError(f"Task {name} has no parameter {key!r}. It has: {', '.join(known) or 'none'}.")
@@ -426,4 +429,7 @@ def make_task(name: str, params: dict[str, Any]) -> tasks.Task:
             raise TypeError(f"Parameter {key}={value!r} of task {name} is not a whole number.")
         if isinstance(default, float) and not abs(value) <= LARGEST:
             raise ValueError(f"Parameter {key}={value!r} of task {name} is not a finite float32.")
-    return kind(**params)
+    task: tasks.Task = kind(**params)
+    if task.sides not in (1, 2):
+        raise ValueError(f"Task {name} has sides={task.sides!r}: give 1, or 2 that play each other.")
+    return task

@@ -8,7 +8,7 @@ import numpy as np
 from particle_grid.env import ParticleGrid
 from particle_grid.learn.player import Player
 from particle_grid.learn.policy import Policy
-from particle_grid.learn.restore import check_memory, load_weights
+from particle_grid.learn.restore import check_memory, check_weights
 from particle_grid.learn.trainer import TrainerConfig
 
 SELVES = 32  # frozen in a run, at equal distances
@@ -96,7 +96,7 @@ class PastSelves:
 
     def grow(self, moment: int) -> None:
         """Freezes the policy, if it is time to."""
-        while moment >= self._frozen * self._every:
+        while self._frozen < SELVES and moment >= self._frozen * self._every:  # a run may end a little late
             place = self._frozen
             if self._frozen >= len(self._parts):
                 place = int(np.random.default_rng([self._seed, self._frozen]).integers(self._frozen + 1))
@@ -112,8 +112,10 @@ class PastSelves:
         """Raises ValueError for what other opponents have saved."""
         if saved["frozen"] > SELVES or len(saved["selves"]) != len(self._players):
             raise ValueError("The checkpoint has earlier selves of another run: use the settings it was saved with.")
+        for player, one in zip(self._players, saved["selves"], strict=True):
+            check_weights(player.policy, one["policy"])
+            check_memory(one["state"], player.state)
         self._frozen = saved["frozen"]
         for player, one in zip(self._players, saved["selves"], strict=True):
-            load_weights(player.policy, one["policy"])
-            check_memory(one["state"], player.state)
+            player.policy.load_state_dict(one["policy"])
             player.state = tuple(x.to(player.device) for x in one["state"])

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import sys
+from dataclasses import make_dataclass
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from gymnasium.spaces import Box, MultiDiscrete
 from particle_grid import ParticleGrid, eval, plugins, scores, train
 from particle_grid.learn.heads import make_head
 from particle_grid.learn.policy import make_policy
+from particle_grid.sim.tasks.center import Center
 from tests.cases import play
 from tests.printed import commands
 
@@ -161,3 +163,19 @@ def test_an_installed_package_gives_its_classes_names(folder, monkeypatch, kind)
 def test_the_tasks_that_come_as_entry_points_are_registered_as_any_package_would():
     assert plugins.registered("task")["herd"] == "particle_grid.contrib.herd:Herd"
     assert plugins.registered("task")["optimize"] == "particle_grid.contrib.optimize:Optimize"
+
+
+@pytest.mark.parametrize(
+    ("spots", "sides", "message"),
+    [
+        ([("spots", int, 1)], 3, "has sides=3: give 1, or 2 that play each other"),
+        ([("spots", int, 1)], 0, "has sides=0: give 1, or 2"),
+        ([("spots", tuple, (1, 2))], 1, "Parameter spots of task .* has no number, text or None as its default"),
+        ([("spots", int)], 1, "Parameter spots of task .* has no number, text or None as its default"),
+    ],
+)
+def test_a_class_of_no_such_sides_or_parameters_is_refused(spots, sides, message, monkeypatch):
+    kind = make_dataclass("Odd", spots, bases=(Center,), namespace={"sides": sides}, frozen=True)
+    monkeypatch.setattr(sys.modules[__name__], "Odd", kind, raising=False)
+    with pytest.raises(ValueError, match=message):
+        ParticleGrid(f"{__name__}:Odd")

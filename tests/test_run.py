@@ -145,6 +145,19 @@ def test_a_resumed_run_with_opponents_has_the_weights_of_one_that_was_not_stoppe
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("total", [1, 780])
+def test_a_run_that_ends_a_little_late_has_opponents_that_it_can_go_on_with(total):
+    config = replace(POOL, total_steps=total, horizon=16, minibatch=64, device="cpu")
+    first, second = (
+        Trainer(env, policy, config, opponents=opponents_for(policy, config))
+        for env in (arenas("discrete"), arenas("discrete"))
+        for policy in [a_policy(env)]
+    )
+    first.run()
+    second.load_state_dict(first.state_dict())
+    assert second.steps == first.steps > total
+
+
 def test_a_run_cannot_begin_to_have_a_pool_in_the_middle():
     env = arenas("discrete")
     policy = a_policy(env)

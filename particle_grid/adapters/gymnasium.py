@@ -54,7 +54,7 @@ class ParticleGridVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Starts all worlds: observations, and infos as above. Raises ValueError for the option `reset_mask`."""
-        if options and "reset_mask" in options:
+        if isinstance(options, dict) and "reset_mask" in options:
             raise ValueError("options['reset_mask'] cannot be: agents respawn by themselves; call reset() without it.")
         super().reset(seed=seed)
         observations, _ = self.native.reset(seed)

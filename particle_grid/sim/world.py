@@ -4,6 +4,7 @@ Coordinates are (row, column) in *grid cells*: the playing field is grid[w, visi
 vision : vision + width], and a margin of walls around it keeps every window inside the array.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -139,7 +140,7 @@ class Layout:
 
     def mix_colours(self, colours: int) -> None:
         """Deals `colours` colours out in equal parts."""
-        if not 1 <= colours <= MAX_COLOURS:
+        if not isinstance(colours, int | np.integer) or not 1 <= colours <= MAX_COLOURS:
             raise ValueError(f"colours={colours} is out of range: there are 1 to {MAX_COLOURS} colours of agents.")
         self.colour[:] = AGENT_1 + np.arange(self.world.agents) % colours
 
@@ -149,8 +150,10 @@ class Layout:
             raise ValueError(
                 f"packing={packing} is out of range: it is the share of a blob's cells with agents, above 0 to 1."
             )
+        if not (math.isfinite(row) and math.isfinite(column)):
+            raise ValueError(f"row={row} and column={column} are no place: give shares of the field.")
         w = self.world
-        side = int(np.ceil(np.sqrt(w.agents / packing)))
+        side = int(min(np.ceil(np.sqrt(w.agents / packing)), max(w.height, w.width)))
         height, width = min(side, w.height), min(side, w.width)
         top = int(np.clip(row * w.height - height / 2, 0, w.height - height))
         left = int(np.clip(column * w.width - width / 2, 0, w.width - width))
@@ -183,7 +186,7 @@ class Layout:
             )
         if not ((self.colour >= AGENT_1) & (self.colour <= AGENT_4)).all():
             raise ValueError(f"layout.colour holds {np.unique(self.colour).tolist()}: use AGENT_1 to AGENT_4 only.")
-        if not 0 <= self.food <= 1:
+        if not isinstance(self.food, int | float | np.number) or not 0 <= self.food <= 1:
             raise ValueError(f"layout.food={self.food} is out of range: it is a share of the cells, from 0 to 1.")
 
 

@@ -15,6 +15,8 @@ from particle_grid.view.frame import PALETTE
 
 RATES = {".gif": 50, ".mp4": 240}  # most frames per second, of what viewers show
 
+LONGEST = (1 << 16) - 1  # pixels along a side that a GIF has room for
+
 
 def check_video(path: str | Path, fps: float = 20) -> Path:
     """The path of a video that can be written, as far as can be told beforehand; raises ValueError for any other."""
@@ -45,7 +47,12 @@ class Video:
         self._encoder: subprocess.Popen[bytes] | None = None  # of an MP4
 
     def add(self, frame: np.ndarray) -> None:
-        """One more frame, RGB u8[H, W, 3], as large as the others."""
+        """One more frame, RGB u8[H, W, 3], as large as the others. Raises ValueError for anything else."""
+        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            kind = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
+            raise ValueError(f"A frame of {kind} cannot be shown: give RGB, uint8 [height, width, 3].")
+        if not 1 <= min(frame.shape) <= max(frame.shape) <= LONGEST:
+            raise ValueError(f"A frame of {frame.shape} cannot be shown: give 1 to {LONGEST} pixels along each side.")
         if self.count and frame.shape != self._shape:
             raise ValueError(f"A frame of {frame.shape} follows frames of {self._shape}: let all be of one size.")
         self._shape, self.count = frame.shape, self.count + 1

@@ -86,6 +86,35 @@ def test_wrong_use_is_said_in_a_sentence():
         envs.close()
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.int64, np.uint64])
+def test_integers_of_any_width_are_the_actions_that_the_environment_takes_them_for(kind):
+    envs, alone = make(num_envs=1, num_workers=1), ParticleGrid(**SETTINGS)
+    try:
+        envs.reset(5), alone.reset(5)
+        for value in (1, 2**32, 2**32 + 1, -(2**32) - 1):
+            if np.iinfo(kind).min <= value <= np.iinfo(kind).max:
+                actions = np.full(envs.action_space.shape, value, kind)
+                assert np.array_equal(envs.step(actions)[0], alone.step(actions)[0])
+        with pytest.raises(TypeError, match="actions are bool, but these environments need int32"):
+            envs.step(np.ones(envs.action_space.shape, bool))
+    finally:
+        envs.close()
+
+
+@pytest.mark.parametrize("seed", [None, "a", -5, 1.5])
+def test_what_is_no_seed_is_refused_before_any_worker_gets_it(seed):
+    envs = make()
+    try:
+        with pytest.raises(ValueError, match=r"is no seed: give|seed=None cannot be sent to workers: give"):
+            envs.reset(seed)
+        envs.reset(0)
+    finally:
+        envs.close()
+    for call in (envs.reset, lambda: envs.step(np.ones(envs.action_space.shape, np.int32))):
+        with pytest.raises(RuntimeError, match="These environments have been closed: build them anew"):
+            call()
+
+
 @pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_environments_in_other_processes_are_not_copied_but_refused(way):
     envs = make(num_envs=2, num_workers=2)
@@ -122,8 +151,9 @@ def test_a_worker_that_dies_is_an_error_at_once_and_the_others_end(keywords):
     for process in envs.processes:
         process.join(10)
     assert not any(process.is_alive() for process in envs.processes)
-    with pytest.raises(RuntimeError, match="has died"):
-        envs.recv()
+    for call in (envs.recv, envs.async_reset):
+        with pytest.raises(RuntimeError, match="has died"):
+            call()
 
 
 @pytest.mark.slow

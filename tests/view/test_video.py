@@ -96,6 +96,26 @@ def test_an_mp4_shows_every_frame_at_its_rate(tmp_path):
         assert np.abs(got[2::5, 2::5].astype(int) - expected[2::5, 2::5]).mean() < 12
 
 
+@pytest.mark.parametrize(
+    "frame",
+    [
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((8, 8), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+        np.zeros((70_000, 1, 3), np.uint8),
+        [[[0, 0, 0]]],
+        None,
+    ],
+    ids=lambda frame: str(getattr(frame, "shape", frame)),
+)
+@pytest.mark.parametrize("kind", ["gif", "mp4"])
+def test_a_frame_that_is_no_picture_is_refused_and_leaves_no_file(frame, kind, tmp_path):
+    with pytest.raises(ValueError, match=r"A frame of .* cannot be shown: give"):
+        write_video(tmp_path / f"a.{kind}", [frame])
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_an_encoder_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(ValueError, match=r"particle-grid\[video\]"):
