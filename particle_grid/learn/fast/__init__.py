@@ -90,6 +90,10 @@ def _unfit(policy: Policy) -> str:
         return "Numba's compiler is off (NUMBA_DISABLE_JIT)"
     if policy.encoder.conv1.padding != (0, 0):
         return f"there are no kernels for windows of {policy.side} x {policy.side}, which need padding"
+    if others := {x.dtype for x in policy.parameters()} - {torch.float32}:
+        return f"there are no kernels for weights in {others.pop()}"
+    if not all(x.isfinite().all() for x in policy.parameters()):
+        return "some of its weights are no numbers"
     return ""
 
 
