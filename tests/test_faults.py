@@ -63,7 +63,7 @@ def run(call, folder="run", *arguments):
     return call(train.main, *TINY, f"trainer.total_steps={2 * BATCH}", "clips=0", f"hydra.run.dir={folder}", *arguments)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_a_run_that_is_killed_fifty_times_always_finds_a_whole_checkpoint_and_loses_no_more_than_an_interval(tmp_path):
     generator, path, reached, before = random.Random(0), tmp_path / "checkpoint.pt", tmp_path / "reached", 0
     for kill in range(KILLS):

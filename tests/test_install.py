@@ -85,7 +85,7 @@ def check(folder, text):
     return process.returncode, process.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_a_users_code_is_checked_against_the_types_of_the_package(tmp_path):
     code, out = check(tmp_path, USER)
     assert code == 0, out

@@ -9,7 +9,7 @@ from particle_grid.learn.trainer import Trainer, TrainerConfig
 from particle_grid.run import build_policy, policy_player
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_forage_is_learnt_well_beyond_half_of_the_script_in_two_million_steps():
     env = ParticleGrid(task="forage", action="discrete", height=512, width=512)
     policy = build_policy({"seed": 0, "policy": {"name": "conv_lstm"}}, env)
@@ -22,7 +22,7 @@ def test_forage_is_learnt_well_beyond_half_of_the_script_in_two_million_steps():
     assert after > 0.5
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize(("action", "head"), [("discrete", "auto"), *(("continuous", head) for head in HEADS[1:])])
 def test_every_head_learns_to_go_to_the_center(action, head):
     env = ParticleGrid("center", action, agents=1024, height=128, width=128)

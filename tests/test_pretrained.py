@@ -21,7 +21,7 @@ def test_there_is_a_policy_for_every_task_and_action_form(task, action):
     assert pretrained.path_of(task, action).stat().st_size < 400_000
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @every_case
 def test_it_plays_as_well_as_it_says(task, action):
     saved = pretrained.load(task, action)

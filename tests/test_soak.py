@@ -150,7 +150,7 @@ def test_memory_that_grows_is_seen(soak, leaks):
     assert ("A leak: peak memory grew" in process.stderr) == leaks
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_minutes_of_everything_leave_all_as_it_should_be_and_memory_flat():
     command = [sys.executable, "-W", "error", BENCH / "soak.py", "--minutes", "2"]
     process = subprocess.run(command, capture_output=True, text=True)

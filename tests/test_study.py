@@ -351,7 +351,7 @@ def test_only_seeds_with_a_run_of_every_arm_and_task_are_compared():
     assert study_report.matrix(plan, rows, "kinematic", "discrete").tolist() == [[1.5], [1.5]]
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_a_small_study_runs_from_end_to_end(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["study", "smoke", "--out", str(tmp_path / "out")])
     study.main()

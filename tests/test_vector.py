@@ -103,7 +103,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_workers_do_not_compile_what_is_compiled(tmp_path):
     (tmp_path / "script.py").write_text(COMPILED)
     own = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])}  # other tests compile too

@@ -139,7 +139,7 @@ def check_sight(state, oracles, buffers, rewards, counted):
 
 
 @pytest.mark.parametrize(
-    "vision", [pytest.param(4, marks=pytest.mark.slow), 5, pytest.param(6, marks=pytest.mark.slow), 7, 8]
+    "vision", [pytest.param(4, marks=pytest.mark.release), 5, pytest.param(6, marks=pytest.mark.release), 7, 8]
 )
 @settings(max_examples=40)
 @given(seed=st.integers(0, 2**32))
@@ -164,7 +164,7 @@ def test_the_usual_visions_take_the_vector_path():
     assert [vision for vision in range(1, 12) if simd.fits(vision)] == [4, 5, 6, 7]
 
 
-@pytest.mark.slow  # compiles all of it once more
+@pytest.mark.release  # compiles all of it once more
 def test_an_older_processor_than_this_plays_the_same():
     program = (
         "from particle_grid import ParticleGrid\n"
