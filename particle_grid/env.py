@@ -17,7 +17,7 @@ from particle_grid.sim.memory import buffer_shapes, check_buffers, check_memory
 from particle_grid.sim.motion import charge
 from particle_grid.sim.saved import restore
 from particle_grid.sim.scripted import actions_for
-from particle_grid.sim.state import allocate, make_rules
+from particle_grid.sim.state import allocate, make_rules, window_rows
 from particle_grid.sim.world import AGENT_1, FOOD, UNSEEN, WALL, Layout, World
 from particle_grid.view.camera import Camera
 from particle_grid.view.terminal import ansi
@@ -158,7 +158,7 @@ class ParticleGrid(pufferlib.PufferEnv):
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         self.__dict__.update(saved)
-        self.rules = make_rules(self.layout, self.discrete)  # another machine may need other kernels
+        self.rules = self.rules._replace(rows=window_rows(self.vision))  # another machine may need other kernels
         self._bind()
 
     def _bind(self) -> None:
