@@ -1,5 +1,6 @@
 """What a run is built of."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -142,6 +143,23 @@ def test_a_resumed_run_with_opponents_has_the_weights_of_one_that_was_not_stoppe
     second.run()
     assert second.steps == whole.steps == 6 * 72 * 4  # 72 of the 96 agents learn
     for a, b in zip(whole.policy.parameters(), second.policy.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("total_steps", [1, 290, 300])
+def test_the_last_checkpoint_of_a_run_with_a_pool_can_be_resumed_however_it_ends(total_steps):
+    """A rollout is 288 agent-steps, so the last ones of these runs begin just before the end or well before it."""
+    env, other = arenas("discrete"), arenas("discrete")
+    config = replace(POOL, total_steps=total_steps, horizon=4, minibatch=64, device="cpu")
+    trainers = []
+    for each in (env, other):
+        policy = a_policy(each)
+        trainers.append(Trainer(each, policy, config, opponents=opponents_for(policy, config)))
+    first, second = trainers
+    first.run()
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert second.run().steps == first.steps
+    for a, b in zip(first.policy.parameters(), second.policy.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
