@@ -23,6 +23,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 from uuid import uuid4
+from weakref import WeakSet
 
 import numba
 import numba.core.caching
@@ -122,8 +123,31 @@ _start_threads()  # at import, so that nothing that runs later depends on who st
 # The public function takes a lock each time, and with it as long as a hundred agents' step.
 _get_num_threads: Callable[[], int] = getattr(numba.np.ufunc.parallel, "_get_num_threads", numba.get_num_threads)
 _worker = [multiprocessing.parent_process() is not None]  # whether another process started this one
+_pools: WeakSet["Pool"] = WeakSet()
+
+
+class Pool(ThreadPoolExecutor):
+    """Threads that begin with `initializer`. A forked process starts its own: it has none of its parent's, which it
+    would wait for."""
+
+    def __init__(self, count: int, initializer: Callable[..., object], *initargs: Any) -> None:
+        self._settings: dict[str, Any] = {"max_workers": count, "initializer": initializer, "initargs": initargs}
+        self.begin()
+        _pools.add(self)
+
+    def begin(self) -> None:
+        """Forget the threads there were."""
+        super().__init__(**self._settings)
+
+
+def _after_fork() -> None:
+    _worker[0] = True
+    for pool in _pools:
+        pool.begin()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: _worker.__setitem__(0, True))
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def threads(agents: int) -> int:
@@ -135,9 +159,9 @@ def threads(agents: int) -> int:
     return 1 if agents < FEW_AGENTS or _worker[0] else _get_num_threads()
 
 
-def similar_thread() -> ThreadPoolExecutor:
+def similar_thread() -> Pool:
     """Return a thread whose kernels use as many threads as those of this one: Numba counts them for each thread."""
-    return ThreadPoolExecutor(1, initializer=numba.set_num_threads, initargs=(numba.get_num_threads(),))
+    return Pool(1, numba.set_num_threads, numba.get_num_threads())
 
 
 class ParallelKernel:

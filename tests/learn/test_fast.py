@@ -199,6 +199,21 @@ def test_where_there_are_no_kernels_the_policy_itself_runs_and_the_reason_is_tol
     assert why in how
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda policy: policy.double(), "there are no kernels for weights in torch.float64"),
+        (lambda policy: policy.actor.bias.data.fill_(torch.nan), "some of its weights are no numbers"),
+    ],
+)
+def test_weights_that_kernels_do_not_take_are_the_reason_that_is_told(change, why):
+    policy = lively()
+    change(policy)
+    network, how = accelerate(policy, "fp32", CPU, 1)
+    assert network is policy
+    assert why in how
+
+
 def test_an_unknown_mode_is_refused_by_name():
     with pytest.raises(ValueError, match="fast=quick is not known: choose auto, off, fp32, bf16"):
         accelerate(lively(), "quick", CPU, 1)

@@ -1,5 +1,9 @@
 """Arrays of another environment than a policy was made for are refused: compiled code would read beyond their ends."""
 
+import multiprocessing
+import os
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -110,3 +114,36 @@ def test_the_fast_network_reads_nothing_beyond_its_inputs():
 
 def zeros(n):
     return torch.zeros(n, 16), torch.zeros(n, 16)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads: what is tested
+def test_a_forked_process_goes_on_as_its_parent_does():
+    envs = [Toy(N, vision=5) for _ in range(2)]
+    trainer, player = Trainer(envs, policy(), replace(SETTINGS, total_steps=4 * N * 4)), Player(policy(), N, 0)
+
+    def go_on():
+        actions = player(np.zeros((N, ROW), np.uint8), np.ones(N, bool))
+        trainer.run()
+        return actions.tolist(), trainer.policy.linear.bias.tolist()
+
+    trainer.rollout(), player(np.zeros((N, ROW), np.uint8), np.ones(N, bool))  # threads have been started
+    fork = multiprocessing.get_context("fork")
+    receiver, sender = fork.Pipe(False)
+    process = fork.Process(target=lambda: sender.send(go_on()))
+    process.start()
+    try:
+        assert receiver.poll(60)
+        assert receiver.recv() == go_on()
+    finally:
+        process.kill()
+        process.join()
+
+
+@every_policy
+def test_a_policy_that_is_to_learn_nothing_more_plays_as_before(name):
+    obs, starts = np.random.default_rng(0).integers(0, 7, (N, ROW), np.uint8), np.ones(N, bool)
+    torch.manual_seed(0)
+    learnt = policy(name)
+    expected = Player(learnt, N, 0)(obs, starts)
+    assert np.array_equal(Player(learnt.requires_grad_(False), N, 0)(obs, starts), expected)

@@ -88,6 +88,10 @@ def _unfit(policy: Policy) -> str:
         return "Numba's compiler is off (NUMBA_DISABLE_JIT)"
     if policy.encoder.conv1.padding != (0, 0):
         return f"there are no kernels for windows of {policy.side} x {policy.side}, which need padding"
+    if others := {x.dtype for x in policy.parameters()} - {torch.float32}:
+        return f"there are no kernels for weights in {others.pop()}"
+    if not all(x.isfinite().all() for x in policy.parameters()):
+        return "some of its weights are no numbers"
     return ""
 
 
@@ -106,7 +110,9 @@ def compare(policy: Policy, network: Network, steps: int = 3, agents: int = 16, 
     for net in (policy, network):
         policy.zero_grad()
         out, value, after = net(obs, starts, state)
-        ((out * weights[..., :-1]).sum() + (value * weights[..., -1]).sum()).backward()
+        loss = (out * weights[..., :-1]).sum() + (value * weights[..., -1]).sum()
+        if loss.requires_grad:  # not of a policy that is to learn nothing more
+            loss.backward()
         gradients = [x.grad for x in policy.parameters() if x.grad is not None]
         results.append([x.detach().clone() for x in (out, value, *after, *gradients)])
     policy.zero_grad()

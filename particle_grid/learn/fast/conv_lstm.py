@@ -13,12 +13,11 @@
   what it touches is in the cache, and large buffers are allocated once.
 """
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from particle_grid.jit import Pool
 from particle_grid.learn.fast import kernels
 from particle_grid.learn.policy import CELLS, CHANNELS, FEATURES, ConvLSTM, State
 
@@ -101,7 +100,7 @@ class FastConvLSTM:
         self.patches = int(self.places[:, 1::2].max()) // CHANNELS + 1
         self.widths = self.patches * CHANNELS, depth + self.pad, 4 * self.size, CHANNELS
         torch.set_num_threads(1)
-        self.pool = ThreadPoolExecutor(threads, initializer=start_worker)
+        self.pool = Pool(threads, start_worker)
         self.seen = [x.new_full((), torch.nan) for x in policy.parameters()]  # weights that were composed: none
         self.records: dict[tuple[int, int, int], Record] = {}
         self.chunks: list[Chunk] = []
