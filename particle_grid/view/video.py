@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,7 @@ from particle_grid import extras, files
 from particle_grid.view.frame import PALETTE
 
 RATES = {".gif": 50, ".mp4": 240}  # most frames per second, of what viewers show
+LONGEST = {".gif": 65535, ".mp4": 16384}  # pixels along a side, of what the formats take
 
 
 def check_video(path: str | Path, fps: float = 20) -> Path:
@@ -46,6 +48,7 @@ class Video:
 
     def add(self, frame: np.ndarray) -> None:
         """One more frame, RGB u8[H, W, 3], as large as the others."""
+        check_frame(frame, LONGEST[self.path.suffix.lower()])
         if self.count and frame.shape != self._shape:
             raise ValueError(f"A frame of {frame.shape} follows frames of {self._shape}: let all be of one size.")
         self._shape, self.count = frame.shape, self.count + 1
@@ -98,6 +101,17 @@ class Video:
             raise OSError(f"{self.path} cannot be written ({failure.strerror or failure}).") from failure
         finally:
             self._part.unlink(missing_ok=True)
+
+
+def check_frame(frame: Any, longest: int) -> None:
+    """Raises ValueError for what is no picture with up to so many pixels along a side."""
+    is_array = isinstance(frame, np.ndarray)
+    if not (is_array and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3):
+        what = f"{frame.dtype} {list(frame.shape)}" if is_array else f"a {type(frame).__name__}"
+        raise ValueError(f"A video cannot be made where a frame is {what}: give RGB, uint8 [height, width, 3].")
+    height, width, _ = frame.shape
+    if not 1 <= min(height, width) <= max(height, width) <= longest:
+        raise ValueError(f"A frame of {height} x {width} pixels makes no video: give 1 to {longest} along a side.")
 
 
 def in_palette(frame: np.ndarray) -> Image.Image:

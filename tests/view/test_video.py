@@ -96,6 +96,25 @@ def test_an_mp4_shows_every_frame_at_its_rate(tmp_path):
         assert np.abs(got[2::5, 2::5].astype(int) - expected[2::5, 2::5]).mean() < 12
 
 
+@pytest.mark.parametrize("kind", [".gif", ".mp4"])
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        (frames(1)[0].astype(np.float32), r"a frame is float32 \[20, 30, 3\]"),
+        (np.zeros((20, 30, 4), np.uint8), r"a frame is uint8 \[20, 30, 4\]"),
+        (np.zeros((20, 30), np.uint8), r"a frame is uint8 \[20, 30\]"),
+        (frames(1)[0].tolist(), "a frame is a list"),
+        (None, "a frame is a NoneType"),
+        (np.zeros((0, 30, 3), np.uint8), "0 x 30 pixels"),
+        (np.zeros((1, 70_000, 3), np.uint8), "1 x 70000 pixels"),
+    ],
+)
+def test_what_is_no_frame_is_refused_in_one_sentence_and_leaves_no_file(tmp_path, kind, frame, reason):
+    with pytest.raises(ValueError, match=reason):
+        write_video(tmp_path / f"a{kind}", [frame] * 2)
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_an_encoder_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(ValueError, match=r"particle-grid\[video\]"):
