@@ -9,7 +9,6 @@ import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ class Replay:
 
     def __init__(self, settings: World, title: str, legend: Mapping[int, str], fps: float = 20, world: int = 0) -> None:
         check_world(world, settings.worlds)
-        if not (isinstance(fps, Real) and 0 < fps < math.inf):
+        if not (isinstance(fps, int | float) and 0 < fps < math.inf):
             raise ValueError(f"fps={fps} cannot be: give a number above 0.")
         if max(settings.height, settings.width) > LONGEST:
             raise ValueError(
