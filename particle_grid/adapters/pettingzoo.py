@@ -88,10 +88,13 @@ class ParticleGridParallelEnv(ParallelEnv):
         """The actions of all bodies, [N, 2]: those whose agent has left stay where they are."""
         if not isinstance(actions, Mapping):
             raise TypeError(f"actions are a {type(actions).__name__}: give a dict with one for each name in `agents`.")
-        for name in sorted(actions.keys() ^ set(self.agents)):
+        for name in sorted(actions.keys() ^ set(self.agents), key=str):
             problem = "is not in `agents`" if name in actions else "has no action"
             raise ValueError(f"{name} {problem}: give one action for each name in `agents`.")
-        given = np.stack([actions[name] for name in self.agents])
+        try:
+            given = np.stack([actions[name] for name in self.agents])
+        except ValueError as error:
+            raise ValueError(f"actions cannot be put together ({error}): give two numbers for each agent.") from error
         everyone = np.full((self.native.num_agents, *given.shape[1:]), self.native.rules.centre, given.dtype)
         everyone[self._rows] = given
         return everyone
