@@ -1,5 +1,6 @@
 """ParticleGrid: the simulator as a native PufferLib environment. It runs the kernels, in order, on its buffers."""
 
+import inspect
 import shutil
 from collections.abc import Callable
 from copy import deepcopy
@@ -129,7 +130,8 @@ class ParticleGrid(pufferlib.PufferEnv):
         self.task_name, self.task, self.checked = task, make_task(task, task_params), checked
         self.discrete, self.vision = action == "discrete", self.world.vision
         self.layout = Layout(self.world)
-        self.task.init(self.layout)
+        init: Callable[..., object] = self.task.init
+        self._check_written("init", init(self.layout))
         self.rules = make_rules(self.layout, self.discrete)
         self.state = allocate(self.layout)
         self.num_agents = self.world.worlds * self.world.agents
@@ -376,7 +378,7 @@ class ParticleGrid(pufferlib.PufferEnv):
         colours, kinds = np.unique(self.layout.colour), getattr(self.task, "kinds", ())
         for code in colours.tolist():
             several = f"colour {code - AGENT_1 + 1}" if len(colours) > 1 else "agent"
-            labels[code] = kinds[code - AGENT_1] if kinds else several
+            labels[code] = kinds[code - AGENT_1] if code - AGENT_1 < len(kinds) else several
         return labels
 
     def _camera(self) -> Camera:
@@ -413,6 +415,8 @@ def make_task(name: str, params: dict[str, Any]) -> tasks.Task:
     finite, TypeError for a wrong type."""
     kind = tasks.load(name)
     known = {field.name: field for field in fields(kind)}
+    if taken := known.keys() & {"name", *inspect.signature(ParticleGrid).parameters}:
+        raise ValueError(f"The parameter {min(taken)} of task {name} is a setting of every task: rename it.")
     for key, value in params.items():
         if key not in known:
             raise ValueError(f"Task {name} has no parameter {key!r}. It has: {', '.join(known) or 'none'}.")
@@ -426,4 +430,6 @@ def make_task(name: str, params: dict[str, Any]) -> tasks.Task:
             raise TypeError(f"Parameter {key}={value!r} of task {name} is not a whole number.")
         if isinstance(default, float) and not abs(value) <= LARGEST:
             raise ValueError(f"Parameter {key}={value!r} of task {name} is not a finite float32.")
-    return kind(**params)
+    made: tasks.Task = kind(**params)
+    tasks.check(name, made)
+    return made
