@@ -9,7 +9,7 @@ import numpy as np
 from particle_grid.env import ParticleGrid
 from particle_grid.learn.player import Player
 from particle_grid.learn.policy import Policy
-from particle_grid.learn.restore import check_memory, load_weights
+from particle_grid.learn.restore import check_memory, check_weights
 from particle_grid.learn.trainer import TrainerConfig
 
 SELVES = 32  # frozen until total_steps, at equal distances
@@ -115,8 +115,10 @@ class PastSelves:
         """Raises ValueError for what other opponents have saved."""
         if saved["frozen"] > self._most or len(saved["selves"]) != len(self._players):
             raise ValueError("The checkpoint has earlier selves of another run: use the settings it was saved with.")
+        for player, one in zip(self._players, saved["selves"], strict=True):
+            check_weights(player.policy, one["policy"])
+            check_memory(one["state"], player.state)
         self._frozen = saved["frozen"]
         for player, one in zip(self._players, saved["selves"], strict=True):
-            load_weights(player.policy, one["policy"])
-            check_memory(one["state"], player.state)
+            player.policy.load_state_dict(one["policy"])
             player.state = tuple(x.to(player.device) for x in one["state"])

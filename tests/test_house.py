@@ -22,6 +22,7 @@ ALLOWED = {
     "adapters": {
         "particle_grid.env",
         "particle_grid.extras",
+        "particle_grid.sim.rng",
         "particle_grid.sim.tasks",
         "numpy",
         "gymnasium",

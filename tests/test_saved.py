@@ -197,9 +197,13 @@ def test_what_is_no_state_is_refused_in_a_sentence(saved, message):
 
 
 def test_a_state_from_before_the_first_reset_is_refused():
-    env = small("group", "discrete")
+    env, empty = small("group", "discrete"), small("group", "discrete")
+    env.reset(0)
+    saved = env.state_dict() | {name: array.copy() for name, array in empty.state._asdict().items()}
     with pytest.raises(ValueError, match="damaged"):
-        env.load_state_dict(env.state_dict())
+        env.load_state_dict(saved)
+    with pytest.raises(RuntimeError, match=r"call reset\(\) before state_dict\(\)"):
+        empty.state_dict()
 
 
 def test_subclasses_and_other_byte_orders_cannot_pass_for_what_they_are_not():

@@ -131,11 +131,6 @@ def test_a_reset_that_is_broken_off_is_to_be_made_again(monkeypatch):
     assert (env.reset(3)[0] == twin.reset(3)[0]).all()
 
 
-def test_a_state_that_could_not_be_loaded_is_not_saved():
-    with pytest.raises(RuntimeError, match=r"call reset\(\) before state_dict\(\)"):
-        small("group", "discrete").state_dict()
-
-
 def test_what_a_step_raises_leaves_the_environment_free_for_the_next():
     env = small("group", "discrete", checked=True)
     env.reset(0)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from particle_grid.files import check_place
 from particle_grid.jit import similar_thread
 from particle_grid.learn import checkpoint
 from particle_grid.learn.device import choose_device
@@ -25,7 +26,7 @@ from particle_grid.learn.heads import GaussianHead
 from particle_grid.learn.lane import Env, Lane, Opponents, environments, no_opponents
 from particle_grid.learn.policy import Policy, State
 from particle_grid.learn.ppo import advantages, explained_variance, masked_mean, ppo_loss
-from particle_grid.learn.restore import check_memory, restore_moments
+from particle_grid.learn.restore import check_memory, check_moments, check_weights, part_of, restore_moments
 from particle_grid.learn.rollout import Rollout
 from particle_grid.learn.uncopied import Uncopied
 
@@ -137,7 +138,7 @@ class Trainer(Uncopied):
     saves for all, and `run`, `save` and `state_dict` are to be called in all of them. opponents: who plays some of an
     environment's agents.
     watch: called after each step of the first lane, whose environment stands still then.
-    Raises ValueError for environments that the policy cannot learn in.
+    Raises ValueError for environments that the policy cannot learn in, and for a path that cannot be written.
     """
 
     instead = "make another one, and use state_dict and load_state_dict"
@@ -159,6 +160,8 @@ class Trainer(Uncopied):
         self.path, self.run_config, self.normalise, self.group = path, run_config or {}, normalise, group
         self.watch = watch
         envs = environments(env, policy)
+        if path is not None:
+            check_place(Path(path))  # not after hours
         if config.minibatch < config.horizon * group.size:
             raise ValueError(
                 f"trainer.minibatch={config.minibatch} is too small to share among {group.size} processes: give "
@@ -421,22 +424,15 @@ class Trainer(Uncopied):
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Goes on from a `state_dict` or a loaded checkpoint. Raises ValueError if it is of another kind of run."""
-        parts = [saved, *saved.get("others", [])]
-        for what, there, here in (
-            ("process(es)", len(parts), self.group.size),
-            ("agents", len(saved["starts"]), len(self.starts)),
-            ("lane(s)", len(saved["envs"]), len(self.lanes)),
-        ):
-            if there != here:
-                raise ValueError(f"The checkpoint has {there} {what} and this run {here}: use as many.")
-        own = parts[self.group.rank]
+        """Goes on from a `state_dict` or a loaded checkpoint. Raises ValueError if it is of another kind of run, and
+        changes nothing then, but for environments and opponents in front of some that refuse theirs."""
+        own = part_of(saved, self.group.rank, (self.group.size, len(self.starts), len(self.lanes)))
         try:
-            self.policy.load_state_dict(saved["policy"])
-            restore_moments(self.optimiser, saved["optimiser"]["state"])
-            check_memory(own["state"], self.state)
-            self.generator.set_state(own["generator"])
-        except (RuntimeError, ValueError, KeyError) as error:
+            check_weights(self.policy, saved["policy"])
+            check_moments(self.optimiser, saved["optimiser"]["state"])
+            check_memory([own["starts"], *own["state"]], [self.starts, *self.state])
+            torch.Generator(self.device).set_state(own["generator"])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 "The checkpoint's policy or device differs from this run's: resume with the settings it was saved with."
             ) from error
@@ -444,6 +440,9 @@ class Trainer(Uncopied):
             lane.env.load_state_dict({name: np.asarray(array) for name, array in state.items()})
             if lane.opponents:
                 lane.opponents.load_state_dict(others)
+        self.policy.load_state_dict(saved["policy"])
+        restore_moments(self.optimiser, saved["optimiser"]["state"])
+        self.generator.set_state(own["generator"])
         self.starts = own["starts"].to(self.device)
         self.state = tuple(x.to(self.device) for x in own["state"])
         self.steps = saved["steps"]

@@ -142,6 +142,18 @@ def test_new_weights_are_seen_whoever_changed_them():
         assert (before != after).any()
 
 
+def test_a_frozen_policy_has_the_fast_path_and_keeps_its_gradients_as_they_are():
+    policy = lively().requires_grad_(False)
+    network, _ = accelerate(policy, "fp32", torch.device("cpu"), 1)
+    assert isinstance(network, FastConvLSTM)
+    assert not any(x.requires_grad for x in policy.parameters())
+    policy.requires_grad_(True)
+    policy(*inputs(policy, 1, 4))[0].sum().backward()
+    before = [None if x.grad is None else x.grad.clone() for x in policy.parameters()]
+    accelerate(policy, "fp32", torch.device("cpu"), 1)
+    torch.testing.assert_close([x.grad for x in policy.parameters()], before, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("gradients", [True, False])
 def test_another_call_before_the_backward_pass_is_refused(gradients):
     policy = lively()

@@ -87,6 +87,13 @@ def test_an_environment_whose_buffers_are_of_another_form_is_not_trained_in(name
         Trainer(env, policy(), SETTINGS)
 
 
+@pytest.mark.parametrize("path", [".", "", "missing/c.pt"])
+def test_a_place_for_checkpoints_that_cannot_be_written_is_refused_before_training(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"cannot be written: (it is a folder|there is no folder)"):
+        Trainer(Toy(N, vision=5), policy(), SETTINGS, path=path)
+
+
 def test_no_environment_and_the_same_one_twice_are_refused():
     env = Toy(N, vision=5)
     for envs in ([], [env, env], [env, Toy(N, vision=5), env]):

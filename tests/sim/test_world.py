@@ -57,6 +57,10 @@ def food_that_is_no_number(layout):
     layout.food = np.nan
 
 
+def food_that_is_a_text(layout):
+    layout.food = "a"
+
+
 FAULTS = {
     colours_from_0: r"layout.colour holds \[0, 1, 2, 3\]: use AGENT_1 to AGENT_4",
     colours_of_another_type: r"layout.colour is int64\[8\], but must be uint8\[8\]",
@@ -70,6 +74,7 @@ FAULTS = {
     targets_of_another_type: r"layout.targets is uint8",
     food_below_nothing: r"layout.food=-0.1 is out of range",
     food_that_is_no_number: r"layout.food=nan is out of range",
+    food_that_is_a_text: r"layout.food is a str: give a number",
 }
 
 
@@ -81,3 +86,20 @@ def test_what_is_laid_out_amiss_is_refused(fault):
     with pytest.raises((ValueError, TypeError), match=FAULTS[fault]) as caught:
         make_rules(layout, discrete=True)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("colours", ["a", 2.5, None, 0, 5])
+def test_what_is_no_number_of_colours_is_refused(colours):
+    with pytest.raises(
+        (ValueError, TypeError), match=r"is out of range: there are 1 to 4 colours|is not a whole number"
+    ):
+        Layout(World(agents=8, height=SIDE, width=SIDE)).mix_colours(colours)
+
+
+def test_a_blob_is_in_the_field_or_refused():
+    layout = Layout(World(agents=8, height=SIDE, width=SIDE))
+    layout.blob(5e-324)
+    assert (layout.spawn == (0, 0, SIDE, SIDE)).all()
+    for place in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="is not a finite number"):
+            layout.blob(0.5, row=place)

@@ -2,6 +2,7 @@
 modules in `particle_grid.learn.policy` stay the definition: what runs here is compared with the module each time it is
 chosen, and left out if it differs."""
 
+import copy
 import os
 from collections.abc import Callable
 from typing import Any
@@ -42,7 +43,8 @@ def accelerate(policy: Policy, mode: str, device: torch.device, threads: int) ->
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
     threads = threads or min(cores(), numba.config.NUMBA_NUM_THREADS)  # launchers of many runs set its variable
     own = torch.get_num_threads()
-    difference = compare(policy, FastConvLSTM(policy, torch.float32, 1))
+    twin = copy.deepcopy(policy).requires_grad_(True)  # a frozen policy is compared too, and no gradients are lost
+    difference = compare(twin, FastConvLSTM(twin, torch.float32, 1))
     if not difference <= TOLERANCE:
         torch.set_num_threads(own)
         return policy, (
@@ -110,9 +112,7 @@ def compare(policy: Policy, network: Network, steps: int = 3, agents: int = 16, 
     for net in (policy, network):
         policy.zero_grad()
         out, value, after = net(obs, starts, state)
-        loss = (out * weights[..., :-1]).sum() + (value * weights[..., -1]).sum()
-        if loss.requires_grad:  # not of a policy that is to learn nothing more
-            loss.backward()
+        ((out * weights[..., :-1]).sum() + (value * weights[..., -1]).sum()).backward()
         gradients = [x.grad for x in policy.parameters() if x.grad is not None]
         results.append([x.detach().clone() for x in (out, value, *after, *gradients)])
     policy.zero_grad()
