@@ -1,5 +1,6 @@
 """ParticleGrid: the simulator as a native PufferLib environment. It runs the kernels, in order, on its buffers."""
 
+import inspect
 import shutil
 from collections.abc import Callable
 from copy import deepcopy
@@ -17,7 +18,7 @@ from particle_grid.sim.memory import buffer_shapes, check_buffers, check_memory
 from particle_grid.sim.motion import charge
 from particle_grid.sim.saved import restore
 from particle_grid.sim.scripted import actions_for
-from particle_grid.sim.state import allocate, make_rules
+from particle_grid.sim.state import allocate, make_rules, window_rows
 from particle_grid.sim.world import AGENT_1, FOOD, UNSEEN, WALL, Layout, World
 from particle_grid.view.camera import Camera
 from particle_grid.view.terminal import ansi
@@ -129,7 +130,8 @@ class ParticleGrid(pufferlib.PufferEnv):
         self.task_name, self.task, self.checked = task, make_task(task, task_params), checked
         self.discrete, self.vision = action == "discrete", self.world.vision
         self.layout = Layout(self.world)
-        self.task.init(self.layout)
+        init: Callable[..., object] = self.task.init
+        self._check_written("init", init(self.layout))
         self.rules = make_rules(self.layout, self.discrete)
         self.state = allocate(self.layout)
         self.num_agents = self.world.worlds * self.world.agents
@@ -158,7 +160,7 @@ class ParticleGrid(pufferlib.PufferEnv):
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         self.__dict__.update(saved)
-        self.rules = make_rules(self.layout, self.discrete)  # another machine may need other kernels
+        self.rules = self.rules._replace(rows=window_rows(self.vision))  # another machine may need other kernels
         self._bind()
 
     def _bind(self) -> None:
@@ -376,7 +378,7 @@ class ParticleGrid(pufferlib.PufferEnv):
         colours, kinds = np.unique(self.layout.colour), getattr(self.task, "kinds", ())
         for code in colours.tolist():
             several = f"colour {code - AGENT_1 + 1}" if len(colours) > 1 else "agent"
-            labels[code] = kinds[code - AGENT_1] if kinds else several
+            labels[code] = kinds[code - AGENT_1] if code - AGENT_1 < len(kinds) else several
         return labels
 
     def _camera(self) -> Camera:
@@ -413,9 +415,8 @@ def make_task(name: str, params: dict[str, Any]) -> tasks.Task:
     finite, TypeError for a wrong type."""
     kind = tasks.load(name)
     known = {field.name: field for field in fields(kind)}
-    for key, field in known.items():
-        if not isinstance(field.default, int | float | str | None):
-            raise ValueError(f"Parameter {key} of task {name} has no number, text or None as its default: give it one.")
+    if taken := known.keys() & {"name", *inspect.signature(ParticleGrid).parameters}:
+        raise ValueError(f"The parameter {min(taken)} of task {name} is a setting of every task: rename it.")
     for key, value in params.items():
         if key not in known:
             raise ValueError(f"Task {name} has no parameter {key!r}. It has: {', '.join(known) or 'none'}.")
@@ -429,7 +430,6 @@ def make_task(name: str, params: dict[str, Any]) -> tasks.Task:
             raise TypeError(f"Parameter {key}={value!r} of task {name} is not a whole number.")
         if isinstance(default, float) and not abs(value) <= LARGEST:
             raise ValueError(f"Parameter {key}={value!r} of task {name} is not a finite float32.")
-    task: tasks.Task = kind(**params)
-    if task.sides not in (1, 2):
-        raise ValueError(f"Task {name} has sides={task.sides!r}: give 1, or 2 that play each other.")
-    return task
+    made: tasks.Task = kind(**params)
+    tasks.check(name, made)
+    return made

@@ -1,6 +1,7 @@
 """Who plays some of the agents while the others learn: the task's script, or what the policy was earlier."""
 
 import copy
+import math
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from particle_grid.learn.policy import Policy
 from particle_grid.learn.restore import check_memory, check_weights
 from particle_grid.learn.trainer import TrainerConfig
 
-SELVES = 32  # frozen in a run, at equal distances
+SELVES = 32  # frozen until total_steps, at equal distances
 AT_PLAY = 4  # of them at a time, each by a part of the agents
 
 
@@ -80,6 +81,8 @@ class PastSelves:
     def __init__(self, env: ParticleGrid, policy: Policy, mask: np.ndarray, settings: TrainerConfig) -> None:
         self._env, self._policy, self._seed = env, policy, settings.seed
         self._every, self._frozen = settings.total_steps / SELVES, 0
+        # The last rollout may begin just before total_steps, and freezes on until its end.
+        self._most = SELVES + math.ceil(settings.horizon / self._every)
         self._parts = [part for part in np.array_split(np.flatnonzero(mask), AT_PLAY) if len(part)]
         self._players = [self._freeze(len(part)) for part in self._parts]
 
@@ -96,7 +99,7 @@ class PastSelves:
 
     def grow(self, moment: int) -> None:
         """Freezes the policy, if it is time to."""
-        while self._frozen < SELVES and moment >= self._frozen * self._every:  # a run may end a little late
+        while moment >= self._frozen * self._every:
             place = self._frozen
             if self._frozen >= len(self._parts):
                 place = int(np.random.default_rng([self._seed, self._frozen]).integers(self._frozen + 1))
@@ -110,7 +113,7 @@ class PastSelves:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Raises ValueError for what other opponents have saved."""
-        if saved["frozen"] > SELVES or len(saved["selves"]) != len(self._players):
+        if saved["frozen"] > self._most or len(saved["selves"]) != len(self._players):
             raise ValueError("The checkpoint has earlier selves of another run: use the settings it was saved with.")
         for player, one in zip(self._players, saved["selves"], strict=True):
             check_weights(player.policy, one["policy"])

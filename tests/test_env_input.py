@@ -1,5 +1,6 @@
 """Bad input to the environment gets one clear sentence, and odd input does what it should."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -328,10 +329,12 @@ def test_a_limit_of_a_control_group_counts(monkeypatch, tmp_path):
 def test_a_layout_counts_as_it_was_laid_out():
     env, twin = small("group", "discrete", lifespan=3.0), small("group", "discrete", lifespan=3.0)
     env.layout.spawn[:], env.layout.colour[:], env.layout.walls[:] = 10**6, 255, True
-    for each in (env, twin):
+    both = env, copy.deepcopy(env)
+    for each in (*both, twin):
         each.reset(0)
     for _ in range(20):
-        assert (env.step(env.actions)[0] == twin.step(twin.actions)[0]).all()
+        observations = twin.step(twin.actions)[0]
+        assert all((each.step(each.actions)[0] == observations).all() for each in both)
 
 
 def test_a_fast_agent_at_the_edge_is_looked_up_inside_the_map():

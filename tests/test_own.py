@@ -5,7 +5,6 @@ import json
 import re
 import shlex
 import sys
-from dataclasses import make_dataclass
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from gymnasium.spaces import Box, MultiDiscrete
 from particle_grid import ParticleGrid, eval, plugins, scores, train
 from particle_grid.learn.heads import make_head
 from particle_grid.learn.policy import make_policy
-from particle_grid.sim.tasks.center import Center
 from tests.cases import play
 from tests.printed import commands
 
@@ -136,6 +134,75 @@ def test_what_is_wrong_with_a_class_is_said_in_one_sentence(tmp_path, monkeypatc
     monkeypatch.delitem(sys.modules, "mine", raising=False)
 
 
+TASK = """
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Task:
+    {field}
+    unit = ""
+    {attribute}
+    sight = False
+
+    def init(self, layout):
+        {init}
+
+    def reward(self, state, layout, rewards): ...
+    def score(self, state, layout): ...
+    def scripted(self, observations, layout, rng, aim): ...
+"""
+
+
+@pytest.fixture
+def write_task(tmp_path, monkeypatch):
+    """Makes mine:Task of some parts, until the test is over."""
+
+    def write(field="", attribute="sides = 1", init="pass"):
+        (tmp_path / "mine.py").write_text(TASK.format(field=field, attribute=attribute, init=init), "utf-8")
+        importlib.invalidate_caches()
+        sys.modules.pop("mine", None)
+
+    monkeypatch.syspath_prepend(tmp_path)
+    yield write
+    sys.modules.pop("mine", None)
+
+
+@pytest.mark.parametrize(
+    ("part", "text", "problem"),
+    [
+        ("attribute", "sides = 3", "Task mine:Task has sides=3: let it have 1, or 2 that play against each other"),
+        ("attribute", "sides = 0", "has sides=0"),
+        ("attribute", "sides = 1; kinds = 5", "Task mine:Task has kinds=5: give a tuple of names"),
+        ("field", "x: float", "The parameter x of the task mine:Task has no number or text as its default"),
+        ("field", "x: tuple = (1, 2)", "The parameter x of the task mine:Task has no number or text"),
+        ("field", "agents: int = 3", "The parameter agents of task mine:Task is a setting of every task: rename it"),
+        ("init", "return 5", "`init` of task mine:Task returns a int"),
+        ("init", "layout.food = 'a'", "layout.food is a str: give a number"),
+        ("init", "layout.food = None", "layout.food is a NoneType: give a number"),
+        ("init", "layout.food = np.zeros(3)", "layout.food is a ndarray: give a number"),
+        ("init", "layout.spawn = np.ma.masked_array(layout.spawn)", "layout.spawn is a MaskedArray: give a plain"),
+        ("init", "layout.mix_colours('a')", "colours='a' is not a whole number"),
+        ("init", "layout.mix_colours(2.5)", "colours=2.5 is not a whole number"),
+        ("init", "layout.blob('a')", "packing='a' is not a finite number"),
+        ("init", "layout.blob(0.5, row=np.nan)", "row=nan is not a finite number"),
+    ],
+)
+def test_what_a_task_says_or_lays_out_amiss_is_told_in_one_sentence(write_task, part, text, problem):
+    write_task(**{part: text})
+    with pytest.raises((ValueError, TypeError), match=re.escape(problem)):
+        ParticleGrid("mine:Task", agents=6, height=20, width=20)
+
+
+def test_colours_without_a_name_and_blobs_without_an_end_are_shown_all_the_same(write_task):
+    write_task(attribute="sides = 1; kinds = ('one',)", init="layout.mix_colours(3); layout.blob(5e-324)")
+    env = ParticleGrid("mine:Task", agents=6, height=20, width=20)
+    env.reset(0)
+    assert list(env.legend().values()) == ["one", "colour 2", "colour 3"]
+
+
 def test_a_class_that_is_no_policy_is_not_used(folder):
     with pytest.raises(ValueError, match="The policy laplace:Laplace lacks initial_state"):
         make_policy("laplace:Laplace", 5, BOX)
@@ -163,19 +230,3 @@ def test_an_installed_package_gives_its_classes_names(folder, monkeypatch, kind)
 def test_the_tasks_that_come_as_entry_points_are_registered_as_any_package_would():
     assert plugins.registered("task")["herd"] == "particle_grid.contrib.herd:Herd"
     assert plugins.registered("task")["optimize"] == "particle_grid.contrib.optimize:Optimize"
-
-
-@pytest.mark.parametrize(
-    ("spots", "sides", "message"),
-    [
-        ([("spots", int, 1)], 3, "has sides=3: give 1, or 2 that play each other"),
-        ([("spots", int, 1)], 0, "has sides=0: give 1, or 2"),
-        ([("spots", tuple, (1, 2))], 1, "Parameter spots of task .* has no number, text or None as its default"),
-        ([("spots", int)], 1, "Parameter spots of task .* has no number, text or None as its default"),
-    ],
-)
-def test_a_class_of_no_such_sides_or_parameters_is_refused(spots, sides, message, monkeypatch):
-    kind = make_dataclass("Odd", spots, bases=(Center,), namespace={"sides": sides}, frozen=True)
-    monkeypatch.setattr(sys.modules[__name__], "Odd", kind, raising=False)
-    with pytest.raises(ValueError, match=message):
-        ParticleGrid(f"{__name__}:Odd")

@@ -8,6 +8,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from particle_grid.env import ParticleGrid
+from particle_grid.sim.rng import check_seed
 
 
 class ParticleGridVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
@@ -41,6 +42,7 @@ class ParticleGridVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     __copy__ = deepcopy  # one that shared arrays would move the agents of both
 
     def __init__(self, num_envs: int = 1, *, copy: bool = False, **settings: Any) -> None:
+        check_whole("num_envs", num_envs)
         if num_envs != 1:
             settings = settings | {"agents": agents_in_each(num_envs, **settings)}
         self.native, self.copy = ParticleGrid(**settings), copy
@@ -53,10 +55,14 @@ class ParticleGridVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Starts all worlds: observations, and infos as above. Raises ValueError for the option `reset_mask`."""
-        if isinstance(options, dict) and "reset_mask" in options:
+        """Starts all worlds: observations, and infos as above. Raises ValueError for the option `reset_mask` and for
+        what is no seed, and TypeError for options that are no dict."""
+        if not isinstance(options, dict | None):
+            raise TypeError(f"options={options!r} are none: give a dict, or leave them out.")
+        if options and "reset_mask" in options:
             raise ValueError("options['reset_mask'] cannot be: agents respawn by themselves; call reset() without it.")
-        super().reset(seed=seed)
+        check_seed(seed)
+        super().reset(seed=None if seed is None else int(seed))  # Gymnasium takes no seeds of NumPy's
         observations, _ = self.native.reset(seed)
         return self._given(observations), self._told({"due": self.native.due()})
 
@@ -84,12 +90,16 @@ class ParticleGridVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.native.close()
 
 
+def check_whole(name: str, value: Any) -> None:
+    """Raises TypeError for what is not a whole number."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}={value!r} is not a whole number.")
+
+
 def agents_in_each(num_envs: int, worlds: int = 1, agents: int | None = None, **_: Any) -> int:
     """Agents of each world where there are num_envs in all. Raises ValueError where that is no whole number of them, or
-    not as many as are asked for, and TypeError for what is no number of them."""
-    for name, value in (("num_envs", num_envs), ("worlds", worlds)):
-        if not isinstance(value, int | np.integer):
-            raise TypeError(f"{name}={value!r} is not a whole number.")
+    not as many as are asked for, and TypeError for worlds that are no number."""
+    check_whole("worlds", worlds)
     each = num_envs // max(worlds, 1) if agents is None else agents
     if each * worlds != num_envs:
         asked = f"worlds={worlds}" if agents is None else f"worlds={worlds} times agents={agents}"

@@ -92,9 +92,9 @@ class ParticleGridParallelEnv(ParallelEnv):
             problem = "is not in `agents`" if name in actions else "has no action"
             raise ValueError(f"{name} {problem}: give one action for each name in `agents`.")
         try:
-            given = np.stack([np.asarray(actions[name]) for name in self.agents])
-        except ValueError as error:  # ragged, or of several shapes
-            raise ValueError("actions are of several shapes: give two numbers for each name in `agents`.") from error
+            given = np.stack([actions[name] for name in self.agents])
+        except ValueError as error:
+            raise ValueError(f"actions cannot be put together ({error}): give two numbers for each agent.") from error
         everyone = np.full((self.native.num_agents, *given.shape[1:]), self.native.rules.centre, given.dtype)
         everyone[self._rows] = given
         return everyone

@@ -70,6 +70,11 @@ class State(NamedTuple):
     features: np.ndarray  # u64[N] the features, the first in the lowest byte
 
 
+def window_rows(vision: int) -> np.ndarray:
+    """The `rows` of `Rules`, for the processor this runs on."""
+    return np.zeros((0,) * (2 * vision + 1 if simd.fits(vision) else 1), np.uint8)
+
+
 def make_rules(layout: Layout, discrete: bool) -> Rules:
     """The rules of a layout. Raises ValueError where something is laid out amiss, or agents do not fit the field."""
     layout.check()
@@ -91,7 +96,7 @@ def make_rules(layout: Layout, discrete: bool) -> Rules:
         ground=ground,
         spawn=layout.spawn.copy(),  # as checked, whatever a task writes there later
         vision=v,
-        rows=np.zeros((0,) * (2 * v + 1 if simd.fits(v) else 1), np.uint8),
+        rows=window_rows(v),
         height=world.height,
         width=world.width,
         speed=np.float32(world.speed),

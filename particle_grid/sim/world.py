@@ -4,7 +4,6 @@ Coordinates are (row, column) in *grid cells*: the playing field is grid[w, visi
 vision : vision + width], and a margin of walls around it keeps every window inside the array.
 """
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -140,21 +139,24 @@ class Layout:
 
     def mix_colours(self, colours: int) -> None:
         """Deals `colours` colours out in equal parts."""
-        if not isinstance(colours, int | np.integer) or not 1 <= colours <= MAX_COLOURS:
+        if not isinstance(colours, int | np.integer):
+            raise TypeError(f"colours={colours!r} is not a whole number.")
+        if not 1 <= colours <= MAX_COLOURS:
             raise ValueError(f"colours={colours} is out of range: there are 1 to {MAX_COLOURS} colours of agents.")
         self.colour[:] = AGENT_1 + np.arange(self.world.agents) % colours
 
     def blob(self, packing: float, row: float = 0.5, column: float = 0.5) -> None:
         """Agents of all colours spawn in a square, a share `packing` of it filled, centred on a share of the field."""
+        for name, value in (("packing", packing), ("row", row), ("column", column)):
+            if not isinstance(value, int | float | np.number) or not np.isfinite(value):
+                raise ValueError(f"{name}={value!r} is not a finite number.")
         if not 0 < packing <= 1:
             raise ValueError(
                 f"packing={packing} is out of range: it is the share of a blob's cells with agents, above 0 to 1."
             )
-        if not (math.isfinite(row) and math.isfinite(column)):
-            raise ValueError(f"row={row} and column={column} are no place: give shares of the field.")
         w = self.world
-        side = int(min(np.ceil(np.sqrt(w.agents / packing)), max(w.height, w.width)))
-        height, width = min(side, w.height), min(side, w.width)
+        side = np.ceil(np.sqrt(w.agents / packing))  # infinite, perhaps
+        height, width = int(min(side, w.height)), int(min(side, w.width))
         top = int(np.clip(row * w.height - height / 2, 0, w.height - height))
         left = int(np.clip(column * w.width - width / 2, 0, w.width - width))
         self.spawn[:] = top, left, height, width
@@ -171,8 +173,8 @@ class Layout:
             wanted["targets"] = np.bool_, field
         for name, (dtype, shape) in wanted.items():
             array = getattr(self, name)
-            if not isinstance(array, np.ndarray):
-                raise TypeError(f"layout.{name} is a {type(array).__name__}: give an array.")
+            if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
+                raise TypeError(f"layout.{name} is a {type(array).__name__}: give a plain array.")
             if array.shape != shape or array.dtype != dtype:
                 raise ValueError(
                     f"layout.{name} is {array.dtype}{list(array.shape)}, but must be {np.dtype(dtype)}{list(shape)}."
@@ -186,7 +188,9 @@ class Layout:
             )
         if not ((self.colour >= AGENT_1) & (self.colour <= AGENT_4)).all():
             raise ValueError(f"layout.colour holds {np.unique(self.colour).tolist()}: use AGENT_1 to AGENT_4 only.")
-        if not isinstance(self.food, int | float | np.number) or not 0 <= self.food <= 1:
+        if not isinstance(self.food, int | float | np.number):
+            raise TypeError(f"layout.food is a {type(self.food).__name__}: give a number.")
+        if not 0 <= self.food <= 1:
             raise ValueError(f"layout.food={self.food} is out of range: it is a share of the cells, from 0 to 1.")
 
 

@@ -37,10 +37,12 @@ class Replay:
     """One world of a run in the making: `add` each step, then `write` the page.
 
     title: a line for people. legend: labels of cell codes. fps: frames a second at normal speed. Raises ValueError for
-    a world that there is not, or that is too large."""
+    a world that there is not, or that is too large, and for fps that are none."""
 
     def __init__(self, settings: World, title: str, legend: Mapping[int, str], fps: float = 20, world: int = 0) -> None:
         check_world(world, settings.worlds)
+        if not (isinstance(fps, int | float) and 0 < fps < math.inf):
+            raise ValueError(f"fps={fps} cannot be: give a number above 0.")
         if max(settings.height, settings.width) > LONGEST:
             raise ValueError(
                 f"A field of {settings.height} x {settings.width} cells is too large for a replay, which has "

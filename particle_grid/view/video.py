@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,8 +15,7 @@ from particle_grid import extras, files
 from particle_grid.view.frame import PALETTE
 
 RATES = {".gif": 50, ".mp4": 240}  # most frames per second, of what viewers show
-
-LONGEST = (1 << 16) - 1  # pixels along a side that a GIF has room for
+LONGEST = {".gif": 65535, ".mp4": 16384}  # pixels along a side, of what the formats take
 
 
 def check_video(path: str | Path, fps: float = 20) -> Path:
@@ -47,12 +47,8 @@ class Video:
         self._encoder: subprocess.Popen[bytes] | None = None  # of an MP4
 
     def add(self, frame: np.ndarray) -> None:
-        """One more frame, RGB u8[H, W, 3], as large as the others. Raises ValueError for anything else."""
-        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            kind = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
-            raise ValueError(f"A frame of {kind} cannot be shown: give RGB, uint8 [height, width, 3].")
-        if not 1 <= min(frame.shape) <= max(frame.shape) <= LONGEST:
-            raise ValueError(f"A frame of {frame.shape} cannot be shown: give 1 to {LONGEST} pixels along each side.")
+        """One more frame, RGB u8[H, W, 3], as large as the others."""
+        check_frame(frame, LONGEST[self.path.suffix.lower()])
         if self.count and frame.shape != self._shape:
             raise ValueError(f"A frame of {frame.shape} follows frames of {self._shape}: let all be of one size.")
         self._shape, self.count = frame.shape, self.count + 1
@@ -105,6 +101,17 @@ class Video:
             raise OSError(f"{self.path} cannot be written ({failure.strerror or failure}).") from failure
         finally:
             self._part.unlink(missing_ok=True)
+
+
+def check_frame(frame: Any, longest: int) -> None:
+    """Raises ValueError for what is no picture with up to so many pixels along a side."""
+    is_array = isinstance(frame, np.ndarray)
+    if not (is_array and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3):
+        what = f"{frame.dtype} {list(frame.shape)}" if is_array else f"a {type(frame).__name__}"
+        raise ValueError(f"A video cannot be made where a frame is {what}: give RGB, uint8 [height, width, 3].")
+    height, width, _ = frame.shape
+    if not 1 <= min(height, width) <= max(height, width) <= longest:
+        raise ValueError(f"A frame of {height} x {width} pixels makes no video: give 1 to {longest} along a side.")
 
 
 def in_palette(frame: np.ndarray) -> Image.Image:

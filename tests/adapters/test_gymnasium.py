@@ -215,6 +215,16 @@ def test_rendering_shows_the_first_world_and_needs_a_mode():
         vector("group", "discrete").render()
 
 
+def test_a_reset_takes_seeds_of_numpy_and_refuses_what_it_cannot_use_in_a_sentence():
+    env, twin = vector("group", "discrete"), vector("group", "discrete")
+    assert np.array_equal(env.reset(seed=np.int64(5))[0], twin.reset(seed=5)[0])
+    for seed in (-1, "a", True):
+        with pytest.raises(ValueError, match=f"seed={seed!r} is no seed"):
+            env.reset(seed=seed)
+    with pytest.raises(TypeError, match="options=5 are none: give a dict"):
+        env.reset(options=5)
+
+
 def test_a_part_of_the_agents_cannot_be_reset():
     env = vector("group", "discrete")
     env.reset(seed=0, options={"anything": 1})
@@ -222,7 +232,9 @@ def test_a_part_of_the_agents_cannot_be_reset():
         env.reset(options={"reset_mask": np.ones(120, bool)})
 
 
-@pytest.mark.parametrize(("num_envs", "settings"), [("7", {}), (50, {"worlds": None}), (2.5, {})])
+@pytest.mark.parametrize(
+    ("num_envs", "settings"), [("7", {}), (50, {"worlds": None}), (2.5, {}), (1.0, {}), (True, {})]
+)
 def test_what_is_no_number_of_environments_is_refused_in_a_sentence(num_envs, settings):
     with pytest.raises(TypeError, match="is not a whole number"):
         ParticleGridVectorEnv(num_envs, task="group", **settings)

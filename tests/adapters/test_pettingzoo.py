@@ -114,14 +114,11 @@ def test_wrong_actions_and_settings_are_told_in_a_sentence():
         env.step(right | {"agent_60": right["agent_0"]})
     with pytest.raises(ValueError, match="agent_7 has no action"):
         env.step({name: action for name, action in right.items() if name != "agent_7"})
-    with pytest.raises(ValueError, match=r"^0 is not in `agents`"):
+    with pytest.raises(ValueError, match="0 is not in `agents`"):
         env.step(right | {0: right["agent_0"]})
-    for wrong in (np.ones(3, np.int32), 1, [[0, 1], [2]]):
-        with pytest.raises(ValueError, match="actions are of several shapes: give two numbers for each name"):
-            env.step(right | {"agent_0": wrong})
-    for wrong in (None, "a"):
-        with pytest.raises((TypeError, ValueError), match=r"this action form needs integers|actions are of several"):
-            env.step(dict.fromkeys(env.agents, wrong))
+    for wrong in (np.ones(3, np.int32), None, "x", [[1], [1, 2]]):
+        with pytest.raises(ValueError, match=r"actions cannot be put together .*: give two numbers for each agent"):
+            env.step(right | {"agent_7": wrong})
     with pytest.raises(TypeError, match="this action form needs integers"):
         env.step({name: np.ones(2, np.float32) for name in env.agents})
     with pytest.raises(ValueError, match="worlds=2 cannot be: a ParallelEnv is one world"):

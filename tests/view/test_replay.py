@@ -115,6 +115,9 @@ def test_a_path_that_is_none_and_a_run_without_steps_are_refused(tmp_path, name)
         Replay(env.world, "", {}, world=1)
     with pytest.raises(ValueError, match="world=None is not there"):
         Replay(env.world, "", {}, world=None)
+    for fps in (0, np.nan, np.inf, "a", None):
+        with pytest.raises(ValueError, match=f"fps={fps} cannot be"):
+            Replay(env.world, "", {}, fps)
     with pytest.raises(ValueError, match="0 replays"):
         write_page(tmp_path / "a.html", [])
     assert not list(tmp_path.iterdir())

@@ -5,7 +5,7 @@ well be anywhere else: docs/own.md.
 """
 
 import pkgutil
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Protocol
 
 import numpy as np
@@ -20,8 +20,9 @@ PARTS = ("unit", "sides", "sight", "init", "reward", "score", "scripted")
 class Task(Protocol):
     """What a task provides. N = worlds * agents; the arrays of `state` are described at `State`.
 
-    It may have besides: `kinds`, a name for the agents of each colour, for legends; and `settings`, what of `world` and
-    `trainer` its command line starts from, as in {"world": {"horizon": 256}}."""
+    Its fields are its parameters: numbers or texts, each with a default. It may have besides: `kinds`, a name for the
+    agents of each colour, for legends; and `settings`, what of `world` and `trainer` its command line starts from, as
+    in {"world": {"horizon": 256}}."""
 
     unit: str  # of the score, for people
     sides: int  # 1, or 2 if agents of AGENT_1 play against those of AGENT_2: then each side has a score of its own
@@ -66,4 +67,18 @@ def load(name: str) -> type:
     kind = plugins.load("task", place, PARTS)
     if not is_dataclass(kind):
         raise ValueError(f"The task {place} is no dataclass, whose fields are its parameters: decorate it with one.")
+    for field in fields(kind):
+        if field.init and not isinstance(field.default, int | float | str | None):
+            raise ValueError(
+                f"The parameter {field.name} of the task {place} has no number or text as its default: give it one."
+            )
     return kind
+
+
+def check(name: str, task: Task) -> None:
+    """Raises ValueError where a task with its parameters set says what cannot be of its agents."""
+    if task.sides not in (1, 2):
+        raise ValueError(f"Task {name} has sides={task.sides!r}: let it have 1, or 2 that play against each other.")
+    kinds = getattr(task, "kinds", ())
+    if not isinstance(kinds, tuple | list) or not all(isinstance(kind, str) for kind in kinds):
+        raise ValueError(f"Task {name} has kinds={kinds!r}: give a tuple of names, one for each colour.")
