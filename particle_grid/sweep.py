@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from particle_grid import extras, files, records
@@ -36,7 +37,8 @@ class Announce(Callback):
     it would follow them."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        unlink_links(Path(config.hydra.run.dir), config.hydra.output_subdir)
+        with suppress(OmegaConfBaseException):  # a name that makes no folder: Hydra meets it next, and it is said then
+            unlink_links(Path(config.hydra.run.dir), config.hydra.output_subdir)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         folder = config.hydra.sweep.dir

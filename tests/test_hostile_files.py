@@ -82,7 +82,7 @@ def test_instructions_that_torch_does_not_write_are_refused_and_do_nothing(call,
         (["policy", "actor.weight"], lambda x: x.fill_(float("nan")), "policy.actor.weight is not finite"),
         (["policy", "critic.bias"], lambda x: x.fill_(float("inf")), "policy.critic.bias is not finite"),
         (["policy", "actor.weight"], lambda x: x[:1], "The weights do not fit the policy"),
-        (["config", "policy", "hidden"], 10**7, "The weights do not fit the policy"),  # nothing of this size is made
+        (["config", "policy", "hidden"], 16384, "The weights do not fit the policy"),  # nothing of this size is made
         (["config", "policy", "vision"], 3, "config.policy.vision is not an option of a policy"),
         (["config", "world"], [1], "config.world is not a group of settings"),
         (["config", "world", "agents"], "many", "agents='many' is not a whole number"),
