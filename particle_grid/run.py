@@ -72,12 +72,12 @@ def build_policy(
 
     Raises ValueError for weights of another policy. Of the policies here, no memory is spent before."""
     options = dict(config["policy"])
-    make = partial(make_policy, options.pop("name", None), env.vision, env.single_action_space, **options)
+    make = partial(make_policy, options.pop("name", None), env.vision, env.single_action_space)
     if weights is not None and config["policy"]["name"] in POLICIES:
         with torch.device("meta"):
-            check_weights(make(), weights)
+            check_weights(make(**options | {"first_move": None}), weights)  # it would compute with weights
     torch.manual_seed(config["seed"])
-    policy = make()
+    policy = make(**options)
     if weights is not None:
         load_weights(policy, weights)
     return policy

@@ -311,7 +311,8 @@ def test_a_run_takes_nothing_from_a_folder_of_somebody_elses(call):
 
 
 def test_a_resumed_run_reads_overrides_as_the_first_one_did(call):
-    assert call(train.main, *TINY, FEW, "hydra.run.dir=run", "trainer.fast=off")[0] == 0
+    first = ["trainer.fast=off", "policy.first_move=0.5"]
+    assert call(train.main, *TINY, FEW, "hydra.run.dir=run", *first)[0] == 0
     steps = f"trainer.total_steps={4 * BATCH}"
     assert call(train.main, "resume=run/checkpoint.pt", "hydra.run.dir=run", "trainer.fast=off", steps)[0] == 0
 
