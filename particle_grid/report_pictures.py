@@ -11,6 +11,7 @@ from particle_grid import pictures
 from particle_grid.stats import interquartile_mean
 
 PARTS = 4  # into which the values of a key with more than that many numbers are sorted, to ask how much they matter
+LONGEST = 24  # characters beside an axis
 ENOUGH = 20  # finished runs from which on Optuna's PED-ANOVA is asked instead
 POINTS, LINES = 60, 8  # of a curve; curves in a panel, the best ones
 SMOOTH = 20  # a curve shows means over this part of a run
@@ -55,7 +56,8 @@ def is_number(value: Any) -> bool:
 
 def short(value: Any) -> str:
     """A value beside an axis."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    text = f"{value:.3g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def name(key: str) -> str:

@@ -42,6 +42,7 @@ def test_the_page_has_a_task_a_policy_and_a_head():
     assert len(COMMANDS) == 5
 
 
+@pytest.mark.slow
 def test_every_command_of_the_page_runs_as_printed(folder, invoke):
     for line in COMMANDS:
         _, _, module, *arguments = shlex.split(line)
@@ -66,6 +67,7 @@ def test_the_settings_of_a_task_s_class_are_what_the_command_line_starts_from(fo
     assert "total_steps: 1000000\n" in out
 
 
+@pytest.mark.slow
 def test_several_places_make_a_sweep(folder, invoke):
     sweep = ["-m", "task=corners:Corners,center", "policy=deeper:Deeper", "hydra/hydra_logging=disabled"]
     code, _, err = invoke(train.main, *sweep, *QUICK)
