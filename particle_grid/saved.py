@@ -14,6 +14,7 @@ import torch
 
 from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.learn.policy import make_policy
+from particle_grid.learn.restore import MOST_STEPS
 from particle_grid.sim.world import World
 
 CONFIG = ("task", "action", "policy", "world", "seed", "name")  # what a run's config has at least
@@ -98,6 +99,11 @@ def _values(where: str, x: Any) -> None:
         _require(x is None or abs(x) < LARGEST, where, "too large a number")
 
 
+def _steps(where: str, x: Any) -> None:
+    _count(where, x)
+    _require(x < MOST_STEPS, where, f"{x}, more than a run can have made")
+
+
 def _count(where: str, x: Any) -> None:
     _require(type(x) is int and 0 <= x < LARGEST, where, f"{x!r}, not a whole number from 0 on")
 
@@ -162,7 +168,7 @@ def _score(where: str, x: Any) -> None:
 
 CHECKS = {
     "config": _config,
-    "steps": _count,
+    "steps": _steps,
     "policy": _weights,
     "optimiser": _optimiser,
     "generator": _generator,

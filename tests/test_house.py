@@ -63,7 +63,7 @@ ALLOWED = {
         "numpy",
         "torch",
     },
-    "saved.py": {"particle_grid.env", "particle_grid.learn.policy", "particle_grid.sim.world", "torch"},
+    "saved.py": {"particle_grid.env", "particle_grid.learn", "particle_grid.sim.world", "torch"},
     "game.py": {"particle_grid.env", "particle_grid.scores", "particle_grid.sim", "particle_grid.view", "numpy"},
     "results.py": {"particle_grid", "numpy", "rich"},
 }

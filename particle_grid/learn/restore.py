@@ -9,7 +9,7 @@ from torch import Tensor, nn
 # What a trainer saves. The other processes of a group add what they have for themselves.
 KINDS: dict[str, Any] = {"steps": int, "policy": Mapping, "optimiser": Mapping}
 OWN: dict[str, Any] = {"generator": Tensor, "envs": list, "opponents": list, "starts": Tensor, "state": (list, tuple)}
-LARGEST = 1 << 63  # numbers of steps stay below it
+MOST_STEPS = 1 << 53  # beyond, a double, as TensorBoard and schedules use, does not tell one step from the next
 MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # what Adam keeps of each parameter
 
 
@@ -24,7 +24,7 @@ def part_of(saved: Mapping[str, Any], rank: int, here: Sequence[int]) -> Mapping
             if not isinstance(part, Mapping) or not isinstance(part.get(name), kind):
                 raise ValueError(f"A run cannot go on from a state without {name}: give what was saved, whole.")
     steps = saved["steps"]
-    if not 0 <= steps < LARGEST:
+    if not 0 <= steps < MOST_STEPS:
         raise ValueError(f"A run cannot go on from {steps} steps: give what was saved.")
     there = len(parts), len(saved["starts"]), len(saved["envs"])
     for what, saved_number, number in zip(("process(es)", "agents", "lane(s)"), there, here, strict=True):
