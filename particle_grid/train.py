@@ -105,9 +105,6 @@ def lead(
     steps = scores.steps_for(env)
     baseline = results.baseline_for(env, console, seeds or scores.SEEDS, steps)
     start = saved["steps"] if saved else 0
-    if start < settings.total_steps:  # results of before are not those of what follows
-        for name in (RESULT, sweep.PRUNED):
-            (folder / name).unlink(missing_ok=True)
     say = partial(console.print, soft_wrap=True)
 
     def learn(logger: Logger, dashboard: Dashboard) -> Result:
@@ -129,6 +126,9 @@ def lead(
             say(trainer.how)
             if saved:
                 trainer.load_state_dict(saved)
+            if start < settings.total_steps:  # results of before are not those of what follows
+                for name in (RESULT, sweep.PRUNED):
+                    (folder / name).unlink(missing_ok=True)
             return trainer.run()
 
     size = sum(parameter.numel() for parameter in policy.parameters())
