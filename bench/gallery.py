@@ -10,11 +10,11 @@ from pathlib import Path
 from interrupt import until_interrupted
 from timing import announced
 
-from particle_grid import pretrained
 from particle_grid.env import ACTIONS, ParticleGrid
-from particle_grid.results import Show
-from particle_grid.run import build_env, build_policy, policy_player
-from particle_grid.scores import match
+from particle_grid.evaluation.results import Show
+from particle_grid.evaluation.scores import match
+from particle_grid.runs import pretrained
+from particle_grid.runs.build import build_env, build_policy, policy_player
 from particle_grid.sim import tasks
 from particle_grid.view.replay import Replay, write_page
 from particle_grid.view.video import Video

@@ -23,13 +23,13 @@ import numpy as np
 from interrupt import until_interrupted
 from rich.progress import Progress
 
-from particle_grid.command import EXPECTED, report
+from particle_grid.cli import EXPECTED, report
 from particle_grid.env import ACTIONS
-from particle_grid.jobs import Job, curve, run_all
-from particle_grid.plugins import registered
-from particle_grid.pretrained import ship
+from particle_grid.experiments.pool import Job, curve, run_all
+from particle_grid.experiments.stats import interquartile_mean
+from particle_grid.runs.pretrained import ship
 from particle_grid.sim import tasks
-from particle_grid.stats import interquartile_mean
+from particle_grid.support.registry import registered
 
 COLUMNS = ["task", "action", "seed", "steps", "minutes", "sampled", "greedy", "end_of_best"]
 TENTHS, POINTS = 10, 100

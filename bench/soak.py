@@ -30,7 +30,7 @@ from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.learn.policy import make_policy
 from particle_grid.learn.trainer import Trainer, TrainerConfig
 from particle_grid.sim import tasks
-from particle_grid.sim.saved import flaw
+from particle_grid.sim.snapshot import flaw
 from particle_grid.sim.world import AGENT_1, DYNAMICS, FOOD, WALL
 
 WORLDS, AGENTS, SIDE = 4, 1024, 192

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from particle_grid import lifeline, startup
+from particle_grid.support import lifeline, startup
 
 if TYPE_CHECKING:
     from particle_grid.env import ParticleGrid

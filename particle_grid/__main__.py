@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from omegaconf import OmegaConf
 
 from particle_grid import __version__
-from particle_grid.command import PACKAGE, config_folder
+from particle_grid.cli import PACKAGE, config_folder
 from particle_grid.env import ACTIONS
 from particle_grid.learn.heads import HEADS
 from particle_grid.learn.policy import POLICIES
-from particle_grid.output import lasting_output
-from particle_grid.plugins import registered
 from particle_grid.sim import tasks
+from particle_grid.support.output import lasting_output
+from particle_grid.support.registry import registered
 
 COMMANDS = ("train", "eval", "play", "rank", "study", "report", "baselines")
 

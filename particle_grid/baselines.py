@@ -9,11 +9,12 @@ import json
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
-from particle_grid import files, scores
-from particle_grid.command import command
+from particle_grid.cli import command
 from particle_grid.env import ACTIONS
-from particle_grid.run import build_env
+from particle_grid.evaluation import scores
+from particle_grid.runs.build import build_env
 from particle_grid.sim import tasks
+from particle_grid.support import atomic
 
 
 @command("baselines")
@@ -32,7 +33,7 @@ def main(config: DictConfig) -> None:
             means = f"random {row(baseline.random)}   script {row(baseline.scripted)}"
             print(f"{name:14s} {action:11s} {means}   {env.unit}")
             entries.sort(key=lambda e: (e["settings"]["task"], e["settings"]["action"]))
-            files.write(scores.STORED, (json.dumps(entries, indent=1) + "\n").encode())
+            atomic.write(scores.STORED, (json.dumps(entries, indent=1) + "\n").encode())
 
 
 def row(values: list[list[float]]) -> str:

@@ -11,15 +11,15 @@ import numpy as np
 import pufferlib
 from gymnasium.spaces import Box, MultiDiscrete
 
-from particle_grid.jit import threads
 from particle_grid.sim import observe, rng, tasks
 from particle_grid.sim.advance import Stages, compile_stages
 from particle_grid.sim.memory import buffer_shapes, check_buffers, check_memory
 from particle_grid.sim.motion import charge
-from particle_grid.sim.saved import restore
 from particle_grid.sim.scripted import actions_for
+from particle_grid.sim.snapshot import restore
 from particle_grid.sim.state import allocate, make_rules, window_rows
 from particle_grid.sim.world import AGENT_1, FOOD, UNSEEN, WALL, Layout, World
+from particle_grid.support.jit import threads
 from particle_grid.view.camera import Camera
 from particle_grid.view.terminal import ansi
 from particle_grid.view.window import Window

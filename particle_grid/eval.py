@@ -3,12 +3,12 @@
 from omegaconf import DictConfig
 from rich.console import Console
 
-from particle_grid import results, scores
-from particle_grid.command import check_paths, command, printable, typed, whole
+from particle_grid.cli import check_paths, command, printable, typed, whole
+from particle_grid.evaluation import results, scores
+from particle_grid.evaluation.transfer import several, transfer
 from particle_grid.learn.trainer import choose_device
-from particle_grid.run import build_env
-from particle_grid.setting import load_asked, load_policy
-from particle_grid.transfer import several, transfer
+from particle_grid.runs.build import build_env
+from particle_grid.runs.load import load_asked, load_policy
 from particle_grid.view.replay import check_page
 from particle_grid.view.video import check_video
 

@@ -8,12 +8,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from particle_grid.command import check_paths, command, config_folder, typed, whole
-from particle_grid.game import Game, Settings
+from particle_grid.cli import check_paths, command, config_folder, typed, whole
+from particle_grid.evaluation.interactive import Game, Settings
+from particle_grid.evaluation.scores import scripted_player
 from particle_grid.learn.trainer import choose_device
-from particle_grid.run import build_env, policy_player
-from particle_grid.scores import scripted_player
-from particle_grid.setting import TASK, load_asked, load_policy, set_up
+from particle_grid.runs.build import build_env, policy_player
+from particle_grid.runs.load import TASK, load_asked, load_policy, set_up
 from particle_grid.sim.world import World
 from particle_grid.view.panel import WIDTH
 from particle_grid.view.window import Window

@@ -13,14 +13,16 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import Progress
 
-from particle_grid import files, ratings, records, scores, sweep
-from particle_grid.command import check_paths, command, typed, whole
+from particle_grid.cli import check_paths, command, typed, whole
 from particle_grid.env import ParticleGrid
+from particle_grid.evaluation import ratings, scores
+from particle_grid.evaluation.scores import Maker
+from particle_grid.experiments import sweep
 from particle_grid.learn.trainer import choose_device
-from particle_grid.run import build_env, policy_player
-from particle_grid.scores import Maker
-from particle_grid.setting import load_all, load_policy
+from particle_grid.runs.build import build_env, policy_player
+from particle_grid.runs.load import load_all, load_policy
 from particle_grid.sim.world import World
+from particle_grid.support import atomic, records
 
 COLUMNS = ["first", "second", "first_id", "second_id", "seed", "first_score", "second_score"]
 
@@ -111,7 +113,7 @@ def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Stores what all matches of a folder share. Raises ValueError where they were of other settings."""
     path, text = folder / "settings.json", json.dumps(settings, indent=1) + "\n"
     if not path.exists():
-        files.write(path, text.encode())
+        atomic.write(path, text.encode())
         return
     there = records.read_json(path, f"Choose another folder with out=, or remove {folder}.")
     if not isinstance(there, dict):

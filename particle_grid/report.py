@@ -13,13 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from particle_grid import records, report_pictures, sweep
-from particle_grid.command import EXPECTED, printable
-from particle_grid.command import report as complain
-from particle_grid.jobs import REASON, REPAIR, RESULT, curve, read_overrides
-from particle_grid.output import lasting_output
-from particle_grid.report_pictures import name
-from particle_grid.stats import interquartile_mean
+from particle_grid.cli import EXPECTED, printable
+from particle_grid.cli import report as complain
+from particle_grid.experiments import sweep, sweep_plots
+from particle_grid.experiments.pool import REASON, REPAIR, RESULT, curve, read_overrides
+from particle_grid.experiments.stats import interquartile_mean
+from particle_grid.experiments.sweep_plots import name
+from particle_grid.support import records
+from particle_grid.support.output import lasting_output
 
 ASKED = Path(".hydra") / "overrides.yaml"  # Hydra leaves it in the folder of each run that has begun
 STATUSES = FINISHED, PRUNED, FAILED, UNFINISHED, DAMAGED = "finished", "pruned", "failed", "unfinished", "damaged"
@@ -81,11 +82,11 @@ def gather(folder: Path, out: Path) -> None:
 def draw(out: Path, runs: Sequence[Run], keys: Sequence[str], console: Console) -> list[str]:
     """Write the pictures, and return their names. Without Matplotlib, say how to get it."""
     try:
-        report_pictures.load_figure()
+        sweep_plots.load_figure()
     except ValueError as error:
         console.print(f"No pictures: {error}", soft_wrap=True)
         return []
-    return report_pictures.draw(out, runs, keys)
+    return sweep_plots.draw(out, runs, keys)
 
 
 def load_runs(folder: Path) -> list[Run]:

@@ -14,14 +14,15 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from particle_grid import files, lifeline, records, study_report
-from particle_grid.command import EXPECTED, report
-from particle_grid.jobs import Job, run_all
+from particle_grid.cli import EXPECTED, report
+from particle_grid.experiments import study_report
+from particle_grid.experiments.plan import Plan, load_plan, read_plan
+from particle_grid.experiments.pool import Job, run_all
+from particle_grid.experiments.study_config import check_runs
+from particle_grid.experiments.study_scores import final, measure_scales, row
 from particle_grid.learn.fast import cores
-from particle_grid.output import lasting_output
-from particle_grid.plan import Plan, load_plan, read_plan
-from particle_grid.study_config import check_runs
-from particle_grid.study_scores import final, measure_scales, row
+from particle_grid.support import atomic, lifeline, records
+from particle_grid.support.output import lasting_output
 
 STEPS_A_SECOND, OVERHEAD, MEGABYTES = 90_000, 20.0, 2.5  # of a run on one core, before any has been measured
 
@@ -68,7 +69,7 @@ def study(plan: Plan, text: str, out: Path, options: argparse.Namespace) -> None
     if options.report and not done:
         raise ValueError(f"{out} holds no run of this plan that has ended: leave --report out to make them.")
     out.mkdir(parents=True, exist_ok=True)
-    files.write(kept, text.encode())
+    atomic.write(kept, text.encode())
     with console.status("Measuring random actions and the script of each task"):
         scales = measure_scales(plan, out)
     tuning, first = plan.tuning_jobs(out), next(iter(plan.variants))
@@ -78,7 +79,7 @@ def study(plan: Plan, text: str, out: Path, options: argparse.Namespace) -> None
     tests = plan.test_jobs(out, chosen)
     for job in tests.values():
         job.check()  # their folders do not say which knobs were chosen
-    files.write(out / "chosen.json", (json.dumps(chosen, indent=1) + "\n").encode())
+    atomic.write(out / "chosen.json", (json.dumps(chosen, indent=1) + "\n").encode())
     if not options.report:
         run_phase("Testing", list(tests.values()), options.jobs, console)
     which = {("tuning", first, *key): job for key, job in tuning.items()}

@@ -14,16 +14,18 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from particle_grid import files, results, scores, sweep
-from particle_grid.clips import Clips
-from particle_grid.command import check_name, check_paths, command, typed
-from particle_grid.jobs import CHECKPOINT, RESULT, resuming
+from particle_grid.cli import check_name, check_paths, command, typed
+from particle_grid.evaluation import results, scores
+from particle_grid.evaluation.clips import Clips
+from particle_grid.experiments import sweep
+from particle_grid.experiments.pool import CHECKPOINT, RESULT, resuming
 from particle_grid.learn.dashboard import Dashboard
 from particle_grid.learn.distributed import Group, joined, ranks
-from particle_grid.learn.log import Logger
+from particle_grid.learn.tensorboard import Logger
 from particle_grid.learn.trainer import Result, Trainer, TrainerConfig, choose_device
-from particle_grid.run import build_env, build_lanes, build_policy, load_run, opponents_for, places
+from particle_grid.runs.build import build_env, build_lanes, build_policy, load_run, opponents_for, places
 from particle_grid.sim.world import World
+from particle_grid.support import atomic
 
 TORCH_THREADS = torch.get_num_threads()  # before a run in this process is given others
 
@@ -98,9 +100,9 @@ def lead(
     policy = build_policy(plain, env, saved["policy"] if saved else None)
     lanes = build_lanes(plain, env, settings)
     # Of a resumed run too, unlike Hydra's own copy.
-    files.write(folder / sweep.CONFIG, OmegaConf.to_yaml(OmegaConf.create(plain)).encode())
+    atomic.write(folder / sweep.CONFIG, OmegaConf.to_yaml(OmegaConf.create(plain)).encode())
     if not saved:  # one that goes on keeps what it was begun with
-        files.write(folder / sweep.OVERRIDES, OmegaConf.to_yaml(HydraConfig.get().overrides.task).encode())
+        atomic.write(folder / sweep.OVERRIDES, OmegaConf.to_yaml(HydraConfig.get().overrides.task).encode())
     clips, seeds = plain.get("clips", 0), scores.seeds(plain.get("evaluations", len(scores.SEEDS)))
     steps = scores.steps_for(env)
     baseline = results.baseline_for(env, console, seeds or scores.SEEDS, steps)
@@ -142,7 +144,7 @@ def lead(
         with Dashboard(settings.total_steps, start, console) as dashboard:
             result = learn(logger, dashboard)
         if result.reason:
-            files.write(folder / sweep.PRUNED, f"{result.reason}\n".encode())
+            atomic.write(folder / sweep.PRUNED, f"{result.reason}\n".encode())
             say(f"Pruned: {result.reason}")
             return None
         if result.interrupted:

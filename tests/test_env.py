@@ -4,9 +4,10 @@ import numba
 import numpy as np
 import pytest
 
-from particle_grid import ParticleGrid, jit
+from particle_grid import ParticleGrid
 from particle_grid.sim import advance
 from particle_grid.sim.world import AGENT_1, FOOD, UNSEEN, WALL
+from particle_grid.support import jit
 from tests.cases import CASES, field, needs_jit, play, random_actions, small
 
 every_case = pytest.mark.parametrize(("task", "action"), CASES)

@@ -19,13 +19,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from particle_grid import eval as evaluation
-from particle_grid import files, results, scores, train
+from particle_grid import train
+from particle_grid.evaluation import results, scores
 from particle_grid.learn import checkpoint
 from particle_grid.learn.policy import make_policy
 from particle_grid.learn.trainer import Trainer, TrainerConfig
-from particle_grid.run import load_run
+from particle_grid.runs.build import load_run
+from particle_grid.support import atomic
 from tests.cases import small
-from tests.test_files import no_file_beyond
+from tests.support.test_atomic import no_file_beyond
 from tests.test_train import BATCH, ROOT, TINY
 
 KILLS, EVERY = 50, 2 * BATCH  # a checkpoint each two iterations
@@ -33,7 +35,7 @@ KILLS, EVERY = 50, 2 * BATCH  # a checkpoint each two iterations
 RUN = f"""
 import os
 from particle_grid.learn.trainer import Trainer, TrainerConfig
-from particle_grid.run import build_env, build_policy, load_run
+from particle_grid.runs.build import build_env, build_policy, load_run
 
 config = {{
     "task": {{"name": "center"}}, "action": {{"name": "continuous"}}, "policy": {{"name": "conv_lstm", "hidden": 16}},
@@ -85,7 +87,7 @@ def test_a_run_that_is_killed_fifty_times_always_finds_a_whole_checkpoint_and_lo
         before = saved
     assert before >= 10 * EVERY  # it gets somewhere all the same
     unfinished = set(os.listdir(tmp_path)) - {"checkpoint.pt", "reached"}
-    assert all(name.startswith(files.TEMPORARY) for name in unfinished)  # of writes that were cut off
+    assert all(name.startswith(atomic.TEMPORARY) for name in unfinished)  # of writes that were cut off
 
 
 @pytest.mark.slow

@@ -7,9 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from particle_grid import scores, train
-from particle_grid.command import config_folder
-from particle_grid.sweep import flat
+from particle_grid import train
+from particle_grid.cli import config_folder
+from particle_grid.evaluation import scores
+from particle_grid.experiments.sweep import flat
 from tests.cases import CASES, small
 from tests.test_train import BATCH, TINY
 

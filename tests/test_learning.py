@@ -2,11 +2,11 @@
 
 import pytest
 
-from particle_grid import scores
 from particle_grid.env import ParticleGrid
+from particle_grid.evaluation import scores
 from particle_grid.learn.heads import HEADS
 from particle_grid.learn.trainer import Trainer, TrainerConfig
-from particle_grid.run import build_policy, policy_player
+from particle_grid.runs.build import build_policy, policy_player
 
 
 @pytest.mark.release

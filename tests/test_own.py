@@ -11,9 +11,11 @@ import pytest
 import torch
 from gymnasium.spaces import Box, MultiDiscrete
 
-from particle_grid import ParticleGrid, eval, plugins, scores, train
+from particle_grid import ParticleGrid, eval, train
+from particle_grid.evaluation import scores
 from particle_grid.learn.heads import make_head
 from particle_grid.learn.policy import make_policy
+from particle_grid.support import registry
 from tests.cases import play
 from tests.printed import commands
 
@@ -219,7 +221,7 @@ def test_a_class_that_is_no_policy_is_not_used(folder):
 @pytest.mark.parametrize("kind", ["task", "policy", "head"])
 def test_an_installed_package_gives_its_classes_names(folder, monkeypatch, kind):
     places = {"task": "corners:Corners", "policy": "deeper:Deeper", "head": "laplace:Laplace"}
-    monkeypatch.setattr(plugins, "registered", lambda asked: {"theirs": places[kind]} if asked == kind else {})
+    monkeypatch.setattr(registry, "registered", lambda asked: {"theirs": places[kind]} if asked == kind else {})
     match kind:
         case "task":
             assert ParticleGrid("theirs", agents=10).task.colours == 4
@@ -230,5 +232,5 @@ def test_an_installed_package_gives_its_classes_names(folder, monkeypatch, kind)
 
 
 def test_the_tasks_that_come_as_entry_points_are_registered_as_any_package_would():
-    assert plugins.registered("task")["herd"] == "particle_grid.contrib.herd:Herd"
-    assert plugins.registered("task")["optimize"] == "particle_grid.contrib.optimize:Optimize"
+    assert registry.registered("task")["herd"] == "particle_grid.contrib.herd:Herd"
+    assert registry.registered("task")["optimize"] == "particle_grid.contrib.optimize:Optimize"

@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from particle_grid import lifeline
 from particle_grid.learn import checkpoint
+from particle_grid.support import lifeline
 from tests.test_train import BATCH, ROOT, TINY
 
 pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="finds processes in /proc")

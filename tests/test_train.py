@@ -21,7 +21,7 @@ from particle_grid.learn.heads import HEADS
 from particle_grid.learn.policy import POLICIES, make_policy
 from particle_grid.learn.trainer import Trainer, TrainerConfig
 from tests.cases import CASES, small
-from tests.test_files import no_file_beyond
+from tests.support.test_atomic import no_file_beyond
 
 ROOT = Path(__file__).parents[1]
 FAST = [] if numba.config.DISABLE_JIT else [("conv_lstm", "fp32"), ("conv_lstm", "bf16")]  # else these are as "off"

@@ -71,8 +71,8 @@ class JoblibLauncher(SideBySideLauncher):
         self.workers: list[Worker] = []  # they stay for the next batch of a search
 
     def run(self, jobs: Jobs, batch: list[tuple[int, list[str]]]) -> list[JobReturn]:
-        from particle_grid import lifeline
         from particle_grid.learn.fast import cores
+        from particle_grid.support import lifeline
 
         count = cores() if self.n_jobs == -1 else self.n_jobs
         share = str(max(1, cores() // count))

@@ -38,8 +38,8 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
+        from particle_grid.experiments.sweep import load_study
         from particle_grid.learn.fast import cores
-        from particle_grid.sweep import load_study
 
         study = load_study(self.config.hydra)  # first: it says so where Optuna is not installed
         fixed, space = self.split(arguments)

@@ -19,9 +19,9 @@ class RayLauncher(SideBySideLauncher):
         self.task: Any = OmegaConf.to_container(task, resolve=True)
 
     def run(self, jobs: Jobs, batch: list[tuple[int, list[str]]]) -> list[JobReturn]:
-        from particle_grid import extras, lifeline
+        from particle_grid.support import lifeline, optional
 
-        ray = extras.load("ray", "ray", "hydra/launcher=ray")
+        ray = optional.load("ray", "ray", "hydra/launcher=ray")
         ray.init(ignore_reinit_error=True, **self.init)
         share = str(max(1, int(self.task.get("num_cpus", 1))))
         remote = ray.remote(runtime_env={"env_vars": dict.fromkeys(THREADS, share)}, **self.task)(run_job)

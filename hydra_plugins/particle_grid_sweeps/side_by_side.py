@@ -86,7 +86,7 @@ def lost(number: int, reason: str) -> JobReturn:
 
 def say(result: JobReturn) -> JobReturn:
     """Print how a job ended; return its result."""
-    from particle_grid.sweep import ending
+    from particle_grid.experiments.sweep import ending
 
     folder = Path(result.hydra_cfg.hydra.runtime.output_dir) if result.hydra_cfg else Path()
     value = result._return_value  # the property prints, and raises, the error of a failed job

@@ -37,10 +37,10 @@ class LocalLauncher(SideBySideLauncher):
         self.folder, self.parameters = submitit_folder, parameters
 
     def run(self, jobs: Jobs, batch: list[tuple[int, list[str]]]) -> list[JobReturn]:
-        from particle_grid import extras, lifeline
         from particle_grid.learn.fast import cores
+        from particle_grid.support import lifeline, optional
 
-        submitit = extras.load("submitit", "sweep", "hydra/launcher=submitit_local")
+        submitit = optional.load("submitit", "sweep", "hydra/launcher=submitit_local")
         executor = submitit.AutoExecutor(self.folder, cluster="local")
         executor.update_parameters(**self.parameters)
         share = str(max(1, cores() // len(batch)))

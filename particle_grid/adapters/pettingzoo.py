@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.spaces import Space
 
 from particle_grid.env import ParticleGrid
-from particle_grid.extras import load
+from particle_grid.support.optional import load
 
 ParallelEnv: Any = load("pettingzoo", "pettingzoo", "The adapter for PettingZoo").ParallelEnv
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from particle_grid.env import ParticleGrid
-from particle_grid.extras import load
 from particle_grid.sim.rng import check_seed
+from particle_grid.support.optional import load
 
 VecEnv: Any = load("stable_baselines3.common.vec_env", "examples", "The adapter for Stable-Baselines3").VecEnv
 

@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from particle_grid.jit import kernel, parallel_kernel, prange
 from particle_grid.sim.scripted import steer, wander
 from particle_grid.sim.state import State
 from particle_grid.sim.world import AGENT_1, AGENT_2, FOOD, Layout, World
+from particle_grid.support.jit import kernel, parallel_kernel, prange
 
 
 @dataclass(frozen=True)

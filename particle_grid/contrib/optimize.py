@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from particle_grid.jit import kernel, parallel_kernel, prange
 from particle_grid.sim.rng import hidden
 from particle_grid.sim.scripted import wander
 from particle_grid.sim.state import State
 from particle_grid.sim.world import Layout
+from particle_grid.support.jit import kernel, parallel_kernel, prange
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from particle_grid import files
-from particle_grid.learn import archive
+from particle_grid.support import archive, atomic
 
 VERSION = 1
 DTYPES = frozenset(archive.DTYPES.values())
@@ -17,7 +16,7 @@ MARK, DIGEST = b"sha256:", 32  # each file ends with the digest of the rest: tor
 
 
 def save(path: str | Path, state: dict[str, Any]) -> None:
-    """Writes `state` (nested dicts and lists of tensors, NumPy arrays, plain numbers, strings), see `files.write`.
+    """Writes `state` (nested dicts and lists of tensors, NumPy arrays, plain numbers, strings), see `atomic.write`.
 
     Raises TypeError for anything that `load` would refuse."""
     if not isinstance(state, dict):
@@ -31,7 +30,7 @@ def save(path: str | Path, state: dict[str, Any]) -> None:
             f"The checkpoint could not be loaded again ({error}): save less, or in a simpler form."
         ) from error
     buffer.write(MARK + hashlib.sha256(buffer.getbuffer()).digest())
-    files.write(path, buffer.getbuffer())
+    atomic.write(path, buffer.getbuffer())
 
 
 def load(path: str | Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from gymnasium.spaces import Box, MultiDiscrete, Space
 from torch import Tensor, nn
 
-from particle_grid import plugins
+from particle_grid.support import registry
 
 NEVER = -1e9  # the logit of a choice that does not exist: its probability is 0, and its share of the entropy too
 LARGEST_LOG_STD = 20.0  # deviations beyond are nothing, or all, of the box; much farther float32 ends
@@ -293,9 +293,9 @@ def make_head(
     """The head for an action space. MultiDiscrete: categorical, and `head` must be auto. Box: one of HEADS, where auto
     is bins: docs/learning.md compares them. Either: one that an installed package registers or that is at a place
     `my_package.my_module:MyHead`, built with the space. Raises ValueError for another head or space."""
-    place = head if plugins.is_place(head) else plugins.registered("head").get(str(head))
+    place = head if registry.is_place(head) else registry.registered("head").get(str(head))
     if place and head not in HEADS:
-        own = cast(Head, plugins.load("head", place, PARTS)(space))
+        own = cast(Head, registry.load("head", place, PARTS)(space))
         action = own.act(own.sample(torch.zeros(1, own.outputs), torch.Generator())[0])
         if action.is_floating_point() != isinstance(space, Box):
             raise ValueError(
@@ -304,7 +304,7 @@ def make_head(
             )
         return own
     if head not in HEADS:
-        known = ", ".join([*HEADS, *plugins.registered("head")])
+        known = ", ".join([*HEADS, *registry.registered("head")])
         raise ValueError(f"policy.head={head} is not known: choose {known}, or my_module:MyHead of your own.")
     if isinstance(space, MultiDiscrete) and space.nvec.ndim == 1 and not space.start.any():
         if head != "auto":

@@ -5,7 +5,7 @@ import torch
 
 from particle_grid.learn.fast import accelerate
 from particle_grid.learn.policy import Policy, check_array
-from particle_grid.learn.uncopied import Uncopied
+from particle_grid.support.uncopied import Uncopied
 
 
 class Player(Uncopied):

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from gymnasium.spaces import Space
 from torch import Tensor, nn
 
-from particle_grid import plugins
 from particle_grid.learn.heads import Head, check_number, make_head
+from particle_grid.support import registry
 
 CELLS, FEATURES = 7, 7  # cell codes; uint8 features behind the window
 MOST_UNITS = 16384  # a mistake rather than a wish beyond: an LSTM of so many cells has a thousand million weights
@@ -191,14 +191,14 @@ def policy_class(name: str) -> type[Policy]:
     `my_package.my_module:MyPolicy`. Raises ValueError where there is none, or one that is no `Policy`."""
     if isinstance(name, str) and name in POLICIES:
         return POLICIES[name]
-    place = name if plugins.is_place(name) else plugins.registered("policy").get(str(name))
+    place = name if registry.is_place(name) else registry.registered("policy").get(str(name))
     if place is None:
-        known = [*POLICIES, *plugins.registered("policy")]
+        known = [*POLICIES, *registry.registered("policy")]
         raise ValueError(
             f"There is no policy {name!r}. The policies are: {', '.join(known)}; my_module:MyPolicy names one of "
             f"your own."
         )
-    kind = plugins.load("policy", place, ("forward", "initial_state"))
+    kind = registry.load("policy", place, ("forward", "initial_state"))
     if not issubclass(kind, Policy):
         raise ValueError(f"The policy {place} is no particle_grid.learn.policy.Policy: derive it from that.")
     return kind

@@ -16,19 +16,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from particle_grid.files import check_place
-from particle_grid.jit import similar_thread
 from particle_grid.learn import checkpoint
 from particle_grid.learn.device import choose_device
 from particle_grid.learn.distributed import Group
+from particle_grid.learn.env_split import Env, Lane, Opponents, environments, no_opponents
 from particle_grid.learn.fast import accelerate
 from particle_grid.learn.heads import GaussianHead
-from particle_grid.learn.lane import Env, Lane, Opponents, environments, no_opponents
 from particle_grid.learn.policy import Policy, State
 from particle_grid.learn.ppo import advantages, explained_variance, masked_mean, ppo_loss
 from particle_grid.learn.restore import check_memory, check_moments, check_weights, part_of, restore_moments
 from particle_grid.learn.rollout import Rollout
-from particle_grid.learn.uncopied import Uncopied
+from particle_grid.support.atomic import check_place
+from particle_grid.support.jit import similar_thread
+from particle_grid.support.uncopied import Uncopied
 
 ALONE = Group()
 MOST_THREADS = 1024  # a mistake beyond, at which OpenMP would end the process without a word

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from particle_grid.jit import ParallelKernel, entry, kernel, parallel_kernel, prange
 from particle_grid.sim.life import regrow_world, respawn_world, start_world
 from particle_grid.sim.motion import cross, next_order, resolve, settle, wish
 from particle_grid.sim.observe import features, finish_agents, look
 from particle_grid.sim.state import Rules, State
+from particle_grid.support.jit import ParallelKernel, entry, kernel, parallel_kernel, prange
 
 MANY = 16_384  # agents of a world; fewer are moved by one thread: to hand them to another takes as long
 BLOCK = 256  # agents that go through the stages together: what they touch fits into the nearest cache

@@ -6,9 +6,9 @@ order, so the result does not depend on how many threads share the worlds out.
 
 import numpy as np
 
-from particle_grid.jit import kernel
 from particle_grid.sim.rng import below, lifetime
 from particle_grid.sim.world import AGENT_1, EMPTY, FOOD, WALL
+from particle_grid.support.jit import kernel
 
 TRIES = 32  # random cells looked at before an area is searched cell by cell
 HALF, ZERO = np.float32(0.5), np.float32(0)

@@ -10,10 +10,10 @@ there would be no vectors. Conditions are `&` and `|`, and both sides of a choic
 
 import numpy as np
 
-from particle_grid.jit import kernel, parallel_kernel, prange
 from particle_grid.sim import simd
 from particle_grid.sim.rng import below
 from particle_grid.sim.world import EMPTY, FOOD, WALL
+from particle_grid.support.jit import kernel, parallel_kernel, prange
 
 AHEAD = 16  # agents between the one that moves and the one whose cell is being fetched from memory
 ZERO, ONE, INFINITY, NEAR = np.float32(0), np.float32(1), np.float32(np.inf), np.int32(1)

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from particle_grid.jit import kernel, parallel_kernel, prange
 from particle_grid.sim import simd
 from particle_grid.sim.world import AGENT_1, FEATURES
+from particle_grid.support.jit import kernel, parallel_kernel, prange
 
 NO_REWARD = 128  # the feature of the reward 0
 NEXT = 2  # agents between the one that looks and the one whose window is being fetched from memory

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFont
 
-from particle_grid.jit import kernel
+from particle_grid.support.jit import kernel
 
 MAX_COLOURS = 4
 # What a colour of an image is matched with, in RGB: one anchor for each colour of agents.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from particle_grid.jit import kernel
+from particle_grid.support.jit import kernel
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from particle_grid.jit import kernel
 from particle_grid.sim.rng import below, uniform
 from particle_grid.sim.state import Rules
 from particle_grid.sim.world import AGENT_1, FOOD, WALL
+from particle_grid.support.jit import kernel
 
 TURN = 0.02  # chance a step to change the direction while exploring
 

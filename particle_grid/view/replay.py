@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from particle_grid import files
 from particle_grid.sim.state import State
 from particle_grid.sim.world import World
+from particle_grid.support import atomic
 from particle_grid.view.frame import PALETTE, check_world
 
 PAGE = Path(__file__).parent / "replay.html"
@@ -29,7 +29,7 @@ def check_page(path: str | Path) -> Path:
     path = Path(path)
     if path.suffix.lower() != ".html":
         raise ValueError(f"{path} is no name for a page: let it end in .html.")
-    files.check_place(path)
+    atomic.check_place(path)
     return path
 
 
@@ -134,7 +134,7 @@ def write_page(path: str | Path, replays: Sequence[Replay]) -> None:
         raise ValueError("A page cannot be made of 0 replays: give one at least.")
     # No text of the data can end the script that holds it.
     data = json.dumps([replay.data() for replay in replays]).replace("<", "\\u003c")
-    files.write(path, PAGE.read_text("utf-8").replace("/*DATA*/null", data, 1).encode())
+    atomic.write(path, PAGE.read_text("utf-8").replace("/*DATA*/null", data, 1).encode())
 
 
 def pack(array: np.ndarray) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from particle_grid import extras, files
+from particle_grid.support import atomic, optional
 from particle_grid.view.frame import PALETTE
 
 RATES = {".gif": 50, ".mp4": 240}  # most frames per second, of what viewers show
@@ -26,7 +26,7 @@ def check_video(path: str | Path, fps: float = 20) -> Path:
         raise ValueError(f"{path} is no name for a video: let it end in {' or '.join(RATES)}.")
     if not 1 <= fps <= RATES[kind]:
         raise ValueError(f"fps={fps} is out of range: viewers show 1 to {RATES[kind]} frames per second of a {kind}.")
-    files.check_place(path)
+    atomic.check_place(path)
     if kind == ".mp4":
         _ffmpeg()
     return path
@@ -41,7 +41,7 @@ class Video:
 
     def __init__(self, path: str | Path, fps: float = 20) -> None:
         self.path, self.fps, self.count = check_video(path, fps), fps, 0
-        self._part = files.beside(self.path)
+        self._part = atomic.beside(self.path)
         self._shape: tuple[int, ...] = ()
         self._images: list[Image.Image] = []  # of a GIF
         self._encoder: subprocess.Popen[bytes] | None = None  # of an MP4
@@ -86,7 +86,7 @@ class Video:
             raise OSError("the encoder failed; is the disk full?")
         if self._images:
             self._part.write_bytes(encode_gif(self._images, self.fps))
-        files.replace(self._part, self.path)
+        atomic.replace(self._part, self.path)
 
     def __enter__(self) -> "Video":
         return self
@@ -138,5 +138,5 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 20)
 
 def _ffmpeg() -> str:
     """The program of the encoder. Raises ValueError where it is not installed."""
-    path: str = extras.load("imageio_ffmpeg", "video", "A video that is no .gif").get_ffmpeg_exe()
+    path: str = optional.load("imageio_ffmpeg", "video", "A video that is no .gif").get_ffmpeg_exe()
     return path

@@ -7,7 +7,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from particle_grid import extras
+from particle_grid.support import optional
 
 INVISIBLE = ("dummy", "offscreen", "evdev")  # drivers without a screen, which SDL falls back to where it finds none
 BUTTONS = {1: "mouse left", 2: "mouse middle", 3: "mouse right"}
@@ -103,4 +103,4 @@ def load() -> Any:
     # Else SDL catches SIGTERM, and even after a window that could not be opened: what multiprocessing terminates, like
     # PufferLib's workers, would live on and write into memory that the next ones use.
     os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")
-    return extras.load("pygame", "window", "A window")
+    return optional.load("pygame", "window", "A window")

@@ -15,7 +15,7 @@ from particle_grid.sim.world import FOOD, World
 from particle_grid.view.frame import PALETTE, cells, frame
 from particle_grid.view.replay import JUMP, Replay, write_page
 from tests.cases import needs_jit
-from tests.test_files import no_file_beyond
+from tests.support.test_atomic import no_file_beyond
 from tests.view.browser import BROWSER, Page
 
 KINDS = {"start": "<u2", "jumps": "<u2", "changes": "<u4", "gaps": "<u4"}

@@ -13,7 +13,7 @@ from particle_grid.sim.world import CODES
 from particle_grid.view.frame import PALETTE, scale
 from particle_grid.view.replay import check_page
 from particle_grid.view.video import Video, check_video, write_video
-from tests.test_files import no_file_beyond
+from tests.support.test_atomic import no_file_beyond
 
 
 def frames(count=5, height=20, width=30):

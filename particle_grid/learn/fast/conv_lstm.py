@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from particle_grid.jit import Pool
 from particle_grid.learn.fast import kernels
 from particle_grid.learn.policy import CELLS, CHANNELS, FEATURES, ConvLSTM, State
+from particle_grid.support.jit import Pool
 
 ACTING = 2048  # agents in a chunk, times the bytes of a number
 SMALL, LARGE = 128, 512  # the same when learning: a quarter of the agents, but within these

@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-from particle_grid.jit import math_kernel
+from particle_grid.support.jit import math_kernel
 
 CHANNELS = 32  # of the first convolution; a row of its table
 HALF, ONE, ZERO = np.float32(0.5), np.float32(1), np.float32(0)

@@ -10,9 +10,9 @@ from typing import Protocol
 
 import numpy as np
 
-from particle_grid import plugins
 from particle_grid.sim.state import State
 from particle_grid.sim.world import Layout
+from particle_grid.support import registry
 
 PARTS = ("unit", "sides", "sight", "init", "reward", "score", "scripted")
 
@@ -48,7 +48,7 @@ def _places() -> dict[str, str]:
     """Where the classes of the registered tasks are: in the files here, and where installed packages say."""
     files = [module.name for module in pkgutil.iter_modules(__path__)]
     here = {name: f"{__name__}.{name}:{''.join(part.capitalize() for part in name.split('_'))}" for name in files}
-    return plugins.registered("task") | here
+    return registry.registered("task") | here
 
 
 def names() -> list[str]:
@@ -59,12 +59,12 @@ def names() -> list[str]:
 def load(name: str) -> type:
     """The class of a task: a registered one, or one at a place `my_package.my_module:MyTask`. Raises ValueError where
     there is none, or an unfinished one."""
-    place = name if plugins.is_place(name) else _places().get(str(name))
+    place = name if registry.is_place(name) else _places().get(str(name))
     if place is None:
         raise ValueError(
             f"There is no task {name!r}. The tasks are: {', '.join(names())}; my_module:MyTask names one of your own."
         )
-    kind = plugins.load("task", place, PARTS)
+    kind = registry.load("task", place, PARTS)
     if not is_dataclass(kind):
         raise ValueError(f"The task {place} is no dataclass, whose fields are its parameters: decorate it with one.")
     for field in fields(kind):

@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from particle_grid.jit import parallel_kernel, prange
 from particle_grid.sim.state import State
 from particle_grid.sim.world import Layout
+from particle_grid.support.jit import parallel_kernel, prange
 
 
 @dataclass(frozen=True)

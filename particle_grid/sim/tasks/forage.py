@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from particle_grid.jit import kernel, parallel_kernel, prange
 from particle_grid.sim.scripted import fetch
 from particle_grid.sim.state import State
 from particle_grid.sim.world import Layout
+from particle_grid.support.jit import kernel, parallel_kernel, prange
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from particle_grid.jit import kernel, parallel_kernel, prange
 from particle_grid.sim import picture
 from particle_grid.sim.rng import below, uniform
 from particle_grid.sim.scripted import towards, wander
 from particle_grid.sim.state import State
 from particle_grid.sim.world import AGENT_1, FOOD, Layout
+from particle_grid.support.jit import kernel, parallel_kernel, prange
 
 ROUND = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))  # the eight moves, straight ones even
 

@@ -1,0 +1,1 @@
+"""How well policies play: matches, scores, tables, films."""

@@ -1,0 +1,1 @@
+"""Many runs: sweeps, studies, and what they show."""

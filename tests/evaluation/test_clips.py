@@ -1,0 +1,88 @@
+"""Short films of training."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from particle_grid import train
+from particle_grid.evaluation.clips import FRAMES, Clips
+from particle_grid.learn.policy import make_policy
+from particle_grid.learn.trainer import Trainer, TrainerConfig
+from tests.cases import play, small
+
+
+class Films(list):
+    """A logger that keeps what it is given."""
+
+    def log_gif(self, name, gif, step):
+        self.append((step, gif))
+
+
+def test_a_film_shows_steps_one_after_another_and_a_new_one_begins_every_so_often():
+    env, films, horizon = small("group", "discrete"), Films(), 16
+    batch, looks = horizon * env.num_agents, []
+    with Clips(env, films, count=3, total_steps=30 * batch) as clips:
+        for step, _ in enumerate(play(env, steps=25 * horizon)):
+            looks.append(clips.camera.look(env.state))
+            clips.watch()
+            if (step + 1) % horizon == 0:
+                clips._pool.submit(int).result()  # lets the encoder finish, so that the test depends on no clock
+                clips.log((step + 1) * env.num_agents, {})
+    assert [step for step, _ in films] == [0, 10 * batch, 20 * batch][: len(films)]
+    assert len(films) == 2  # the third has not enough steps
+    for step, gif in films:
+        first = step // env.num_agents
+        with Image.open(io.BytesIO(gif)) as film:
+            assert film.n_frames == FRAMES
+            for k in (0, 1, FRAMES - 1):
+                film.seek(k)
+                assert np.array_equal(np.asarray(film.convert("RGB")), looks[first + k])
+
+
+def test_the_trainer_lets_somebody_watch_once_a_step():
+    env, steps = small("forage", "continuous"), []
+    network = make_policy("mlp", env.vision, env.single_action_space, hidden=16)
+    config = TrainerConfig(total_steps=2 * 8 * env.num_agents, horizon=8, minibatch=480)
+    Trainer(env, network, config, watch=lambda: steps.append(env.state.position.copy())).run()
+    assert len(steps) == 16
+    assert all(not np.array_equal(a, b) for a, b in zip(steps[1:], steps, strict=False))
+
+
+SMALL = ["world.agents=32", "world.height=32", "world.width=40", "world.worlds=1", "policy=mlp", "policy.hidden=16"]
+SMALL += ["trainer.horizon=8", "trainer.minibatch=64", "trainer.threads=1", "trainer.total_steps=5120"]
+
+
+@pytest.mark.parametrize(("count", "films"), [(0, 0), (1, 1), (2, 1)])
+def test_a_run_has_films_in_tensorboard(invoke, count, films):
+    code, _, err = invoke(train.main, *SMALL, f"clips={count}", "hydra.run.dir=run", "task=center")
+    assert (code, err) == (0, "")
+    events = EventAccumulator("run").Reload()
+    assert len(events.Images("clip") if "clip" in events.Tags()["images"] else []) == films
+
+
+def test_a_run_without_films_has_no_picture_and_is_scored_as_often_as_asked(invoke):
+    code, _, err = invoke(train.main, *SMALL, "clips=0", "evaluations=2", "hydra.run.dir=run", "task=center")
+    assert (code, err) == (0, "")
+    assert not Path("run/policy.gif").exists()
+    played = json.loads(Path("run/results.json").read_text("utf-8"))
+    assert {len(each["normalised_scores"]) for each in played.values()} == {2}
+
+
+@pytest.mark.parametrize("count", ["-1", "1.5", "null"])
+def test_what_is_no_number_of_evaluations_is_refused(invoke, count):
+    code, _, err = invoke(train.main, *SMALL, f"evaluations={count}", "hydra.run.dir=run")
+    assert code == 1
+    assert "is no number of episodes: give a whole number from 0 to" in err
+
+
+@pytest.mark.parametrize("count", ["-1", "often", "1.5", "null"])
+def test_what_is_no_number_of_films_is_refused(invoke, count):
+    code, _, err = invoke(train.main, *SMALL, f"clips={count}", "hydra.run.dir=run")
+    assert code == 1
+    assert f"clips={count}".replace("null", "None") in err
+    assert "give a whole number of films" in err

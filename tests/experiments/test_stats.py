@@ -1,0 +1,127 @@
+"""Statistics against closed forms and known values."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from particle_grid.experiments import stats
+
+SCORES = arrays(float, st.tuples(st.integers(1, 4), st.integers(2, 9)), elements=st.floats(-5, 5))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([1, 2, 3, 100], 2.5), ([5, 1, 4, 2, 3], 3.0), ([0, 0, 1, 1, 1, 1, 9, 9], 1.0), ([7, 3], 5.0), ([4], 4.0)],
+)
+def test_interquartile_means_known_by_hand(values, expected):
+    assert stats.interquartile_mean(np.array([values], float)) == pytest.approx(expected)
+
+
+def test_the_interquartile_mean_of_many_normal_runs_is_their_middle():
+    x = np.random.default_rng(0).normal(3, 1, (4, 20_000))
+    assert stats.interquartile_mean(x) == pytest.approx(3, abs=0.02)
+
+
+@given(SCORES, st.floats(0.1, 3), st.floats(-2, 2))
+def test_statistics_move_and_stretch_with_the_scores(x, scale, shift):
+    for statistic in (stats.interquartile_mean, stats.mean):
+        assert statistic(scale * x + shift) == pytest.approx(scale * statistic(x) + shift, abs=1e-9)
+        assert x.min() - 1e-9 <= statistic(x) <= x.max() + 1e-9
+    assert stats.paired_difference(x + shift, x) == pytest.approx(np.full(len(x), shift), abs=1e-9)
+
+
+@given(SCORES)
+def test_who_is_compared_with_itself_improves_in_half_of_the_cases(x):
+    assert stats.probability_of_improvement(x, x) == pytest.approx(0.5)
+    assert stats.probability_of_improvement(x + 20, x) == 1
+    assert stats.probability_of_improvement(x, x + 20) == 0
+
+
+@given(SCORES, SCORES)
+def test_the_probabilities_of_both_directions_add_up_to_one(x, y):
+    tasks = min(len(x), len(y))
+    both = [stats.probability_of_improvement(a[:tasks], b[:tasks]) for a, b in ((x, y), (y, x))]
+    assert sum(both) == pytest.approx(1)
+
+
+def test_the_probability_of_improvement_of_normal_scores_is_the_normal_distributions():
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(0.7, 1, (1, 1500)), generator.normal(0, 1, (1, 1500))
+    expected = 0.5 * (1 + math.erf(0.7 / math.sqrt(2) / math.sqrt(2)))
+    assert stats.probability_of_improvement(x, y) == pytest.approx(expected, abs=0.02)
+
+
+def test_a_profile_is_one_minus_the_cumulative_distribution():
+    x = np.random.default_rng(0).uniform(0, 1, (3, 5000))
+    at = np.linspace(-0.5, 1.5, 21)
+    profile = stats.performance_profile(at)(x)
+    assert profile == pytest.approx(np.clip(1 - at, 0, 1), abs=0.02)
+    assert (np.diff(profile) <= 0).all()
+    assert stats.performance_profile(np.array([0.5]))(np.array([[0.5, 0.6, 0.4, 0.9]])) == 0.5  # more than, not as much
+
+
+def test_the_interval_of_a_mean_is_that_of_the_normal_approximation():
+    x = np.random.default_rng(0).normal(0, 2, (1, 400))
+    low, high = stats.interval(stats.mean, x)
+    error = 1.96 * x.std() / 20
+    assert low == pytest.approx(x.mean() - error, rel=0.1)
+    assert high == pytest.approx(x.mean() + error, rel=0.1)
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say():
+    generator, held = np.random.default_rng(0), 0
+    for k in range(300):
+        x = generator.normal([[0.0], [5.0]], 1, (2, 10))  # tasks of very different scores: strata keep them apart
+        low, high = stats.interval(stats.mean, x, resamples=300, seed=k)
+        held += low <= 2.5 <= high
+    assert 0.88 < held / 300 < 0.98  # percentiles of few runs are somewhat too narrow
+
+
+def test_strata_keep_the_differences_between_tasks_out_of_the_interval():
+    x = np.array([[0.0, 0.1, -0.1, 0.0], [9.0, 9.1, 8.9, 9.0]])
+    low, high = stats.interval(stats.mean, x)
+    assert high - low < 0.2
+
+
+def test_pairs_take_the_differences_between_seeds_out_of_the_interval():
+    generator = np.random.default_rng(0)
+    luck = generator.normal(0, 3, (2, 12))
+    x, y = luck + 1 + generator.normal(0, 0.1, luck.shape), luck
+    low, high = stats.interval(stats.paired_difference, x, y, paired=True)
+    here = (x - y).mean(1)
+    assert ((low < here) & (here < high) & (high - low < 0.2)).all()
+    alone = stats.interval(stats.paired_difference, x, y)
+    assert (alone[1] - alone[0] > 5 * (high - low)).all()
+
+
+def test_the_same_seed_gives_the_same_interval():
+    x = np.random.default_rng(0).normal(size=(2, 5))
+    assert stats.interval(stats.interquartile_mean, x, seed=1) == stats.interval(stats.interquartile_mean, x, seed=1)
+    assert stats.interval(stats.interquartile_mean, x, seed=1) != stats.interval(stats.interquartile_mean, x, seed=2)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "paired"),
+    [((3, 5), (3, 10), True), ((3, 10), (3, 5), True), ((3, 5), (1, 5), True), ((3, 5), (1, 5), False)],
+)
+def test_scores_of_other_tasks_or_unpaired_runs_have_no_interval_together(x, y, paired):
+    with pytest.raises(ValueError, match="do not go together: give as many tasks"):
+        stats.interval(stats.paired_difference, np.zeros(x), np.zeros(y), paired=paired)
+
+
+@pytest.mark.parametrize(
+    "options", [{"level": 0}, {"level": 1}, {"level": -1}, {"level": np.nan}, {"resamples": 0}, {"resamples": 1.5}]
+)
+def test_an_interval_of_no_level_or_of_no_resamples_is_refused(options):
+    with pytest.raises(ValueError, match=r"level=.* is no level|resamples=.* cannot be"):
+        stats.interval(stats.mean, np.zeros((2, 5)), **options)
+
+
+@pytest.mark.parametrize("scores", [np.zeros((2, 1)), np.zeros(3), np.array([[1.0, np.nan]])])
+def test_what_says_nothing_about_spread_has_no_interval(scores):
+    with pytest.raises(ValueError, match="have no interval"):
+        stats.interval(stats.mean, scores)

@@ -1,0 +1,139 @@
+import io
+import time
+
+import pytest
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from particle_grid.learn import dashboard
+from particle_grid.learn.dashboard import Dashboard, sparkline
+from particle_grid.learn.tensorboard import Logger
+from tests.learn.test_trainer import make
+
+SCALARS = {
+    "score": 0.25,
+    "normalised_score": 0.5,
+    "env/moved": 0.75,
+    "env/reward": 0.1,
+    "policy/entropy": 2.1,
+    "policy/log_std": -0.5,
+    "policy/kl": 0.01,
+    "policy/clip_fraction": 0.125,
+    "value/explained_variance": 0.9,
+    "perf/simulate": 0.1,
+    "perf/infer": 0.3,
+    "perf/learn": 0.6,
+}
+
+
+def events(folder):
+    accumulator = EventAccumulator(str(folder))
+    accumulator.Reload()
+    return {tag: [(e.step, e.value) for e in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
+
+
+def test_tensorboard_reads_every_scalar_of_a_run_over_agent_steps(tmp_path):
+    with Logger(tmp_path) as logger:
+        result = make(form="continuous", loggers=[logger], normalise=lambda score: score).run()
+    found = events(tmp_path)
+    assert set(found) == set(result.scalars)
+    assert {"score", "normalised_score", "env/moved", "policy/entropy", "perf/steps_per_second"} <= set(found)
+    for name, points in found.items():
+        assert [step for step, _ in points] == [64, 128, 192, 256]
+        assert points[-1][1] == pytest.approx(result.scalars[name])
+
+
+def test_a_resumed_run_hides_what_the_interrupted_one_wrote_behind_its_checkpoint(tmp_path):
+    with Logger(tmp_path) as logger:
+        for step in (10, 20, 30):
+            logger.log(step, {"score": step})
+    time.sleep(1.1)  # event files are named by the second and read in that order
+    with Logger(tmp_path, step=20) as logger:
+        logger.log(30, {"score": 300.0})
+    assert events(tmp_path)["score"] == [(10, 10.0), (20, 20.0), (30, 300.0)]
+
+
+def terminal(file):
+    return Console(file=file, force_terminal=True, width=100, color_system=None)
+
+
+def test_a_terminal_shows_progress_figures_shares_and_history(monkeypatch):
+    monkeypatch.setattr(dashboard, "REFRESH", 0.0)
+    file = io.StringIO()
+    with Dashboard(1_000_000, console=terminal(file)) as board:
+        for k in range(3):
+            board.log(250_000 * (k + 1), SCALARS | {"normalised_score": k / 2})
+    text = file.getvalue()
+    shown = (
+        "0.75M of 1.00M steps; left; score 0.250; normalised 1.000; moved 75%; entropy 2.100; KL 0.0100; clipped 12.5%"
+    )
+    shown += "; explained 0.90; simulate 10%; infer 30%; learn 60%; log std -0.500; ▁▅█"
+    for words in shown.split("; "):
+        assert words in text
+
+
+def test_the_time_left_is_estimated_without_the_first_iteration_which_compiles(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(dashboard, "perf_counter", lambda: now[0])
+    board = Dashboard(1_000_000, console=Console(file=io.StringIO()))
+    now[0] = 60.0
+    board.log(1000, {})
+    assert board.progress() == "0.00M of 1.00M steps"
+    now[0] = 61.0
+    board.log(2000, {})
+    assert board.progress() == "0.00M of 1.00M steps, 1.0k/s, 17 min left"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_the_terminal_is_left_as_it_was_on_an_error_or_ctrl_c(error):
+    file = io.StringIO()
+
+    def fail():
+        with Dashboard(100, console=terminal(file)) as board:
+            board.log(10, SCALARS)
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    hide, show = "\x1b[?25l", "\x1b[?25h"
+    assert file.getvalue().count(hide) == file.getvalue().count(show) == 1
+    assert file.getvalue().rindex(show) > file.getvalue().rindex(hide)
+
+
+def test_a_pipe_gets_a_plain_line_now_and_then_and_one_at_the_end(monkeypatch):
+    file, now = io.StringIO(), [0.0]
+    monkeypatch.setattr(dashboard, "perf_counter", lambda: now[0])
+    with Dashboard(1_000_000, console=Console(file=file, width=40)) as board:
+        for k in range(1, 101):
+            now[0] = k * 0.25
+            board.log(k * 1000, SCALARS)
+    lines = file.getvalue().splitlines()
+    assert len(lines) == 3  # after 10 s, after 20 s, at the end
+    assert lines[-1].startswith("0.10M of 1.00M steps, 4.0k/s, 225 s left"[:28])
+    assert "normalised 0.500" in lines[-1]
+    assert "\x1b" not in file.getvalue()
+
+
+def test_a_terminal_is_drawn_at_most_four_times_a_second(monkeypatch):
+    drawn, now = [], [0.0]
+    monkeypatch.setattr(dashboard, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(Dashboard, "show", lambda self: drawn.append(now[0]))
+    board = Dashboard(100, console=terminal(io.StringIO()))
+    for k in range(1000):
+        now[0] = k * 0.01
+        board.log(k, SCALARS)
+    assert 30 <= len(drawn) <= 40
+
+
+def test_a_run_that_ends_before_its_first_iteration_shows_nothing_and_does_not_fail():
+    file = io.StringIO()
+    with Dashboard(100, console=Console(file=file)):
+        pass
+    assert file.getvalue() == ""
+
+
+def test_a_sparkline_spans_from_the_least_to_the_largest_and_never_outgrows_its_width():
+    assert sparkline([]) == ""
+    assert sparkline([3.0]) == "▁"
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
+    assert len(sparkline(list(range(1000)), width=20)) == 20

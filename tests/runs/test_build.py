@@ -1,0 +1,197 @@
+"""What a run is built of."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from particle_grid.env import ACTIONS, ParticleGrid
+from particle_grid.learn import checkpoint
+from particle_grid.learn.policy import make_policy
+from particle_grid.learn.trainer import Trainer, TrainerConfig
+from particle_grid.runs.build import build_env, build_lanes, opponents_for
+from particle_grid.runs.opponents import AT_PLAY, SELVES, Opponents, PastSelves
+from tests.cases import CASES, needs_jit, small
+
+HALF = TrainerConfig(scripted_opponents=0.5)
+POOL = TrainerConfig(opponent_pool=0.5, total_steps=SELVES)  # a new self with every agent-step
+TWO_SIDED = sorted({task for task, action in CASES if small(task, action).task.sides == 2})
+
+
+def arenas(action, worlds=8):
+    return ParticleGrid("predator_prey", action, worlds=worlds, agents=12, height=16, width=24)
+
+
+def a_policy(env, name="mlp"):
+    torch.manual_seed(0)
+    return make_policy(name, env.vision, env.single_action_space, hidden=16)
+
+
+@pytest.mark.parametrize("task", TWO_SIDED)
+@given(worlds=st.integers(2, 20), script=st.floats(0, 1), past=st.floats(0, 1))
+def test_opponents_play_one_side_in_shares_of_the_worlds_and_both_sides_equally(task, worlds, script, past):
+    env = ParticleGrid(task, worlds=worlds, agents=12, height=16, width=24)
+    past = min(past, 1 - script)
+    config = TrainerConfig(scripted_opponents=script, opponent_pool=past)
+    halves = [round(share * worlds / 2) for share in (script, past)]
+    halves[0] = min(halves[0], worlds // 2)  # where all are rounded up there is a world too few
+    halves[1] = min(halves[1], worlds // 2 - halves[0])
+    if any(share and not half for share, half in zip((script, past), halves, strict=True)):
+        with pytest.raises(ValueError, match="less than one world for each side"):
+            Opponents(env, a_policy(env), config)
+        return
+    theirs = Opponents(env, a_policy(env), config).agents.reshape(worlds, 12)
+    sides = [env.side(k).reshape(worlds, 12) for k in (0, 1)]
+    expected, world = np.zeros((worlds, 12), bool), 0
+    for half in halves:
+        for side in sides:
+            expected[world : world + half] = side[world : world + half]
+            world += half
+    assert np.array_equal(theirs, expected)
+
+
+@pytest.mark.parametrize("task", sorted({task for task, _ in CASES} - set(TWO_SIDED)))
+@pytest.mark.parametrize("config", [HALF, POOL])
+def test_a_task_of_one_side_has_no_opponents(task, config):
+    env = small(task, "discrete")
+    assert opponents_for(a_policy(env), TrainerConfig())(env) is None
+    with pytest.raises(ValueError, match=f"task {task} has no two sides"):
+        opponents_for(a_policy(env), config)(env)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("config", [HALF, POOL])
+def test_opponents_play_their_part_and_the_others_their_policy(action, config):
+    env = arenas(action)
+    config = replace(config, horizon=4, minibatch=64)
+    policy = a_policy(env)
+    trainer = Trainer(env, policy, config, opponents=opponents_for(policy, config))
+    opponents = trainer.lanes[0].opponents
+    played, real = [], env.step
+
+    def step(actions):
+        theirs = opponents.act(len(played))  # moments count the steps, in the first rollout
+        played.append((actions.copy(), theirs, trainer.policy.head.act(trainer.buffer.actions[len(played)]).numpy()))
+        return real(actions)
+
+    env.step = step
+    trainer.rollout()
+    for actions, theirs, policys in played:
+        assert np.array_equal(actions[opponents.agents], theirs[opponents.agents])
+        assert np.array_equal(actions[~opponents.agents], policys[~opponents.agents])
+    assert not all(np.array_equal(theirs, policys) for _, theirs, policys in played)
+
+
+def test_earlier_selves_are_frozen_in_turn_and_remember_until_their_agents_start_anew():
+    env = arenas("continuous")
+    policy, mask = a_policy(env, "conv_lstm"), np.arange(env.num_agents) % 3 == 0
+    env.reset(0)
+    selves, bias = PastSelves(env, policy, mask, POOL), policy.linear.bias
+    memory = [player.state for player in selves._players]
+    for moment in range(3):
+        bias.data += 1
+        env.truncations[:] = np.arange(env.num_agents) % 5 == moment
+        selves.act(moment, actions := np.full_like(env.actions, np.nan))
+        assert np.array_equal(np.isfinite(actions).all(1), mask)
+        for k, (player, part) in enumerate(zip(selves._players, selves._parts, strict=True)):
+            frozen_at = k + 1 if k <= moment else 0  # the bias was raised before each act
+            assert player.policy.linear.bias.mean().item() == pytest.approx(frozen_at)
+            if k == moment:
+                memory[k] = policy.initial_state(len(part))
+            obs, starts = torch.from_numpy(env.observations[part]), torch.from_numpy(env.truncations[part])
+            with torch.no_grad():
+                memory[k] = player.policy(obs[None], starts[None], memory[k])[2]
+            assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(player.state, memory[k], strict=True))
+
+
+def test_those_at_play_are_a_uniform_sample_of_all_so_far():
+    env = arenas("discrete")
+    env.reset(0)
+    policy, mask, counts = a_policy(env), env.side(0), np.zeros(SELVES)
+    for seed in range(150):
+        selves = PastSelves(env, policy, mask, replace(POOL, seed=seed))
+        selves._freeze = lambda agents, selves=selves: selves._frozen  # its number instead
+        selves._players = [None] * AT_PLAY
+        selves.grow(SELVES - 1)
+        counts[selves._players] += 1
+    assert counts.sum() == 150 * AT_PLAY
+    assert counts.max() < 40  # 19 each, give or take 4
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("config", [HALF, POOL])
+def test_a_resumed_run_with_opponents_has_the_weights_of_one_that_was_not_stopped(action, config, tmp_path):
+    config = replace(config, total_steps=6 * 72 * 4, horizon=4, minibatch=128, device="cpu")
+
+    def make():
+        env = arenas(action)
+        policy = a_policy(env, "conv_lstm")
+        return Trainer(env, policy, config, path=tmp_path / "x.pt", opponents=opponents_for(policy, config))
+
+    whole, first, second = make(), make(), make()
+    whole.run()
+    for _ in range(3):
+        first.rollout()
+        first.update()
+        first.steps += first.batch
+    first.save()
+    second.load_state_dict(checkpoint.load(tmp_path / "x.pt"))
+    second.run()
+    assert second.steps == whole.steps == 6 * 72 * 4  # 72 of the 96 agents learn
+    for a, b in zip(whole.policy.parameters(), second.policy.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("total_steps", [1, 290, 300])
+def test_the_last_checkpoint_of_a_run_with_a_pool_can_be_resumed_however_it_ends(total_steps):
+    """A rollout is 288 agent-steps, so the last ones of these runs begin just before the end or well before it."""
+    env, other = arenas("discrete"), arenas("discrete")
+    config = replace(POOL, total_steps=total_steps, horizon=4, minibatch=64, device="cpu")
+    trainers = []
+    for each in (env, other):
+        policy = a_policy(each)
+        trainers.append(Trainer(each, policy, config, opponents=opponents_for(policy, config)))
+    first, second = trainers
+    first.run()
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert second.run().steps == first.steps
+    for a, b in zip(first.policy.parameters(), second.policy.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_run_cannot_begin_to_have_a_pool_in_the_middle():
+    env = arenas("discrete")
+    policy = a_policy(env)
+    with pytest.raises(ValueError, match="opponent_pool cannot be begun or ended"):
+        Opponents(env, policy, POOL).load_state_dict(Opponents(env, policy, HALF).state_dict())
+
+
+def test_lanes_share_the_worlds_out_evenly_or_not_at_all():
+    config = {"task": {"name": "group"}, "action": {"name": "discrete"}, "seed": 3}
+    config["world"] = {"worlds": 6, "agents": 12, "height": 24, "width": 24}
+    env = build_env(config)
+    assert build_lanes(config, env, TrainerConfig(device="cpu")) == [env]
+    lanes = build_lanes(config, env, TrainerConfig(lanes=3))
+    assert [lane.world.worlds for lane in lanes] == [2, 2, 2]
+    assert [lane.seed for lane in lanes] == [3, 4, 5]
+    with pytest.raises(ValueError, match=r"trainer.lanes=4 cannot share world.worlds=6 out evenly"):
+        build_lanes(config, env, TrainerConfig(lanes=4))
+
+
+@needs_jit("the kernels do, plain torch does not")
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("fast", ["fp32", "bf16"])
+def test_a_run_learns_the_same_with_any_number_of_threads(fast, action):
+    weights = []
+    for threads in (1, 2):
+        env = small("group", action)
+        torch.manual_seed(0)
+        policy = make_policy("conv_lstm", env.vision, env.single_action_space)
+        config = TrainerConfig(total_steps=6000, minibatch=1024, fast=fast, threads=threads)
+        Trainer(env, policy, config).run()
+        weights.append(torch.cat([x.detach().flatten() for x in policy.parameters()]))
+    assert torch.equal(*weights)

@@ -1,0 +1,112 @@
+"""Files that are replaced in one step, whoever else writes them and whatever lies in the way."""
+
+import contextlib
+import os
+import resource
+import stat
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from particle_grid.learn import checkpoint
+from particle_grid.support import atomic
+from particle_grid.view.video import write_video
+
+
+def test_several_writers_of_one_file_never_fail_and_readers_see_only_whole_contents(tmp_path):
+    path, contents, problems = tmp_path / "x", [letter * 300_000 for letter in (b"a", b"b", b"c")], []
+    atomic.write(path, contents[0])
+
+    def write(content):
+        for _ in range(50):
+            try:
+                atomic.write(path, content)
+            except OSError as error:
+                problems.append(error)
+            if path.read_bytes() not in contents:
+                problems.append("a torn read")
+
+    writers = [threading.Thread(target=write, args=(content,)) for content in contents]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert problems == []
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_link_that_somebody_has_planted_is_replaced_and_never_followed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    for name in ("c.pt", ".c.pt.tmp", f"{atomic.TEMPORARY}c.pt"):
+        (folder / name).symlink_to(victim)
+    atomic.write(folder / "c.pt", b"new")
+    assert victim.read_bytes() == b"precious"
+    assert not (folder / "c.pt").is_symlink()
+    assert (folder / "c.pt").read_bytes() == b"new"
+
+
+def test_the_longest_name_that_a_file_may_have_can_be_written(tmp_path):
+    path = tmp_path / ("x" * 252 + ".pt")
+    atomic.write(path, b"content")
+    atomic.write(path, b"again")
+    assert path.read_bytes() == b"again"
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_file_keeps_its_permissions_and_a_new_one_has_the_usual_ones(tmp_path):
+    old = os.umask(0o027)
+    try:
+        atomic.write(tmp_path / "x", b"1")
+        (tmp_path / "y").write_bytes(b"1")
+        assert (tmp_path / "x").stat().st_mode == (tmp_path / "y").stat().st_mode
+        (tmp_path / "x").chmod(0o600)
+        atomic.write(tmp_path / "x", b"2")
+        assert (tmp_path / "x").stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(old)
+
+
+def test_what_a_killed_process_has_left_goes_after_a_day_and_what_another_one_is_writing_stays(tmp_path):
+    for name in ("old", "new"):
+        (tmp_path / f"{atomic.TEMPORARY}{name}").write_bytes(b"half")
+    yesterday = time.time() - 25 * 3600
+    os.utime(tmp_path / f"{atomic.TEMPORARY}old", (yesterday, yesterday))
+    atomic.write(tmp_path / "x", b"content")
+    assert set(os.listdir(tmp_path)) == {"x", f"{atomic.TEMPORARY}new"}
+
+
+@contextlib.contextmanager
+def no_file_beyond(size):
+    """The system refuses to write more than so many bytes to a file, as a disk that is full does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_write_that_the_system_cuts_off_leaves_the_old_file_and_no_litter(tmp_path):
+    checkpoint.save(tmp_path / "c.pt", {"steps": 1})
+    with no_file_beyond(1000), pytest.raises(OSError, match="File too large"):
+        checkpoint.save(tmp_path / "c.pt", {"steps": 2, "text": "x" * 10_000})
+    assert checkpoint.load(tmp_path / "c.pt")["steps"] == 1
+    assert os.listdir(tmp_path) == ["c.pt"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+def test_a_pipe_or_a_device_is_never_replaced_by_a_file(tmp_path):
+    path = tmp_path / "pipe.gif"
+    os.mkfifo(path)
+    frame = np.zeros((8, 8, 3), np.uint8)
+    with pytest.raises(OSError, match=r"pipe.gif could not be written.*not a file"):
+        atomic.write(path, b"content")
+    with pytest.raises(ValueError, match=r"pipe.gif cannot be written: it is a device, a pipe or a socket. Choose"):
+        write_video(path, [frame])
+    assert stat.S_ISFIFO(path.lstat().st_mode)
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,122 @@
+"""Compiled code that is kept is only ever used for the types it was compiled for, and nobody else puts it there."""
+
+import os
+import subprocess
+import sys
+import tempfile
+
+import numba.core.caching
+import pytest
+
+from particle_grid.support import jit
+
+
+def cache(folder, stamp):
+    """Numba's cache of a function, in a folder, whose source has a stamp: its time and size."""
+    return numba.core.caching.IndexDataCacheFile(str(folder), "function", stamp)
+
+
+def test_who_looks_while_another_process_saves_finds_nothing_or_the_right_code(tmp_path, monkeypatch):
+    assert jit  # which changes how Numba names the files
+    cache(tmp_path, "old").save("integers", "code for integers")
+    writer, reader, found = cache(tmp_path, "new"), cache(tmp_path, "new"), []
+    save = writer._save_data
+
+    def look_first(name, data):
+        found.append(reader.load("floats"))
+        save(name, data)
+
+    monkeypatch.setattr(writer, "_save_data", look_first)
+    writer.save("floats", "code for floats")
+    assert found == [None]
+    assert reader.load("floats") == "code for floats"
+
+
+def test_two_that_save_at_the_same_time_do_not_write_over_each_other(tmp_path, monkeypatch):
+    one, two = cache(tmp_path, "new"), cache(tmp_path, "new")
+    save = one._save_data
+
+    def save_between(name, data):
+        monkeypatch.setattr(two, "_load_index", dict)  # it had looked before the first one wrote
+        two.save("floats", "code for floats")
+        save(name, data)
+
+    monkeypatch.setattr(one, "_save_data", save_between)
+    one.save("integers", "code for integers")
+    reader = cache(tmp_path, "new")
+    assert reader.load("floats") == "code for floats"
+    assert reader.load("integers") in (None, "code for integers")
+
+
+@pytest.fixture
+def homeless(tmp_path, monkeypatch):
+    """A user whose home cannot be written, or is not known; gives the temporary folder."""
+    for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_without_a_home_kernels_are_kept_where_only_their_user_can_write(homeless):
+    folder = jit.cache_folder()
+    assert folder.parent.parent == homeless
+    assert folder.parent.stat().st_mode & 0o777 == 0o700
+    assert jit.cache_folder() == folder
+
+
+@pytest.mark.parametrize("hostile", ["open", "link"])
+def test_a_folder_that_another_user_may_write_is_not_used(homeless, hostile):
+    folder = jit.cache_folder().parent
+    if hostile == "open":
+        folder.chmod(0o777)
+    else:
+        folder.rename(homeless / "elsewhere")
+        folder.symlink_to(homeless / "elsewhere")
+    with pytest.raises(OSError, match="set NUMBA_CACHE_DIR to one that can"):
+        jit.cache_folder()
+
+
+def test_a_folder_that_another_user_owns_is_not_used(homeless, monkeypatch):
+    uid = os.getuid()
+    jit.cache_folder()
+    (homeless / f"particle_grid-{uid}").rename(homeless / f"particle_grid-{uid + 1}")
+    monkeypatch.setattr(os, "getuid", lambda: uid + 1)
+    with pytest.raises(OSError, match="set NUMBA_CACHE_DIR to one that can"):
+        jit.cache_folder()
+
+
+def test_a_user_without_a_home_is_no_error(homeless, monkeypatch):
+    def unknown():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(jit.Path, "home", unknown)
+    assert jit.cache_folder().is_relative_to(homeless)
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "rank"])
+def test_a_command_whose_cache_cannot_be_written_ends_in_one_line(command, tmp_path):
+    (tmp_path / "file").touch()
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "file")}
+    arguments = [sys.executable, "-m", f"particle_grid.{command}"]
+    process = subprocess.run(arguments, env=environment, capture_output=True, text=True)
+    assert process.returncode == 1
+    assert process.stdout == ""
+    assert process.stderr.startswith(f"error: No folder for compiled kernels can be written ({tmp_path / 'file'})")
+    assert process.stderr.count("\n") == 1
+
+
+def test_a_library_user_can_catch_that_the_cache_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    code = """
+try:
+    from particle_grid import ParticleGrid
+except OSError as error:
+    print(error)
+raise KeyError("other errors keep their traceback")
+"""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "file")}
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert "set NUMBA_CACHE_DIR to one that can" in process.stdout
+    assert "Traceback" in process.stderr

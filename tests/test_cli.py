@@ -1,0 +1,313 @@
+"""Invariants of the commands: what a user sees when something is wrong."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from particle_grid import cli as module
+from particle_grid.cli import command, config_folder, register_plugins, typed
+from particle_grid.learn.trainer import TrainerConfig
+from particle_grid.sim import tasks
+from particle_grid.sim.world import World
+
+
+@command("train")
+def dummy(config: DictConfig) -> None:
+    """Fails as its seed says, else prints its config."""
+    typed(World, config.world)
+    typed(TrainerConfig, config.trainer)
+    if config.seed == 1:
+        raise ValueError("seed=1 is no good: take another one.")
+    if config.seed == 2:
+        print(int("two"))
+    if config.seed == 3:
+        raise KeyboardInterrupt
+    if config.seed == 4:
+        raise KeyError("bug")
+    if config.seed == 5:
+        Path("none/file").read_text()
+    print(json.dumps(OmegaConf.to_container(config, resolve=True)))
+
+
+@pytest.fixture
+def run(invoke, monkeypatch):
+    """Runs the dummy command with these arguments, in an empty folder: exit code, stdout, stderr."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    return lambda *arguments: invoke(dummy, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("argument", "wrong", "nearest", "listed"),
+    [
+        ("trainer.totl_steps=1", "key 'totl_steps' in trainer", "total_steps", "minibatch"),
+        ("task=grup", "task 'grup'", "group", "predator_prey"),
+        ("taks=group", "key 'taks'", "task", "world"),
+        ("foo=1", "key 'foo'", None, "seed"),
+        ("+foo=1", "key 'foo'", None, "seed"),
+        ("++foo=1", "key 'foo'", None, "seed"),
+        ("task.colors=3", "key 'colors' in task", "colours", "scale"),
+        ("+task.colors=3", "key 'colors' in task", "colours", "scale"),
+        ("experiment=smok", "experiment 'smok'", "smoke", "smoke"),
+        ("trainer.foo.bar=1", "key 'foo' in trainer", None, "minibatch"),
+    ],
+)
+def test_a_misspelt_word_fails_at_once_and_is_told_what_there_is(run, argument, wrong, nearest, listed):
+    code, out, err = run(argument)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(f"error: There is no {wrong}. ")
+    assert (f"Did you mean {nearest}?" in err) if nearest else ("Did you mean" not in err)
+    assert listed in err.partition("There are: ")[2]
+    assert not list(Path().iterdir())  # no folder for a run that never was
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("task", "'task' cannot be read: write key=value"),
+        ("seed=1,2", "To sweep over it, add --multirun"),
+        ("~nome", "nome"),
+    ],
+)
+def test_an_override_that_cannot_be_applied_is_one_line(run, argument, message):
+    code, _, err = run(argument)
+    assert (code, err.count("\n")) == (1, 1)
+    assert message in err
+
+
+def test_overrides_presets_and_interpolations_arrive(run):
+    code, out, err = run("+experiment=smoke", "task=forage", "action=continuous", "world.height=99", "++seed=7")
+    config = json.loads(out)
+    assert (code, err) == (0, "")
+    assert config["task"] == {"name": "forage", "food": 0.05, "food_reward": 1.0, "tolerance": 0.0}
+    assert (config["world"]["height"], config["world"]["width"]) == (99, 128)
+    assert config["trainer"]["seed"] == 7
+    assert config["name"] == "forage_continuous_seed7"
+    [folder] = Path("outputs").iterdir()
+    assert folder.name.endswith("_forage_continuous_seed7")
+
+
+def test_what_was_raised_on_purpose_is_shown_as_it_is(run):
+    assert run("seed=1") == (1, "", "error: seed=1 is no good: take another one.\n")
+
+
+@pytest.mark.parametrize(("seed", "kind"), [(2, "ValueError: invalid literal")])
+def test_what_an_operation_raised_by_itself_is_one_line_that_says_where(run, seed, kind):
+    code, _, err = run(f"seed={seed}")
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith(f"error: {kind}")
+    assert "PARTICLE_GRID_TRACEBACK=1 shows" in err
+
+
+def test_a_path_that_cannot_be_used_is_named_with_the_reason_and_the_remedy(run):
+    code, _, err = run("seed=5")
+    assert code == 1
+    assert (
+        err == "error: none/file cannot be used (No such file or directory): choose another path, or see to that one.\n"
+    )
+
+
+def test_a_bug_comes_with_its_traceback(run):
+    code, _, err = run("seed=4")
+    assert code == 1
+    assert err.startswith("Traceback")
+    assert err.splitlines()[-1].startswith("error: KeyError: 'bug' (test_command.py:")
+
+
+def test_a_traceback_can_be_asked_for(run, monkeypatch):
+    monkeypatch.setenv("PARTICLE_GRID_TRACEBACK", "1")
+    code, _, err = run("seed=1")
+    assert code == 1
+    assert err.startswith("Traceback")
+    assert err.endswith("error: seed=1 is no good: take another one.\n")
+
+
+def test_ctrl_c_is_one_line_and_its_own_exit_code(run):
+    assert run("seed=3") == (130, "", "interrupted\n")
+
+
+def test_a_run_that_is_refused_before_it_began_leaves_no_folder_and_others_keep_theirs(run):
+    assert run("seed=1")[0] == 1
+    assert not [*Path("outputs").iterdir()]
+    Path("mine").mkdir()
+    Path("mine/notes.txt").touch()
+    assert run("seed=1", "hydra.run.dir=mine")[0] == 1
+    assert sorted(path.name for path in Path("mine").iterdir()) == [".hydra", "notes.txt"]
+
+
+def test_in_a_sweep_a_failing_job_is_reported_and_the_others_run(run):
+    code, out, err = run("-m", "seed=0,1,4,6", "hydra/hydra_logging=disabled")
+    assert code == 1
+    assert [json.loads(line)["seed"] for line in out.splitlines()] == [0, 6]
+    assert "error in job 1 (seed=1): seed=1 is no good: take another one.\n" in err
+    assert "error in job 2 (seed=4): KeyError: 'bug'" in err
+    [folder] = Path("outputs").iterdir()
+    jobs = sorted(path.name.rpartition("_")[0] for path in folder.iterdir() if path.is_dir())
+    assert jobs == [f"group_discrete_seed{seed}" for seed in (0, 1, 4, 6)]
+
+
+def test_in_a_sweep_a_misspelt_value_fails_before_the_first_job(run):
+    code, out, err = run("-m", "task=forage,grup", "hydra/hydra_logging=disabled")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: There is no task 'grup'. Did you mean group?")
+
+
+def test_help_names_the_purpose_the_groups_and_the_keys(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    assert out.startswith("Trains a policy")
+    for name in tasks.names():
+        assert name in out
+    for key in OmegaConf.load(config_folder() / "train.yaml"):
+        assert key in out or key in ("defaults", "hydra")
+
+
+def test_a_task_without_a_yaml_file_has_its_class_for_one(run, monkeypatch):
+    @dataclass(frozen=True)
+    class MyTask:
+        size: int = 3
+
+    monkeypatch.setattr(tasks, "names", lambda: ["my_task", "group"])
+    monkeypatch.setattr(tasks, "load", lambda name: {"my_task": MyTask}[name])
+    _, out, _ = run("task=my_task", "task.size=4")
+    assert json.loads(out)["task"] == {"name": "my_task", "size": 4}
+    _, _, err = run("task.syze=4", "task=my_task")
+    assert "There is no key 'syze' in task. Did you mean size?" in err
+    del ConfigStore.instance().repo["task"]["my_task.yaml"]
+
+
+@pytest.mark.parametrize("flag", ["--experimental-rerun", "--exp"])
+def test_no_pickle_is_read(run, flag):
+    code, _, err = run(flag, "job.pickle")
+    assert code == 1
+    assert "unpickles a file" in err
+
+
+@pytest.mark.parametrize("name", tasks.names())
+def test_the_command_line_starts_from_the_defaults_of_a_task_s_class(name):
+    register_plugins()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        node = OmegaConf.to_container(compose("train", [f"task={name}"]).task, resolve=True)
+    assert node == {"name": name} | {field.name: field.default for field in fields(tasks.load(name))}
+
+
+def test_the_configs_set_every_setting_of_the_world_and_of_the_trainer():
+    for path, cls in (("world", World), ("trainer", TrainerConfig)):
+        node = OmegaConf.load(config_folder() / path / "default.yaml")
+        assert set(node) == {field.name for field in fields(cls)}
+    typed(World, OmegaConf.load(config_folder() / "world" / "default.yaml"))
+
+
+def test_every_setting_in_the_configs_has_a_comment():
+    for path in config_folder().rglob("*.yaml"):
+        settings, _, _ = path.read_text("utf-8").partition("\nhydra:")
+        for line in settings.splitlines():
+            is_setting = re.match(r"\w+: ", line) and not line.startswith("name: ")
+            assert not is_setting or "  # " in line, f"{path.name}: {line}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    steps: int
+    rate: float = 0.5
+    on: bool = True
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise ValueError(f"steps={self.steps} is negative.")
+
+
+def settings(**values):
+    return typed(Settings, OmegaConf.create({"part": values}).part)
+
+
+def test_a_typed_node_is_converted_and_checked_by_its_class():
+    assert settings(steps=5e6, rate=1, label="a") == Settings(5_000_000, 1.0, True, "a")
+    assert isinstance(settings(steps=5e6).steps, int)
+    with pytest.raises(ValueError, match="steps=-1 is negative"):
+        settings(steps=-1)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": "many"}, "part.steps=many cannot be: give a whole number"),
+        ({"steps": 1.5}, "part.steps=1.5 cannot be: give a whole number"),
+        ({"steps": None}, "part.steps=null cannot be: give a whole number"),
+        ({"steps": 1, "on": 3.5}, "part.on=3.5 cannot be: give true or false, such as true"),
+        ({"steps": 1, "label": [1]}, r"part.label=\[1\] cannot be: give a word or null"),
+        ({}, "part.steps must be given"),
+        ({"steps": 1, "rat": 1}, "There is no key 'rat' in part. Did you mean rate?"),
+    ],
+)
+def test_a_typed_node_names_what_is_wrong(values, message):
+    with pytest.raises(ValueError, match=message):
+        settings(**values)
+
+
+def test_an_installed_package_reads_its_own_configs(monkeypatch, tmp_path):
+    assert config_folder() == Path(module.__file__).parents[1] / "conf"
+    (tmp_path / "conf").mkdir()
+    monkeypatch.setattr(module, "PACKAGE", tmp_path)
+    assert config_folder() == tmp_path / "conf"
+
+
+def test_a_real_process_exits_with_one_line(tmp_path):
+    code = "from tests.test_cli import dummy; dummy()"
+    process = subprocess.run(
+        [sys.executable, "-c", code, f"hydra.run.dir={tmp_path}", "seed=1"], capture_output=True, text=True
+    )
+    assert process.returncode == 1
+    assert process.stderr == "error: seed=1 is no good: take another one.\n"
+
+
+@pytest.mark.parametrize("name", ["train", "report", "study"])
+def test_ctrl_c_while_a_command_starts_is_no_traceback(name, tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", f"particle_grid.{name}", "--help"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        said = ""
+        while "numpy" not in said:  # in the middle of its imports
+            said = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == -signal.SIGINT
+    assert "Traceback" not in rest
+
+
+@pytest.mark.slow
+def test_variables_that_torchrun_has_not_set_change_nothing_or_are_refused(tmp_path):
+    def run(**variables):
+        command = [sys.executable, "-m", "particle_grid.train", "task=center", "hydra.run.dir=run"]
+        small = ["experiment=smoke", "trainer.total_steps=64", "world.agents=32", "evaluations=0", "clips=0"]
+        environment = os.environ | {"PYTHONPATH": str(config_folder().parent)} | variables
+        return subprocess.run([*command, *small], cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    assert "The environment variable WORLD_SIZE=abc is not a number" in run(WORLD_SIZE="abc").stderr
+    assert (
+        "RANK=2 is not below WORLD_SIZE=2: start the processes with torchrun." in run(WORLD_SIZE="2", RANK="2").stderr
+    )
+    process = run(RANK="1")
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "run" / "results.json").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_an_empty_folder_is_refused(call):
+    code, _, err = call(dummy, "hydra.run.dir=")
+    assert (code, err) == (1, "error: hydra.run.dir= is empty: name a folder, or leave it out.\n")
