@@ -30,7 +30,7 @@ def world_for(config: dict) -> dict:
     its word."""
     world = config["world"]
     if config["task"]["name"] == "puffer" or max(world["height"], world["width"]) <= FIELD:
-        return world | {"worlds": 1, "horizon": 0}
+        return world | {"worlds": 1, "max_episode_steps": 0}
     agents = round(world["agents"] * FIELD**2 / (world["height"] * world["width"]))
     return world | {"worlds": 1, "height": FIELD, "width": FIELD, "agents": max(agents, 100)}
 

@@ -9,7 +9,7 @@ side as there are cores. A run that has a result already is not repeated, so an 
 a folder whose runs were begun with other overrides is refused.
 Score: normalised, of sampled actions, after training, over 3 evaluation seeds. Minutes: of training alone, at its
 median speed. End / best: the mean normalised score over the last tenth of training as a share of the best tenth (where
-two sides play each other, self-play says nothing, and there is none).
+two teams play each other, self-play says nothing, and there is none).
 """
 
 import argparse

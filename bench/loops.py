@@ -59,7 +59,7 @@ class Agent(nn.Module):
 
 
 def clean_loop(env: ParticleGrid, config: TrainerConfig, hidden: int = 128) -> Callable[[], None]:
-    agent, n, steps = Agent(env, hidden), env.num_agents, config.horizon
+    agent, n, steps = Agent(env, hidden), env.num_agents, config.rollout_length
     adam = torch.optim.Adam(agent.parameters(), lr=config.learning_rate, eps=config.adam_eps)
     env.reset(0)
     state = torch.zeros(1, n, hidden), torch.zeros(1, n, hidden)
@@ -145,7 +145,7 @@ def recurrent_ppo(env: ParticleGrid, config: TrainerConfig, hidden: int = 128) -
         "MlpLstmPolicy",
         Vector(),
         learning_rate=config.learning_rate,
-        n_steps=config.horizon,
+        n_steps=config.rollout_length,
         batch_size=config.minibatch,
         n_epochs=config.epochs,
         gamma=config.gamma,
@@ -163,4 +163,4 @@ def recurrent_ppo(env: ParticleGrid, config: TrainerConfig, hidden: int = 128) -
         },
         device="cpu",
     )
-    return lambda: model.learn(env.num_agents * config.horizon, reset_num_timesteps=False) and None
+    return lambda: model.learn(env.num_agents * config.rollout_length, reset_num_timesteps=False) and None

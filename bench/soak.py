@@ -42,7 +42,7 @@ TURN = 64  # steps of a case before the next one has its turn
 
 def build(task: str, action: str, dynamics: str) -> ParticleGrid:
     params = {"text": "PUF"} if task == "puffer" else {}  # the default word is wider than the field
-    settings = {"walls": 0.02, "lifespan": 100.0, "horizon": 500, "dynamics": dynamics}
+    settings = {"walls": 0.02, "lifespan": 100.0, "max_episode_steps": 500, "dynamics": dynamics}
     return ParticleGrid(task, action, WORLDS, AGENTS, SIDE, SIDE, **settings, **params)
 
 
@@ -87,7 +87,7 @@ def wrong(env: ParticleGrid, before: dict[str, int]) -> str:
         "rewards are within [-1, 1]": (np.abs(env.rewards) <= 1).all(),
         "who spawned got nothing": not env.rewards[env.truncations].any(),
         "lives end in the future": (state.expiry.reshape(WORLDS, AGENTS) > state.tick[:, None]).all(),
-        "worlds end at their horizon": (state.tick < env.world.horizon).all(),
+        "worlds end at their max_episode_steps": (state.tick < env.world.max_episode_steps).all(),
     }
     return ", ".join(f"no longer: {what}" for what, true in holds.items() if not true)
 

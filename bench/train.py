@@ -55,7 +55,7 @@ def products(network: FastConvLSTM, n: int, config: TrainerConfig) -> Callable[[
 
         return run
 
-    steps = config.horizon
+    steps = config.rollout_length
     act = [multiply(1024, steps, False) for _ in range(n // 1024)]
     learn = [multiply(512, steps, True) for _ in range(n // 512)]
     return lambda: [list(network.pool.map(lambda run: run(), runs)) for runs in (act, learn)] and None
@@ -75,13 +75,17 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="cells along each side of the world")
     parser.add_argument("--task", default="group")
     parser.add_argument("--threads", type=int, default=cores())
-    parser.add_argument("--horizon", type=int, default=32)
+    parser.add_argument("--rollout-length", type=int, default=32)
     parser.add_argument("--minibatch", type=int, default=32_768)
     parser.add_argument("--seconds", type=float, default=240.0)
     parser.add_argument("--json", help="path to write the figures to")
     options = parser.parse_args()
     numba.set_num_threads(options.threads)
-    settings: dict[str, Any] = {"horizon": options.horizon, "minibatch": options.minibatch, "threads": options.threads}
+    settings: dict[str, Any] = {
+        "rollout_length": options.rollout_length,
+        "minibatch": options.minibatch,
+        "threads": options.threads,
+    }
     cases: dict[str, Callable[[], float]] = {}
     trainers: dict[str, Trainer] = {}
 
@@ -115,7 +119,7 @@ def main() -> None:
             cases[f"{name}, discrete"] = turn(loop(world("discrete"), TrainerConfig(**settings)), options.threads)
         except ImportError as error:
             print(f'{name} is left out ({error}): pip install -e ".[bench]"')
-    times, batch, rows = interleaved(cases, options.seconds), options.agents * options.horizon, []
+    times, batch, rows = interleaved(cases, options.seconds), options.agents * options.rollout_length, []
     reference = times["conv_lstm discrete, bf16"]
     for name, seconds in times.items():
         parts = trainers[name].seconds if name in trainers else {}

@@ -276,7 +276,7 @@ def _sentence(error: Exception) -> str:
         case MemoryError() | RuntimeError() if isinstance(cause, MemoryError) or "allocate memory" in line:
             return (
                 f"There is not enough memory for runs of this size ({line}): lower world.worlds, world.agents, "
-                f"trainer.horizon or policy.hidden."
+                f"trainer.rollout_length or policy.hidden."
             )
         case MissingConfigException(missing_cfg_file=str(path), options=[*options]):
             group, _, choice = path.rpartition("/")

@@ -71,7 +71,7 @@ class ParticleGrid(pufferlib.PufferEnv):
 
     task: one of `particle_grid.sim.tasks.names()`, with its parameters as `task_params`.
     worlds, agents (in each), height, width (cells), vision, speed (cells a step), lifespan (expected steps until an
-    agent respawns), horizon (steps until a world starts anew, each at another time), walls (share of the cells),
+    agent respawns), max_episode_steps (steps until a world restarts, each at another time), walls (share of the cells),
     dynamics ("kinematic", or "inertial" with acceleration and drag), action_cost (share of the reward that is minus
     the effort): see `World`.
     seed: for a first `reset()` without one. buf: PufferLib's buffers, made here if None.
@@ -107,7 +107,7 @@ class ParticleGrid(pufferlib.PufferEnv):
         buf: dict[str, np.ndarray] | None = None,
         *,
         lifespan: float = 150.0,
-        horizon: int = 0,
+        max_episode_steps: int = 0,
         walls: float = 0.0,
         dynamics: str = "kinematic",
         acceleration: float = 0.25,
@@ -123,7 +123,7 @@ class ParticleGrid(pufferlib.PufferEnv):
         if render_mode is not None and not (isinstance(render_mode, str) and render_mode in RENDER_MODES):
             raise ValueError(f"There is no render_mode {render_mode!r}. There are: {', '.join(RENDER_MODES)}, or None.")
         self.world = World(
-            *(worlds, agents, height, width, vision, speed, lifespan, horizon, walls),
+            *(worlds, agents, height, width, vision, speed, lifespan, max_episode_steps, walls),
             *(dynamics, acceleration, drag, action_cost),
         )
         check_memory(self.world)
@@ -297,7 +297,7 @@ class ParticleGrid(pufferlib.PufferEnv):
         return "reward a step" if self.world.action_cost else self.task.unit
 
     def score(self) -> np.ndarray:
-        """Score of the last step, in the `unit`, f64[sides], each the mean over the agents of a side. Raises ValueError
+        """Score of the last step, in the `unit`, f64[teams], each the mean over the agents of a side. Raises ValueError
         where a task gives none."""
         self._check_whole("score")
         each = self.rewards if self.world.action_cost else np.asarray(self.task.score(self.state, self.layout))
@@ -305,24 +305,24 @@ class ParticleGrid(pufferlib.PufferEnv):
         if each.shape != (self.num_agents,) or not numbers:
             what = "some that are no numbers" if each.shape == (self.num_agents,) else f"an array {list(each.shape)}"
             raise ValueError(f"Task {self.task_name} gave {what} as scores: give a number for each agent.")
-        if self.task.sides == 1:
+        if self.task.teams == 1:
             return each.mean(keepdims=True, dtype=np.float64)
-        return np.array([each[self.side(k)].mean(dtype=np.float64) for k in range(self.task.sides)])
+        return np.array([each[self.team(k)].mean(dtype=np.float64) for k in range(self.task.teams)])
 
-    def side(self, k: int) -> np.ndarray:
+    def team(self, k: int) -> np.ndarray:
         """Which agents are of side k, bool[N]: all of them where a task has one side only. Raises ValueError for a side
         that there is not."""
-        if k not in range(self.task.sides):
-            raise ValueError(f"There is no side {k!r}: task {self.task_name} has the sides 0 to {self.task.sides - 1}.")
-        return self.state.colour == AGENT_1 + k if self.task.sides > 1 else np.ones(self.num_agents, bool)
+        if k not in range(self.task.teams):
+            raise ValueError(f"There is no team {k!r}: task {self.task_name} has the teams 0 to {self.task.teams - 1}.")
+        return self.state.colour == AGENT_1 + k if self.task.teams > 1 else np.ones(self.num_agents, bool)
 
     def due(self) -> np.ndarray:
         """Which agents respawn in the next step whatever they do, bool[N]: what they see now is the last of their life,
         and `truncations` of the next step will be the same."""
         following = self.state.tick[:, None] + 1  # [worlds, 1]
         due = self.state.expiry.reshape(len(following), -1) <= following  # [N] -> [worlds, agents]
-        if self.world.horizon:
-            due |= self.world.horizon <= following
+        if self.world.max_episode_steps:
+            due |= self.world.max_episode_steps <= following
         return due.reshape(-1)  # [worlds, agents] -> [N]
 
     def scripted_actions(self, generator: np.ndarray) -> np.ndarray:

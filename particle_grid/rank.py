@@ -16,7 +16,7 @@ from rich.progress import Progress
 from particle_grid.cli import check_paths, command, typed, whole
 from particle_grid.env import ParticleGrid
 from particle_grid.evaluation import ratings, scores
-from particle_grid.evaluation.scores import Maker
+from particle_grid.evaluation.scores import PlayerFactory
 from particle_grid.experiments import sweep
 from particle_grid.learn.trainer import choose_device
 from particle_grid.runs.build import build_env, policy_player
@@ -34,7 +34,7 @@ class Entrant:
 
     name: str
     id: str
-    makers: tuple[Maker, Maker]
+    makers: tuple[PlayerFactory, PlayerFactory]
 
 
 @command("rank")
@@ -54,15 +54,15 @@ def main(config: DictConfig) -> None:
     # Whole moves are continuous ones too: where both kinds of policy meet, both play in the continuous form.
     form = "continuous" if "continuous" in forms else "discrete"
     env = build_env(run | {"action": {"name": form}})
-    if env.task.sides != 2:
-        raise ValueError(f"task={env.task_name} has no two sides that could play each other: compare with eval.")
+    if env.task.teams != 2:
+        raise ValueError(f"task={env.task_name} has no two teams that could play each other: compare with eval.")
     entrants = [scripted(env), random()]
     entrants += [entrant(name, saved, run, config) for name, saved in loaded.items()]
     steps = config.steps or scores.steps_for(env)
     settings = scores.settings(env) | {"steps": steps, "greedy": config.greedy}
     folder = Path(str(config.out)) if config.out else folder_for(settings)
     folder.mkdir(parents=True, exist_ok=True)
-    kinds = getattr(env.task, "kinds", ("first side", "second side"))
+    kinds = getattr(env.task, "kinds", ("first team", "second team"))
     seeds = range(config.seed, config.seed + config.seeds)
     with sweep.held(folder, "plays there: wait for it, or choose another out=FOLDER."):
         keep_settings(folder, settings)
@@ -130,7 +130,7 @@ def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
 def tournament(
     env: ParticleGrid, entrants: list[Entrant], seeds: range, steps: int, path: Path, console: Console
 ) -> np.ndarray:
-    """The scores of all matches, f64[seeds, firsts, seconds, sides]: those in the file, and the others played now."""
+    """The scores of all matches, f64[seeds, firsts, seconds, teams]: those in the file, and the others played now."""
     played, n = (read(path) if path.exists() else {}), len(entrants)
     result = np.zeros((len(seeds), n, n, 2))
     with (

@@ -23,7 +23,7 @@ from particle_grid.learn.dashboard import Dashboard
 from particle_grid.learn.distributed import Group, joined, ranks
 from particle_grid.learn.tensorboard import Logger
 from particle_grid.learn.trainer import Result, Trainer, TrainerConfig, choose_device
-from particle_grid.runs.build import build_env, build_lanes, build_policy, load_run, opponents_for, places
+from particle_grid.runs.build import build_env, build_env_splits, build_policy, load_run, opponents_for, places
 from particle_grid.sim.world import World
 from particle_grid.support import atomic
 
@@ -80,8 +80,8 @@ def assist(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any]
     """What a process does that another one leads: it learns along, and leaves no trace."""
     env = build_env(plain)
     policy = build_policy(plain, env, saved["policy"] if saved else None)
-    lanes = build_lanes(plain, env, settings)
-    trainer = Trainer(lanes, policy, settings, group=group, opponents=opponents_for(policy, settings))
+    splits = build_env_splits(plain, env, settings)
+    trainer = Trainer(splits, policy, settings, group=group, opponents=opponents_for(policy, settings))
     if saved:
         trainer.load_state_dict(saved)
     trainer.run()
@@ -98,7 +98,7 @@ def lead(
     """Trains, shows, saves and evaluates."""
     env = build_env(plain)
     policy = build_policy(plain, env, saved["policy"] if saved else None)
-    lanes = build_lanes(plain, env, settings)
+    splits = build_env_splits(plain, env, settings)
     # Of a resumed run too, unlike Hydra's own copy.
     atomic.write(folder / sweep.CONFIG, OmegaConf.to_yaml(OmegaConf.create(plain)).encode())
     if not saved:  # one that goes on keeps what it was begun with
@@ -111,10 +111,10 @@ def lead(
 
     def learn(logger: Logger, dashboard: Dashboard) -> Result:
         # Where two sides oppose each other, their scores in self-play say nothing about success.
-        normalise = _normaliser(baseline) if env.task.sides == 1 else None
-        with Clips(lanes[0], logger, clips, settings.total_steps, start) as films:
+        normalise = _normaliser(baseline) if env.task.teams == 1 else None
+        with Clips(splits[0], logger, clips, settings.total_steps, start) as films:
             trainer = Trainer(
-                lanes,
+                splits,
                 policy,
                 settings,
                 [logger, dashboard, films, *sweep.pruning(settings.total_steps)],

@@ -139,7 +139,7 @@ def test_pictures_of_a_copy_are_of_the_copy():
 def test_a_trainer_and_a_player_refuse_copies_and_say_what_to_do(way):
     env = small("center", "discrete")
     policy = make_policy("conv_lstm", env.vision, env.single_action_space, hidden=8)
-    trainer = Trainer(env, policy, TrainerConfig(horizon=8, minibatch=64, threads=1, device="cpu"))
+    trainer = Trainer(env, policy, TrainerConfig(rollout_length=8, minibatch=64, threads=1, device="cpu"))
     with pytest.raises(TypeError, match=r"A Trainer cannot be copied or pickled: .*use state_dict and load_state_dict"):
         way(trainer)
     with pytest.raises(TypeError, match="A Player cannot be copied or pickled: make another Player of the policy"):

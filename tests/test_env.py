@@ -133,7 +133,7 @@ def test_rewards_are_finite_and_within_one(task, action):
 
 @every_case
 def test_every_jump_is_flagged_as_truncation_in_its_step_and_nothing_else_is(task, action):
-    env = small(task, action, lifespan=6.0, horizon=25)
+    env = small(task, action, lifespan=6.0, max_episode_steps=25)
     before, flagged, steps = None, 0, 0
     for _, rewards, _, truncations, _ in play(env, 100):
         steps += 1

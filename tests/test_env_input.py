@@ -58,7 +58,7 @@ every_case = pytest.mark.parametrize(("task", "action"), CASES)
         ({"speed": True}, r"speed=True is not a number"),
         ({"speed": np.complex64(1)}, r"speed=.* is not a number"),
         ({"worlds": np.int32(70_000), "agents": np.int32(70_000), "height": 300, "width": 300}, r"are too many"),
-        ({"horizon": 2**70}, r"horizon=1180591620717411303424 is too large"),
+        ({"max_episode_steps": 2**70}, r"max_episode_steps=1180591620717411303424 is too large"),
         ({"scale": float("nan")}, r"scale=nan of task group is not a finite float32"),
         ({"scale": 1e39}, r"scale=1e\+39 of task group is not a finite float32"),
         ({"scale": 10**400}, r"scale=1000*. of task group is not a finite float32"),
@@ -281,8 +281,8 @@ def test_what_is_no_generator_of_a_script_is_refused(generator):
 
 @pytest.mark.parametrize("k", [-1, 1, 2, None, "a"])
 def test_a_side_that_there_is_not_is_refused(k):
-    with pytest.raises(ValueError, match=r"There is no side .*: task group has the sides 0 to 0"):
-        small("group", "discrete").side(k)
+    with pytest.raises(ValueError, match=r"There is no team .*: task group has the teams 0 to 0"):
+        small("group", "discrete").team(k)
 
 
 @pytest.mark.parametrize("method", ["reward", "scripted"])

@@ -51,7 +51,7 @@ class Reached:
 
 env = build_env(config)
 settings = TrainerConfig(
-    total_steps=10**9, horizon=8, minibatch=64, threads=1, device="cpu", fast="off", checkpoint_every={EVERY}
+    total_steps=10**9, rollout_length=8, minibatch=64, threads=1, device="cpu", fast="off", checkpoint_every={EVERY}
 )
 trainer = Trainer(env, build_policy(config, env), settings, [Reached()], "checkpoint.pt", config)
 if os.path.exists("checkpoint.pt"):
@@ -138,7 +138,7 @@ def test_a_folder_that_is_taken_away_ends_a_run_in_a_sentence(tmp_path):
         def log(self, step, scalars):
             shutil.rmtree(folder, ignore_errors=True)
 
-    config = TrainerConfig(total_steps=1920, horizon=8, minibatch=480, device="cpu")
+    config = TrainerConfig(total_steps=1920, rollout_length=8, minibatch=480, device="cpu")
     trainer = Trainer(
         env, make_policy("mlp", env.vision, env.single_action_space), config, [Remover()], folder / "c.pt"
     )
@@ -194,7 +194,7 @@ def saved(tmp_path_factory):
     env = small("center", "discrete", worlds=1, agents=8, height=16, width=16)
     torch.manual_seed(0)
     policy = make_policy("mlp", env.vision, env.single_action_space, hidden=4)
-    Trainer(env, policy, TrainerConfig(total_steps=64, horizon=8, minibatch=64, device="cpu"), path=path).run()
+    Trainer(env, policy, TrainerConfig(total_steps=64, rollout_length=8, minibatch=64, device="cpu"), path=path).run()
     return path
 
 

@@ -76,7 +76,7 @@ test_many_overrides_are_a_valid_run_or_one_sentence = pytest.mark.release(fuzz(2
         ("trainer.total_steps=abc", "trainer.total_steps=abc cannot be: give a whole number, such as 6000000."),
         ("trainer.anneal=maybe", "trainer.anneal=maybe cannot be: give true or false, such as true."),
         ("trainer.fast=null", "trainer.fast=null cannot be: give a word, such as auto."),
-        ("trainer.horizon={a:1}", "trainer.horizon={'a': 1} cannot be: give a whole number, such as 32."),
+        ("trainer.rollout_length={a:1}", "trainer.rollout_length={'a': 1} cannot be: give a whole number, such as 32."),
         ("trainer.gamma=nan", "trainer.gamma=nan cannot be: give a finite number."),
         ("world.agents=1.5", "world.agents=1.5 cannot be: give a whole number, such as 4096."),
         ("seed=???", "seed must be given: add seed=VALUE"),

@@ -14,6 +14,7 @@ from tests.cases import CASES, play, small
 
 GOLDEN = Path(__file__).with_name("golden.json")
 STEPS = 50
+HASHED_AS = {"desired_move": "wish", "entered_cell": "met"}  # arrays that have been renamed since the hashes were taken
 
 
 def digest(task, action, dynamics):
@@ -22,7 +23,8 @@ def digest(task, action, dynamics):
     for observations, rewards, _, truncations, _ in play(env, STEPS, seed=7):
         for array in (observations, rewards, truncations):
             seen.update(array.tobytes())
-    for name, array in sorted(env.state_dict().items()):
+    arrays = {HASHED_AS.get(name, name): array for name, array in env.state_dict().items()}
+    for name, array in sorted(arrays.items()):
         seen.update(name.encode() + np.ascontiguousarray(array).tobytes())
     return seen.hexdigest()[:16]
 

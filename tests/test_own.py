@@ -95,12 +95,12 @@ def test_a_head_of_one_s_own_has_the_density_it_says(folder):
     generator = torch.Generator().manual_seed(0)
     out = torch.zeros(200_000, 2)
     action, logp = head.sample(out, generator)
-    again, entropy = head.evaluate(out, action)
+    again, entropy = head.log_prob_and_entropy(out, action)
     assert torch.equal(logp, again)
     assert -logp.mean().item() == pytest.approx(entropy[0].item(), abs=0.02)
     x = torch.linspace(-20, 20, 200_001)
-    density = head.evaluate(torch.zeros(len(x), 2), torch.stack([x, torch.zeros_like(x)], 1))[0].exp()
-    at_0 = head.evaluate(torch.zeros(1, 2), torch.zeros(1, 2))[0].exp() ** 0.5  # of the other component
+    density = head.log_prob_and_entropy(torch.zeros(len(x), 2), torch.stack([x, torch.zeros_like(x)], 1))[0].exp()
+    at_0 = head.log_prob_and_entropy(torch.zeros(1, 2), torch.zeros(1, 2))[0].exp() ** 0.5  # of the other component
     assert (density.sum() * 2e-4 / at_0).item() == pytest.approx(1, abs=1e-3)
 
 
@@ -110,7 +110,7 @@ def test_a_head_of_one_s_own_has_the_density_it_says(folder):
         ("", "mine:", "no class: mine defines the classes none"),
         ("class Other: pass\n", "mine:Task", "no class: mine defines the classes Other"),
         ("Task = 3\n", "mine:Task", "no class"),
-        ("class Task:\n    unit = ''\n", "mine:Task", "lacks sides, sight, init, reward, score, scripted"),
+        ("class Task:\n    unit = ''\n", "mine:Task", "lacks teams, sight, init, reward, score, scripted"),
         ("def broken(:\n", "mine:Task", "cannot be imported (invalid syntax (mine.py, line 1))"),
         ("import nowhere\n", "mine:Task", "cannot be imported (No module named 'nowhere')"),
         ("", "no_such_module:Task", "cannot be imported (No module named 'no_such_module')"),
@@ -118,7 +118,7 @@ def test_a_head_of_one_s_own_has_the_density_it_says(folder):
         ("", ".mine:Task", "no module in front of the colon"),
         ("raise ValueError('of its own')\n", "mine:Task", "of its own"),
         (
-            "class Task:\n    unit = sides = sight = init = reward = score = scripted = 0\n",
+            "class Task:\n    unit = teams = sight = init = reward = score = scripted = 0\n",
             "mine:Task",
             "is no dataclass",
         ),
@@ -164,7 +164,7 @@ class Task:
 def write_task(tmp_path, monkeypatch):
     """Makes mine:Task of some parts, until the test is over."""
 
-    def write(field="", attribute="sides = 1", init="pass"):
+    def write(field="", attribute="teams = 1", init="pass"):
         (tmp_path / "mine.py").write_text(TASK.format(field=field, attribute=attribute, init=init), "utf-8")
         importlib.invalidate_caches()
         sys.modules.pop("mine", None)
@@ -177,9 +177,9 @@ def write_task(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("part", "text", "problem"),
     [
-        ("attribute", "sides = 3", "Task mine:Task has sides=3: let it have 1, or 2 that play against each other"),
-        ("attribute", "sides = 0", "has sides=0"),
-        ("attribute", "sides = 1; kinds = 5", "Task mine:Task has kinds=5: give a tuple of names"),
+        ("attribute", "teams = 3", "Task mine:Task has teams=3: let it have 1, or 2 that play against each other"),
+        ("attribute", "teams = 0", "has teams=0"),
+        ("attribute", "teams = 1; kinds = 5", "Task mine:Task has kinds=5: give a tuple of names"),
         ("field", "x: float", "The parameter x of the task mine:Task has no number or text as its default"),
         ("field", "x: tuple = (1, 2)", "The parameter x of the task mine:Task has no number or text"),
         ("field", "agents: int = 3", "The parameter agents of task mine:Task is a setting of every task: rename it"),
@@ -201,7 +201,7 @@ def test_what_a_task_says_or_lays_out_amiss_is_told_in_one_sentence(write_task, 
 
 
 def test_colours_without_a_name_and_blobs_without_an_end_are_shown_all_the_same(write_task):
-    write_task(attribute="sides = 1; kinds = ('one',)", init="layout.mix_colours(3); layout.blob(5e-324)")
+    write_task(attribute="teams = 1; kinds = ('one',)", init="layout.mix_colours(3); layout.blob(5e-324)")
     env = ParticleGrid("mine:Task", agents=6, height=20, width=20)
     env.reset(0)
     assert list(env.legend().values()) == ["one", "colour 2", "colour 3"]

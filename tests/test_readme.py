@@ -35,7 +35,7 @@ def test_the_example_of_a_task_can_be_named_and_its_script_beats_random_actions(
     assert scores[1] > scores[0] + 5
     with pytest.raises(ValueError, match="Task line_up has no parameter 'paking'"):
         ParticleGrid(task="line_up", paking=1)
-    (tmp_path / "line_on.py").write_text("class LineOn:\n    unit, sides = 'cells', 1\n", "utf-8")
+    (tmp_path / "line_on.py").write_text("class LineOn:\n    unit, teams = 'cells', 1\n", "utf-8")
     with pytest.raises(ValueError, match=r"line_on:LineOn lacks sight, init, reward, score, scripted"):
         ParticleGrid(task="line_on")
 

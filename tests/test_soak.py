@@ -76,7 +76,7 @@ def life_without_end(env):
 
 
 def world_without_end(env):
-    env.state.expiry[:], env.state.tick[0] = 1 << 40, env.world.horizon
+    env.state.expiry[:], env.state.tick[0] = 1 << 40, env.world.max_episode_steps
 
 
 FAULTS = {

@@ -26,7 +26,7 @@ from tests.support.test_atomic import no_file_beyond
 ROOT = Path(__file__).parents[1]
 FAST = [] if numba.config.DISABLE_JIT else [("conv_lstm", "fp32"), ("conv_lstm", "bf16")]  # else these are as "off"
 TINY = ["world.agents=32", "world.height=32", "world.width=40", "world.lifespan=20", "world.worlds=1"]
-TINY += ["trainer.horizon=8", "trainer.minibatch=64", "policy.hidden=16", "trainer.threads=1", "evaluations=2"]
+TINY += ["trainer.rollout_length=8", "trainer.minibatch=64", "policy.hidden=16", "trainer.threads=1", "evaluations=2"]
 BATCH = 32 * 8
 FEW = f"trainer.total_steps={2 * BATCH}"  # two iterations
 
@@ -38,7 +38,7 @@ def test_any_policy_learns_from_any_task_and_action_form(task, action, policy):
     torch.manual_seed(0)
     network = make_policy(policy, env.vision, env.single_action_space, hidden=16)
     before = [parameter.clone() for parameter in network.parameters()]
-    result = Trainer(env, network, TrainerConfig(total_steps=2 * 960, horizon=8, minibatch=480)).run()
+    result = Trainer(env, network, TrainerConfig(total_steps=2 * 960, rollout_length=8, minibatch=480)).run()
     assert result.steps == 2 * 960
     changed = [not torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True)]
     assert all(changed)
@@ -51,7 +51,9 @@ def test_without_learning_every_ratio_is_one_in_every_segment_of_the_real_enviro
     env = small("group", action)
     torch.manual_seed(0)
     network = make_policy(policy, env.vision, env.single_action_space, hidden=16, head=head)
-    config = TrainerConfig(total_steps=10_000, horizon=16, minibatch=480, learning_rate=0.0, fast=fast, device="cpu")
+    config = TrainerConfig(
+        total_steps=10_000, rollout_length=16, minibatch=480, learning_rate=0.0, fast=fast, device="cpu"
+    )
     trainer = Trainer(env, network, config)
     for _ in range(3):  # each rollout goes on from the memory of the one before
         trainer.rollout()
@@ -59,7 +61,7 @@ def test_without_learning_every_ratio_is_one_in_every_segment_of_the_real_enviro
         assert 0.02 < r.truncations.float().mean() < 0.2  # lifespan 12
         with torch.no_grad():
             out, values, _ = trainer.network(r.obs, r.starts[:-1], r.state)
-            ratio = (network.head.evaluate(out, r.actions)[0] - r.logp).exp()
+            ratio = (network.head.log_prob_and_entropy(out, r.actions)[0] - r.logp).exp()
         assert (ratio - 1).abs().max() < 1e-5
         assert torch.allclose(values, r.values[:-1], atol=1e-5)
         trainer.update()
@@ -230,7 +232,7 @@ def test_wrong_arguments_of_eval_get_one_sentence(call, arguments, message):
     [
         ("world.agents=2000", "agents=2000 do not fit: the 32 x 40 field has 1280 free cells"),
         ("world.height=5", "height=5 is smaller than the window"),
-        ("trainer.minibatch=10", "multiple of trainer.horizon=8"),
+        ("trainer.minibatch=10", "multiple of trainer.rollout_length=8"),
         ("policy.hidden=0", "hidden=0 is not a number of units"),
         ("policy.head=foo", "policy.head=foo is not known"),
         ("task.colours=7", "colours=7 is out of range"),
@@ -311,7 +313,7 @@ def test_a_run_takes_nothing_from_a_folder_of_somebody_elses(call):
 
 
 def test_a_resumed_run_reads_overrides_as_the_first_one_did(call):
-    first = ["trainer.fast=off", "policy.first_move=0.5"]
+    first = ["trainer.fast=off", "policy.init_action_rms=0.5"]
     assert call(train.main, *TINY, FEW, "hydra.run.dir=run", *first)[0] == 0
     steps = f"trainer.total_steps={4 * BATCH}"
     assert call(train.main, "resume=run/checkpoint.pt", "hydra.run.dir=run", "trainer.fast=off", steps)[0] == 0

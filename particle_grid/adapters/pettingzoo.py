@@ -17,12 +17,13 @@ class ParticleGridParallelEnv(ParallelEnv):
     """One world, whose agents are called agent_0, agent_1, and so on, in ParticleGrid's order.
 
     In PettingZoo an agent that is done leaves and never comes back. So by default there are no respawns
-    (`lifespan=0`): after `horizon - 1` steps all agents are truncated at once, with the observations that they see
-    then, which are the last of the episode, and `reset` begins the next one. Nothing ever terminates.
+    (`lifespan=0`): after `max_episode_steps - 1` steps all agents are truncated at once, with the observations that
+    they see then, which are the last of the episode, and `reset` begins the next one. Nothing ever terminates.
 
     With a `lifespan`, an agent is truncated with the last observation of its life, likewise, and leaves `agents`. Its
     body respawns in the world all the same and does nothing there, where the others see it. One first life in
-    `lifespan` has no step: its agent is not in `agents` from the start. With `horizon=0` the world goes on for ever.
+    `lifespan` has no step: its agent is not in `agents` from the start. With `max_episode_steps=0` the
+    world never ends.
 
     Observations u8[row] are rows of one copy made each step, rewards are floats, and infos hold what ParticleGrid
     reports every 32 steps, the same for each agent. All agents share one space of each kind.
@@ -33,12 +34,14 @@ class ParticleGridParallelEnv(ParallelEnv):
     metadata: ClassVar[dict[str, Any]] = ParticleGrid.metadata | {"name": "particle_grid_v0", "is_parallelizable": True}
     __copy__ = deepcopy  # one that shared arrays would move the agents of both
 
-    def __init__(self, *, lifespan: float = 0.0, horizon: int = 150, **settings: Any) -> None:
+    def __init__(self, *, lifespan: float = 0.0, max_episode_steps: int = 150, **settings: Any) -> None:
         if settings.get("worlds", 1) != 1:
             raise ValueError(f"worlds={settings['worlds']} cannot be: a ParallelEnv is one world, so make several.")
-        if horizon == 1:
-            raise ValueError("horizon=1 leaves no step to act in: choose 2 or more, or 0 for a world without an end.")
-        self.native = ParticleGrid(lifespan=lifespan, horizon=horizon, **settings)
+        if max_episode_steps == 1:
+            raise ValueError(
+                "max_episode_steps=1 leaves no step to act in: choose 2 or more, or 0 for a world without an end."
+            )
+        self.native = ParticleGrid(lifespan=lifespan, max_episode_steps=max_episode_steps, **settings)
         self.render_mode = self.native.render_mode
         self.possible_agents = [f"agent_{k}" for k in range(self.native.num_agents)]
         self.observation_spaces = dict.fromkeys(self.possible_agents, self.native.single_observation_space)

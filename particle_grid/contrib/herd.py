@@ -25,11 +25,11 @@ class Herd:
     fear: float = 0.2  # to flee is soon learnt, and paid in full would drown what dogs learn in the same network
 
     unit: ClassVar[str] = "share of the sheep in the pen (sheep: distance from dogs)"
-    sides: ClassVar[int] = 2
+    teams: ClassVar[int] = 2
     kinds: ClassVar[tuple[str, ...]] = ("dog", "sheep")
     sight: ClassVar[bool] = False
     settings: ClassVar[dict[str, Any]] = {
-        "world": {"worlds": 128, "agents": 32, "height": 48, "width": 48, "lifespan": 300, "horizon": 512},
+        "world": {"worlds": 128, "agents": 32, "height": 48, "width": 48, "lifespan": 300, "max_episode_steps": 512},
         "trainer": {
             "total_steps": 20_000_000,
             "scripted_opponents": 1.0,
@@ -50,7 +50,7 @@ class Herd:
         world = layout.world
         dogs = round(self.dogs * world.agents)
         if not 0 < dogs < world.agents:
-            raise ValueError(f"dogs={self.dogs} of agents={world.agents} leaves one side empty.")
+            raise ValueError(f"dogs={self.dogs} of agents={world.agents} leaves one team empty.")
         layout.colour[:dogs], layout.colour[dogs:] = AGENT_1, AGENT_2
         top, left, side = self._pen(world)
         layout.targets = np.zeros((world.height, world.width), bool)

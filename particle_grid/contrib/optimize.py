@@ -23,10 +23,10 @@ class Optimize:
     radius: float = 0.4  # of a hill, as a share of the field's shorter side
 
     unit: ClassVar[str] = "height, from 0 to 1"
-    sides: ClassVar[int] = 1
+    teams: ClassVar[int] = 1
     sight: ClassVar[bool] = False
     settings: ClassVar[dict[str, Any]] = {
-        "world": {"worlds": 64, "agents": 64, "height": 64, "width": 64, "lifespan": 300, "horizon": 512},
+        "world": {"worlds": 64, "agents": 64, "height": 64, "width": 64, "lifespan": 300, "max_episode_steps": 512},
         "trainer": {"total_steps": 6_000_000, "gamma": 0.97, "gae_lambda": 0.95},  # the way up is long
     }
 

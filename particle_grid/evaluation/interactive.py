@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from particle_grid.env import ParticleGrid
-from particle_grid.evaluation.scores import Maker
+from particle_grid.evaluation.scores import PlayerFactory
 from particle_grid.sim.rng import check_seed
 from particle_grid.sim.scripted import actions_for
 from particle_grid.view.free import FreeCamera
@@ -71,7 +71,7 @@ class Game:
     maker: who plays the others, and the steered one when it is let go; who: its name, for people. Raises ValueError for
     an agent or a zoom that cannot be."""
 
-    def __init__(self, env: ParticleGrid, maker: Maker, who: str, settings: Settings = Settings()) -> None:
+    def __init__(self, env: ParticleGrid, maker: PlayerFactory, who: str, settings: Settings = Settings()) -> None:
         self.env, self.who, self.rate = env, who, settings.rate
         self.camera = FreeCamera(
             env.world, agent=settings.agent, zoom=settings.zoom, pixels=settings.pixels, trails=settings.trails
@@ -93,7 +93,7 @@ class Game:
         self._starts = np.ones(self.env.num_agents, bool)
         self.camera.forget()
         self.camera.remember(self.env.state)
-        self._scores: deque[np.ndarray] = deque(maxlen=SPAN)  # f64[sides] each
+        self._scores: deque[np.ndarray] = deque(maxlen=SPAN)  # f64[teams] each
         self._take(self.agent)
 
     def _take(self, agent: int) -> None:

@@ -30,7 +30,7 @@ def rate(contests: np.ndarray) -> list[Rating]:
 
 
 def rate_sides(scores: np.ndarray) -> tuple[list[Rating], list[Rating]]:
-    """Ratings of both sides from the scores of all matches, f64[seeds, firsts, seconds, sides].
+    """Ratings of both sides from the scores of all matches, f64[seeds, firsts, seconds, teams].
 
     A contest of the firsts is what they score against the same second with the same seed, and the other way round."""
     first = scores[..., 0].transpose(0, 2, 1)  # [seeds, seconds, firsts]

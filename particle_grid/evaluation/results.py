@@ -35,10 +35,10 @@ def baseline_for(env: ParticleGrid, console: Console, seeds: tuple[int, ...], st
 def evaluate_policy(
     env: ParticleGrid, policy: Policy, baseline: Baseline, console: Console, seeds: tuple[int, ...], steps: int
 ) -> dict[str, np.ndarray]:
-    """Return the scores f64[seeds, sides] of sampled and greedy actions, beside those of the baseline."""
+    """Return the scores f64[seeds, teams] of sampled and greedy actions, beside those of the baseline."""
     rows = {"random actions": np.array(baseline.random), "script": np.array(baseline.scripted)}
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("Evaluating", total=2 * len(seeds) * env.task.sides * steps)
+        bar = progress.add_task("Evaluating", total=2 * len(seeds) * env.task.teams * steps)
         for label, greedy in (("policy, sampled", False), ("policy, greedy", True)):
             maker = policy_player(policy, greedy)
             rows[label] = scores.evaluate(env, maker, seeds, steps, lambda: progress.advance(bar))

@@ -17,14 +17,14 @@ STEPS, MOST = 256, 16  # of an evaluation, for each 256 that an agent may expect
 
 MOST_EPISODES = 10_000
 
-Act = Callable[[np.ndarray, np.ndarray], np.ndarray]  # observations u8[N, row], starts bool[N] -> actions
-Maker = Callable[[ParticleGrid, int], Act]  # a player for an environment, with a seed of its own
+ActFn = Callable[[np.ndarray, np.ndarray], np.ndarray]  # observations u8[N, row], starts bool[N] -> actions
+PlayerFactory = Callable[[ParticleGrid, int], ActFn]  # a player for an environment, with a seed of its own
 
 
 def steps_for(env: ParticleGrid) -> int:
     """Steps of an evaluation: longer where agents live longer, up to 4096, since they may have far to go. Agents that
     never respawn live until their world starts anew, or for ever."""
-    life = env.world.lifespan or env.world.horizon or math.inf
+    life = env.world.lifespan or env.world.max_episode_steps or math.inf
     return STEPS * math.ceil(min(max(life / 256, 1), MOST))
 
 
@@ -37,7 +37,7 @@ def seeds(count: int) -> tuple[int, ...]:
     return tuple(range(SEEDS[0], SEEDS[0] + count))
 
 
-def random_player(env: ParticleGrid, seed: int) -> Act:
+def random_player(env: ParticleGrid, seed: int) -> ActFn:
     """Uniformly random actions."""
     generator, shape = np.random.default_rng(seed), (env.num_agents, 2)
     if env.discrete:
@@ -45,27 +45,27 @@ def random_player(env: ParticleGrid, seed: int) -> Act:
     return lambda observations, starts: generator.uniform(-1, 1, shape).astype(np.float32)
 
 
-def scripted_player(env: ParticleGrid, seed: int) -> Act:
+def scripted_player(env: ParticleGrid, seed: int) -> ActFn:
     """The task's scripted policy."""
     generator = np.array([seed % 2**64], np.uint64)  # seeds may be larger
     return lambda observations, starts: env.scripted_actions(generator)
 
 
 def match(
-    env: ParticleGrid, makers: list[Maker], seed: int, steps: int, watch: Callable[[], None] = lambda: None
+    env: ParticleGrid, makers: list[PlayerFactory], seed: int, steps: int, watch: Callable[[], None] = lambda: None
 ) -> np.ndarray:
     """Plays `steps` steps from a reset, agents of side k by makers[k], or all of them by one; calls `watch` after each
     step. Raises ValueError for what is no match.
 
-    Returns the score of each side, f64[sides], averaged over the second half of the steps: the first is for the agents
+    Returns the score of each side, f64[teams], averaged over the second half of the steps: the first is for the agents
     to get to where they want to be."""
     if seed is None or type(steps) is not int or steps < 1:
         raise ValueError(f"seed={seed} and steps={steps} make no match: give a seed, and 1 step or more.")
-    if len(makers) not in (1, env.task.sides):
-        raise ValueError(f"{len(makers)} players cannot play {env.task.sides} side(s): give one for each, or one.")
+    if len(makers) not in (1, env.task.teams):
+        raise ValueError(f"{len(makers)} players cannot play {env.task.teams} team(s): give one for each, or one.")
     env.reset(seed)
     players = [maker(env, seed + k) for k, maker in enumerate(makers)]
-    sides = [env.side(k) for k in range(len(makers))]
+    sides = [env.team(k) for k in range(len(makers))]
     starts, scores = np.ones(env.num_agents, bool), []
     for step in range(steps):
         actions = players[0](env.observations, starts)
@@ -80,32 +80,32 @@ def match(
 
 def evaluate(
     env: ParticleGrid,
-    maker: Maker,
+    maker: PlayerFactory,
     seeds: tuple[int, ...] = SEEDS,
     steps: int | None = None,
     watch: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
-    """Scores of a player, f64[seeds, sides]. Where two sides play each other, each side's is against the script.
+    """Scores of a player, f64[seeds, teams]. Where two teams play each other, each side's is against the script.
     steps: None for `steps_for` the environment. Raises ValueError where there is nothing to play."""
     if not seeds:
         raise ValueError("An evaluation of 0 seeds has no score: give one at least.")
     steps = steps or steps_for(env)
-    if env.task.sides == 1:
+    if env.task.teams == 1:
         return np.stack([match(env, [maker], seed, steps, watch) for seed in seeds])
     one = [[match(env, [maker, scripted_player], seed, steps, watch)[0] for seed in seeds]]
     two = [[match(env, [scripted_player, maker], seed, steps, watch)[1] for seed in seeds]]
-    return np.array(one + two).T  # [sides, seeds] -> [seeds, sides]
+    return np.array(one + two).T  # [sides, seeds] -> [seeds, teams]
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What random actions and the script score in one setting; lists [seeds][sides]."""
+    """What random actions and the script score in one setting; lists [seeds][teams]."""
 
     random: list[list[float]]
     scripted: list[list[float]]
 
     def normalise(self, scores: np.ndarray) -> np.ndarray:
-        """Scores [..., sides] -> [...]: 0 for random actions, 1 for the script, averaged over sides.
+        """Scores [..., teams] -> [...]: 0 for random actions, 1 for the script, averaged over sides.
 
         NaN where the two score the same, as nothing lies between them."""
         random, scripted = np.mean(self.random, 0), np.mean(self.scripted, 0)

@@ -203,7 +203,7 @@ def read_scores(folder: Path, label: str, key: str = "scores") -> np.ndarray:
         scores = np.array(results[label][key], float)
     except (KeyError, TypeError, ValueError, IndexError, OverflowError):
         scores = np.zeros(0)
-    raw = key == "scores"  # [seeds][sides], where normalised ones are [seeds], and NaN where nothing can be normalised
+    raw = key == "scores"  # [seeds][teams], where normalised ones are [seeds], and NaN where nothing can be normalised
     if not scores.size or scores.ndim != 1 + raw or np.isinf(scores).any() or (raw and np.isnan(scores).any()):
         raise ValueError(f"{path} is not a run's results: its {key} of {label!r} are not finite numbers. {REPAIR}")
     return scores

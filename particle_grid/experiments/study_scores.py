@@ -57,7 +57,7 @@ def _read_scale(path: Path, there: Any, key: str, overrides: Sequence[str]) -> B
     except (KeyError, TypeError, ValueError, IndexError, OverflowError):
         sound = False
     if not sound:
-        raise ValueError(f"{path} is damaged: it has no finite scores [seeds][sides] for {key}. {MEASURE_AGAIN}")
+        raise ValueError(f"{path} is damaged: it has no finite scores [seeds][teams] for {key}. {MEASURE_AGAIN}")
     if list(entry.get("overrides", overrides)) != list(overrides):  # older files do not say
         raise ValueError(f"{path} is of another plan, which sets {key} otherwise. {MEASURE_AGAIN}")
     return Baseline(random.tolist(), scripted.tolist())
@@ -107,7 +107,7 @@ def beginnings(plan: Plan, chosen: Mapping[str, int]) -> dict[str, dict[str, flo
         env = build_env(config)
         policy = build_policy(config, env)
         out = policy.actor.bias.detach().expand(FIRST_ACTIONS, -1)  # all there is to it: inputs hardly matter yet
-        actions = policy.head.act(policy.head.sample(out, torch.Generator().manual_seed(0))[0]).detach().numpy()
+        actions = policy.head.to_action(policy.head.sample(out, torch.Generator().manual_seed(0))[0]).detach().numpy()
         actions = (actions - 1.0 if env.discrete else actions).clip(-1, 1)
         nearest = np.bincount(np.rint(actions).astype(int) @ [3, 1] + 4, minlength=9) / len(actions)
         shares = nearest[nearest > 0]

@@ -28,7 +28,7 @@ PARTS = 10  # of the budget of agent-steps; a run is judged at the end of each
 HYPERPARAMETERS = [  # of every run, in TensorBoard's HParams tab, beside those that a command line names
     *("task.name", "action.name", "policy.name", "policy.hidden", "policy.head", "seed", "world.agents"),
     *(f"trainer.{key}" for key in ("total_steps", "learning_rate", "entropy_coef", "gamma", "gae_lambda")),
-    *(f"trainer.{key}" for key in ("horizon", "minibatch", "epochs")),
+    *(f"trainer.{key}" for key in ("rollout_length", "minibatch", "epochs")),
 ]
 
 
@@ -166,7 +166,7 @@ def refuse_another(folder: Path, config: dict[str, Any]) -> None:
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested config as one level of keys such as `trainer.horizon`."""
+    """A nested config as one level of keys such as `trainer.rollout_length`."""
     if not isinstance(config, dict):
         return {prefix: config}
     return {k: v for key, value in config.items() for k, v in flat(value, f"{prefix}.{key!s}".lstrip(".")).items()}

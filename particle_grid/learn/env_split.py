@@ -66,14 +66,14 @@ def environments(env: Env | Sequence[Env], policy: Policy) -> list[Env]:
     return envs
 
 
-class Lane:
+class EnvSplit:
     """An environment whose agents are the rows `agents` of the trainer's buffers. obs and outcome (rewards, terminals,
     truncations) are views of what it writes, and belong to it between `start` and `finish`."""
 
     def __init__(
         self, env: Env, opponents: Opponents | None, first: int, pool: Executor | None, device: torch.device
     ) -> None:
-        if device.type == "cuda":  # page-locked while the lane lives, so that copies to the GPU need not be waited for
+        if device.type == "cuda":  # page-locked while the split lives, so that copies to the GPU need not be waited for
             runtime, address = torch.cuda.cudart(), env.observations.ctypes.data
             torch.cuda.check_error(runtime.cudaHostRegister(address, env.observations.nbytes, 0))
             weakref.finalize(self, runtime.cudaHostUnregister, address)

@@ -2,8 +2,8 @@
 bins.
 
 All work in float32 on outputs f32[..., K] and samples [..., A], and sum log-probability and entropy over the A
-components. A sample is what learning sees; `act` makes of it what the environment is given. Probabilities are written
-out by hand: distribution objects validate and allocate on every call.
+components. A sample is what learning sees; `to_action` turns it into what the environment is given. Probabilities are
+written out by hand: distribution objects validate and allocate on every call.
 """
 
 import math
@@ -35,7 +35,7 @@ def where(rising: Callable[[float], float], target: float, low: float, high: flo
     """Between low and high, where a rising function comes to a target. Raises ValueError where it does not."""
     if not rising(low) <= target <= rising(high):
         raise ValueError(
-            f"policy.first_move={target} is out of reach for this head: it can be between {rising(low):.2f} and "
+            f"policy.init_action_rms={target} is out of reach for this head: it can be between {rising(low):.2f} and "
             f"{rising(high):.2f}."
         )
     for _ in range(50):
@@ -81,22 +81,22 @@ class CategoricalHead(nn.Module):
         """logp f32[n, A, rows], choice i64[A, rows] -> the log-probability of all components together, f32[rows]."""
         return logp.gather(0, choice[None]).sum((0, 1))
 
-    def evaluate(self, out: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    def log_prob_and_entropy(self, out: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """out f32[..., K], action int[..., A] -> its logp f32[...], and the entropy f32[...] in nats."""
         logp = self._log_softmax(out)
         chosen = self._chosen(logp, action.reshape(-1, self.components).t().long())
         entropy = -(logp.exp() * logp).sum((0, 1))
         return chosen.view(out.shape[:-1]), entropy.view(out.shape[:-1])
 
-    def greedy(self, out: Tensor) -> Tensor:
+    def mode(self, out: Tensor) -> Tensor:
         """The most probable action, int32[..., A]."""
         return torch.stack([logits.argmax(-1) for logits in out.split(self.nvec, -1)], -1).to(self.dtype)
 
-    def act(self, sample: Tensor) -> Tensor:
+    def to_action(self, sample: Tensor) -> Tensor:
         """The sample itself."""
         return sample
 
-    def begin(self, rms: float) -> Tensor:
+    def init_bias(self, rms: float) -> Tensor:
         """The outputs f32[K] with which a component, whose choices are evenly from -1 to 1, has this root mean square,
         and as much entropy as it then can. Raises ValueError where it cannot."""
         parts = []
@@ -117,7 +117,7 @@ class BinsHead(CategoricalHead):
         super().__init__([bins] * components)
         self.register_buffer("values", torch.linspace(-1, 1, bins), persistent=False)
 
-    def act(self, sample: Tensor) -> Tensor:
+    def to_action(self, sample: Tensor) -> Tensor:
         """int32[..., A] -> f32[..., A]."""
         return self.get_buffer("values")[sample.long()]
 
@@ -168,27 +168,27 @@ class GaussianHead(nn.Module):
         z = (action - out) * (-log_std).exp()
         return -0.5 * (z * z).sum(-1) - (log_std + 0.5 * LOG_2PI).sum()
 
-    def evaluate(self, out: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    def log_prob_and_entropy(self, out: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """out f32[..., K], action f32[..., A] -> its logp f32[...], and the entropy f32[...] in nats: the same for
         every state."""
         entropy = (self.log_std + 0.5 * (LOG_2PI + 1)).sum().expand(out.shape[:-1])
         return self._log_prob(out, action), entropy
 
-    def greedy(self, out: Tensor) -> Tensor:
+    def mode(self, out: Tensor) -> Tensor:
         """The mean, f32[..., A], not clipped."""
         return out
 
-    def act(self, sample: Tensor) -> Tensor:
+    def to_action(self, sample: Tensor) -> Tensor:
         """The sample itself: the environment clips it."""
         return sample
 
-    def begin(self, rms: float) -> Tensor:
+    def init_bias(self, rms: float) -> Tensor:
         """Sets the standard deviation with which actions, clipped to [-1, 1], around outputs f32[K] of 0, which it
         returns, have this root mean square along each axis. Raises ValueError where none does."""
         normal = torch.special.ndtri((torch.arange(4096) + 0.5) / 4096)
         start = where(
             lambda raw: float(
-                self.act(normal * self._log_std(torch.tensor(raw)).exp()).clamp(-1, 1).square().mean().sqrt()
+                self.to_action(normal * self._log_std(torch.tensor(raw)).exp()).clamp(-1, 1).square().mean().sqrt()
             ),
             rms,
             -3,
@@ -204,16 +204,16 @@ class SquashedHead(GaussianHead):
     Learning sees the sample in front of it, so nothing is lost where the tangent is flat: in ratios of probabilities
     its derivative cancels. It is left out of logp, but not of the entropy, which it bounds."""
 
-    def evaluate(self, out: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    def log_prob_and_entropy(self, out: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """out f32[..., K], action f32[..., A] -> logp of the normal sample and entropy of what is done, f32[...]."""
-        logp, entropy = super().evaluate(out, action)
+        logp, entropy = super().log_prob_and_entropy(out, action)
         std, slope = self.log_std.exp(), torch.zeros_like(out)
         for node, weight in zip(NODES, WEIGHTS, strict=True):  # log(1 - tanh(x)^2), such that it cannot overflow
             x = out + node * std
             slope = slope + weight * 2 * (math.log(2) - x - F.softplus(-2 * x))
         return logp, entropy + slope.sum(-1)
 
-    def act(self, sample: Tensor) -> Tensor:
+    def to_action(self, sample: Tensor) -> Tensor:
         """f32[..., A] -> f32[..., A] in [-1, 1]."""
         return sample.tanh()
 
@@ -222,7 +222,7 @@ class SnappedHead(GaussianHead):
     """A normal sample snapped to the nearest of -1, 0 and 1 an axis: what discrete actions can do, chosen as continuous
     ones are. Learning sees the sample in front of it."""
 
-    def act(self, sample: Tensor) -> Tensor:
+    def to_action(self, sample: Tensor) -> Tensor:
         """f32[..., A] -> f32[..., A] in {-1, 0, 1}."""
         return sample.clamp(-1, 1).round()
 
@@ -247,9 +247,9 @@ class BetaHead(nn.Module):
         """out f32[..., K] -> sample f32[..., A] and its logp f32[...]."""
         a, b = (torch._standard_gamma(x, generator=generator) for x in self._shape(out))
         x = (a / (a + b)).clamp(1e-6, 1 - 1e-6)
-        return x, self.evaluate(out, x)[0]
+        return x, self.log_prob_and_entropy(out, x)[0]
 
-    def evaluate(self, out: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    def log_prob_and_entropy(self, out: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """out f32[..., K], sample f32[..., A] -> logp and entropy, in nats, of 2 * sample - 1, f32[...]."""
         a, b = self._shape(out)
         log_beta = a.lgamma() + b.lgamma() - (a + b).lgamma() + math.log(2)
@@ -257,16 +257,16 @@ class BetaHead(nn.Module):
         entropy = (a + b - 2) * (a + b).digamma() - (a - 1) * a.digamma() - (b - 1) * b.digamma() + log_beta
         return logp.sum(-1), entropy.sum(-1)
 
-    def greedy(self, out: Tensor) -> Tensor:
+    def mode(self, out: Tensor) -> Tensor:
         """The mean, f32[..., A]."""
         a, b = self._shape(out)
         return a / (a + b)
 
-    def act(self, sample: Tensor) -> Tensor:
+    def to_action(self, sample: Tensor) -> Tensor:
         """f32[..., A] in (0, 1) -> f32[..., A] in (-1, 1)."""
         return 2 * sample - 1
 
-    def begin(self, rms: float) -> Tensor:
+    def init_bias(self, rms: float) -> Tensor:
         """The outputs f32[K] with which actions have this root mean square along each axis. Raises ValueError where
         none has: with one peak it stays below that of a uniform distribution."""
 
@@ -277,7 +277,13 @@ class BetaHead(nn.Module):
 
 
 Head = CategoricalHead | GaussianHead | BetaHead
-PARTS = ("sample", "evaluate", "greedy", "act", "begin")  # what the class of a head has, besides its attributes
+PARTS = (
+    "sample",
+    "log_prob_and_entropy",
+    "mode",
+    "to_action",
+    "init_bias",
+)  # what the class of a head has, besides its attributes
 MOST_BINS = 4096  # finer than anybody could tell apart
 HEADS = ("auto", "gaussian", "squashed", "snapped", "beta", "bins")
 
@@ -296,7 +302,7 @@ def make_head(
     place = head if registry.is_place(head) else registry.registered("head").get(str(head))
     if place and head not in HEADS:
         own = cast(Head, registry.load("head", place, PARTS)(space))
-        action = own.act(own.sample(torch.zeros(1, own.outputs), torch.Generator())[0])
+        action = own.to_action(own.sample(torch.zeros(1, own.outputs), torch.Generator())[0])
         if action.is_floating_point() != isinstance(space, Box):
             raise ValueError(
                 f"policy.head={head} gives {action.dtype}, which are no actions in {space}: use another head, or the "

@@ -30,5 +30,5 @@ class Player(Uncopied):
         obs, new = (torch.from_numpy(x).to(self.device)[None] for x in plain)  # [1, N, ...]
         out, _, self.state = self.network(obs, new, self.state)
         head = self.policy.head
-        actions = head.greedy(out[0]) if self.greedy else head.sample(out[0], self.generator)[0]
-        return head.act(actions).cpu().numpy()
+        actions = head.mode(out[0]) if self.greedy else head.sample(out[0], self.generator)[0]
+        return head.to_action(actions).cpu().numpy()

@@ -182,7 +182,7 @@ OPTIONS: dict[str, Any] = {
     "log_std_min": -3.0,
     "log_std_max": 0.5,
     "log_std_init": -0.5,
-    "first_move": None,
+    "init_action_rms": None,
 }
 
 
@@ -215,7 +215,7 @@ def make_policy(name: str, vision: int, action_space: Space, **kwargs: Any) -> P
 
     name: as in `policy_class`. kwargs: hidden (units), for Box actions head (see `particle_grid.learn.heads`),
     bins (of the head of that name), and the bounds and the start of the normal heads' log_std: log_std_min,
-    log_std_max, log_std_init. first_move: the root mean square of the first actions along each axis, whatever the
+    log_std_max, log_std_init. init_action_rms: the root mean square of the first actions along each axis, whatever the
     head; None: as it comes. Besides, what the policy's own constructor takes by keyword only.
     Raises ValueError, in one sentence, for an unknown name or option and for a value that cannot be.
     """
@@ -225,19 +225,19 @@ def make_policy(name: str, vision: int, action_space: Space, **kwargs: Any) -> P
         raise ValueError(f"Policies have no option {unknown[0]!r}. The options are: {', '.join(known)}.")
     options = known | kwargs
     own = {key: options.pop(key) for key in known.keys() - OPTIONS.keys()}
-    hidden, first_move = options.pop("hidden"), options.pop("first_move")
+    hidden, init_action_rms = options.pop("hidden"), options.pop("init_action_rms")
     if isinstance(vision, bool) or not isinstance(vision, int | np.integer) or not 1 <= vision <= MOST_VISION:
         raise ValueError(f"vision={vision!r} cannot be: give that of the environment, 1 to {MOST_VISION} cells.")
     if type(hidden) is not int or not 1 <= hidden <= MOST_UNITS:
         raise ValueError(f"hidden={hidden!r} is not a number of units: give a whole number from 1 to {MOST_UNITS}.")
-    if first_move is not None:
-        check_number("policy.first_move", first_move, 0, 1)
+    if init_action_rms is not None:
+        check_number("policy.init_action_rms", init_action_rms, 0, 1)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the decomposition behind orthogonal weights rounds differently with more
     try:
         policy = kind(vision, make_head(action_space, **options), hidden, **own)
     finally:
         torch.set_num_threads(threads)
-    if first_move is not None:
-        policy.actor.bias.data[:] = policy.head.begin(first_move)
+    if init_action_rms is not None:
+        policy.actor.bias.data[:] = policy.head.init_bias(init_action_rms)
     return policy

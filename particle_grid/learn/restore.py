@@ -14,7 +14,7 @@ MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # what Adam keeps of each parameter
 
 
 def part_of(saved: Mapping[str, Any], rank: int, here: Sequence[int]) -> Mapping[str, Any]:
-    """Return what the process `rank` saved of a run. here: how many processes, agents and lanes there are now.
+    """Return what the process `rank` saved of a run. here: how many processes, agents and splits there are now.
 
     Raises:
         ValueError: for what no trainer has saved, or for other numbers of them."""
@@ -27,7 +27,7 @@ def part_of(saved: Mapping[str, Any], rank: int, here: Sequence[int]) -> Mapping
     if not 0 <= steps < MOST_STEPS:
         raise ValueError(f"A run cannot go on from {steps} steps: give what was saved.")
     there = len(parts), len(saved["starts"]), len(saved["envs"])
-    for what, saved_number, number in zip(("process(es)", "agents", "lane(s)"), there, here, strict=True):
+    for what, saved_number, number in zip(("process(es)", "agents", "env split(s)"), there, here, strict=True):
         if saved_number != number:
             raise ValueError(f"The checkpoint has {saved_number} {what} and this run {number}: use as many.")
     return parts[rank]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from particle_grid.learn import checkpoint
 from particle_grid.learn.device import choose_device
 from particle_grid.learn.distributed import Group
-from particle_grid.learn.env_split import Env, Lane, Opponents, environments, no_opponents
+from particle_grid.learn.env_split import Env, EnvSplit, Opponents, environments, no_opponents
 from particle_grid.learn.fast import accelerate
 from particle_grid.learn.heads import GaussianHead
 from particle_grid.learn.policy import Policy, State
@@ -48,19 +48,19 @@ class ScalarLog(Protocol):
 class TrainerConfig:
     """Settings of the trainer. Raises ValueError, in one sentence, for a value that is out of range.
 
-    total_steps: agent-steps in all; the last iteration may overshoot by less than one batch. horizon: steps of a
+    total_steps: agent-steps in all; the last iteration may overshoot by less than one batch. rollout_length: steps of a
     rollout, and of backpropagation through time. minibatch: agent-steps at most, whole rollouts of some agents.
     epochs: passes over a batch. anneal: lower the learning rate and the entropy bonus linearly to 0 over total_steps.
     clip: of the ratio.
     reward_scale: rewards are multiplied by it for learning, never in what is logged. device: auto, cpu, cuda.
     scripted_opponents, opponent_pool: shares of the worlds in which the task's script, or earlier selves of the policy,
-    play one of two sides. lanes: parts of the worlds that are simulated in turn, 0 for two on a GPU where that can be.
+    play one of two teams. splits: parts of the worlds that are simulated in turn, 0 for two on a GPU where that can be.
     threads: of the processor, 0 for all cores. fast: auto, off, fp32 or bf16, see
     `particle_grid.learn.fast.accelerate`. checkpoint_every: agent-steps; 0 saves at the end only.
     """
 
     total_steps: int = 6_000_000
-    horizon: int = 32
+    rollout_length: int = 32
     minibatch: int = 2048
     epochs: int = 1
     learning_rate: float = 2e-3
@@ -75,7 +75,7 @@ class TrainerConfig:
     adam_eps: float = 1e-5
     scripted_opponents: float = 0.0
     opponent_pool: float = 0.0
-    lanes: int = 0
+    env_splits: int = 0
     device: str = "auto"
     threads: int = 0
     fast: str = "auto"
@@ -91,7 +91,7 @@ class TrainerConfig:
                 )
         for name in (
             "total_steps",
-            "horizon",
+            "rollout_length",
             "minibatch",
             "epochs",
             "clip",
@@ -100,7 +100,15 @@ class TrainerConfig:
             "adam_eps",
         ):
             self._require(name, 0 < getattr(self, name) < math.inf, "positive")
-        for name in ("learning_rate", "value_coef", "entropy_coef", "lanes", "threads", "checkpoint_every", "seed"):
+        for name in (
+            "learning_rate",
+            "value_coef",
+            "entropy_coef",
+            "env_splits",
+            "threads",
+            "checkpoint_every",
+            "seed",
+        ):
             self._require(name, 0 <= getattr(self, name) < math.inf, "0 or more")
         for name in ("gamma", "gae_lambda", "scripted_opponents", "opponent_pool"):
             self._require(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
@@ -108,7 +116,11 @@ class TrainerConfig:
         self._require("seed", self.seed < 1 << 63, "below 2**63")
         room = 1 - self.scripted_opponents
         self._require("opponent_pool", self.opponent_pool <= room, f"at most {room:g}, what scripted_opponents leaves")
-        self._require("minibatch", self.minibatch % self.horizon == 0, f"a multiple of trainer.horizon={self.horizon}")
+        self._require(
+            "minibatch",
+            self.minibatch % self.rollout_length == 0,
+            f"a multiple of trainer.rollout_length={self.rollout_length}",
+        )
         self._require("device", self.device.partition(":")[0] in ("auto", "cpu", "cuda"), "auto, cpu or cuda")
 
     def _require(self, name: str, holds: bool, what: str) -> None:
@@ -130,14 +142,14 @@ class Result:
 class Trainer(Uncopied):
     """Trains `policy` in `env` with PPO. `steps` counts the agent-steps done, without those of opponents.
 
-    env: one, or several *lanes*: while the actions of one are computed, another one is simulated, in a thread.
+    env: one, or several *splits*: while the actions of one are computed, another one is simulated, in a thread.
 
     loggers get the scalars of each iteration. path: where checkpoints go, None for none. run_config: plain nested dict
     that is stored with them, under "config". normalise: from score to normalised score. `how` says in a sentence how
     the policy is computed. group: the processes that learn together, each with environments of its own; the first one
     saves for all, and `run`, `save` and `state_dict` are to be called in all of them. opponents: who plays some of an
     environment's agents.
-    watch: called after each step of the first lane, whose environment stands still then.
+    watch: called after each step of the first split, whose environment stands still then.
     Raises ValueError for environments that the policy cannot learn in, and for a path that cannot be written.
     """
 
@@ -162,10 +174,10 @@ class Trainer(Uncopied):
         envs = environments(env, policy)
         if path is not None:
             check_place(Path(path))  # not after hours
-        if config.minibatch < config.horizon * group.size:
+        if config.minibatch < config.rollout_length * group.size:
             raise ValueError(
                 f"trainer.minibatch={config.minibatch} is too small to share among {group.size} processes: give "
-                f"{config.horizon * group.size} or more, a horizon for each."
+                f"{config.rollout_length * group.size} or more, a rollout_length for each."
             )
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -175,16 +187,16 @@ class Trainer(Uncopied):
         self.optimiser = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, eps=config.adam_eps, fused=True)
         seed = config.seed + group.rank * 1_000_003  # other worlds and other samples in each process
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        pool, n, self.lanes = similar_thread() if len(envs) > 1 else None, 0, []
+        pool, n, self.splits = similar_thread() if len(envs) > 1 else None, 0, []
         for k, each in enumerate(envs):
             each.reset(seed + k * 15_485_863)
-            self.lanes.append(Lane(each, opponents(each), n, pool, self.device))
+            self.splits.append(EnvSplit(each, opponents(each), n, pool, self.device))
             n += each.num_agents
-        self.buffer = Rollout(config.horizon, n, policy.row, policy.head, self.device)
+        self.buffer = Rollout(config.rollout_length, n, policy.row, policy.head, self.device)
         self.starts, self.state = torch.ones(n, dtype=torch.bool, device=self.device), policy.initial_state(n)
-        self.learning = torch.from_numpy(np.concatenate([lane.learning for lane in self.lanes])).to(self.device)
+        self.learning = torch.from_numpy(np.concatenate([split.learning for split in self.splits])).to(self.device)
         self.learners = self.learning.nonzero().squeeze(1)
-        self.batch, self.steps, self.interrupted = len(self.learners) * config.horizon * group.size, 0, False
+        self.batch, self.steps, self.interrupted = len(self.learners) * config.rollout_length * group.size, 0, False
         self.seconds = {"simulate": 0.0, "infer": 0.0, "learn": 0.0}  # of this iteration
         self.scalars: dict[str, float] = {}
 
@@ -231,44 +243,44 @@ class Trainer(Uncopied):
 
     @torch.no_grad()
     def rollout(self) -> list[dict[str, float]]:
-        """Fills the buffer with `horizon` steps of all agents, which go on where they were. Returns the infos."""
+        """Fills the buffer with `rollout_length` steps of all agents and return the infos."""
         r, infos, begin = self.buffer, [], perf_counter()
         r.starts[0], r.state = self.starts, self.state
         self.seconds["simulate"] = 0.0
-        states = [tuple(x[lane.agents] for x in self.state) for lane in self.lanes]
-        for t in range(self.config.horizon + 1):
-            for k, lane in enumerate(self.lanes):
+        states = [tuple(x[split.agents] for x in self.state) for split in self.splits]
+        for t in range(self.config.rollout_length + 1):
+            for k, split in enumerate(self.splits):
                 if t > 0:
-                    infos += self._collect(lane, t - 1)
-                if t < self.config.horizon:
-                    states[k] = self._act(lane, t, states[k])
+                    infos += self._collect(split, t - 1)
+                if t < self.config.rollout_length:
+                    states[k] = self._act(split, t, states[k])
         self.starts, self.state = r.starts[-1].clone(), tuple(torch.cat(parts) for parts in zip(*states, strict=True))
-        obs = torch.cat([lane.obs for lane in self.lanes]).to(self.device)
+        obs = torch.cat([split.obs for split in self.splits]).to(self.device)
         r.values[-1:] = self.network(obs[None], r.starts[-1:], self.state)[1]
         self.seconds["infer"] = perf_counter() - begin - self.seconds["simulate"]
         return infos
 
-    def _act(self, lane: Lane, t: int, state: State) -> State:
-        """Computes the actions of a lane's agents in step t, and begins to simulate it. Returns the state behind."""
-        r, here = self.buffer, (slice(t, t + 1), lane.agents)
-        r.obs[here].copy_(lane.obs[None], non_blocking=True)  # done before the actions are, which are waited for
+    def _act(self, split: EnvSplit, t: int, state: State) -> State:
+        """Computes the actions of a split's agents in step t, and begins to simulate it. Returns the state behind."""
+        r, here = self.buffer, (slice(t, t + 1), split.agents)
+        r.obs[here].copy_(split.obs[None], non_blocking=True)  # done before the actions are, which are waited for
         out, r.values[here], state = self.network(r.obs[here], r.starts[here], state)
-        r.actions[t, lane.agents], r.logp[t, lane.agents] = self.policy.head.sample(out[0], self.generator)
-        actions = self.policy.head.act(r.actions[t, lane.agents]).cpu().numpy()
+        r.actions[t, split.agents], r.logp[t, split.agents] = self.policy.head.sample(out[0], self.generator)
+        actions = self.policy.head.to_action(r.actions[t, split.agents]).cpu().numpy()
         begin = perf_counter()
-        lane.start(actions, self.steps + t)
+        split.start(actions, self.steps + t)
         self.seconds["simulate"] += perf_counter() - begin
         return state
 
-    def _collect(self, lane: Lane, t: int) -> list[dict[str, float]]:
-        """Takes over what step t of a lane gave, once it is done. Returns the infos."""
+    def _collect(self, split: EnvSplit, t: int) -> list[dict[str, float]]:
+        """Takes over what step t of a split gave, once it is done. Returns the infos."""
         begin, r = perf_counter(), self.buffer
-        infos = lane.finish()
-        if lane is self.lanes[0]:
+        infos = split.finish()
+        if split is self.splits[0]:
             self.watch()
-        for buffer, new in zip((r.rewards, r.terminals, r.truncations), lane.outcome, strict=True):
-            buffer[t, lane.agents].copy_(new)
-        r.starts[t + 1, lane.agents] = r.terminals[t, lane.agents] | r.truncations[t, lane.agents]
+        for buffer, new in zip((r.rewards, r.terminals, r.truncations), split.outcome, strict=True):
+            buffer[t, split.agents].copy_(new)
+        r.starts[t + 1, split.agents] = r.terminals[t, split.agents] | r.truncations[t, split.agents]
         self.seconds["simulate"] += perf_counter() - begin
         return infos
 
@@ -310,7 +322,7 @@ class Trainer(Uncopied):
         )
         out, value, _ = self.network(obs, starts, tuple(x[agents] for x in r.state))
         loss, statistics = ppo_loss(
-            *policy.head.evaluate(out, actions),
+            *policy.head.log_prob_and_entropy(out, actions),
             value,
             logp,
             advantage,
@@ -416,9 +428,9 @@ class Trainer(Uncopied):
         return {
             "generator": self.generator.get_state(),
             "envs": [
-                {k: torch.from_numpy(np.array(x)) for k, x in lane.env.state_dict().items()} for lane in self.lanes
+                {k: torch.from_numpy(np.array(x)) for k, x in split.env.state_dict().items()} for split in self.splits
             ],
-            "opponents": [lane.opponents.state_dict() if lane.opponents else {} for lane in self.lanes],
+            "opponents": [split.opponents.state_dict() if split.opponents else {} for split in self.splits],
             "starts": self.starts,
             "state": self.state,
         }
@@ -426,7 +438,7 @@ class Trainer(Uncopied):
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Goes on from a `state_dict` or a loaded checkpoint. Raises ValueError if it is of another kind of run, and
         changes nothing then, but for environments and opponents in front of some that refuse theirs."""
-        own = part_of(saved, self.group.rank, (self.group.size, len(self.starts), len(self.lanes)))
+        own = part_of(saved, self.group.rank, (self.group.size, len(self.starts), len(self.splits)))
         try:
             check_weights(self.policy, saved["policy"])
             check_moments(self.optimiser, saved["optimiser"]["state"])
@@ -436,10 +448,10 @@ class Trainer(Uncopied):
             raise ValueError(
                 "The checkpoint's policy or device differs from this run's: resume with the settings it was saved with."
             ) from error
-        for lane, state, others in zip(self.lanes, own["envs"], own["opponents"], strict=True):
-            lane.env.load_state_dict({name: np.asarray(array) for name, array in state.items()})
-            if lane.opponents:
-                lane.opponents.load_state_dict(others)
+        for split, state, others in zip(self.splits, own["envs"], own["opponents"], strict=True):
+            split.env.load_state_dict({name: np.asarray(array) for name, array in state.items()})
+            if split.opponents:
+                split.opponents.load_state_dict(others)
         self.policy.load_state_dict(saved["policy"])
         restore_moments(self.optimiser, saved["optimiser"]["state"])
         self.generator.set_state(own["generator"])

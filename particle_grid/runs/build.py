@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from particle_grid.env import ParticleGrid
-from particle_grid.evaluation.scores import Act, Maker
+from particle_grid.evaluation.scores import ActFn, PlayerFactory
 from particle_grid.learn import checkpoint
 from particle_grid.learn.player import Player
 from particle_grid.learn.policy import POLICIES, Policy, make_policy
@@ -47,18 +47,18 @@ def build_env(config: Mapping[str, Any]) -> ParticleGrid:
     )
 
 
-def build_lanes(config: dict[str, Any], env: ParticleGrid, settings: TrainerConfig) -> list[ParticleGrid]:
-    """The environment of a config, `env`, in as many parts as the trainer's `lanes` says, with its worlds shared out.
+def build_env_splits(config: dict[str, Any], env: ParticleGrid, settings: TrainerConfig) -> list[ParticleGrid]:
+    """The environment of a config, `env`, in as many parts as the trainer's `splits` says, with its worlds shared out.
 
     Raises ValueError where they cannot be shared out evenly."""
-    worlds, count = env.world.worlds, settings.lanes
+    worlds, count = env.world.worlds, settings.env_splits
     if not count:
         on_gpu = choose_device(settings.device).type == "cuda"
         alone = not (settings.scripted_opponents or settings.opponent_pool)
         count = 2 if on_gpu and worlds % 2 == 0 and alone else 1
     if worlds % count:
         raise ValueError(
-            f"trainer.lanes={count} cannot share world.worlds={worlds} out evenly: give a multiple of it, or one lane."
+            f"trainer.env_splits={count} cannot share world.worlds={worlds} out evenly: give a divisor of it, or 1."
         )
     if count == 1:
         return [env]
@@ -76,7 +76,7 @@ def build_policy(
     make = partial(make_policy, options.pop("name", None), env.vision, env.single_action_space)
     if weights is not None and config["policy"]["name"] in POLICIES:
         with torch.device("meta"):
-            check_weights(make(**options | {"first_move": None}), weights)  # it would compute with weights
+            check_weights(make(**options | {"init_action_rms": None}), weights)  # it would compute with weights
     torch.manual_seed(config["seed"])
     policy = make(**options)
     if weights is not None:
@@ -84,13 +84,13 @@ def build_policy(
     return policy
 
 
-def policy_player(policy: Policy, greedy: bool = False, side: int | None = None) -> Maker:
+def policy_player(policy: Policy, greedy: bool = False, side: int | None = None) -> PlayerFactory:
     """A policy as a player to score; side: to play this one only, which spares what others would have done.
 
     A policy with discrete actions also plays in an environment with continuous ones, where whole moves are possible."""
 
-    def make(env: ParticleGrid, seed: int) -> Act:
-        mine = slice(None) if side is None else env.side(side)
+    def make(env: ParticleGrid, seed: int) -> ActFn:
+        mine = slice(None) if side is None else env.team(side)
         player = Player(policy, len(env.rewards[mine]), seed, greedy)
         actions = np.zeros_like(env.actions)
 

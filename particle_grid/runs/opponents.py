@@ -20,7 +20,7 @@ class Opponents:
     """One side in some of the worlds, in half of these the first: in a share `scripted_opponents` of all worlds played
     by the script, in a share `opponent_pool` by earlier selves of the policy.
 
-    Raises ValueError where there are no two sides, or too few worlds for a share.
+    Raises ValueError where there are no two teams, or too few worlds for a share.
     """
 
     def __init__(self, env: ParticleGrid, policy: Policy, settings: TrainerConfig) -> None:
@@ -61,17 +61,17 @@ def _agents(env: ParticleGrid, key: str, share: float, taken: int) -> tuple[np.n
     """Which agents a share of the worlds is about, bool[N], and how many worlds are taken then."""
     if not share:
         return np.zeros(env.num_agents, bool), taken
-    if env.task.sides != 2:
-        raise ValueError(f"trainer.{key}={share} cannot be: task {env.task_name} has no two sides; leave it at 0.")
+    if env.task.teams != 2:
+        raise ValueError(f"trainer.{key}={share} cannot be: task {env.task_name} has no two teams; leave it at 0.")
     half = min(round(share * env.world.worlds / 2), (env.world.worlds - taken) // 2)
     if not half:
         raise ValueError(
-            f"trainer.{key}={share} of world.worlds={env.world.worlds} is less than one world for each side: give "
+            f"trainer.{key}={share} of world.worlds={env.world.worlds} is less than one world for each team: give "
             f"more worlds, or leave it at 0."
         )
     worlds = np.arange(env.num_agents) // env.world.agents - taken
     first, second = (worlds >= 0) & (worlds < half), (worlds >= half) & (worlds < 2 * half)
-    return (first & env.side(0)) | (second & env.side(1)), taken + 2 * half
+    return (first & env.team(0)) | (second & env.team(1)), taken + 2 * half
 
 
 class PastSelves:
@@ -82,7 +82,7 @@ class PastSelves:
         self._env, self._policy, self._seed = env, policy, settings.seed
         self._every, self._frozen = settings.total_steps / SELVES, 0
         # The last rollout may begin just before total_steps, and freezes on until its end.
-        self._most = SELVES + math.ceil(settings.horizon / self._every)
+        self._most = SELVES + math.ceil(settings.rollout_length / self._every)
         self._parts = [part for part in np.array_split(np.flatnonzero(mask), AT_PLAY) if len(part)]
         self._players = [self._freeze(len(part)) for part in self._parts]
 

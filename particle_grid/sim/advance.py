@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from particle_grid.sim.life import regrow_world, respawn_world, start_world
-from particle_grid.sim.motion import cross, next_order, resolve, settle, wish
+from particle_grid.sim.motion import cross, desire, next_order, resolve, settle
 from particle_grid.sim.observe import features, finish_agents, look
 from particle_grid.sim.state import Rules, State
 from particle_grid.support.jit import ParallelKernel, entry, kernel, parallel_kernel, prange
@@ -36,13 +36,13 @@ def _block(s, w, block):
 def _move_world(s, r, w, actions, truncations):
     s.tick[w] += 1
     start, direction = next_order(s, w)
-    for stretch in range(r.stretches):
+    for substep in range(r.substeps):
         for block in prange(_blocks(s)):
             lo, hi = _block(s, w, block)
-            if stretch == 0:
-                wish(s, r, w, lo, hi, actions, truncations)
+            if substep == 0:
+                desire(s, r, w, lo, hi, actions, truncations)
             cross(s, lo, hi)
-        if stretch == 0:
+        if substep == 0:
             respawn_world(s, r, w, truncations)
         resolve(s, r, w, start, direction)
         for block in prange(_blocks(s)):
@@ -73,7 +73,7 @@ def _look_worlds(s, r, observations, counting):
 @parallel_kernel
 def _start_worlds(s, r):
     for w in prange(len(s.grid)):  # their horizons are spread out: at no time are all of them young
-        start_world(s, r, w, r.horizon * w // len(s.grid))
+        start_world(s, r, w, r.max_episode_steps * w // len(s.grid))
 
 
 class Stages(NamedTuple):

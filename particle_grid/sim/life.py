@@ -89,8 +89,8 @@ def end_life(s, r, w, i, anew):
 
 @kernel
 def respawn_world(s, r, w, truncations):
-    """Agents that are marked in `truncations` spawn anew, or all of them if their world is at its horizon."""
-    anew = 0 < r.horizon <= s.tick[w]
+    """Agents that are marked in `truncations` spawn anew, or all of them if their world is at its max_episode_steps."""
+    anew = 0 < r.max_episode_steps <= s.tick[w]
     agents = len(s.order) // len(s.grid)
     for i in range(w * agents, (w + 1) * agents):
         if truncations[i]:

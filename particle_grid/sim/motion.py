@@ -1,6 +1,6 @@
 """How agents move, in stages that are each as plain a loop as can be, so that the compiler makes vectors of them.
 
-`wish` turns actions into stretches of at most a cell, `cross` looks up which cells a stretch leaves and enters,
+`desire` turns actions into stretches of at most a cell, `cross` looks up which cells a stretch leaves and enters,
 `resolve` lets the agents of a world pass one after another, and `settle` makes the stretch for those that could.
 Only `resolve` is sequential: it touches nothing but the grid, and two numbers of each agent.
 
@@ -23,26 +23,29 @@ LOW, SIGN, HIGH, BIT = np.uint64(0x7FFFFFFF), np.uint64(31), np.uint64(32), np.u
 @kernel
 def _wish(s, r, lo, hi, action, truncated):
     """What the agents want to move in each stretch: nothing if they are truncated."""
-    rows, columns, eaten = s.wish[0, lo:hi], s.wish[1, lo:hi], s.eaten[lo:hi]
+    rows, columns, eaten = s.desired_move[0, lo:hi], s.desired_move[1, lo:hi], s.eaten[lo:hi]
     moved_rows, moved_columns = s.displacement[0, lo:hi], s.displacement[1, lo:hi]
     for i in range(hi - lo):
         row, column = np.float32(action[2 * i]) - r.centre, np.float32(action[2 * i + 1]) - r.centre
         finite = (abs(row) < INFINITY) & (abs(column) < INFINITY)
         row, column = min(max(row, -ONE), ONE), min(max(column, -ONE), ONE)
         row, column = row if finite else ZERO, column if finite else ZERO
-        row, column = r.keep * moved_rows[i] + r.gain * row, r.keep * moved_columns[i] + r.gain * column
-        row, column = min(max(row, -r.speed), r.speed) * r.stretch, min(max(column, -r.speed), r.speed) * r.stretch
+        row, column = r.momentum * moved_rows[i] + r.gain * row, r.momentum * moved_columns[i] + r.gain * column
+        row, column = (
+            min(max(row, -r.speed), r.speed) * r.substep_share,
+            min(max(column, -r.speed), r.speed) * r.substep_share,
+        )
         rows[i], columns[i] = ZERO if truncated[i] else row, ZERO if truncated[i] else column
         moved_rows[i], moved_columns[i], eaten[i] = ZERO, ZERO, 0
 
 
 @kernel
-def wish(s, r, w, lo, hi, actions, truncations):
+def desire(s, r, w, lo, hi, actions, truncations):
     """Marks the agents [lo, hi) whose time has come, and writes what the others want to move in each stretch.
 
-    The velocity is r.keep of the last displacement and r.gain for a full action, at most r.speed along each axis.
+    The velocity is r.momentum of the last displacement and r.gain for a full action, at most r.speed along each axis.
     Actions are clipped to r.centre +- 1; one that is NaN or infinite counts as none."""
-    now, all_anew = s.tick[w], 0 < r.horizon <= s.tick[w]
+    now, all_anew = s.tick[w], 0 < r.max_episode_steps <= s.tick[w]
     expiry, truncated = s.expiry[lo:hi], truncations[lo:hi]
     for i in range(hi - lo):
         truncated[i] = (expiry[i] <= now) | all_anew
@@ -58,8 +61,8 @@ def cross(s, lo, hi):
     rows, columns, wished_rows, wished_columns = (
         s.position[0, lo:hi],
         s.position[1, lo:hi],
-        s.wish[0, lo:hi],
-        s.wish[1, lo:hi],
+        s.desired_move[0, lo:hi],
+        s.desired_move[1, lo:hi],
     )
     under, crossing, stride = s.under[lo:hi], s.crossing[lo:hi], np.int32(s.grid.shape[2])
     for i in range(hi - lo):
@@ -111,7 +114,7 @@ def resolve(s, r, w, start, direction):
     agents = len(s.order) // len(s.grid)
     cells, first = s.grid.reshape(len(s.grid), -1)[w], w * agents
     order, crossing = s.order[first : first + agents], s.crossing[first : first + agents]
-    met, ahead = s.met[first : first + agents], AHEAD if r.rows.ndim > 1 else 0
+    met, ahead = s.entered_cell[first : first + agents], AHEAD if r.rows.ndim > 1 else 0
     to_end = agents - start if direction > 0 else start + 1
     for part in range(2):  # to the end of the order, and from its other end on
         begin = start if part == 0 else 0 if direction > 0 else agents - 1
@@ -127,9 +130,13 @@ def resolve(s, r, w, start, direction):
 @kernel
 def _displace(s, lo, hi):
     """Makes the stretch for those that met no obstacle, or stay within their own cell."""
-    met = s.met[lo:hi]
-    rows, columns, wished_rows = s.position[0, lo:hi], s.position[1, lo:hi], s.wish[0, lo:hi]
-    wished_columns, moved_rows, moved_columns = s.wish[1, lo:hi], s.displacement[0, lo:hi], s.displacement[1, lo:hi]
+    met = s.entered_cell[lo:hi]
+    rows, columns, wished_rows = s.position[0, lo:hi], s.position[1, lo:hi], s.desired_move[0, lo:hi]
+    wished_columns, moved_rows, moved_columns = (
+        s.desired_move[1, lo:hi],
+        s.displacement[0, lo:hi],
+        s.displacement[1, lo:hi],
+    )
     for i in range(hi - lo):
         row, column = rows[i], columns[i]
         to_row, to_column = row + wished_rows[i], column + wished_columns[i]
@@ -145,7 +152,7 @@ def _displace(s, lo, hi):
 def settle(s, r, lo, hi):
     """Makes the stretch for those agents in [lo, hi) that could pass, and adds up what they moved and ate. Within
     its own cell an agent always moves."""
-    met, eaten, under = s.met[lo:hi], s.eaten[lo:hi], s.under[lo:hi]
+    met, eaten, under = s.entered_cell[lo:hi], s.eaten[lo:hi], s.under[lo:hi]
     _displace(s, lo, hi)
     for i in range(hi - lo):
         eaten[i] += np.uint8((met[i] == FOOD) & r.edible)

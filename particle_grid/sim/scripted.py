@@ -126,10 +126,10 @@ def actions_for(aim: np.ndarray, observations: np.ndarray, rules: Rules, discret
     """The action that leads towards aim f32[N, 2]: int32[N, 2] in {0, 1, 2}, or f32[N, 2] in [-1, 1].
 
     Under inertia it makes up for the velocity that the agent has, as far as the last displacement tells."""
-    velocity = np.clip(aim, -rules.speed, rules.speed) if rules.keep or not discrete else aim
-    if rules.keep:
+    velocity = np.clip(aim, -rules.speed, rules.speed) if rules.momentum or not discrete else aim
+    if rules.momentum:
         last = (observations[:, -3:-1].astype(np.float32) - 128) / 127 * rules.speed
-        velocity = (velocity - rules.keep * last) / rules.gain
+        velocity = (velocity - rules.momentum * last) / rules.gain
     if discrete:
         return (1 + np.sign(velocity) * (np.abs(velocity) >= 0.5)).astype(np.int32)
-    return np.clip(velocity if rules.keep else velocity / rules.gain, -1, 1).astype(np.float32)
+    return np.clip(velocity if rules.momentum else velocity / rules.gain, -1, 1).astype(np.float32)

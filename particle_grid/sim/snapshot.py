@@ -55,7 +55,7 @@ Checks = Iterator[tuple[str, bool]]  # what may be wrong, and whether it is
 
 def _clocks(a: Arrays, r: Rules) -> Checks:
     tick, (episodes, returns, lengths) = a["tick"], a["finished"].T
-    yield "a world's clock is out of range", _any((tick < 0) | (tick >= (r.horizon or FOREVER)))
+    yield "a world's clock is out of range", _any((tick < 0) | (tick >= (r.max_episode_steps or FOREVER)))
     yield "the number of steps is out of range", _any((a["steps"] < 0) | (a["steps"] >= FOREVER))
     counted = (episodes >= 0) & (episodes < FOREVER) & (lengths < FOREVER) & (np.abs(returns) <= lengths)
     yield "the sums over episodes are out of range", not counted.all()
@@ -78,7 +78,7 @@ def _agents(a: Arrays, r: Rules) -> Checks:
     first, beyond = np.array([[r.vision]]), np.array([[r.vision + r.height], [r.vision + r.width]])
     inside = (a["position"] >= first) & (a["position"] < beyond)  # NaN is neither
     yield "an agent is outside the field", not inside.all()
-    rounding = r.stretches * np.spacing(np.float32(beyond.max())) + 1e-5
+    rounding = r.substeps * np.spacing(np.float32(beyond.max())) + 1e-5
     yield "an agent has moved too far", not (np.abs(a["displacement"]) <= r.speed + rounding).all()
     cells = _flat_cells(a)
     standing = a["grid"].reshape(-1)[cells] == a["colour"]
@@ -86,7 +86,7 @@ def _agents(a: Arrays, r: Rules) -> Checks:
     yield "two agents are in one cell", len(np.unique(cells)) < len(cells)
     yield "the grid shows agents that are not there", _any(_count(a["grid"] >= AGENT_1) != agents)
     yield "an agent's colour is none", _any(a["colour"] < AGENT_1)
-    most = r.stretches if r.edible else 0
+    most = r.substeps if r.edible else 0
     yield "an agent has eaten more than it could", _any(a["eaten"] > most)
 
 

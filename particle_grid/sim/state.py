@@ -25,16 +25,16 @@ class Rules(NamedTuple):
     height: int
     width: int
     speed: np.float32  # most cells along each axis, a step
-    stretches: int  # parts of at most a cell that a step is walked in
-    stretch: np.float32  # the share of a step that each is
-    keep: np.float32  # share of the last displacement that an agent goes on with
+    substeps: int  # parts of at most a cell that a step is walked in
+    substep_share: np.float32  # the share of a step that each is
+    momentum: np.float32  # share of the last displacement that an agent goes on with
     gain: np.float32  # cells a step that a full action adds
     row_share: np.float32  # 256 / height: position to feature
     column_share: np.float32  # 256 / width
     speed_share: np.float32  # 1 / speed
     centre: np.float32  # the action that means "stay": 1 for the discrete {0, 1, 2}, 0 for the continuous [-1, 1]
     decay: float  # logarithm of the share of agents that survive a step; 0: all
-    horizon: int  # steps until a world starts anew; 0: never
+    max_episode_steps: int  # steps until a world starts anew; 0: never
     walls: int  # cells
     food: int  # cells
     edible: bool  # food is eaten by walking onto it; else it stays and is covered
@@ -64,9 +64,9 @@ class State(NamedTuple):
     food_debt: np.ndarray  # i64[worlds] food that was eaten and found no empty cell to regrow in yet
     finished: np.ndarray  # f64[worlds, 3] episodes ended since the last report: their number, returns, lengths
     # From here on: between the stages of a step only.
-    wish: np.ndarray  # f32[2, N] cells to move in a stretch
+    desired_move: np.ndarray  # f32[2, N] cells to move in a stretch
     crossing: np.ndarray  # u64[N] bits 0 to 30: the cell of its world to leave; 31: what is under it; 32 on: to enter
-    met: np.ndarray  # u8[N] what was in the cell to enter, or WALL for whom stays within its own
+    entered_cell: np.ndarray  # u8[N] what was in the cell to enter, or WALL for whom stays within its own
     features: np.ndarray  # u64[N] the features, the first in the lowest byte
 
 
@@ -100,16 +100,16 @@ def make_rules(layout: Layout, discrete: bool) -> Rules:
         height=world.height,
         width=world.width,
         speed=np.float32(world.speed),
-        stretches=max(1, math.ceil(world.speed)),
-        stretch=np.float32(1 / max(1, math.ceil(world.speed))),
-        keep=np.float32(1 - world.drag if world.dynamics == "inertial" else 0),
+        substeps=max(1, math.ceil(world.speed)),
+        substep_share=np.float32(1 / max(1, math.ceil(world.speed))),
+        momentum=np.float32(1 - world.drag if world.dynamics == "inertial" else 0),
         gain=np.float32(world.acceleration if world.dynamics == "inertial" else world.speed),
         row_share=np.float32(256 / world.height),
         column_share=np.float32(256 / world.width),
         speed_share=np.float32(1 / world.speed),
         centre=np.float32(1 if discrete else 0),
         decay=decay(world.lifespan),
-        horizon=world.horizon,
+        max_episode_steps=world.max_episode_steps,
         walls=walls,
         food=food,
         edible=layout.targets is None,
@@ -141,9 +141,9 @@ def state_shapes(world: World) -> Shapes:
         "origin": ((worlds,), np.uint64),
         "food_debt": ((worlds,), np.int64),
         "finished": ((worlds, 3), np.float64),
-        "wish": ((2, n), np.float32),
+        "desired_move": ((2, n), np.float32),
         "crossing": ((n,), np.uint64),
-        "met": ((n,), np.uint8),
+        "entered_cell": ((n,), np.uint8),
         "features": ((n,), np.uint64),
     }
 

@@ -28,7 +28,7 @@ class World:
     vision: int = 5  # an agent sees (2 * vision + 1) squared cells
     speed: float = 1.0  # cells a step, along each axis
     lifespan: float = 150.0  # expected steps until an agent respawns; 0: never
-    horizon: int = 0  # steps until a world starts anew, each at another time; 0: never
+    max_episode_steps: int = 0  # steps until a world starts anew, each at another time; 0: never
     walls: float = 0.0  # share of the field's cells that are walls, placed at random
     dynamics: str = "kinematic"  # an action is a displacement; "inertial": an acceleration
     acceleration: float = 0.25  # inertial: cells a step that a full action adds to the velocity, along each axis
@@ -39,14 +39,23 @@ class World:
         for name, value in vars(self).items():
             if isinstance(value, np.generic):  # else their products might overflow
                 object.__setattr__(self, name, value.item())
-        for name, least in (("worlds", 1), ("agents", 1), ("height", 1), ("width", 1), ("vision", 1), ("horizon", 0)):
+        for name, least in (
+            ("worlds", 1),
+            ("agents", 1),
+            ("height", 1),
+            ("width", 1),
+            ("vision", 1),
+            ("max_episode_steps", 0),
+        ):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"{name}={value!r} is not a whole number.")
             if value < least:
                 raise ValueError(f"{name}={value} is too small: it must be at least {least}.")
-        if self.horizon >= 1 << 31:
-            raise ValueError(f"horizon={self.horizon} is too large: it must be below {1 << 31} steps (0: without end).")
+        if self.max_episode_steps >= 1 << 31:
+            raise ValueError(
+                f"max_episode_steps={self.max_episode_steps} is too large: it must be below {1 << 31} steps (0: never)."
+            )
         for name in ("speed", "lifespan", "walls", "acceleration", "drag", "action_cost"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or isinstance(value, bool):

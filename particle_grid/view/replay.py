@@ -59,7 +59,7 @@ class Replay:
         self._eats = True  # nobody has been seen to stand on food: it is gone when an agent comes
 
     def add(self, state: State, rewards: np.ndarray, score: np.ndarray) -> None:
-        """The step just made: rewards f32[N], score f64[sides]. Raises ValueError for rewards that are none."""
+        """The step just made: rewards f32[N], score f64[teams]. Raises ValueError for rewards that are none."""
         if rewards.shape != state.colour.shape or not np.isfinite(rewards).all():
             raise ValueError(f"rewards {list(rewards.shape)} are none: give a number for each agent.")
         s, agents = self.settings, self._agents

@@ -16,7 +16,7 @@ from particle_grid.sim import tasks
 from tests.cases import CASES, PARAMS, SMALL, random_actions, small
 
 every_case = pytest.mark.parametrize(("task", "action"), CASES)
-BRIEF = {"lifespan": 6.0, "horizon": 25}  # many lives end, some before their first step
+BRIEF = {"lifespan": 6.0, "max_episode_steps": 25}  # many lives end, some before their first step
 
 
 def vector(task, action, **changes):
@@ -190,7 +190,7 @@ def test_gymnasiums_benchmark_runs_on_it():
 
 def test_one_agent_is_told_only_what_it_can_know():
     """The whole rule on one agent: the flag with the last observation, then one step that is none."""
-    env = vector("center", "continuous", worlds=1, agents=1, lifespan=0.0, horizon=4, copy=True, walls=0.0)
+    env = vector("center", "continuous", worlds=1, agents=1, lifespan=0.0, max_episode_steps=4, copy=True, walls=0.0)
     observations, infos = env.reset(seed=0)
     ahead = np.ones((1, 2), np.float32)
     flags, moved = [], []

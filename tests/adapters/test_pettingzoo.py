@@ -14,7 +14,7 @@ with warnings.catch_warnings():
 
 every_case = pytest.mark.parametrize(("task", "action"), CASES)
 ONE = SMALL | {"worlds": 1}
-FOR_EVER = {"lifespan": 0.0, "horizon": 20}
+FOR_EVER = {"lifespan": 0.0, "max_episode_steps": 20}
 
 
 def parallel(task, action, **changes):
@@ -53,7 +53,7 @@ def test_trajectories_are_particle_grids_own_and_all_agents_end_with_their_last_
 
 @every_case
 def test_a_truncated_agent_gets_its_last_observation_and_never_comes_back(task, action):
-    mortal = {"lifespan": 6.0, "horizon": 0}
+    mortal = {"lifespan": 6.0, "max_episode_steps": 0}
     env, native = parallel(task, action, **mortal), small(task, action, **(ONE | mortal))
     observations, _ = env.reset(seed=2)
     native.reset(2)
@@ -82,7 +82,7 @@ def test_a_truncated_agent_gets_its_last_observation_and_never_comes_back(task, 
 @every_case
 def test_pettingzoos_own_tests_pass(task, action, capsys):  # they assert, and warn of what they doubt
     parallel_api_test(parallel(task, action), num_cycles=50)
-    parallel_api_test(parallel(task, action, lifespan=30.0, horizon=0), num_cycles=20)
+    parallel_api_test(parallel(task, action, lifespan=30.0, max_episode_steps=0), num_cycles=20)
     parallel_seed_test(lambda: parallel(task, action), num_cycles=5)
 
 
@@ -95,7 +95,7 @@ def test_observations_are_kept_by_later_steps():
 
 
 def test_reports_reach_every_agent():
-    env = parallel("forage", "discrete", horizon=0)
+    env = parallel("forage", "discrete", max_episode_steps=0)
     env.reset(seed=0)
     for _ in range(32):
         *_, infos = env.step({name: np.ones(2, np.int32) for name in env.agents})
@@ -123,8 +123,8 @@ def test_wrong_actions_and_settings_are_told_in_a_sentence():
         env.step({name: np.ones(2, np.float32) for name in env.agents})
     with pytest.raises(ValueError, match="worlds=2 cannot be: a ParallelEnv is one world"):
         parallel("group", "discrete", worlds=2)
-    with pytest.raises(ValueError, match="horizon=1 leaves no step"):
-        parallel("group", "discrete", horizon=1)
+    with pytest.raises(ValueError, match="max_episode_steps=1 leaves no step"):
+        parallel("group", "discrete", max_episode_steps=1)
 
 
 def test_rendering_shows_the_world():

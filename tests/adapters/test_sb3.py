@@ -10,7 +10,7 @@ from particle_grid.adapters.sb3 import ParticleGridVecEnv
 from tests.cases import CASES, PARAMS, SMALL, random_actions, small
 
 every_case = pytest.mark.parametrize(("task", "action"), CASES)
-BRIEF = {"lifespan": 6.0, "horizon": 25}
+BRIEF = {"lifespan": 6.0, "max_episode_steps": 25}
 
 
 def vec_env(task, action, **changes):

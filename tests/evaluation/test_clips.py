@@ -47,14 +47,14 @@ def test_a_film_shows_steps_one_after_another_and_a_new_one_begins_every_so_ofte
 def test_the_trainer_lets_somebody_watch_once_a_step():
     env, steps = small("forage", "continuous"), []
     network = make_policy("mlp", env.vision, env.single_action_space, hidden=16)
-    config = TrainerConfig(total_steps=2 * 8 * env.num_agents, horizon=8, minibatch=480)
+    config = TrainerConfig(total_steps=2 * 8 * env.num_agents, rollout_length=8, minibatch=480)
     Trainer(env, network, config, watch=lambda: steps.append(env.state.position.copy())).run()
     assert len(steps) == 16
     assert all(not np.array_equal(a, b) for a, b in zip(steps[1:], steps, strict=False))
 
 
 SMALL = ["world.agents=32", "world.height=32", "world.width=40", "world.worlds=1", "policy=mlp", "policy.hidden=16"]
-SMALL += ["trainer.horizon=8", "trainer.minibatch=64", "trainer.threads=1", "trainer.total_steps=5120"]
+SMALL += ["trainer.rollout_length=8", "trainer.minibatch=64", "trainer.threads=1", "trainer.total_steps=5120"]
 
 
 @pytest.mark.parametrize(("count", "films"), [(0, 0), (1, 1), (2, 1)])

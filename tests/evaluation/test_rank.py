@@ -64,7 +64,7 @@ def test_who_scores_more_is_rated_higher_and_more_contests_make_it_surer():
 
 
 def test_each_side_is_rated_by_its_own_scores():
-    scored = np.zeros((2, 3, 3, 2))  # [seeds, firsts, seconds, sides]
+    scored = np.zeros((2, 3, 3, 2))  # [seeds, firsts, seconds, teams]
     scored[..., 0] = np.arange(3)[:, None]
     scored[..., 1] = -np.arange(3)
     first, second = ratings.rate_sides(scored)
@@ -97,7 +97,7 @@ def test_a_player_of_one_side_plays_as_if_it_played_both(action):
         starts = np.ones(env.num_agents, bool)
         for _ in range(15):
             expected, got = whole(env.observations, starts).copy(), part(env.observations, starts)
-            assert np.array_equal(got[env.side(side)], expected[env.side(side)])
+            assert np.array_equal(got[env.team(side)], expected[env.team(side)])
             starts = env.step(expected)[3]
 
 
@@ -159,7 +159,7 @@ def test_players_are_called_what_their_folders_are_whatever_a_terminal_s_markup_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["task=group"], "task=group has no two sides"),
+        (["task=group"], "task=group has no two teams"),
         (["checkpoints=[none*/checkpoint.pt]"], "checkpoints=none*/checkpoint.pt matches no file"),
         (["checkpoints=[far/checkpoint.pt]"], "far sees 3 cells in each direction, and here there are 5"),
         (["seeds=0"], "seeds=0 cannot be: give a whole number from 1 on"),

@@ -59,11 +59,13 @@ def test_a_file_that_there_is_is_no_pattern_whatever_its_name(invoke):
 
 
 @pytest.mark.parametrize(
-    ("lifespan", "horizon", "steps"),
+    ("lifespan", "max_episode_steps", "steps"),
     [(1, 0, 256), (300, 100, 512), (1e9, 0, 4096), (0, 100, 256), (0, 600, 768), (0, 9999, 4096), (0, 0, 4096)],
 )
-def test_an_evaluation_is_the_longer_the_longer_agents_live(lifespan, horizon, steps):
-    assert scores.steps_for(small("center", "discrete", lifespan=lifespan, horizon=horizon)) == steps
+def test_an_evaluation_is_the_longer_the_longer_agents_live(lifespan, max_episode_steps, steps):
+    assert (
+        scores.steps_for(small("center", "discrete", lifespan=lifespan, max_episode_steps=max_episode_steps)) == steps
+    )
 
 
 def test_tasks_are_those_of_the_checkpoints_if_none_are_named(invoke):

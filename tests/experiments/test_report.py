@@ -28,11 +28,18 @@ def leave(tmp_path):
 
     def run(task, gamma, seed, final=None, curve=(), **files):
         folder = tmp_path / "sweep" / f"{task}_{gamma}_{seed}"
-        config = {"task": {"name": task}, "trainer": {"gamma": gamma, "horizon": 32}, "seed": seed, "resume": None}
+        config = {
+            "task": {"name": task},
+            "trainer": {"gamma": gamma, "rollout_length": 32},
+            "seed": seed,
+            "resume": None,
+        }
         (folder / ".hydra").mkdir(parents=True)
         OmegaConf.save(OmegaConf.create(config), folder / ".hydra" / "config.yaml")
         overrides = [f"{key}={value}" for key, value in zip(KEYS, (task, gamma, seed), strict=True)]
-        OmegaConf.save(OmegaConf.create([*overrides, "trainer.horizon=32"]), folder / ".hydra" / "overrides.yaml")
+        OmegaConf.save(
+            OmegaConf.create([*overrides, "trainer.rollout_length=32"]), folder / ".hydra" / "overrides.yaml"
+        )
         if curve:
             OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
             with Logger(folder) as logger:

@@ -61,7 +61,7 @@ def scales(**changed):
         (RUN + "results.json", results(script={"scores": [[10**400]]}), "its scores of 'script' are not finite"),
         (RUN + "results.json", results(script={"scores": [[float("nan")]]}), "its scores of 'script' are not finite"),
         ("scales.json", b"{", "cannot be read"),
-        ("scales.json", b"[1]", "is damaged: it has no finite scores [seeds][sides] for kinematic/center"),
+        ("scales.json", b"[1]", "is damaged: it has no finite scores [seeds][teams] for kinematic/center"),
         ("scales.json", scales(random=3), "is damaged"),
         ("scales.json", scales(random=[[0.0, 1.0]]), "is damaged"),
         ("scales.json", scales(scripted=[[float("nan")]]), "is damaged"),

@@ -20,7 +20,13 @@ SMOKE = (FOLDER / "smoke.yaml").read_text("utf-8")
 PLANS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 SMALL = [
     *("world.worlds=1", "world.agents=32", "world.height=48", "world.width=48", "world.lifespan=20"),
-    *("policy.hidden=16", "trainer.horizon=8", "trainer.minibatch=64", "trainer.total_steps=2000", "evaluations=1"),
+    *(
+        "policy.hidden=16",
+        "trainer.rollout_length=8",
+        "trainer.minibatch=64",
+        "trainer.total_steps=2000",
+        "evaluations=1",
+    ),
 ]
 
 
@@ -77,7 +83,7 @@ def test_the_configs_of_a_plan_are_what_hydra_composes(name):
     "overrides",
     [
         ("world={agents: 7, height: 20}", "task=forage"),
-        ("experiment=smoke", "trainer.horizon=16", "task=puffer", "task.text='a=b, [c]'"),
+        ("experiment=smoke", "trainer.rollout_length=16", "task=puffer", "task.text='a=b, [c]'"),
         ("~clips", "++evaluations=2", "+mine=3"),
         ("name=${task.name}-x", "action=continuous", "policy.head=beta"),
     ],

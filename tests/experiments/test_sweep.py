@@ -226,7 +226,7 @@ def test_a_logger_can_end_a_run_which_saves_what_it_has(tmp_path):
 
     env = small("center", "discrete")
     policy = make_policy("mlp", env.vision, env.single_action_space, hidden=16)
-    config = TrainerConfig(total_steps=10**6, horizon=8, minibatch=480, device="cpu")
+    config = TrainerConfig(total_steps=10**6, rollout_length=8, minibatch=480, device="cpu")
     trainer = Trainer(env, policy, config, [Stopper()], tmp_path / "checkpoint.pt")
     result = trainer.run()
     assert (result.steps, result.interrupted, result.reason) == (2 * trainer.batch, True, "enough")

@@ -36,7 +36,7 @@ def gradient(agents, group):
     policy = make_policy("conv", 1, SPACES["discrete"], hidden=16)
     obs, actions, old, advantage, returns, valid = (x[:, agents] for x in batch())
     out, value, _ = policy(obs, torch.zeros(obs.shape[:2], dtype=torch.bool), ())
-    logp, entropy = policy.head.evaluate(out, actions)
+    logp, entropy = policy.head.log_prob_and_entropy(out, actions)
     loss, shares = ppo_loss(logp, entropy, value, old, advantage, returns, valid, **COEFFICIENTS, total=group.sum)
     loss.backward()
     group.sum_gradients(policy)
@@ -99,7 +99,7 @@ def trained(group, path, cut, resume):
     env = Toy(8, SPACES["discrete"], ends=0.1)
     policy = make_policy("conv_lstm", 1, env.single_action_space, hidden=16)
     config = TrainerConfig(
-        total_steps=128 * 6, horizon=8, minibatch=32, learning_rate=1e-2, device="cpu", threads=1, seed=0
+        total_steps=128 * 6, rollout_length=8, minibatch=32, learning_rate=1e-2, device="cpu", threads=1, seed=0
     )
     run = Trainer(env, policy, config, path=path if group.rank == 0 else None, group=group)
     if resume:
@@ -143,7 +143,7 @@ def test_ranks_are_what_torchrun_says(monkeypatch, rank):
 
 
 def test_a_minibatch_too_small_to_share_is_refused():
-    config = TrainerConfig(horizon=8, minibatch=8, device="cpu")
+    config = TrainerConfig(rollout_length=8, minibatch=8, device="cpu")
     env = Toy(space=SPACES["discrete"])
     policy = make_policy("conv", 1, env.single_action_space, hidden=16)
     with pytest.raises(ValueError, match="minibatch=8 is too small to share among 2 processes: give 16 or more"):

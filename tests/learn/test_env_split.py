@@ -1,8 +1,8 @@
-"""What a lane asks of a GPU's driver, played by one that keeps count: there may be no GPU here."""
+"""What a split asks of a GPU's driver, played by one that keeps count: there may be no GPU here."""
 
 import torch
 
-from particle_grid.learn.env_split import Lane
+from particle_grid.learn.env_split import EnvSplit
 from tests.learn.toy import Toy
 
 
@@ -23,7 +23,7 @@ def test_memory_is_page_locked_as_long_as_its_lane_lives_and_no_longer(monkeypat
     monkeypatch.setattr(torch.cuda, "cudart", lambda: driver)
     monkeypatch.setattr(torch.cuda, "check_error", lambda error: None)
     env = Toy(8)
-    lane = Lane(env, None, 0, None, torch.device("cuda"))
+    split = EnvSplit(env, None, 0, None, torch.device("cuda"))
     assert driver.locked == {env.observations.ctypes.data: env.observations.nbytes}
-    del lane
+    del split
     assert not driver.locked

@@ -35,11 +35,11 @@ def test_categorical_agrees_with_torch_distributions(nvec, seed, spread):
     assert action.dtype == torch.int32
     total = sum(d.log_prob(action[..., k]) for k, d in enumerate(expected))
     torch.testing.assert_close(logp, total, rtol=1e-4, atol=1e-4)
-    again, entropy = head.evaluate(out, action)
+    again, entropy = head.log_prob_and_entropy(out, action)
     torch.testing.assert_close(again, logp, rtol=0, atol=0)
     torch.testing.assert_close(entropy, sum(d.entropy() for d in expected), rtol=1e-4, atol=1e-4)
     for k, distribution in enumerate(expected):
-        best = distribution.probs.gather(-1, head.greedy(out)[..., k : k + 1].long())[..., 0]
+        best = distribution.probs.gather(-1, head.mode(out)[..., k : k + 1].long())[..., 0]
         assert torch.equal(best, distribution.probs.max(-1).values)
 
 
@@ -53,10 +53,10 @@ def test_gaussian_agrees_with_torch_distributions(seed, raw):
     expected = torch.distributions.Normal(out, head.log_std.exp())
     assert action.dtype == torch.float32
     torch.testing.assert_close(logp, expected.log_prob(action).sum(-1), rtol=1e-4, atol=1e-4)
-    again, entropy = head.evaluate(out, action)
+    again, entropy = head.log_prob_and_entropy(out, action)
     torch.testing.assert_close(again, logp, rtol=0, atol=0)
     torch.testing.assert_close(entropy, expected.entropy().sum(-1), rtol=1e-5, atol=1e-5)
-    assert torch.equal(head.greedy(out), out)
+    assert torch.equal(head.mode(out), out)
 
 
 @pytest.mark.parametrize("head", ["discrete", "bins", "gaussian", "squashed", "snapped", "beta"])
@@ -64,9 +64,11 @@ def test_gaussian_agrees_with_torch_distributions(seed, raw):
 @settings(max_examples=5)
 def test_first_moves_are_as_large_as_asked_for_whatever_the_head(head, rms):
     discrete = head == "discrete"
-    policy = make_policy("mlp", 2, MOVES if discrete else BOX, head="auto" if discrete else head, first_move=rms)
+    policy = make_policy("mlp", 2, MOVES if discrete else BOX, head="auto" if discrete else head, init_action_rms=rms)
     out = policy.actor.bias.detach().expand(40_000, -1)
-    actions = policy.head.act(policy.head.sample(out, torch.Generator().manual_seed(0))[0]).detach() - float(discrete)
+    actions = policy.head.to_action(policy.head.sample(out, torch.Generator().manual_seed(0))[0]).detach() - float(
+        discrete
+    )
     torch.testing.assert_close(actions.clamp(-1, 1).square().mean(0).sqrt(), torch.full((2,), rms), rtol=0.03, atol=0)
     assert actions.mean(0).abs().max() < 0.02
 
@@ -74,17 +76,19 @@ def test_first_moves_are_as_large_as_asked_for_whatever_the_head(head, rms):
 def test_with_first_moves_as_large_snapped_and_discrete_actions_begin_alike():
     shares = []
     for space, head in ((MOVES, "auto"), (BOX, "snapped")):
-        policy = make_policy("mlp", 2, space, head=head, first_move=0.6)
+        policy = make_policy("mlp", 2, space, head=head, init_action_rms=0.6)
         out = policy.actor.bias.detach().expand(100_000, -1)
-        actions = policy.head.act(policy.head.sample(out, torch.Generator().manual_seed(0))[0]).detach()
+        actions = policy.head.to_action(policy.head.sample(out, torch.Generator().manual_seed(0))[0]).detach()
         shares.append((actions == (1 if space is MOVES else 0)).float().mean(0))
     torch.testing.assert_close(*shares, rtol=0, atol=0.01)
 
 
 @pytest.mark.parametrize("head", ["gaussian", "squashed", "beta"])
 def test_a_first_move_out_of_reach_is_refused(head):
-    with pytest.raises(ValueError, match=r"policy.first_move=0.95 is out of reach for this head: it can be between 0"):
-        make_policy("mlp", 2, BOX, head=head, first_move=0.95)
+    with pytest.raises(
+        ValueError, match=r"policy.init_action_rms=0.95 is out of reach for this head: it can be between 0"
+    ):
+        make_policy("mlp", 2, BOX, head=head, init_action_rms=0.95)
 
 
 @pytest.mark.parametrize("nvec", NVECS)
@@ -106,10 +110,10 @@ def test_beta_agrees_with_torch_distributions(seed, spread):
     alpha, beta = (1 + torch.nn.functional.softplus(out)).chunk(2, -1)
     expected, scale = torch.distributions.Beta(alpha, beta), math.log(2)  # over [-1, 1], twice as wide
     torch.testing.assert_close(logp, (expected.log_prob(sample) - scale).sum(-1), rtol=1e-3, atol=1e-3)
-    again, entropy = head.evaluate(out, sample)
+    again, entropy = head.log_prob_and_entropy(out, sample)
     torch.testing.assert_close(again, logp, rtol=0, atol=0)
     torch.testing.assert_close(entropy, (expected.entropy() + scale).sum(-1), rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(head.greedy(out), expected.mean)
+    torch.testing.assert_close(head.mode(out), expected.mean)
 
 
 @given(means=st.tuples(*[st.floats(-3, 3)] * 2), log_std=st.floats(-2, 0.4))
@@ -118,9 +122,9 @@ def test_the_squashed_entropy_is_that_of_many_samples(means, log_std):
     n, head = 100_000, make_head(BOX, "squashed", log_std_init=log_std)
     out = torch.tensor(means).expand(n, 2)
     sample, logp = head.sample(out, torch.Generator().manual_seed(1))
-    slope = torch.log1p(-(head.act(sample).double() ** 2).clamp(max=1 - 1e-15)).sum(-1)
+    slope = torch.log1p(-(head.to_action(sample).double() ** 2).clamp(max=1 - 1e-15)).sum(-1)
     surprise = -(logp.double() - slope)  # of the squashed sample, whose mean the entropy is
-    entropy = head.evaluate(out[:1], sample[:1])[1].item()
+    entropy = head.log_prob_and_entropy(out[:1], sample[:1])[1].item()
     noise, quadrature = 5 * surprise.std().item() / math.sqrt(n), 2 * 0.05  # two components
     assert abs(surprise.mean().item() - entropy) < noise + quadrature
 
@@ -128,15 +132,15 @@ def test_the_squashed_entropy_is_that_of_many_samples(means, log_std):
 def test_bins_are_even_choices_from_end_to_end():
     head = BinsHead(2, 5)
     assert head.outputs == 10
-    assert head.act(torch.tensor([[0, 2], [3, 4]])).tolist() == [[-1.0, 0.0], [0.5, 1.0]]
+    assert head.to_action(torch.tensor([[0, 2], [3, 4]])).tolist() == [[-1.0, 0.0], [0.5, 1.0]]
 
 
 def test_snapped_actions_are_the_nearest_of_nine_moves_and_as_likely_as_the_normal_sample():
     head, plain = (make_head(BOX, name, log_std_init=0.3) for name in ("snapped", "gaussian"))
     sample = torch.tensor([[-7.0, -0.6], [-0.4, 0.4], [0.6, 1.3]])
-    assert head.act(sample).tolist() == [[-1, -1], [0, 0], [1, 1]]
+    assert head.to_action(sample).tolist() == [[-1, -1], [0, 0], [1, 1]]
     out = torch.randn(3, 2)
-    for a, b in zip(head.evaluate(out, sample), plain.evaluate(out, sample), strict=True):
+    for a, b in zip(head.log_prob_and_entropy(out, sample), plain.log_prob_and_entropy(out, sample), strict=True):
         assert torch.equal(a, b)
 
 
@@ -144,7 +148,7 @@ def test_snapped_actions_are_the_nearest_of_nine_moves_and_as_likely_as_the_norm
 def test_what_is_done_lies_within_the_box(name):
     head = make_head(BOX, name)
     sample, _ = head.sample(10 * torch.randn(10_000, head.outputs), torch.Generator().manual_seed(1))
-    for action in (head.act(sample), head.act(head.greedy(10 * torch.randn(100, head.outputs)))):
+    for action in (head.to_action(sample), head.to_action(head.mode(10 * torch.randn(100, head.outputs)))):
         assert action.dtype == torch.float32
         assert action.abs().max() <= 1
 
@@ -186,7 +190,7 @@ def test_log_std_stays_within_its_bounds_whatever_the_parameter(raw, low, high):
 
 def test_log_std_follows_the_gradient_of_the_entropy():
     head = gaussian_head()
-    head.evaluate(torch.zeros(3, 2), torch.zeros(3, 2))[1].sum().backward()
+    head.log_prob_and_entropy(torch.zeros(3, 2), torch.zeros(3, 2))[1].sum().backward()
     assert (head.raw_log_std.grad > 0).all()
 
 

@@ -143,7 +143,7 @@ def test_every_parameter_gets_a_gradient(name):
     policy = lively(name, space=SPACES["continuous"])
     out, value, _ = policy(observations(T, N, 2), torch.zeros(T, N, dtype=torch.bool), random_state(policy, N))
     action, _ = policy.head.sample(out.detach(), torch.Generator())
-    (policy.head.evaluate(out, action)[0].sum() + value.sum()).backward()
+    (policy.head.log_prob_and_entropy(out, action)[0].sum() + value.sum()).backward()
     assert all((p.grad != 0).any() for p in policy.parameters())
 
 
@@ -184,10 +184,10 @@ def test_a_vision_that_no_environment_has_is_refused(vision):
         make_policy("mlp", vision, DISCRETE)
 
 
-@pytest.mark.parametrize("first_move", ["maybe", [0.5], True, -1, 1.5, float("nan"), float("inf")])
-def test_a_first_move_that_is_none_is_refused(first_move):
-    with pytest.raises(ValueError, match=r"policy.first_move=.* cannot be: give a number from 0 to 1"):
-        make_policy("mlp", 2, DISCRETE, first_move=first_move)
+@pytest.mark.parametrize("init_action_rms", ["maybe", [0.5], True, -1, 1.5, float("nan"), float("inf")])
+def test_a_first_move_that_is_none_is_refused(init_action_rms):
+    with pytest.raises(ValueError, match=r"policy.init_action_rms=.* cannot be: give a number from 0 to 1"):
+        make_policy("mlp", 2, DISCRETE, init_action_rms=init_action_rms)
 
 
 @pytest.mark.parametrize("hidden", [0, -1, 1.5, "a"])

@@ -9,7 +9,7 @@ from particle_grid.learn.policy import make_policy
 from particle_grid.learn.trainer import Trainer, TrainerConfig
 from tests.learn.toy import DISCRETE, Toy
 
-SETTINGS = TrainerConfig(total_steps=64, horizon=4, minibatch=16, threads=1, device="cpu", fast="off")
+SETTINGS = TrainerConfig(total_steps=64, rollout_length=4, minibatch=16, threads=1, device="cpu", fast="off")
 
 
 def trained(seed):
@@ -56,7 +56,7 @@ NAMES = ("steps", "policy", "optimiser", "generator", "envs", "opponents", "star
         (("optimiser", "state"), 3, OTHER),
         (("optimiser", "state", 0), {}, OTHER),
         (("generator",), torch.zeros(3, dtype=torch.uint8), OTHER),
-        (("envs",), [{}, {}], r"has 2 lane\(s\) and this run 1"),
+        (("envs",), [{}, {}], r"has 2 env split\(s\) and this run 1"),
         (("others",), [{}], f"{NOT_WHOLE} generator"),
         (("others",), [5], f"{NOT_WHOLE} generator"),
     ],

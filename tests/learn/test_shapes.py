@@ -14,7 +14,7 @@ from particle_grid.learn.policy import POLICIES, make_policy
 from particle_grid.learn.trainer import Trainer, TrainerConfig
 from tests.learn.toy import DISCRETE, Toy
 
-SETTINGS = TrainerConfig(horizon=4, minibatch=64, threads=1, device="cpu")
+SETTINGS = TrainerConfig(rollout_length=4, minibatch=64, threads=1, device="cpu")
 N, ROW = 8, 128  # of a vision of 5, which has fast kernels
 every_policy = pytest.mark.parametrize("name", POLICIES)
 

@@ -15,7 +15,14 @@ from particle_grid.learn.trainer import Trainer, TrainerConfig
 from tests.learn.toy import SPACES, Toy
 
 SMALL = TrainerConfig(
-    total_steps=256, horizon=8, minibatch=32, epochs=2, learning_rate=1e-2, device="cpu", threads=1, checkpoint_every=0
+    total_steps=256,
+    rollout_length=8,
+    minibatch=32,
+    epochs=2,
+    learning_rate=1e-2,
+    device="cpu",
+    threads=1,
+    checkpoint_every=0,
 )
 
 
@@ -31,11 +38,11 @@ class Record:
         self.then(step)
 
 
-def make(name="conv_lstm", form="discrete", config=SMALL, env=None, seed=0, lanes=1, **kwargs):
+def make(name="conv_lstm", form="discrete", config=SMALL, env=None, seed=0, splits=1, **kwargs):
     torch.manual_seed(seed)
     policy = make_policy(name, 1, env.single_action_space if env else SPACES[form], hidden=16)
-    envs = [Toy(8 // lanes, SPACES[form], ends=0.1) for _ in range(lanes)]
-    return Trainer(env or (envs if lanes > 1 else envs[0]), policy, config, **kwargs)
+    envs = [Toy(8 // splits, SPACES[form], ends=0.1) for _ in range(splits)]
+    return Trainer(env or (envs if splits > 1 else envs[0]), policy, config, **kwargs)
 
 
 def weights(run):
@@ -64,12 +71,12 @@ def capture_ratios(monkeypatch):
 @pytest.mark.parametrize("terminal", [False, True])
 @pytest.mark.parametrize("form", SPACES)
 @pytest.mark.parametrize("name", POLICIES)
-@pytest.mark.parametrize("lanes", [1, 2])
-def test_without_learning_every_ratio_is_one_in_every_segment(name, form, terminal, lanes, monkeypatch):
+@pytest.mark.parametrize("splits", [1, 2])
+def test_without_learning_every_ratio_is_one_in_every_segment(name, form, terminal, splits, monkeypatch):
     ratios = capture_ratios(monkeypatch)
-    run = make(name, form, replace(SMALL, learning_rate=0.0), lanes=lanes)
-    for lane in run.lanes:
-        lane.env.terminal = terminal
+    run = make(name, form, replace(SMALL, learning_rate=0.0), splits=splits)
+    for split in run.splits:
+        split.env.terminal = terminal
     stir(run)
     before = weights(run)
     run.run()
@@ -92,10 +99,10 @@ def test_the_ratios_tell_when_a_segment_is_replayed_from_another_state(monkeypat
     assert max(x.abs().max() for x in ratios) > 1e-3
 
 
-@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("splits", [1, 2])
 @pytest.mark.parametrize("name", POLICIES)
-def test_the_bootstrap_of_a_segment_is_the_first_value_of_the_next(name, lanes):
-    run = make(name, lanes=lanes)
+def test_the_bootstrap_of_a_segment_is_the_first_value_of_the_next(name, splits):
+    run = make(name, splits=splits)
     stir(run)
     for _ in range(3):
         run.rollout()
@@ -131,7 +138,7 @@ def test_the_buffer_holds_what_the_environments_gave(sizes):
         seen.clear()
     run.rollout()
     r = run.buffer
-    for t in range(SMALL.horizon):
+    for t in range(SMALL.rollout_length):
         obs, actions, rewards, terminals, truncations = map(
             np.concatenate, zip(*(seen[t] for seen in steps), strict=True)
         )
@@ -260,15 +267,15 @@ def test_a_simple_task_is_learnt(name, form, target):
 
 @pytest.mark.parametrize("form", SPACES)
 @pytest.mark.parametrize("name", ["conv_lstm", "mlp"])
-@pytest.mark.parametrize("lanes", [1, 2])
-def test_a_resumed_run_ends_with_the_very_same_weights(name, form, lanes, tmp_path):
-    whole = make(name, form, lanes=lanes)
+@pytest.mark.parametrize("splits", [1, 2])
+def test_a_resumed_run_ends_with_the_very_same_weights(name, form, splits, tmp_path):
+    whole = make(name, form, splits=splits)
     whole.run()
 
-    first = make(name, form, lanes=lanes, path=tmp_path / "checkpoint.pt")
+    first = make(name, form, splits=splits, path=tmp_path / "checkpoint.pt")
     first.loggers = [Record(lambda step: setattr(first, "interrupted", step == 128))]
     assert first.run().interrupted
-    second = make(name, form, seed=7, config=replace(SMALL, seed=9), lanes=lanes)
+    second = make(name, form, seed=7, config=replace(SMALL, seed=9), splits=splits)
     second.load_state_dict(checkpoint.load(tmp_path / "checkpoint.pt"))
     assert second.steps == 128
     assert torch.equal(weights(first), weights(second))
@@ -295,7 +302,7 @@ def test_lanes_are_simulated_with_as_many_threads_as_their_trainer_has(monkeypat
     monkeypatch.setattr(Toy, "step", lambda *args: seen.add(numba.get_num_threads()) or step(*args))
     try:
         numba.set_num_threads(1)
-        make(lanes=2).run()
+        make(splits=2).run()
     finally:
         numba.set_num_threads(before)
     assert seen == {1}
@@ -309,7 +316,7 @@ from tests.learn.test_trainer import make, weights
 assert torch.get_num_threads() == 1, "an import has changed how many threads torch has"
 ends = []
 for _ in range(2):
-    run = make(lanes=2)
+    run = make(splits=2)
     run.run()
     ends.append(weights(run))
 assert torch.equal(*ends), (ends[0] - ends[1]).abs().max()
@@ -433,5 +440,5 @@ def test_a_checkpoint_of_another_policy_or_size_is_refused_in_a_sentence():
         make("mlp").load_state_dict(saved)
     with pytest.raises(ValueError, match="has 8 agents and this run 4"):
         make(env=Toy(n=4)).load_state_dict(saved)
-    with pytest.raises(ValueError, match=r"has 1 lane\(s\) and this run 2"):
-        make(lanes=2).load_state_dict(saved)
+    with pytest.raises(ValueError, match=r"has 1 env split\(s\) and this run 2"):
+        make(splits=2).load_state_dict(saved)

@@ -12,8 +12,8 @@ from particle_grid.learn.trainer import TrainerConfig, choose_device
     ("change", "words"),
     [
         ({"total_steps": 0}, "total_steps=0 .*positive"),
-        ({"horizon": -1}, "horizon=-1"),
-        ({"minibatch": 100}, "minibatch=100 .*a multiple of trainer.horizon=32"),
+        ({"rollout_length": -1}, "rollout_length=-1"),
+        ({"minibatch": 100}, "minibatch=100 .*a multiple of trainer.rollout_length=32"),
         ({"gamma": 1.5}, "gamma=1.5 .*between 0 and 1"),
         ({"gae_lambda": math.nan}, "gae_lambda=nan"),
         ({"learning_rate": -1.0}, "learning_rate=-1.0 .*0 or more"),

@@ -1,4 +1,4 @@
-"""Crafts checkpoints as an attacker would, and lets commands read them: python -m tests.runs.hostile GOOD FOLDER FIRST END.
+"""Crafts checkpoints as an attacker would, for commands to read: python -m tests.runs.hostile GOOD FOLDER FIRST END.
 
 What it signs is what a checkpoint is signed with, written here again: it must not depend on the code under attack."""
 

@@ -13,13 +13,13 @@ from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.learn import checkpoint
 from particle_grid.learn.policy import make_policy
 from particle_grid.learn.trainer import Trainer, TrainerConfig
-from particle_grid.runs.build import build_env, build_lanes, opponents_for
+from particle_grid.runs.build import build_env, build_env_splits, opponents_for
 from particle_grid.runs.opponents import AT_PLAY, SELVES, Opponents, PastSelves
 from tests.cases import CASES, needs_jit, small
 
 HALF = TrainerConfig(scripted_opponents=0.5)
 POOL = TrainerConfig(opponent_pool=0.5, total_steps=SELVES)  # a new self with every agent-step
-TWO_SIDED = sorted({task for task, action in CASES if small(task, action).task.sides == 2})
+TWO_SIDED = sorted({task for task, action in CASES if small(task, action).task.teams == 2})
 
 
 def arenas(action, worlds=8):
@@ -41,11 +41,11 @@ def test_opponents_play_one_side_in_shares_of_the_worlds_and_both_sides_equally(
     halves[0] = min(halves[0], worlds // 2)  # where all are rounded up there is a world too few
     halves[1] = min(halves[1], worlds // 2 - halves[0])
     if any(share and not half for share, half in zip((script, past), halves, strict=True)):
-        with pytest.raises(ValueError, match="less than one world for each side"):
+        with pytest.raises(ValueError, match="less than one world for each team"):
             Opponents(env, a_policy(env), config)
         return
     theirs = Opponents(env, a_policy(env), config).agents.reshape(worlds, 12)
-    sides = [env.side(k).reshape(worlds, 12) for k in (0, 1)]
+    sides = [env.team(k).reshape(worlds, 12) for k in (0, 1)]
     expected, world = np.zeros((worlds, 12), bool), 0
     for half in halves:
         for side in sides:
@@ -59,7 +59,7 @@ def test_opponents_play_one_side_in_shares_of_the_worlds_and_both_sides_equally(
 def test_a_task_of_one_side_has_no_opponents(task, config):
     env = small(task, "discrete")
     assert opponents_for(a_policy(env), TrainerConfig())(env) is None
-    with pytest.raises(ValueError, match=f"task {task} has no two sides"):
+    with pytest.raises(ValueError, match=f"task {task} has no two teams"):
         opponents_for(a_policy(env), config)(env)
 
 
@@ -67,15 +67,17 @@ def test_a_task_of_one_side_has_no_opponents(task, config):
 @pytest.mark.parametrize("config", [HALF, POOL])
 def test_opponents_play_their_part_and_the_others_their_policy(action, config):
     env = arenas(action)
-    config = replace(config, horizon=4, minibatch=64)
+    config = replace(config, rollout_length=4, minibatch=64)
     policy = a_policy(env)
     trainer = Trainer(env, policy, config, opponents=opponents_for(policy, config))
-    opponents = trainer.lanes[0].opponents
+    opponents = trainer.env_splits[0].opponents
     played, real = [], env.step
 
     def step(actions):
         theirs = opponents.act(len(played))  # moments count the steps, in the first rollout
-        played.append((actions.copy(), theirs, trainer.policy.head.act(trainer.buffer.actions[len(played)]).numpy()))
+        played.append(
+            (actions.copy(), theirs, trainer.policy.head.to_action(trainer.buffer.actions[len(played)]).numpy())
+        )
         return real(actions)
 
     env.step = step
@@ -111,7 +113,7 @@ def test_earlier_selves_are_frozen_in_turn_and_remember_until_their_agents_start
 def test_those_at_play_are_a_uniform_sample_of_all_so_far():
     env = arenas("discrete")
     env.reset(0)
-    policy, mask, counts = a_policy(env), env.side(0), np.zeros(SELVES)
+    policy, mask, counts = a_policy(env), env.team(0), np.zeros(SELVES)
     for seed in range(150):
         selves = PastSelves(env, policy, mask, replace(POOL, seed=seed))
         selves._freeze = lambda agents, selves=selves: selves._frozen  # its number instead
@@ -125,7 +127,7 @@ def test_those_at_play_are_a_uniform_sample_of_all_so_far():
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("config", [HALF, POOL])
 def test_a_resumed_run_with_opponents_has_the_weights_of_one_that_was_not_stopped(action, config, tmp_path):
-    config = replace(config, total_steps=6 * 72 * 4, horizon=4, minibatch=128, device="cpu")
+    config = replace(config, total_steps=6 * 72 * 4, rollout_length=4, minibatch=128, device="cpu")
 
     def make():
         env = arenas(action)
@@ -150,7 +152,7 @@ def test_a_resumed_run_with_opponents_has_the_weights_of_one_that_was_not_stoppe
 def test_the_last_checkpoint_of_a_run_with_a_pool_can_be_resumed_however_it_ends(total_steps):
     """A rollout is 288 agent-steps, so the last ones of these runs begin just before the end or well before it."""
     env, other = arenas("discrete"), arenas("discrete")
-    config = replace(POOL, total_steps=total_steps, horizon=4, minibatch=64, device="cpu")
+    config = replace(POOL, total_steps=total_steps, rollout_length=4, minibatch=64, device="cpu")
     trainers = []
     for each in (env, other):
         policy = a_policy(each)
@@ -174,12 +176,12 @@ def test_lanes_share_the_worlds_out_evenly_or_not_at_all():
     config = {"task": {"name": "group"}, "action": {"name": "discrete"}, "seed": 3}
     config["world"] = {"worlds": 6, "agents": 12, "height": 24, "width": 24}
     env = build_env(config)
-    assert build_lanes(config, env, TrainerConfig(device="cpu")) == [env]
-    lanes = build_lanes(config, env, TrainerConfig(lanes=3))
-    assert [lane.world.worlds for lane in lanes] == [2, 2, 2]
-    assert [lane.seed for lane in lanes] == [3, 4, 5]
-    with pytest.raises(ValueError, match=r"trainer.lanes=4 cannot share world.worlds=6 out evenly"):
-        build_lanes(config, env, TrainerConfig(lanes=4))
+    assert build_env_splits(config, env, TrainerConfig(device="cpu")) == [env]
+    splits = build_env_splits(config, env, TrainerConfig(env_splits=3))
+    assert [split.world.worlds for split in splits] == [2, 2, 2]
+    assert [split.seed for split in splits] == [3, 4, 5]
+    with pytest.raises(ValueError, match=r"trainer.env_splits=4 cannot share world.worlds=6 out evenly"):
+        build_env_splits(config, env, TrainerConfig(env_splits=4))
 
 
 @needs_jit("the kernels do, plain torch does not")

@@ -79,7 +79,7 @@ def clock(env, saved):
 
 
 def past_horizon(env, saved):
-    saved["tick"][0] = env.world.horizon
+    saved["tick"][0] = env.world.max_episode_steps
 
 
 def unborn(env, saved):
@@ -156,7 +156,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_a_state_that_no_run_comes_to_is_refused_by_what_is_wrong_with_it(fault):
-    env = small("forage", "discrete", horizon=500)
+    env = small("forage", "discrete", max_episode_steps=500)
     for _ in play(env, 3):
         pass
     saved = env.state_dict()
@@ -174,7 +174,7 @@ def test_every_state_of_a_run_is_taken(task, action, speed):
     """With as few cells as agents can be in, and worlds that start anew in between."""
     size = {} if task == "puffer" else {"height": 14, "width": 11, "walls": 0.1}
     other, env = (
-        small(task, action, lifespan=5.0, horizon=19, agents=40, dynamics="inertial", speed=speed, **size)
+        small(task, action, lifespan=5.0, max_episode_steps=19, agents=40, dynamics="inertial", speed=speed, **size)
         for _ in range(2)
     )
     for step, _ in enumerate(play(env, 40)):

@@ -107,7 +107,7 @@ class WorldOracle:
             i, j = (self.generator.below(agents) for _ in range(2))
             self.order[i], self.order[j] = self.order[j], self.order[i]
         start, forwards = self.generator.below(agents), self.generator.below(2)
-        anew = 0 < self.r.horizon <= self.tick
+        anew = 0 < self.r.max_episode_steps <= self.tick
         truncated = [anew or agent.expiry <= self.tick for agent in self.agents]
         for agent, gone in zip(self.agents, truncated, strict=True):
             if gone:
@@ -130,7 +130,7 @@ class WorldOracle:
         ]
         for agent in self.agents:
             agent.eaten, agent.moved_row, agent.moved_column = 0, f32(0), f32(0)
-        for _ in range(self.r.stretches):
+        for _ in range(self.r.substeps):
             for number in (self.order[place] for place in places):
                 if wishes[number] and not self.stretch(self.agents[number], *wishes[number]):
                     wishes[number] = None
@@ -144,9 +144,10 @@ class WorldOracle:
         if not all(math.isfinite(f32(a) - self.r.centre) for a in action):
             push = [f32(0), f32(0)]
         velocity = [
-            self.r.keep * v + self.r.gain * a for v, a in zip((agent.moved_row, agent.moved_column), push, strict=True)
+            self.r.momentum * v + self.r.gain * a
+            for v, a in zip((agent.moved_row, agent.moved_column), push, strict=True)
         ]
-        return [min(max(v, -self.r.speed), self.r.speed) * self.r.stretch for v in velocity]
+        return [min(max(v, -self.r.speed), self.r.speed) * self.r.substep_share for v in velocity]
 
     def stretch(self, agent, d_row, d_column):
         """Returns whether the agent may walk on in this step: not after a stretch that rounding would carry too far."""

@@ -32,7 +32,7 @@ def layouts(draw):
         vision=vision,
         speed=draw(st.sampled_from([0.3, 0.999, 1.0, 1.7, 3.0])),
         lifespan=draw(st.sampled_from([0, 1, 3.5, 40])),
-        horizon=draw(st.sampled_from([0, 0, 1, 4])),
+        max_episode_steps=draw(st.sampled_from([0, 0, 1, 4])),
         walls=draw(st.sampled_from([0.0, 0.1])),
         dynamics=draw(st.sampled_from(DYNAMICS)),
         acceleration=draw(st.sampled_from([0.05, 0.3, 2.0])),
@@ -107,7 +107,7 @@ class Buffers:
 def test_kernels_equal_the_plain_oracle(layout, seed, discrete):
     world, rules, state = layout.world, make_rules(layout, discrete), allocate(layout)
     state.rng[:] = rng.seeded(seed, world.worlds)
-    clocks = [world.horizon * w // world.worlds for w in range(world.worlds)]
+    clocks = [world.max_episode_steps * w // world.worlds for w in range(world.worlds)]
     oracles = [WorldOracle(rules, world.lifespan, layout.colour, state.rng[w], clock) for w, clock in enumerate(clocks)]
     generator, sight, buffers = np.random.default_rng(seed), seed % 2 == 0, Buffers(world, discrete)
     start, move, look, finish = buffers.stages(state, rules, sight)

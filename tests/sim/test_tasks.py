@@ -130,7 +130,7 @@ def test_an_action_costs_its_mean_square_whether_it_moves_the_agent_or_not(task,
         rewards = free.step(actions)[1]
         expected = np.where(free.truncations, 0, 0.7 * rewards - 0.3 * np.square(wanted).mean(1))
         np.testing.assert_allclose(costly.step(actions)[1], expected, atol=1e-6)
-        assert costly.score()[0] == pytest.approx(costly.rewards[costly.side(0)].mean(), abs=1e-6)
+        assert costly.score()[0] == pytest.approx(costly.rewards[costly.team(0)].mean(), abs=1e-6)
     assert costly.unit == "reward a step"
     assert free.unit == free.task.unit
 
@@ -140,7 +140,7 @@ def test_a_task_is_described_and_has_parameters_with_defaults(name):
     kind = tasks.load(name)
     assert kind.__doc__
     assert kind.unit
-    assert kind.sides in (1, 2)
+    assert kind.teams in (1, 2)
     assert kind() == kind(**{f.name: f.default for f in fields(kind)})
 
 
@@ -148,7 +148,7 @@ def test_predators_and_prey_spawn_out_of_sight_of_each_other():
     env = small("predator_prey", "discrete")
     env.reset(0)
     assert not env.state.others_in_sight.any()
-    assert env.side(0).sum() == env.side(1).sum() == env.num_agents / 2
+    assert env.team(0).sum() == env.team(1).sum() == env.num_agents / 2
 
 
 def test_scatter_and_puffer_spawn_in_a_blob():
@@ -231,7 +231,7 @@ def test_actions_lead_towards_the_aim(seed, speed, dynamics):
         assert (np.abs(aim[discrete == 1]) < 0.5).all()
         assert np.allclose(continuous * speed, np.clip(aim, -speed, speed))
     else:  # as near to the wanted velocity as the acceleration allows
-        last = env.state.displacement.T * env.rules.keep
+        last = env.state.displacement.T * env.rules.momentum
         wanted = np.clip(aim, -speed, speed)
         reached = last + env.rules.gain * continuous
         possible = np.clip(wanted, last - env.rules.gain, last + env.rules.gain)

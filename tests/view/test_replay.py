@@ -74,19 +74,21 @@ def played(data):
 @given(
     worlds=st.integers(1, 2),
     lifespan=st.sampled_from([0, 3]),
-    horizon=st.sampled_from([0, 4]),
+    max_episode_steps=st.sampled_from([0, 4]),
     speed=st.sampled_from([0.3, 1, 2.5, 20]),
     steps=st.integers(1, 9),
 )
-def test_what_is_stored_is_every_frame_and_every_reward(task, action, worlds, lifespan, horizon, speed, steps):
-    options = {"lifespan": lifespan, "horizon": horizon, "speed": speed, "walls": 0.02}
+def test_what_is_stored_is_every_frame_and_every_reward(
+    task, action, worlds, lifespan, max_episode_steps, speed, steps
+):
+    options = {"lifespan": lifespan, "max_episode_steps": max_episode_steps, "speed": speed, "walls": 0.02}
     env = ParticleGrid(task, action, worlds, 30, 60, 60, vision=3, **options)
     replay, fields, rewards = record(env, steps, worlds - 1)
     data = replay.data()
     assert (np.array(list(played(data))) == fields).all()
     stored = (unpack(data, "rewards").reshape(steps, -1).astype(float) - 128) / 127
     assert np.abs(stored - rewards).max() <= 0.5 / 127 + 1e-6
-    assert np.shape(data["scores"]) == (steps, env.task.sides)
+    assert np.shape(data["scores"]) == (steps, env.task.teams)
     if task == "forage":
         assert data["eats"]
 
@@ -153,7 +155,7 @@ needs_browser = pytest.mark.skipif(not BROWSER, reason="needs Chromium on the pa
 @needs_browser
 @pytest.mark.parametrize(("task", "action"), [("forage", "discrete"), ("puffer", "continuous")])
 def test_a_browser_shows_the_pixels_of_the_renderer_in_any_order_of_frames(task, action, tmp_path):
-    env = ParticleGrid(task, action, 2, 40, 60, 60, vision=3, lifespan=5, horizon=7, walls=0.02)
+    env = ParticleGrid(task, action, 2, 40, 60, 60, vision=3, lifespan=5, max_episode_steps=7, walls=0.02)
     title = "</script><script>throw 1</script>"  # what somebody may spell
     replay, fields, _ = record(env, 20, world=1, title=title)
     replay.write(tmp_path / "a.html")

@@ -14,7 +14,7 @@ from particle_grid.sim.state import State
 from particle_grid.sim.world import Layout
 from particle_grid.support import registry
 
-PARTS = ("unit", "sides", "sight", "init", "reward", "score", "scripted")
+PARTS = ("unit", "teams", "sight", "init", "reward", "score", "scripted")
 
 
 class Task(Protocol):
@@ -22,10 +22,10 @@ class Task(Protocol):
 
     Its fields are its parameters: numbers or texts, each with a default. It may have besides: `kinds`, a name for the
     agents of each colour, for legends; and `settings`, what of `world` and `trainer` its command line starts from, as
-    in {"world": {"horizon": 256}}."""
+    in {"world": {"max_episode_steps": 256}}."""
 
     unit: str  # of the score, for people
-    sides: int  # 1, or 2 if agents of AGENT_1 play against those of AGENT_2: then each side has a score of its own
+    teams: int  # 1, or 2 if agents of AGENT_1 play against those of AGENT_2: then each side has a score of its own
     sight: bool  # whether reward or score use `own_in_sight` and `others_in_sight`; if not, they stay at UNSEEN
 
     def init(self, layout: Layout) -> None:
@@ -77,8 +77,8 @@ def load(name: str) -> type:
 
 def check(name: str, task: Task) -> None:
     """Raises ValueError where a task with its parameters set says what cannot be of its agents."""
-    if task.sides not in (1, 2):
-        raise ValueError(f"Task {name} has sides={task.sides!r}: let it have 1, or 2 that play against each other.")
+    if task.teams not in (1, 2):
+        raise ValueError(f"Task {name} has teams={task.teams!r}: let it have 1, or 2 that play against each other.")
     kinds = getattr(task, "kinds", ())
     if not isinstance(kinds, tuple | list) or not all(isinstance(kind, str) for kind in kinds):
         raise ValueError(f"Task {name} has kinds={kinds!r}: give a tuple of names, one for each colour.")

@@ -15,7 +15,7 @@ class Center:
     """reward: minus the distance to the middle, as a share of the distance between the middle and a corner."""
 
     unit: ClassVar[str] = "cells from the middle, negative"
-    sides: ClassVar[int] = 1
+    teams: ClassVar[int] = 1
     sight: ClassVar[bool] = False
 
     def init(self, layout: Layout) -> None:

@@ -23,7 +23,7 @@ class Forage:
     tolerance: float = 0.0  # cells from the middle of the food's cell from which on it pays nothing; 0: all pays alike
 
     unit: ClassVar[str] = "food eaten"
-    sides: ClassVar[int] = 1
+    teams: ClassVar[int] = 1
     sight: ClassVar[bool] = False
 
     def init(self, layout: Layout) -> None:

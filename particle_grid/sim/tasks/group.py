@@ -19,7 +19,7 @@ class Group:
     scale: float = 0.1  # reward for each agent in sight
 
     unit: ClassVar[str] = "own minus others in sight"
-    sides: ClassVar[int] = 1
+    teams: ClassVar[int] = 1
     sight: ClassVar[bool] = True
 
     def init(self, layout: Layout) -> None:

@@ -19,7 +19,7 @@ class PredatorPrey:
     scale: float = 0.1  # reward for each agent of the other side in sight
 
     unit: ClassVar[str] = "of the other side in sight (prey: negative)"
-    sides: ClassVar[int] = 2
+    teams: ClassVar[int] = 2
     kinds: ClassVar[tuple[str, ...]] = ("predator", "prey")
     sight: ClassVar[bool] = True
 
@@ -29,7 +29,7 @@ class PredatorPrey:
         world = layout.world
         hunters = round(self.predators * world.agents)
         if not 0 < hunters < world.agents:
-            raise ValueError(f"predators={self.predators} of agents={world.agents} leaves one side empty.")
+            raise ValueError(f"predators={self.predators} of agents={world.agents} leaves one team empty.")
         layout.colour[:hunters], layout.colour[hunters:] = AGENT_1, AGENT_2
         # Left and right, a window apart where there is room: nobody sees the other side at the start.
         half = max(1, (world.width - 2 * world.vision) // 2)

@@ -35,7 +35,7 @@ class Puffer:
     packing: float = 0.5  # share of the blob's cells that hold an agent at the start
 
     unit: ClassVar[str] = "share of the picture filled"
-    sides: ClassVar[int] = 1
+    teams: ClassVar[int] = 1
     sight: ClassVar[bool] = False
 
     def init(self, layout: Layout) -> None:

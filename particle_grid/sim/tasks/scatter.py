@@ -19,7 +19,7 @@ class Scatter:
     packing: float = 0.5  # share of the blob's cells that hold an agent at the start
 
     unit: ClassVar[str] = "others in sight, negative"
-    sides: ClassVar[int] = 1
+    teams: ClassVar[int] = 1
     sight: ClassVar[bool] = True
 
     def init(self, layout: Layout) -> None:
