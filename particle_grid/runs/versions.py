@@ -1,0 +1,50 @@
+"""What earlier versions of this program have saved, in today's names."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from particle_grid.support.renamed import ARRAYS, SETTINGS
+
+DROPPED = ("resume", "allow")  # keys of a saved config that are about one command, not about the run
+
+
+def upgraded_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a nested config with today's names, and without keys that are about one command."""
+    new = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
+    for old_name, new_name in SETTINGS.items():
+        group, _, old_key = old_name.partition(".")
+        values = new.get(group)
+        if isinstance(values, dict) and old_key in values:
+            values[new_name.partition(".")[2]] = values.pop(old_key)
+    return {key: value for key, value in new.items() if key not in DROPPED}
+
+
+def upgraded_override(override: str) -> str:
+    """Return an override with today's name of its key."""
+    key, equals, value = override.partition("=")
+    bare = key.lstrip("+~")
+    return key.replace(bare, SETTINGS.get(bare, bare)) + equals + value
+
+
+def upgraded_overrides(overrides: Iterable[str]) -> list[str]:
+    """Return overrides with today's names of their keys."""
+    return [upgraded_override(override) for override in overrides]
+
+
+def upgraded_checkpoint(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state in a checkpoint, of any version that can be read, with today's names."""
+    new = dict(state)
+    if isinstance(new.get("config"), Mapping):
+        new["config"] = upgraded_config(new["config"])
+    if isinstance(new.get("envs"), list):
+        new["envs"] = [_upgraded_arrays(env) for env in new["envs"]]
+    if isinstance(new.get("others"), list):
+        new["others"] = [upgraded_checkpoint(other) if isinstance(other, Mapping) else other for other in new["others"]]
+    return new
+
+
+def _upgraded_arrays(arrays: Any) -> Any:
+    """Return a saved simulator state with today's names of its arrays."""
+    if not isinstance(arrays, Mapping):
+        return arrays
+    return {ARRAYS.get(name, name): array for name, array in arrays.items()}

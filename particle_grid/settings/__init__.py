@@ -1,0 +1,1 @@
+"""From the command line and files of settings to typed values."""

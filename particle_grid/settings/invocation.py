@@ -1,0 +1,39 @@
+"""How a command was called: what Hydra knows of it, as plain values."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What makes a job a trial of an Optuna study: its number, and where the study is stored."""
+
+    number: int
+    folder: Path  # of the sweep
+    storage: Any  # URL of a database, or None for a file in the folder
+    pruner: Any  # Hydra's config of the pruner, or None
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """One call of a command.
+
+    folder: where the run belongs. overrides: of the command line. swept: whether this is a job of a sweep (-m), and
+    side_by_side: whether other jobs of it run at the same time. trial: if a search has made the job one of its own.
+    """
+
+    folder: Path
+    overrides: tuple[str, ...] = ()
+    swept: bool = False
+    side_by_side: bool = False
+    trial: Trial | None = None
+
+    def chosen(self) -> dict[str, str]:
+        """Map each key of the command line to its last override, as Hydra does."""
+        return by_key(self.overrides)
+
+
+def by_key(overrides: "tuple[str, ...] | list[str]") -> dict[str, str]:
+    """Map each key to its last override, as Hydra does. A leading + is dropped."""
+    return {override.partition("=")[0]: override for override in (each.lstrip("+") for each in overrides)}

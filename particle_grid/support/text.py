@@ -1,0 +1,15 @@
+"""Text for terminals and command lines."""
+
+from typing import Any
+
+
+def printable(text: str) -> str:
+    """Return a text with its control characters, which could steer a terminal, as escape sequences."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def as_written(value: Any) -> str:
+    """Return a value as it is written on a command line."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
