@@ -38,12 +38,13 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
-        from particle_grid.experiments.sweep import load_study
+        from particle_grid.experiments.pruning import load_study
         from particle_grid.learn.fast import cores
 
-        study = load_study(self.config.hydra)  # first: it says so where Optuna is not installed
-        fixed, space = self.split(arguments)
+        sweeper = self.config.hydra.sweeper
         folder = Path(self.config.hydra.sweep.dir)
+        study = load_study(folder, sweeper.storage, sweeper.pruner)  # first: it says so where Optuna is not installed
+        fixed, space = self.split(arguments)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         jobs = self.jobs or (1 if self.config.hydra.runtime.choices["hydra/launcher"] == "basic" else cores())
         returns: list[JobReturn] = []

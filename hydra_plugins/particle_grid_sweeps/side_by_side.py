@@ -87,8 +87,9 @@ def lost(number: int, reason: str) -> JobReturn:
 def say(result: JobReturn) -> JobReturn:
     """Print how a job ended; return its result."""
     from particle_grid.experiments.sweep import ending
+    from particle_grid.runs.folder import RunFolder
 
-    folder = Path(result.hydra_cfg.hydra.runtime.output_dir) if result.hydra_cfg else Path()
+    folder = RunFolder(Path(result.hydra_cfg.hydra.runtime.output_dir) if result.hydra_cfg else Path())
     value = result._return_value  # the property prints, and raises, the error of a failed job
     print(f"{folder.name}: {ending(value, folder)}".removeprefix(": "), flush=True)
     return result

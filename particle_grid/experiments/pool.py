@@ -1,127 +1,145 @@
-"""Many trainings side by side, one on each core: what is finished is not repeated, what was begun goes on."""
+"""Many training runs at the same time, one on each core. Finished runs are not repeated, and others are resumed."""
 
 import contextlib
 import os
-import re
-import shlex
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
-
-import numpy as np
-from hydra.core.override_parser.types import Quote, QuotedString
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from particle_grid.learn.fast import cores
-from particle_grid.support import atomic, lifeline, records, registry
+from particle_grid.runs.folder import FAILED, RunFolder, quoted
+from particle_grid.settings.invocation import by_key
+from particle_grid.support import atomic, lifeline, registry
+from particle_grid.support.errors import UserError
 
 TRAIN = [sys.executable, "-m", "particle_grid.train"]
-ALONE = "trainer.threads=1"  # on its core
-# What a run leaves in its folder: among it the overrides that it was begun with, which are not those of going on.
-RESULT, CHECKPOINT, REASON, OVERRIDES = "results.json", "checkpoint.pt", "error.txt", "overrides.yaml"
-CONFIG = "config.yaml"
-REPAIR = "Remove this run's folder, and run the same command again to make it again."
+ONE_THREAD = "trainer.threads=1"  # since each run has one core
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of `python -m particle_grid.train`: the folder it leaves, and its overrides."""
+    """One run of `python -m particle_grid.train`: its folder, and the overrides that it is called with."""
 
-    folder: Path
+    folder: RunFolder
     overrides: tuple[str, ...]
 
     @property
     def done(self) -> bool:
-        return (self.folder / RESULT).exists()
+        return self.folder.results.exists()
 
     @property
     def failed(self) -> bool:
         """Whether it failed when it was last run to its end."""
-        return not self.done and (self.folder / REASON).exists()
+        return self.folder.status() == FAILED
 
     @property
     def arguments(self) -> list[str]:
-        """What train is called with. A run that has a checkpoint goes on from there."""
-        checkpoint = self.folder / CHECKPOINT
-        what = self._resumed(checkpoint) if checkpoint.exists() else list(self.overrides)
-        return [*what, ALONE, f"hydra.run.dir={quoted(self.folder)}"]
+        """The command line of train. A run that has a checkpoint is resumed."""
+        what = self._resumed() if self.folder.checkpoint.exists() else list(self.overrides)
+        return [*what, ONE_THREAD, f"hydra.run.dir={quoted(self.folder.path)}"]
 
-    def _resumed(self, checkpoint: Path) -> list[str]:
-        """What resumes it. Classes of the user's own, which it was begun with, may be imported again."""
+    def _resumed(self) -> list[str]:
+        """Return what resumes it. Classes of the user's own, with which it was started, may be imported again."""
         values = [override.partition("=")[2] for override in self.overrides]
         places = ",".join(value for value in values if registry.is_place(value))
-        return [f"resume={quoted(checkpoint)}", *([f"allow=[{places}]"] if places else [])]
+        allow = [f"allow=[{places}]"] if places else []
+        return [f"resume={quoted(self.folder.checkpoint)}", *allow]
 
     def check(self) -> None:
-        """Raises ValueError where its folder holds a run that was begun with other overrides. One that ended before it
-        had a checkpoint starts anew and may have others; a folder that says nothing of overrides is an older one."""
-        begun, path = self.done or (self.folder / CHECKPOINT).exists(), self.folder / OVERRIDES
-        if not begun or not path.exists():
+        """Refuse a folder with a run that was started with other overrides.
+
+        A run that ended before its first checkpoint starts again and may have others; a folder without overrides is of
+        an earlier version.
+
+        Raises:
+            UserError: naming the first override that differs.
+        """
+        if not self.folder.begun or not self.folder.overrides.exists():
             return
-        there = by_key(read_overrides(path))
-        here = by_key([*self.overrides, ALONE])
+        there = by_key(self.folder.read_overrides())
+        here = by_key([*self.overrides, ONE_THREAD])
         for key in sorted(there.keys() | here.keys()):
             old, new = there.get(key, f"no {key}"), here.get(key, f"no {key}")
             if old != new:
-                raise ValueError(
-                    f"{self.folder} holds a run that was begun with {old}, and this one has {new}: choose another "
-                    f"--out, or take that folder away."
+                raise UserError(
+                    f"{self.folder.path} holds a run that was started with {old}, and this one has {new}: choose "
+                    f"another --out, or remove that folder."
                 )
 
 
-def by_key(overrides: Iterable[str]) -> dict[str, str]:
-    """Overrides by their keys. Of several for one key the last counts, as for Hydra; a leading + train takes away."""
-    return {override.partition("=")[0]: override for override in (each.lstrip("+") for each in overrides)}
+class Running:
+    """The processes that run now, and whether they were asked to stop."""
 
+    def __init__(self) -> None:
+        self.processes: set[subprocess.Popen[str]] = set()
+        self.stopped = threading.Event()
 
-def read_overrides(path: Path) -> list[str]:
-    """Return the overrides in a file. Raise ValueError for a file that is damaged."""
-    overrides: Any = OmegaConf.to_container(records.read_yaml(path, ListConfig, REPAIR))  # a list; nothing is resolved
-    return [str(override) for override in overrides]
+    def start(self, command: Sequence[str]) -> "subprocess.Popen[str]":
+        """Start a process with one thread, whose output is collected."""
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            env=os.environ | dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"), "1"),
+            start_new_session=True,  # what a terminal sends reaches it once, from `run_all`
+        )
+        self.processes.add(process)
+        if self.stopped.is_set():  # meanwhile
+            process.terminate()
+        return process
 
-
-def quoted(path: Path) -> str:
-    """A path as a value on Hydra's command line, where brackets, commas and the like mean something."""
-    return QuotedString(str(path), Quote.single).with_quotes()
-
-
-def resuming(checkpoint: Path) -> str:
-    """Return the word that resumes a run, as one types it."""
-    plain = re.fullmatch(r"[\w./-]+", str(checkpoint))
-    return f"resume={checkpoint}" if plain else shlex.quote(f"resume={quoted(checkpoint)}")
+    def stop(self, pool: ThreadPoolExecutor) -> None:
+        """Let runs save and wait for them, or kill them if another signal comes."""
+        self.stopped.set()
+        try:
+            for process in list(self.processes):
+                process.terminate()
+            pool.shutdown(cancel_futures=True)
+        except KeyboardInterrupt:
+            for process in list(self.processes):
+                process.kill()
+            raise
 
 
 def run_all(jobs: Sequence[Job], ended: Callable[[Job, str], None], count: int = 0) -> list[Job]:
-    """Run jobs, as many at a time as there are cores (or `count`), and call `ended` with each that has ended and the
-    reason why it failed, empty if it did not. Return those that failed; the reason stays in error.txt in its folder.
+    """Run jobs. No run outlives this process, see `lifeline`. Call it in the main thread only.
 
-    Only in the main thread. No run outlives this process, see `lifeline`.
+    Args:
+        jobs: those that are done are not repeated.
+        ended: called with each job that has ended, and the reason why it failed, empty if it did not.
+        count: jobs at a time; 0 for as many as there are cores.
+
+    Returns:
+        The jobs that failed. The reason stays in error.txt in their folders.
 
     Raises:
-        ValueError: before any run is started, where a folder holds a run that was begun with other overrides.
-        KeyboardInterrupt: for Ctrl-C, SIGTERM or SIGHUP, when the runs have saved. A second one kills them."""
+        UserError: before any run is started, if a folder holds a run that was started with other overrides.
+        KeyboardInterrupt: for Ctrl-C, SIGTERM or SIGHUP, once the runs have saved. A second one kills them.
+    """
     for job in jobs:
         job.check()
     free = _free_cores(count)
-    failed, processes, stopped = list[Job](), set[subprocess.Popen[str]](), threading.Event()
+    failed: list[Job] = []
+    running = Running()
 
     def run(job: Job) -> None:
-        if stopped.is_set():
+        if running.stopped.is_set():
             return
-        core, reason = free.get(), ""
+        core = free.get()
+        reason = ""
         try:
             if not job.done:
-                reason = _train(job, core, processes, stopped)
+                reason = _train(job, core, running)
         finally:
             free.put(core)
-        if stopped.is_set():
+        if running.stopped.is_set():
             return
         if reason:
             failed.append(job)
@@ -133,8 +151,7 @@ def run_all(jobs: Sequence[Job], ended: Callable[[Job, str], None], count: int =
             for future in as_completed([pool.submit(run, job) for job in jobs]):
                 future.result()
         except BaseException:
-            stopped.set()
-            _stop(processes, pool)
+            running.stop(pool)
             raise
         pool.shutdown()
     return failed
@@ -149,94 +166,19 @@ def _free_cores(count: int) -> "SimpleQueue[int]":
     return free
 
 
-def _stop(processes: set[subprocess.Popen[str]], pool: ThreadPoolExecutor) -> None:
-    """Let runs save what they have and wait for them, or kill them if another signal comes."""
-    try:
-        for process in list(processes):
-            process.terminate()
-        pool.shutdown(cancel_futures=True)
-    except KeyboardInterrupt:
-        for process in list(processes):
-            process.kill()
-        raise
-
-
-def _train(job: Job, core: int, processes: set[subprocess.Popen[str]], stopped: threading.Event) -> str:
-    """One run, on one core. Returns why it failed, or nothing."""
-    job.folder.mkdir(parents=True, exist_ok=True)
-    process = subprocess.Popen(
-        [*TRAIN, *job.arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        env=os.environ | dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"), "1"),
-        start_new_session=True,  # what a terminal sends reaches it once, from `run_all`
-    )
-    processes.add(process)
-    if stopped.is_set():  # in between
-        process.terminate()
+def _train(job: Job, core: int, running: Running) -> str:
+    """Run a job on one core. Return why it failed, or nothing."""
+    job.folder.path.mkdir(parents=True, exist_ok=True)
+    process = running.start([*TRAIN, *job.arguments])
     if hasattr(os, "sched_setaffinity"):
         with contextlib.suppress(OSError):  # it may have ended
             os.sched_setaffinity(process.pid, {core})
     said, _ = process.communicate()
-    processes.discard(process)
-    reason = job.folder / REASON
+    running.processes.discard(process)
     if process.returncode == 0:
-        reason.unlink(missing_ok=True)
-    if process.returncode == 0 or stopped.is_set():
+        job.folder.error.unlink(missing_ok=True)
+    if process.returncode == 0 or running.stopped.is_set():
         return ""
     last = said.strip().splitlines()[-1] if said.strip() else f"it ended with code {process.returncode}"
-    atomic.write(reason, f"{said}\n".encode())
+    atomic.write(job.folder.error, f"{said}\n".encode())
     return last
-
-
-def read_scores(folder: Path, label: str, key: str = "scores") -> np.ndarray:
-    """Return the scores that a run's results have for a label, such as "policy, sampled".
-
-    Raises:
-        ValueError: for results that are damaged."""
-    path = folder / RESULT
-    results = records.read_json(path, REPAIR)
-    try:
-        scores = np.array(results[label][key], float)
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError):
-        scores = np.zeros(0)
-    raw = key == "scores"  # [seeds][teams], where normalised ones are [seeds], and NaN where nothing can be normalised
-    if not scores.size or scores.ndim != 1 + raw or np.isinf(scores).any() or (raw and np.isnan(scores).any()):
-        raise ValueError(f"{path} is not a run's results: its {key} of {label!r} are not finite numbers. {REPAIR}")
-    return scores
-
-
-def _budget(folder: Path) -> float:
-    """Return the agent-steps that a finished run has made at least; 0 for any other, or one without a config."""
-    path = folder / CONFIG
-    if not (folder / RESULT).exists() or not path.exists():
-        return 0
-    steps = OmegaConf.select(records.read_yaml(path, DictConfig, REPAIR), "trainer.total_steps")
-    return steps if isinstance(steps, int | float) else 0
-
-
-def curve(folder: Path, name: str = "normalised_score") -> tuple[np.ndarray, np.ndarray, float]:
-    """Return steps and values of a scalar over a run's training, without gaps (NaN where there is none at all), and
-    minutes: those of all steps at the median speed.
-
-    Raises:
-        ValueError: where TensorBoard's events are missing or damaged."""
-    damaged = f"{folder} has no whole learning curve: its events.out.tfevents files are missing or damaged. {REPAIR}"
-    try:
-        events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    except Exception as error:  # of any part of TensorBoard's reader
-        raise ValueError(damaged) from error
-    if "perf/steps_per_second" not in events.Tags()["scalars"]:
-        raise ValueError(damaged)
-    speed = events.Scalars("perf/steps_per_second")
-    steps = np.array([event.step for event in speed])
-    if steps[-1] < _budget(folder):  # TensorBoard reads up to the first damaged record, without a word
-        raise ValueError(damaged)
-    minutes = float(steps[-1] / np.median([event.value for event in speed]) / 60)
-    if name not in events.Tags()["scalars"]:
-        return steps, np.full(len(steps), np.nan), minutes
-    scored = events.Scalars(name)
-    return steps, np.interp(steps, [e.step for e in scored], [e.value for e in scored]), minutes

@@ -1,75 +1,141 @@
-"""What eval, play and rank start from: trained policies, and the task and the world that the command line asks for."""
+"""Load the checkpoints of runs, of any version, and the policies that ship with the package."""
 
 import glob
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 
-from particle_grid.cli import printable, typed
-from particle_grid.env import ACTIONS, ParticleGrid
-from particle_grid.learn.policy import Policy
-from particle_grid.runs import pretrained
-from particle_grid.runs.build import build_policy, load_run
-from particle_grid.sim.world import World
+from particle_grid.env import ACTIONS
+from particle_grid.learn import checkpoint
+from particle_grid.runs import schema
+from particle_grid.runs.versions import upgraded_checkpoint
+from particle_grid.settings.run_config import RunConfig
+from particle_grid.support.errors import UserError
+from particle_grid.support.text import printable
 
-TASK = "group"  # where neither the command line nor a checkpoint says which
-PARTS = ("config", "steps", "policy")  # what of a checkpoint is needed to play
-
-
-def load_asked(config: DictConfig) -> dict[str, Any]:
-    """PARTS of what `checkpoint` names, a path or "pretrained", its config `set_up` as asked."""
-    if config.checkpoint == "pretrained":
-        saved = pretrained.load(config.task.name if config.get("task") else TASK, config.action.name)
-    else:
-        saved = load_run(config.checkpoint, PARTS)
-    set_up(saved["config"], config)
-    return saved
+SHIPPED = Path(__file__).parents[1] / "pretrained"
+PRETRAINED = "pretrained"  # names a shipped policy wherever a path of a checkpoint is expected
 
 
-def set_up(run: dict[str, Any], config: DictConfig) -> None:
-    """Puts into the config of a run the task that is asked for, if one is, and what `world` says that is not null.
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained policy and how it came about.
 
-    Raises ValueError for a world that cannot be."""
-    if config.get("task"):
-        run["task"] = OmegaConf.to_container(config.task, resolve=True)
-    run["world"] |= {key: value for key, value in config.world.items() if value is not None}
-    run["world"] = asdict(typed(World, OmegaConf.create({"world": run["world"]}).world))
+    weights: the policy's state_dict, float32. steps: agent-steps it was trained for. score: the normalised score of
+    sampled actions, of shipped policies only. trainer: what a trainer continues from, empty if only playing is wanted.
+    """
 
-
-def load_policy(saved: dict[str, Any], env: ParticleGrid, device: torch.device) -> Policy:
-    """The policy that `load_asked` found, for the environment that its config builds."""
-    return build_policy(saved["config"], env, saved["policy"]).to(device)
-
-
-def is_pattern(path: str) -> bool:
-    """Whether a path names files by a pattern; brackets may also be in the name of a file that there is."""
-    return glob.has_magic(path) and not Path(path).exists()
+    config: RunConfig
+    steps: int
+    weights: Mapping[str, torch.Tensor]
+    score: float | None = None
+    trainer: Mapping[str, Any] = field(default_factory=dict)
 
 
-def load_all(checkpoints: Any, tasks: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """PARTS of several checkpoints, by names for people: that of a run's folder, or of the file itself.
+def load_checkpoint(path: str | Path, resume: bool = False) -> Checkpoint:
+    """Return the checkpoint of a run.
 
-    checkpoints: one or a list of paths, patterns such as outputs/*/checkpoint.pt, or "pretrained": the policies that
-    come with the package for these tasks. Raises ValueError for what is no list of them, for a pattern that matches
-    nothing, and for what is no checkpoint."""
+    Args:
+        path: of a file that a training run has saved.
+        resume: whether training is to continue from it, for which it must hold more.
+
+    Raises:
+        UserError: for a file that is missing, damaged or something else.
+    """
+    state = upgraded_checkpoint(checkpoint.load(path))
+    try:
+        schema.check(state, schema.RESUME if resume else schema.PLAY)
+    except ValueError as error:
+        raise UserError(f"{path} {error}. Use one that train has saved.") from error
+    return _checkpoint(state, state if resume else {})
+
+
+def load_shipped(task: str, action: str) -> Checkpoint:
+    """Return the policy that ships with the package for a task and an action form.
+
+    Raises:
+        UserError: if there is none.
+    """
+    path = shipped_path(task, action)
+    state = upgraded_checkpoint(checkpoint.load(path))
+    schema.check(state, schema.SHIPPED)
+    return _checkpoint(state, {})
+
+
+def _checkpoint(state: Mapping[str, Any], trainer: Mapping[str, Any]) -> Checkpoint:
+    weights = {name: x.float() if x.is_floating_point() else x for name, x in state["policy"].items()}
+    return Checkpoint(RunConfig.from_dict(state["config"]), state["steps"], weights, state.get("score"), trainer)
+
+
+def shipped_path(task: str, action: str) -> Path:
+    """Return where the shipped policy of a task and an action form is.
+
+    Raises:
+        UserError: if there is none.
+    """
+    path = SHIPPED / f"{task}-{action}.pt"
+    if not path.exists():
+        known = sorted(file.stem for file in SHIPPED.glob("*.pt"))
+        raise UserError(f"No policy for {task} {action} ships with the package. There are: {', '.join(known)}.")
+    return path
+
+
+def ship(path: str | Path, score: float) -> Path:
+    """Store the policy of a run in the package: weights in half precision, and nothing that only training needs.
+
+    Returns:
+        Where it was stored.
+
+    Raises:
+        UserError: for a file that is not a checkpoint of a run.
+    """
+    saved = load_checkpoint(path)
+    target = SHIPPED / f"{saved.config.task}-{saved.config.action}.pt"
+    weights = {name: x.half() for name, x in saved.weights.items()}
+    state = {"config": saved.config.to_dict(), "steps": saved.steps, "policy": weights, "score": score}
+    SHIPPED.mkdir(exist_ok=True)
+    checkpoint.save(target, state)
+    return target
+
+
+def load_all(checkpoints: Any, tasks: Iterable[str]) -> dict[str, Checkpoint]:
+    """Return several checkpoints by readable names: that of a run's folder, or of the file itself.
+
+    Args:
+        checkpoints: one or a list of paths, patterns such as outputs/*/checkpoint.pt, or "pretrained": the policies
+            that ship with the package for these tasks.
+        tasks: names of tasks.
+
+    Raises:
+        UserError: for anything else, and for a pattern that matches nothing.
+    """
     several = isinstance(checkpoints, Iterable) and not isinstance(checkpoints, str)
     entries = list(checkpoints) if several else [checkpoints]
     if not entries or not all(isinstance(entry, str) for entry in entries):
-        raise ValueError(f"checkpoints={checkpoints} cannot be: give a list of paths, of patterns, or pretrained.")
-    loaded: dict[str, dict[str, Any]] = {}
+        raise UserError(f"checkpoints={checkpoints} is invalid: give a list of paths, of patterns, or pretrained.")
+    loaded: dict[str, Checkpoint] = {}
     for entry in entries:
-        if entry == "pretrained":
+        if entry == PRETRAINED:
             named = [(task, action) for task in tasks for action in ACTIONS]
-            loaded |= {f"pretrained {task} {action}": pretrained.load(task, action) for task, action in named}
+            loaded |= {f"pretrained {task} {action}": load_shipped(task, action) for task, action in named}
             continue
-        paths = sorted(glob.glob(entry)) if is_pattern(entry) else [entry]
-        if not paths:
-            raise ValueError(f"checkpoints={entry} matches no file: give another pattern, or paths.")
-        for path in map(Path, paths):
+        for path in _matching(entry):
             name = printable(path.parent.name if path.name == "checkpoint.pt" and path.parent.name else path.stem)
-            loaded[printable(str(path)) if name in loaded else name] = load_run(path, PARTS)
+            loaded[printable(str(path)) if name in loaded else name] = load_checkpoint(path)
     return loaded
+
+
+def _matching(entry: str) -> list[Path]:
+    """Return the paths that a pattern matches, or the one that it is."""
+    paths = sorted(glob.glob(entry)) if is_pattern(entry) else [entry]
+    if not paths:
+        raise UserError(f"checkpoints={entry} matches no file: give another pattern, or paths.")
+    return [Path(path) for path in paths]
+
+
+def is_pattern(path: str) -> bool:
+    """Return whether a path is a pattern of several; brackets may also be in the name of an existing file."""
+    return glob.has_magic(path) and not Path(path).exists()

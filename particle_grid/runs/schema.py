@@ -17,6 +17,9 @@ from particle_grid.learn.policy import make_policy
 from particle_grid.learn.restore import MOST_STEPS
 from particle_grid.sim.world import World
 
+PLAY = ("config", "steps", "policy")  # parts of a checkpoint that playing needs
+RESUME = (*PLAY, "optimiser", "generator", "envs", "opponents", "starts", "state")  # and training
+SHIPPED = (*PLAY, "score")
 CONFIG = ("task", "action", "policy", "world", "seed", "name")  # what a run's config has at least
 PROCESS = ("generator", "envs", "opponents", "starts", "state")  # what each process of a run has for itself
 GROUPS = ("task", "action", "policy", "world", "trainer")  # parts of a config that have parts themselves

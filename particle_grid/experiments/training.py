@@ -1,0 +1,217 @@
+"""One training run from its settings to its results: build, train, evaluate, save."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import numba
+import numpy as np
+import torch
+from rich.console import Console
+
+from particle_grid.env import ParticleGrid
+from particle_grid.evaluation import match, record, report
+from particle_grid.evaluation.baseline import Baseline, baseline_for
+from particle_grid.evaluation.clips import Clips
+from particle_grid.experiments.pruning import pruning
+from particle_grid.learn.dashboard import Dashboard
+from particle_grid.learn.distributed import Group, joined
+from particle_grid.learn.policy import Policy
+from particle_grid.learn.tensorboard import Logger
+from particle_grid.learn.trainer import Result, Trainer, TrainerConfig, choose_device
+from particle_grid.runs.build import build_env, build_env_splits, build_policy, opponents_for
+from particle_grid.runs.folder import RunFolder
+from particle_grid.runs.load import Checkpoint
+from particle_grid.runs.results import Results
+from particle_grid.settings.invocation import Invocation
+from particle_grid.settings.run_config import RunConfig
+
+TORCH_THREADS = torch.get_num_threads()  # before a run in this process is given others
+HYPERPARAMETERS = [  # of every run, in TensorBoard's HParams tab, beside those that a command line names
+    *("task.name", "action.name", "policy.name", "policy.hidden", "policy.head", "seed", "world.agents"),
+    *(f"trainer.{key}" for key in ("total_steps", "learning_rate", "entropy_coef", "gamma", "gae_lambda")),
+    *(f"trainer.{key}" for key in ("rollout_length", "minibatch", "epochs")),
+]
+
+
+def train(config: RunConfig, call: Invocation, saved: Checkpoint | None) -> float | None:
+    """Train a policy, alone or as one process of several, and evaluate it.
+
+    Args:
+        config: the settings of the run.
+        call: where the run belongs, and what its command line was.
+        saved: the checkpoint to continue from, if any.
+
+    Returns:
+        The mean normalised score of sampled actions; None for a run that was pruned or has no evaluations.
+
+    Raises:
+        KeyboardInterrupt: for Ctrl-C and signals to end, once the run has saved.
+    """
+    use_threads(config.trainer)
+    with joined(choose_device(config.trainer.device).type == "cuda") as group:
+        run = build(config, saved, group)
+        if group.rank:
+            run.trainer().run()  # it learns along, and leaves no files
+            return None
+        folder = RunFolder(call.folder)
+        with console_for(folder, call) as console:
+            return lead(run, folder, call, console)
+
+
+def use_threads(settings: TrainerConfig) -> None:
+    """Give simulator and policy the number of threads that the settings say."""
+    limit = numba.config.NUMBA_NUM_THREADS  # of this process
+    numba.set_num_threads(min(settings.threads or limit, limit))
+    torch.set_num_threads(settings.threads or TORCH_THREADS)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run is made of. splits: of `env`, which are trained in."""
+
+    config: RunConfig
+    env: ParticleGrid
+    splits: list[ParticleGrid]
+    policy: Policy
+    saved: Checkpoint | None
+    group: Group
+
+    @property
+    def first_step(self) -> int:
+        """Agent-steps done before."""
+        return self.saved.steps if self.saved else 0
+
+    def trainer(self, **options: object) -> Trainer:
+        """Return the trainer of the run, where the checkpoint left it. options: of `Trainer`."""
+        settings = self.config.trainer
+        opponents = opponents_for(self.policy, settings)
+        trainer = Trainer(self.splits, self.policy, settings, group=self.group, opponents=opponents, **options)  # type: ignore[arg-type]
+        if self.saved:
+            trainer.load_state_dict(dict(self.saved.trainer))
+        return trainer
+
+
+def build(config: RunConfig, saved: Checkpoint | None, group: Group) -> Run:
+    """Return a run that is ready to train."""
+    env = build_env(config)
+    policy = build_policy(config, env, saved.weights if saved else None)
+    return Run(config, env, build_env_splits(config, env), policy, saved, group)
+
+
+def lead(run: Run, folder: RunFolder, call: Invocation, console: Console) -> float | None:
+    """Train, show, save and evaluate; return the final score."""
+    say = partial(console.print, soft_wrap=True)
+    describe(run, folder, call)
+    seeds = match.seeds(run.config.evaluations)
+    steps = match.steps_for(run.env)
+    baseline = baseline_for(run.env, console, seeds or match.SEEDS, steps)
+    introduce(run, folder, say)
+    with Logger(folder.path, run.first_step) as logger:
+        logger.hyperparameters(hyperparameters(run.config, call))
+        result = learn(run, folder, call, baseline, logger, console)
+        if result.reason:
+            folder.write_pruned(result.reason)
+            say(f"Pruned: {result.reason}")
+            return None
+        if result.interrupted:
+            say(f"Stopped at {result.steps} steps. To resume: {resume_arguments(folder, run.config)}")
+            raise KeyboardInterrupt
+        results = Results()
+        if seeds:
+            results = report.evaluate_policy(run.env, run.policy, baseline, console, seeds, steps)
+        results.write(folder.results)
+        logger.log(result.steps, {f"eval/{player}": score for player, score in final_scores(results).items()})
+        logger.finished()
+    conclude(run, folder, results, steps, console)
+    return results.mean("sampled")
+
+
+def describe(run: Run, folder: RunFolder, call: Invocation) -> None:
+    """Write what the run is, which for a resumed one differs from Hydra's own notes."""
+    folder.write_config(run.config)
+    if not run.saved:  # a resumed run keeps what it was started with
+        folder.write_overrides(call.overrides)
+
+
+def introduce(run: Run, folder: RunFolder, say: Callable[[str], None]) -> None:
+    """Print what is about to be trained."""
+    total = run.config.trainer.total_steps
+    if run.first_step > total:
+        asked = f"trainer.total_steps={total}"
+        say(f"Trained for {run.first_step} steps, more than {asked}: the policy is only evaluated.")
+    size = sum(parameter.numel() for parameter in run.policy.parameters())
+    say(f"{run.config.name}: {run.env.num_agents} agents, {size} parameters, in {folder.path}")
+    say("The first figures appear after one rollout. The first run on a machine compiles the simulator before that.")
+
+
+def learn(
+    run: Run, folder: RunFolder, call: Invocation, baseline: Baseline, logger: Logger, console: Console
+) -> Result:
+    """Train until the budget is used up, or an interruption."""
+    total = run.config.trainer.total_steps
+    with (
+        Dashboard(total, run.first_step, console) as dashboard,
+        Clips(run.splits[0], logger, run.config.clips, total, run.first_step) as clips,
+    ):
+        judges = [pruning(call.trial, total)] if call.trial else []
+        trainer = run.trainer(
+            loggers=[logger, dashboard, clips, *judges],
+            path=folder.checkpoint,
+            run_config=run.config.to_dict(),
+            normalise=normaliser(run.env, baseline),
+            watch=clips.watch,
+        )
+        console.print(trainer.how, soft_wrap=True)
+        if run.first_step < total:
+            folder.remove_results()  # those of an earlier end are not those of what follows
+        return trainer.run()
+
+
+def normaliser(env: ParticleGrid, baseline: Baseline) -> Callable[[float], float] | None:
+    """Return the function from score to normalised score; None for two teams, whose self-play shows no success."""
+    if env.task.teams > 1:
+        return None
+    return lambda score: float(baseline.normalise(np.array([score])))
+
+
+def conclude(run: Run, folder: RunFolder, results: Results, steps: int, console: Console) -> None:
+    """Show the results and film the policy."""
+    if results.scores:
+        report.show_results(run.env, results, console, steps)
+    if run.config.clips:
+        record.record(run.env, run.policy, console, video=folder.video)
+    saved = f"{folder.checkpoint.name}, {folder.results.name}"
+    console.print(f"Saved: {folder.path}/ {saved}. To watch: tensorboard --logdir outputs", soft_wrap=True)
+
+
+def final_scores(results: Results) -> dict[str, float]:
+    """Return the mean normalised scores of the policy."""
+    means = {player: results.mean(player) for player in ("sampled", "greedy")}
+    return {player: mean for player, mean in means.items() if mean is not None}
+
+
+def resume_arguments(folder: RunFolder, config: RunConfig) -> str:
+    """Return the arguments of train that resume a run, as one types them."""
+    places = config.places()
+    return folder.resume_override() + (f" allow=[{','.join(places)}]" if places else "")
+
+
+def hyperparameters(config: RunConfig, call: Invocation) -> Mapping[str, str | bool | float]:
+    """Return what HParams shows of a run: the usual settings, and those that its command line names."""
+    values = config.flat()
+    named = [key for key in call.chosen() if key in values and key not in HYPERPARAMETERS]
+    shown = {key: values[key] for key in [*HYPERPARAMETERS, *named] if key in values}
+    return {key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in shown.items()}
+
+
+@contextmanager
+def console_for(folder: RunFolder, call: Invocation) -> Iterator[Console]:
+    """Yield where a run prints: the terminal, or a file if other runs print at the same time. Names and paths may look
+    like rich's markup, so there is none."""
+    if not call.side_by_side:
+        yield Console(markup=False)
+        return
+    with folder.output.open("a", encoding="utf-8") as file:
+        yield Console(file=file, width=120, markup=False)

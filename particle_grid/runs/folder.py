@@ -1,0 +1,301 @@
+"""The folder of a run: the only place that knows which files a run leaves, and who may write them."""
+
+import contextlib
+import re
+import shlex
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from hydra.core.override_parser.types import Quote, QuotedString
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from particle_grid.runs.results import Results, read_results
+from particle_grid.runs.versions import upgraded_config, upgraded_overrides
+from particle_grid.settings.errors import explain
+from particle_grid.settings.run_config import RunConfig, flatten
+from particle_grid.support import atomic, records
+from particle_grid.support.errors import UserError
+
+HYDRA = ".hydra"  # folder of Hydra's own notes about a run
+HYDRA_NOTES = ("config.yaml", "hydra.yaml", "overrides.yaml")
+GROUPS = {"task", "action", "policy", "world", "trainer"}  # of a run's config
+REPAIR = "Remove this run's folder and repeat the command to run it again."
+FINISHED, PRUNED, FAILED, UNFINISHED = "finished", "pruned", "failed", "unfinished"
+
+
+class OccupiedError(UserError):
+    """A folder belongs to another run. Nothing in it is touched, so the reason is not written there either."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run, which need not exist yet.
+
+    config: the settings it was started with, by this program. overrides: those of its command line, which a resumed run
+    keeps. results: makes it finished. error, pruned: why it failed or ended early. output: what a run prints while
+    others print to the same terminal.
+    """
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+    @property
+    def results(self) -> Path:
+        return self.path / "results.json"
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def overrides(self) -> Path:
+        return self.path / "overrides.yaml"
+
+    @property
+    def error(self) -> Path:
+        return self.path / "error.txt"
+
+    @property
+    def pruned(self) -> Path:
+        return self.path / "pruned.txt"
+
+    @property
+    def output(self) -> Path:
+        return self.path / "output.txt"
+
+    @property
+    def video(self) -> Path:
+        return self.path / "policy.gif"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / ".lock"
+
+    def events(self) -> list[Path]:
+        """Return TensorBoard's files."""
+        return sorted(self.path.glob("events.out.tfevents.*"))
+
+    def status(self) -> str:
+        """Return FINISHED, PRUNED, FAILED or UNFINISHED."""
+        files = {FINISHED: self.results, PRUNED: self.pruned, FAILED: self.error}
+        return next((status for status, path in files.items() if path.exists()), UNFINISHED)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run needs nothing more: it is finished or was pruned."""
+        return self.status() in (FINISHED, PRUNED)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is something that a run with other settings must not continue."""
+        return self.results.exists() or self.checkpoint.exists()
+
+    def reason(self) -> str:
+        """Return the last line about why a run failed or was pruned, or nothing."""
+        path = {PRUNED: self.pruned, FAILED: self.error}.get(self.status())
+        if path is None:
+            return ""
+        lines = records.read_text(path, errors="replace").strip().splitlines() or [""]
+        return lines[-1].removeprefix("error: ")
+
+    # What a run writes.
+
+    def write_config(self, config: RunConfig) -> None:
+        """Write the settings of the run."""
+        atomic.write(self.config, OmegaConf.to_yaml(OmegaConf.create(config.to_dict())).encode())
+
+    def write_overrides(self, overrides: Sequence[str]) -> None:
+        """Write the overrides of the command line that started the run."""
+        atomic.write(self.overrides, OmegaConf.to_yaml(list(overrides)).encode())
+
+    def write_pruned(self, reason: str) -> None:
+        """Write why the run ended early."""
+        atomic.write(self.pruned, f"{reason}\n".encode())
+
+    def write_error(self, error: Exception) -> None:
+        """Write where an error came from, and the sentence about it as last line."""
+        text = "".join(traceback.format_exception(error)) + f"error: {explain(error)}\n"
+        with contextlib.suppress(OSError):  # such as a folder that is gone: the reason has been printed
+            atomic.write(self.error, text.encode())
+
+    def remove_results(self) -> None:
+        """Remove the results of a run that trains further."""
+        for path in (self.results, self.pruned):
+            path.unlink(missing_ok=True)
+
+    # What others read.
+
+    def read_config(self) -> dict[str, Any]:
+        """Return the settings of the run, nested, with today's names; those that Hydra composed if it wrote no others.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
+        path = self.config if self.config.exists() else self.path / HYDRA / "config.yaml"
+        node = records.read_yaml(path, DictConfig, REPAIR)
+        values: Any = OmegaConf.to_container(node, resolve=False)  # a file may come from elsewhere: resolve nothing
+        return upgraded_config(values)
+
+    def read_overrides(self) -> list[str]:
+        """Return the overrides that the run was started with, with today's names.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
+        path = self.overrides if self.overrides.exists() else self.path / HYDRA / "overrides.yaml"
+        values: Any = OmegaConf.to_container(records.read_yaml(path, ListConfig, REPAIR))
+        return upgraded_overrides(str(override) for override in values)
+
+    def read_results(self) -> Results:
+        """Return the results of a finished run, and empty ones for any other.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
+        return read_results(self.results, REPAIR) if self.results.exists() else Results()
+
+    def resume_override(self) -> str:
+        """Return the override that resumes the run, as one types it."""
+        plain = re.fullmatch(r"[\w./-]+", str(self.checkpoint))
+        return f"resume={self.checkpoint}" if plain else shlex.quote(f"resume={quoted(self.checkpoint)}")
+
+    # Who may write.
+
+    @contextlib.contextmanager
+    def for_new_run(self, resume: str | None) -> Iterator[None]:
+        """Keep the folder for this process, which starts a run in it or continues the one in `resume`.
+
+        Raises:
+            OccupiedError: if another process trains there, or the folder holds a run that this one would overwrite.
+        """
+        with held(self.lock, "trains there: choose another hydra.run.dir, or wait for it."):
+            if self.checkpoint.exists() and not self._is_checkpoint(resume):
+                raise OccupiedError(
+                    f"{self.path} holds a run, whose checkpoint this one would overwrite: continue it with "
+                    f"{self.resume_override()}, or choose another hydra.run.dir."
+                )
+            if not self.checkpoint.exists() and self.ended:
+                raise OccupiedError(
+                    f"{self.path} holds the results of a run, which this one would overwrite: choose another "
+                    f"hydra.run.dir."
+                )
+            self._refuse_foreign_files()
+            self._clear()
+            yield
+
+    @contextlib.contextmanager
+    def for_sweep(self, config: RunConfig) -> Iterator[None]:
+        """Keep the folder for this process, which starts or continues a job of a sweep; wait for another one first.
+
+        Raises:
+            OccupiedError: if the folder holds a run with other settings.
+        """
+        lock = FileLock(self.lock)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"{self.name}: waiting for another process that trains there")
+            lock.acquire()
+        try:
+            self._refuse_foreign_files()
+            self._refuse_other_settings(config)
+            self.write_config(config)
+            self.error.unlink(missing_ok=True)
+            self._clear()
+            yield
+        finally:
+            lock.release()
+
+    def remove_refused(self, notes: str) -> None:
+        """Remove the folder of a run that was refused before it started, if it holds only Hydra's notes and a lock that
+        nobody holds. Files of anybody else stay."""
+        mine = {notes, self.lock.name}
+        if not self.path.is_dir() or not {notes} <= {path.name for path in self.path.iterdir()} <= mine:
+            return
+        for name in HYDRA_NOTES:
+            (self.path / notes / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty, or a terminal stands in it
+            (self.path / notes).rmdir()
+            self.lock.unlink(missing_ok=True)
+            self.path.rmdir()
+
+    def unlink_links(self, notes: str | None) -> None:
+        """Remove links from where Hydra is about to write: it would follow them."""
+        if notes:
+            for path in (self.path / notes, *(self.path / notes / name for name in HYDRA_NOTES)):
+                if path.is_symlink():
+                    path.unlink()
+
+    def _is_checkpoint(self, path: str | None) -> bool:
+        return bool(path) and Path(str(path)).exists() and self.checkpoint.samefile(str(path))
+
+    def _clear(self) -> None:
+        """Remove what a run left that died before its first checkpoint: whatever starts here is another run."""
+        if not self.checkpoint.exists() and not self.ended:
+            for path in [*self.events(), self.overrides]:
+                path.unlink(missing_ok=True)
+
+    def _refuse_foreign_files(self) -> None:
+        """Refuse a folder with files that a run would replace and that no run has left: a run writes its config first."""
+        theirs = [path for path in (self.config, self.overrides) if path.exists()] + self.events()
+        if theirs and not self._config_groups() >= GROUPS:
+            raise OccupiedError(
+                f"{self.path} holds {theirs[0].name}, which is damaged or not from this program, and this run would "
+                f"replace it: choose another folder."
+            )
+
+    def _config_groups(self) -> set[str]:
+        """Return the groups of the run's config, none if there is no such file."""
+        try:
+            return {str(key) for key in records.read_yaml(self.config, DictConfig, "")}
+        except (OSError, ValueError):
+            return set()
+
+    def _refuse_other_settings(self, config: RunConfig) -> None:
+        if not self.config.exists():
+            return
+        there, here = dict(flatten(self.read_config())), config.flat()
+        if differ := sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key)):
+            key = differ[0]
+            raise OccupiedError(
+                f"{self.path} holds a run with {key}={there.get(key)}, and this one has {key}={here.get(key)}: choose "
+                f"another hydra.sweep.dir, or leave hydra.sweep.subdir as it is."
+            )
+
+
+@contextlib.contextmanager
+def held(lock: Path, doing: str) -> Iterator[None]:
+    """Hold a lock file.
+
+    Args:
+        lock: its path.
+        doing: what another process that holds it does, and what to do about that.
+
+    Raises:
+        OccupiedError: if another process holds it.
+    """
+    file = FileLock(lock)
+    try:
+        file.acquire(timeout=0)
+    except Timeout:
+        raise OccupiedError(f"{lock.parent} is in use by another process that {doing}") from None
+    try:
+        yield
+    finally:
+        file.release()
+
+
+def quoted(path: Path) -> str:
+    """Return a path as a value on Hydra's command line, where brackets and commas have a meaning."""
+    return QuotedString(str(path), Quote.single).with_quotes()

@@ -1,0 +1,44 @@
+"""Checks of single values of the command line."""
+
+from omegaconf import DictConfig
+
+from particle_grid.support.errors import UserError
+from particle_grid.support.text import as_written, printable
+
+LONGEST_NAME = 200  # bytes; a folder's name may have 255, and the time precedes this one
+
+
+def check_whole_number(key: str, value: object, least: int, most: int = (1 << 63) - 1) -> int:
+    """Return a whole number of the config.
+
+    Raises:
+        UserError: for anything else, or a number that is out of range.
+    """
+    if type(value) is not int or value < least:
+        raise UserError(f"{key}={value} is invalid: give a whole number, {least} or more.")
+    if value > most:
+        raise UserError(f"{key}={value} is invalid: give at most {most}.")
+    return value
+
+
+def check_paths(config: DictConfig, *keys: str) -> None:
+    """Raise UserError if one of these keys is neither null nor text, such as a path from an empty variable."""
+    for key in keys:
+        value = config[key]
+        if value is not None and not (value and isinstance(value, str)):
+            raise UserError(f"{key}={as_written(value)} is not a path: give one, or leave it out.")
+
+
+def check_name(name: object) -> str:
+    """Return the name of a run as text.
+
+    Raises:
+        UserError: for a name that cannot be part of a folder's name, or that leads to another folder.
+    """
+    text = "" if name is None else str(name)
+    if not text.isprintable() or {"/", "\\"} & set(text) or text.strip(" .") == "" or len(text.encode()) > LONGEST_NAME:
+        raise UserError(
+            f"name={printable(text)[:80]} cannot be part of a folder's name: give up to {LONGEST_NAME} letters, digits "
+            f"and signs except / and \\, or choose any folder with hydra.run.dir=PATH."
+        )
+    return text

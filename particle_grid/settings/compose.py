@@ -1,0 +1,170 @@
+"""Hydra's groups, and typed settings from what Hydra composes of them."""
+
+import contextlib
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, asdict, fields
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from particle_grid.learn.trainer import TrainerConfig
+from particle_grid.settings.errors import unknown_key
+from particle_grid.settings.run_config import RunConfig
+from particle_grid.sim import tasks
+from particle_grid.sim.world import World
+from particle_grid.support import registry
+from particle_grid.support.errors import UserError
+from particle_grid.support.text import as_written
+
+T = TypeVar("T")
+PACKAGE = Path(__file__).parents[1]
+PLACE = re.compile(r"[\w.]*:\w*")  # of a class: my_package.my_module:MyClass
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", NoneType: "null"}
+UNCHANGED = [field.name for field in fields(World) if field.name != "vision"]  # what eval and play can set of a world
+
+
+def config_folder() -> Path:
+    """Return the folder of the configs: inside an installed package, else beside it in the repository."""
+    packaged = PACKAGE / "conf"
+    return packaged if packaged.is_dir() else PACKAGE.parent / "conf"
+
+
+def register_groups(arguments: Iterable[str] = ()) -> None:
+    """Register the choices of Hydra's groups that are defined by classes instead of files: world, trainer, tasks and
+    policies, with the defaults of their classes.
+
+    Args:
+        arguments: of the command line; tasks and policies that it names as module:Class are registered, too.
+
+    Raises:
+        UserError: if there is no such class.
+    """
+    store = ConfigStore.instance().store
+    store(group="world", name="default", node=asdict(World()))
+    store(group="world", name="unchanged", node=dict.fromkeys(UNCHANGED))
+    store(group="trainer", name="default", node=asdict(TrainerConfig()) | {"seed": "${seed}"})
+    named = _named_places(arguments)
+    for group, defaults in DEFAULTS.items():
+        known = tasks.names() if group == "task" else policies()
+        for name in [*known, *named[group]]:
+            # A registered name whose class is missing matters only once it is chosen.
+            with contextlib.nullcontext() if name in named[group] else contextlib.suppress(ValueError):
+                store(group=group, name=name, node=defaults(name), package="_global_")
+
+
+def policies() -> list[str]:
+    """Return the names of all policies."""
+    from particle_grid.learn.policy import POLICIES
+
+    return [*POLICIES, *registry.registered("policy")]
+
+
+def _named_places(arguments: Iterable[str]) -> dict[str, list[str]]:
+    """Return the places of classes that arguments such as task=module:Class name, by group."""
+    named: dict[str, list[str]] = {group: [] for group in DEFAULTS}
+    for key, _, value in (argument.partition("=") for argument in arguments):
+        if key in named:
+            named[key] += PLACE.findall(value)
+    return named
+
+
+def _task_defaults(name: str) -> dict[str, Any]:
+    """Return the parameters of a task, and the settings of the world and the trainer that it needs."""
+    kind = tasks.load(name)
+    settings = dict(getattr(kind, "settings", {}))
+    parameters = {"name": name} | asdict(kind()) | settings.pop("task", {})
+    return {"task": parameters} | settings
+
+
+def _policy_defaults(name: str) -> dict[str, Any]:
+    from particle_grid.learn.policy import options_of, policy_class
+
+    return {"policy": {"name": name} | options_of(policy_class(name))}
+
+
+DEFAULTS: dict[str, Callable[[str], dict[str, Any]]] = {"task": _task_defaults, "policy": _policy_defaults}
+
+
+def run_config(config: DictConfig) -> RunConfig:
+    """Return the settings of a run that Hydra has composed.
+
+    Raises:
+        UserError: for a value that is invalid, or a name that cannot be part of a folder's name.
+    """
+    world = typed(World, config.world)
+    trainer = typed(TrainerConfig, config.trainer)
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    return RunConfig.from_dict(values | {"world": asdict(world), "trainer": asdict(trainer)})
+
+
+def typed(cls: type[T], node: DictConfig) -> T:
+    """Return a dataclass from a node of the config. What the node does not hold takes its default.
+
+    Raises:
+        UserError: for an unknown key, a wrong type or a missing value, and whatever the dataclass itself refuses.
+    """
+    types = {field.name: field.type for field in fields(cls)}  # type: ignore[arg-type]
+    values = {}
+    for key, value in node.items():
+        if key not in types:
+            raise UserError(unknown_key(node, str(key), types))
+        # 5e6 is the natural way to write a number of steps, and a float to YAML.
+        whole = isinstance(value, float) and value.is_integer() and types[str(key)] in (int, "int")
+        values[key] = int(value) if whole else value
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{node._get_full_key(key)}={value} is invalid: give a finite number.")
+    try:
+        return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values)))
+    except OmegaConfBaseException as error:
+        raise UserError(_mistyped(cls, node, values, error)) from None
+
+
+def _mistyped(cls: type, node: DictConfig, values: dict[Any, Any], error: OmegaConfBaseException) -> str:
+    """Return the sentence about a value that does not have the type of its field."""
+    key = re.split(r"[.\[]", str(error.full_key))[0]
+    full = node._get_full_key(key)
+    if key not in values:
+        return f"{full} is required: add {full}=VALUE."
+    wanted = _in_words(get_type_hints(cls)[key])
+    if not wanted:
+        return f"{node._get_full_key(error.full_key)}: {str(error).splitlines()[0]}."
+    default = next(field.default for field in fields(cls) if field.name == key)
+    example = "" if default in (MISSING, None) else f", such as {as_written(default)}"
+    return f"{full}={as_written(values[key])} is invalid: give {wanted}{example}."
+
+
+def _in_words(kind: Any) -> str:
+    """Return what a field of a type takes, or nothing for types with a structure of their own."""
+    if isinstance(kind, UnionType):
+        return " or ".join(map(_in_words, get_args(kind)))
+    if get_origin(kind) is list:
+        return f"a list, each entry of which is {_in_words(get_args(kind)[0])}"
+    return KINDS.get(kind, "")
+
+
+def resumed_config(saved: RunConfig, overrides: Iterable[str]) -> RunConfig:
+    """Return the settings of a resumed run: the saved ones. Only `trainer.*` may be overridden, except its seed, since
+    the random generators continue.
+
+    Raises:
+        UserError: for any other override.
+    """
+    values = [override for override in overrides if not override.startswith(("resume=", "allow="))]
+    if fixed := [each for each in values if not each.startswith("trainer.") or each.startswith("trainer.seed=")]:
+        raise UserError(
+            f"{fixed[0]} cannot be changed in a resumed run, only trainer.* except its seed: leave it out, or train a "
+            f"new run."
+        )
+    config = OmegaConf.create(saved.to_dict())
+    for override in OverridesParser.create().parse_overrides(values):  # as Hydra reads them: off is a word
+        if OmegaConf.select(config, override.key_or_group, default=MISSING) is MISSING:
+            raise UserError(unknown_key(config.trainer, override.key_or_group.partition(".")[2]))
+        OmegaConf.update(config, override.key_or_group, override.value())
+    return run_config(config)

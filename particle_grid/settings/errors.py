@@ -1,0 +1,148 @@
+"""Errors in one sentence: what is wrong, and what to do."""
+
+import difflib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    GrammarParseError,
+    InterpolationKeyError,
+    InterpolationResolutionError,
+    InterpolationToMissingValueError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    UnsupportedInterpolationType,
+    ValidationError,
+)
+
+from particle_grid.support.errors import UserError
+from particle_grid.support.renamed import successor
+from particle_grid.support.text import printable
+
+TRACEBACK = "PARTICLE_GRID_TRACEBACK"  # environment variable: 1 shows where an error comes from
+# Errors that a user can cause; any other kind is a bug, and comes with its traceback.
+EXPECTED = (ValueError, TypeError, OSError, RuntimeError, MemoryError, HydraException, OmegaConfBaseException)
+PLUGINS = {  # choices that come with a plugin of Hydra
+    "hydra/launcher/submitit_slurm": "hydra-submitit-launcher",
+}
+RESOLVING = "ValueError raised while resolving interpolation: "  # OmegaConf, about an exception in a resolver
+RESOLVER_ERROR = re.compile(r"\w*Error raised while resolving interpolation: ")
+
+
+def report(error: Exception, where: str = "") -> int:
+    """Print an error to stderr, with its traceback if that is wanted or the error is a bug; return the exit code 1."""
+    if os.environ.get(TRACEBACK) == "1" or not isinstance(error, EXPECTED):
+        traceback.print_exception(error)
+    print(f"error{' in ' + where if where else ''}: {explain(error)}", file=sys.stderr)
+    return 1
+
+
+def explain(error: Exception) -> str:
+    """Return what is wrong and what to do, in one line, whatever a file has put into it."""
+    return printable(_sentence(error))
+
+
+def _sentence(error: Exception) -> str:
+    cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
+    line = " ".join(str(cause).split())
+    if isinstance(cause, UserError):
+        return line
+    if isinstance(cause, OmegaConfBaseException) and (sentence := _of_config(cause, line)):
+        return sentence
+    if isinstance(cause, MemoryError) or (isinstance(cause, RuntimeError) and "allocate memory" in line):
+        return (
+            f"There is not enough memory for runs of this size ({line}): lower world.worlds, world.agents, "
+            f"trainer.rollout_length or policy.hidden."
+        )
+    return _of_hydra(cause, line) or _of_system(cause) or _of_elsewhere(cause, line)
+
+
+def _of_hydra(error: Exception, line: str) -> str:
+    """Return the sentence about an error in what Hydra was given, or nothing for any other error."""
+    match error:
+        case MissingConfigException(missing_cfg_file=str(path), options=[*options]):
+            group, _, choice = path.rpartition("/")
+            if path in PLUGINS:
+                return f'{path} needs {PLUGINS[path]}, which is not installed: pip install "particle-grid[sweep]"'
+            return unknown(f"{group} {choice!r}", choice, options)
+        case OverrideParseException():
+            return f"{error.override!r} cannot be read: write key=value, and quote a value with special characters."
+        case Exception() if RESOLVER_ERROR.match(line):  # a resolver of ours, which has said it in a sentence
+            return RESOLVER_ERROR.sub("", str(error).splitlines()[0])
+        case Exception() if line.startswith("Config group override must be") or _in_defaults_list(error):
+            return "A group of the config cannot be null or a number: choose one, as in task=NAME, or leave it out."
+        case HydraException() | OmegaConfBaseException():
+            return f"{line} (--help shows what there is)"
+        case RuntimeError() if line.startswith("Unknown plugin class"):
+            return f'A plugin is needed that is not installed: pip install "particle-grid[sweep]" ({line})'
+    return ""
+
+
+def _of_system(error: Exception) -> str:
+    """Return the sentence about an error of the operating system, or nothing for any other error."""
+    match error:
+        case OSError(filename=str(file), strerror=str(reason)):
+            return f"{file} cannot be used ({reason}): choose another path, or repair that one."
+        case OSError(errno=None):  # ours: it is a sentence already
+            return str(error)
+    return ""
+
+
+def _of_elsewhere(error: Exception, line: str) -> str:
+    """Return the sentence about an error that nobody found words for: what it says, and where it comes from."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    name = Path(place.filename).name
+    return f"{type(error).__name__}: {line} ({name}:{place.lineno}; {TRACEBACK}=1 shows the traceback)"
+
+
+def _of_config(error: OmegaConfBaseException, line: str) -> str:
+    """Return what is wrong with a config and what to do, or nothing if OmegaConf's own message is all there is."""
+    key = error.full_key
+    reason = line.partition(" full_key:")[0]
+    match error:
+        case ConfigKeyError() | ConfigAttributeError() if isinstance(error.parent_node, DictConfig):
+            return unknown_key(error.parent_node, str(error.key))
+        case MissingMandatoryValue():
+            return f"{key} is required: add {key}=VALUE to the command line."
+        case InterpolationToMissingValueError() if missing := re.search(r"Missing mandatory value: ([\w.]+)", line):
+            return f"{missing[1]} is required: add {missing[1]}=VALUE to the command line."
+        case InterpolationKeyError() if missing := re.search(r"Interpolation key '([\w.]+)' not found", line):
+            return f"{missing[1]} is required: choose one, as in {missing[1].partition('.')[0]}=NAME."
+        case GrammarParseError():
+            return f"{key} has an interpolation that cannot be read: write a value without ${{...}}."
+        case UnsupportedInterpolationType() | InterpolationResolutionError() if not RESOLVER_ERROR.match(line):
+            return f"{key} cannot be resolved ({reason}): write a value without ${{...}}."
+        case ValidationError() if key:
+            return f"{key} cannot have this value ({reason}): give another, or leave it out."
+    return ""
+
+
+def _in_defaults_list(error: Exception) -> bool:
+    """Return whether Hydra failed at the choice of a group, which it does not check to be a name."""
+    return isinstance(error, TypeError) and "defaults_list.py" in traceback.extract_tb(error.__traceback__)[-1].filename
+
+
+def unknown(what: str, word: str, known: Iterable[str]) -> str:
+    """Return the sentence about an unknown word: the nearest known one, and all of them."""
+    words = sorted(known)
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"There is no {what}.{hint} There are: {', '.join(words) or 'none'}."
+
+
+def unknown_key(node: DictConfig, key: str, known: Iterable[str] | None = None) -> str:
+    """Return the sentence about a key that a node of the config lacks, or should lack if `known` is given."""
+    group = node._get_full_key(None)
+    new = successor(str(group), key)
+    if new:
+        return f"{group}.{key} is now called {group}.{new}: use that name."
+    words = [str(k) for k in node if k != "hydra"] if known is None else known
+    return unknown(f"key {key!r}{f' in {group}' if group else ''}", key, words)
