@@ -29,7 +29,8 @@ MOST_RUNS = 50_000
 MOST_COMBINATIONS = 1_000_000  # of hyperparameters in the search space of an arm
 OLD_KEYS = {"scale": "reference_scores"}  # of a plan, each with its successor
 OLD_TUNING_KEYS = {"draws": "trials"}
-TUNING, TEST = "tuning", "test"  # phases
+TUNING = "tuning"  # phases
+TEST = "test"
 
 
 class RunKey(NamedTuple):

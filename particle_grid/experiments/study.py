@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
@@ -65,8 +66,8 @@ def run_study(name: str, out: Path, count: int = 0, dry_run: bool = False, repor
 
 
 def refuse_another_plan(plan: Plan, path: Path) -> None:
-    """Raise UserError if the folder of a study holds runs of another plan."""
-    if path.exists() and read_plan(path) != plan:
+    """Raise UserError if the folder of a study holds runs of another plan. Its question may be put in other words."""
+    if path.exists() and replace(read_plan(path), question=plan.question) != plan:
         raise UserError(
             f"{path.parent} holds runs of another plan, which is in its plan.yaml: choose another folder with --out. A "
             f"plan does not change once its runs have been seen."

@@ -204,7 +204,7 @@ def aggregates(scores: np.ndarray, reference: np.ndarray) -> dict[str, np.ndarra
         "better": with_interval(stats.probability_of_improvement, scores, reference),
         "difference": with_interval(difference, scores, reference, paired=True),
     }
-    columns = {}
+    columns: dict[str, np.ndarray] = {}
     for name, (value, low, high) in found.items():
         columns |= {name: value, f"{name}_low": low, f"{name}_high": high}
     return columns
