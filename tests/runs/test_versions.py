@@ -42,5 +42,5 @@ def test_results_of_the_first_version_have_today_s_keys(tmp_path):
 @pytest.mark.parametrize("version", [0, 3, "2", None])
 def test_results_of_an_unknown_version_are_refused(tmp_path, version):
     (tmp_path / "results.json").write_text(json.dumps({"version": version}))
-    with pytest.raises(ValueError, match="is not a run's results, or of a later version. Remove this run's folder"):
+    with pytest.raises(ValueError, match=r"is not a run's results, or of a later version\. Remove this run's folder"):
         RunFolder(tmp_path).read_results()
