@@ -94,12 +94,18 @@ def test_a_file_imports_only_what_is_below_it(path):
 
 def test_no_file_imports_the_public_names_but_the_version():
     for path in SOURCES:
-        found = [name for name in imports(path) if name in ("particle_grid",) or name.split(".")[:1] == ["particle_grid"]]
+        found = [
+            name for name in imports(path) if name in ("particle_grid",) or name.split(".")[:1] == ["particle_grid"]
+        ]
         public = [name for name in found if name.count(".") <= 1 and name not in MODULES]
-        assert not public or set(public) <= {"particle_grid.__version__"}, f"{path.relative_to(PACKAGE)} imports {public}"
+        assert not public or set(public) <= {"particle_grid.__version__"}, (
+            f"{path.relative_to(PACKAGE)} imports {public}"
+        )
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if part(p) in LIBRARIES], ids=lambda p: str(p.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    "path", [p for p in SOURCES if part(p) in LIBRARIES], ids=lambda p: str(p.relative_to(PACKAGE))
+)
 def test_a_part_knows_only_its_libraries(path):
     for name in imports(path):
         top = name.split(".")[0]

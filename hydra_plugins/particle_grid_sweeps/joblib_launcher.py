@@ -1,4 +1,4 @@
-"""hydra/launcher=joblib: jobs run in processes of this machine, side by side.
+"""hydra/launcher=joblib: run jobs side by side in processes on this machine.
 
 Hydra's own plugin (hydra-joblib-launcher 1.2.0), after which this one is named, kills its processes at Ctrl-C before
 they can save their work, and one process that dies takes all others with it.
@@ -17,7 +17,7 @@ from hydra_plugins.particle_grid_sweeps.side_by_side import THREADS, Jobs, SideB
 
 
 class Worker:
-    """A process that runs one job after another. If one ends it, the next gets another process."""
+    """A process that runs one job after another. If a job ends it, the next one gets a new process."""
 
     def __init__(self) -> None:
         self.stopped = False
@@ -31,7 +31,7 @@ class Worker:
         other.close()  # here, or the end of the process would not show
 
     def run(self, jobs: Jobs, number: int, overrides: list[str]) -> JobReturn:
-        """Run a job to its end, and say how it ended unless it was asked to."""
+        """Run a job to its end, and print how it ended unless it was asked to stop."""
         if not (self.process.is_alive() or self.stopped):
             self.start()
         try:
@@ -60,12 +60,17 @@ def serve(connection: Connection) -> None:
 
 
 class JoblibLauncher(SideBySideLauncher):
-    """n_jobs: processes at a time, or -1 for as many as there are cores."""
+    """Runs jobs in worker processes.
+
+    n_jobs: processes at a time, or -1 for as many as there are cores.
+    """
 
     def __init__(self, n_jobs: int, **_: Any) -> None:
+        from particle_grid.support.errors import UserError
+
         if n_jobs < 1 and n_jobs != -1:
-            raise ValueError(
-                f"hydra.launcher.n_jobs={n_jobs} cannot be: give a number of processes, or -1 for all cores."
+            raise UserError(
+                f"hydra.launcher.n_jobs={n_jobs} is invalid: give a number of processes, or -1 for all cores."
             )
         self.n_jobs = n_jobs
         self.workers: list[Worker] = []  # they stay for the next batch of a search
@@ -82,7 +87,7 @@ class JoblibLauncher(SideBySideLauncher):
             return self.share_out(jobs, batch)
 
     def share_out(self, jobs: Jobs, batch: list[tuple[int, list[str]]]) -> list[JobReturn]:
-        """Give each worker a job whenever it has none."""
+        """Give a job to each worker that is free."""
         free: SimpleQueue[Worker] = SimpleQueue()
         for worker in self.workers:
             free.put(worker)

@@ -1,7 +1,7 @@
-"""hydra/sweeper=optuna: Optuna chooses the next runs by the scores of those before, and ends bad ones early.
+"""hydra/sweeper=optuna: Optuna chooses the next runs by the scores of earlier ones, and ends bad ones early.
 
-Hydra's own plugin (hydra-optuna-sweeper 1.3.0) is held to Optuna 2, has no pruning, and an interrupted sweep of it
-begins anew.
+Hydra's own plugin (hydra-optuna-sweeper 1.3.0) requires Optuna 2, cannot prune, and starts an interrupted sweep from
+the beginning.
 """
 
 import math
@@ -22,14 +22,17 @@ from omegaconf import DictConfig, OmegaConf
 
 
 class OptunaSweeper(Sweeper):
-    """See conf/hydra/sweeper/optuna.yaml for what each setting is for."""
+    """Searches with Optuna. conf/hydra/sweeper/optuna.yaml explains the settings."""
 
     hydra_context: HydraContext
     config: DictConfig
     launcher: Launcher
 
     def __init__(self, trials: int, jobs: int | None, params: DictConfig | None, sampler: DictConfig, **_: Any) -> None:
-        self.trials, self.jobs, self.params, self.sampler = trials, jobs, params, sampler
+        self.trials = trials
+        self.jobs = jobs
+        self.params = params
+        self.sampler = sampler
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
@@ -40,10 +43,11 @@ class OptunaSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         from particle_grid.experiments.pruning import load_study
         from particle_grid.learn.fast import cores
+        from particle_grid.support.errors import UserError
 
         sweeper = self.config.hydra.sweeper
         folder = Path(self.config.hydra.sweep.dir)
-        study = load_study(folder, sweeper.storage, sweeper.pruner)  # first: it says so where Optuna is not installed
+        study = load_study(folder, sweeper.storage, sweeper.pruner)  # first: it reports whether Optuna is installed
         fixed, space = self.split(arguments)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         jobs = self.jobs or (1 if self.config.hydra.runtime.choices["hydra/launcher"] == "basic" else cores())
@@ -51,13 +55,13 @@ class OptunaSweeper(Sweeper):
         try:
             with FileLock(folder / ".lock", timeout=0):
                 keep(study, sorted([*fixed, *(f"{key}={space[key]}" for key in space)]), folder)
-                # What it draws must not be what it drew before the sweep was interrupted.
+                # It must not repeat the draws from before an interruption.
                 study.sampler = instantiate(self.sampler, seed=self.sampler.seed + len(study.trials))
                 while trials := self.next(study, jobs, space):
                     returns += self.run(study, trials, fixed)
         except Timeout:
-            raise ValueError(
-                f"{folder} is being swept by another process: wait for it, or choose another hydra.sweep.dir."
+            raise UserError(
+                f"{folder} is in use by another process: wait for it, or choose another hydra.sweep.dir."
             ) from None
         say_best(study, fixed)
         for each in returns:
@@ -65,8 +69,10 @@ class OptunaSweeper(Sweeper):
         return returns
 
     def split(self, arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
-        """The overrides of all runs, and the distribution of each key that is searched: those that the command line
-        gives several values, or an interval, else the preset's."""
+        """Return the overrides of all runs, and the distribution of each key that is searched: those to which the
+        command line gives several values or an interval, else the preset's."""
+        from particle_grid.support.errors import UserError
+
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         given = parser.parse_overrides(arguments)
         searched = [override for override in given if override.is_sweep_override()]
@@ -75,12 +81,12 @@ class OptunaSweeper(Sweeper):
             preset = [f"{key!s}={value}" for key, value in (self.params or {}).items() if key not in named]
             searched = [override for override in parser.parse_overrides(preset) if override.is_sweep_override()]
         if not searched:
-            raise ValueError("There is nothing to search: give a key several values, such as seed=0,1, or an interval.")
+            raise UserError("There is nothing to search: give a key several values, such as seed=0,1, or an interval.")
         fixed = [str(override.input_line) for override in given if not override.is_sweep_override()]
         return fixed, {override.get_key_element(): distribution(override) for override in searched}
 
     def next(self, study: Any, jobs: int, space: dict[str, Any]) -> list[Any]:
-        """The trials to run now: those that were interrupted, else new ones, until there are enough."""
+        """Return the trials to run now: interrupted ones, else new ones, until there are enough."""
         from optuna.trial import Trial, TrialState
 
         done = study.get_trials(deepcopy=False)
@@ -88,7 +94,7 @@ class OptunaSweeper(Sweeper):
         return begun[:jobs] or [study.ask(space) for _ in range(min(jobs, self.trials - len(done)))]
 
     def run(self, study: Any, trials: list[Any], fixed: list[str]) -> Sequence[JobReturn]:
-        """Runs trials, and tells the study what became of them."""
+        """Run trials, and report their scores to the study."""
         from optuna.trial import TrialState
 
         own = [[f"{key}={value}" for key, value in trial.params.items()] for trial in trials]
@@ -107,8 +113,8 @@ class OptunaSweeper(Sweeper):
 
 
 def distribution(override: Override) -> Any:
-    """The values that a key of the command line may take: a choice, a range or an interval, log-uniform under
-    tag(log, ...)."""
+    """Return the values that a key of the command line may take: a choice, a range or an interval, which is log-uniform
+    with tag(log, ...)."""
     from optuna import distributions
 
     value: Any = override.value()
@@ -124,17 +130,19 @@ def distribution(override: Override) -> Any:
 
 
 def keep(study: Any, arguments: list[str], folder: Path) -> None:
-    """Stores what a study is of. Raises ValueError where it is of something else."""
+    """Store what a study searches. Raise UserError if it searches something else."""
+    from particle_grid.support.errors import UserError
+
     there = study.user_attrs.get("arguments", arguments)
     if differ := sorted(set(there) ^ set(arguments)):
-        raise ValueError(
-            f"The study of {folder} is of other runs ({differ[0]} is not in both): choose another hydra.sweep.dir."
+        raise UserError(
+            f"The study in {folder} is about other runs ({differ[0]} is not in both): choose another hydra.sweep.dir."
         )
     study.set_user_attr("arguments", arguments)
 
 
 def say_best(study: Any, fixed: list[str]) -> None:
-    """Says which trial was the best, and how to have it again."""
+    """Print the best trial, and the overrides that repeat it."""
     if any(trial.value is not None and trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False)):
         best = study.best_trial
         overrides = " ".join([*fixed, *(f"{key}={value}" for key, value in best.params.items())])

@@ -1,6 +1,6 @@
-"""hydra/launcher=ray: each job is a task of a Ray cluster.
+"""hydra/launcher=ray: run each job as a task on a Ray cluster.
 
-Hydra's own plugin (hydra-ray-launcher 1.2.2) pins cloudpickle 2.2.1, which joblib refuses, and drags cloud SDKs along.
+Hydra's own plugin (hydra-ray-launcher 1.2.2) pins cloudpickle 2.2.1, which joblib refuses, and requires cloud SDKs.
 """
 
 from typing import Any
@@ -12,7 +12,10 @@ from hydra_plugins.particle_grid_sweeps.side_by_side import THREADS, Jobs, SideB
 
 
 class RayLauncher(SideBySideLauncher):
-    """init: of ray.init, where the cluster is. task: of ray.remote, what a job needs of it."""
+    """Runs jobs on a Ray cluster.
+
+    init: arguments of ray.init, such as the address. task: arguments of ray.remote, such as the cores of a job.
+    """
 
     def __init__(self, init: DictConfig, task: DictConfig) -> None:
         self.init: Any = OmegaConf.to_container(init, resolve=True)
@@ -37,12 +40,12 @@ class RayLauncher(SideBySideLauncher):
 
 
 def run_job(jobs: Jobs, number: int, overrides: list[str]) -> JobReturn:
-    """Run a job, in a process of Ray."""
+    """Run a job in a process of Ray."""
     return jobs(number, overrides)
 
 
 def outcome(ray: Any, number: int, task: Any) -> JobReturn:
-    """Wait for a task, and return its result."""
+    """Wait for a task and return its result."""
     try:
         return ray.get(task)
     except ray.exceptions.RayError as error:

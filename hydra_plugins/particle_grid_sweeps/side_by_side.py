@@ -21,8 +21,10 @@ THREADS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS")  # environment variables: how
 
 @dataclass
 class Jobs:
-    """The jobs of a sweep, without their overrides: what a worker process needs to run one. folder: the folder that
-    paths are relative to."""
+    """The jobs of a sweep, without their overrides: what a worker process needs to run one.
+
+    folder: the folder that paths are relative to.
+    """
 
     context: HydraContext
     function: TaskFunction
@@ -62,14 +64,14 @@ class SideBySideLauncher(Launcher):
 
     @abstractmethod
     def run(self, jobs: Jobs, batch: list[tuple[int, list[str]]]) -> list[JobReturn]:
-        """Run a batch of numbered overrides, and say how each job ended. On KeyboardInterrupt, let the jobs save their
-        work before it passes."""
+        """Run a batch of numbered overrides, and print how each job ended. On KeyboardInterrupt, let the jobs save
+        their work before passing it on."""
 
 
 @contextmanager
 def without_ctrl_c() -> Iterator[None]:
-    """Make processes that are started inside ignore Ctrl-C, which the terminal sends to each of them: it is for their
-    parent to ask them to end. A trainer nevertheless answers it."""
+    """Let processes that are started inside ignore Ctrl-C, which the terminal sends to each of them: their parent asks
+    them to stop. A trainer responds to it nevertheless."""
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -78,7 +80,7 @@ def without_ctrl_c() -> Iterator[None]:
 
 
 def lost(number: int, reason: str) -> JobReturn:
-    """Return the result of a job whose process did not live to return one: a failure, so that the others go on."""
+    """Return a failure as the result of a job whose process died, so that the others continue."""
     result = JobReturn(status=JobStatus.FAILED)
     result.return_value = RuntimeError(f"Job {number} was lost: {reason}")
     return result

@@ -1,6 +1,6 @@
-"""hydra/launcher=submitit_local: jobs run as submitit runs them on a cluster, but in processes of this machine.
+"""hydra/launcher=submitit_local: run jobs as submitit does on a cluster, but in processes on this machine.
 
-Hydra's own plugin (hydra-submitit-launcher 1.2.0) says nothing of how jobs ended, and leaves them alone when it ends.
+Hydra's own plugin (hydra-submitit-launcher 1.2.0) does not report how jobs ended, and leaves them running when it ends.
 """
 
 import os
@@ -15,7 +15,7 @@ from hydra_plugins.particle_grid_sweeps.side_by_side import THREADS, Jobs, SideB
 
 
 class Submitted:
-    """The jobs of a sweep as submitit takes them. `checkpoint` makes it start a job that was cut off once more."""
+    """The jobs of a sweep as submitit takes them. `checkpoint` lets it restart a job that hit its time limit."""
 
     def __init__(self, jobs: Jobs) -> None:
         self.jobs = jobs
@@ -31,7 +31,10 @@ class Submitted:
 
 
 class LocalLauncher(SideBySideLauncher):
-    """submitit_folder: of submitit's own output. Anything else is what submitit calls it."""
+    """Runs jobs with submitit.
+
+    submitit_folder: for submitit's own output. parameters: as submitit calls them.
+    """
 
     def __init__(self, submitit_folder: str, **parameters: Any) -> None:
         self.folder, self.parameters = submitit_folder, parameters
@@ -56,7 +59,7 @@ class LocalLauncher(SideBySideLauncher):
 
 
 def outcome(number: int, job: Any) -> JobReturn:
-    """Wait for a job, and return its result."""
+    """Wait for a job and return its result."""
     from submitit.core.utils import UncompletedJobError
 
     try:
@@ -66,8 +69,8 @@ def outcome(number: int, job: Any) -> JobReturn:
 
 
 def stop(submitted: list[Any]) -> None:
-    """Ask jobs to save their work and end, and wait until they have. submitit's processes pass the signal on, if they
-    have started a job by then."""
+    """Ask jobs to save their work and end, and wait until they have. submitit's processes pass the signal on once they
+    have started a job."""
     while running := [job for job in submitted if not job.done()]:
         for job in running:
             with suppress(ProcessLookupError):

@@ -72,13 +72,40 @@ class Job:
 
 
 class Running:
-    """The processes that run now, and whether they were asked to stop."""
+    """The processes that run now, the cores that have none, and whether they were asked to stop."""
 
-    def __init__(self) -> None:
+    def __init__(self, free: "SimpleQueue[int]") -> None:
+        self.free = free
         self.processes: set[subprocess.Popen[str]] = set()
         self.stopped = threading.Event()
 
-    def start(self, command: Sequence[str]) -> "subprocess.Popen[str]":
+    def run(self, job: Job) -> str:
+        """Run a job that is not done on a core, once one is free. Return why it failed, or nothing."""
+        if self.stopped.is_set():
+            return ""
+        core = self.free.get()
+        try:
+            return "" if job.done else self._train(job, core)
+        finally:
+            self.free.put(core)
+
+    def _train(self, job: Job, core: int) -> str:
+        job.folder.path.mkdir(parents=True, exist_ok=True)
+        process = self._start([*TRAIN, *job.arguments])
+        if hasattr(os, "sched_setaffinity"):
+            with contextlib.suppress(OSError):  # it may have ended
+                os.sched_setaffinity(process.pid, {core})
+        said, _ = process.communicate()
+        self.processes.discard(process)
+        if process.returncode == 0:
+            job.folder.error.unlink(missing_ok=True)
+        if process.returncode == 0 or self.stopped.is_set():
+            return ""
+        last = said.strip().splitlines()[-1] if said.strip() else f"it ended with code {process.returncode}"
+        atomic.write(job.folder.error, f"{said}\n".encode())
+        return last
+
+    def _start(self, command: Sequence[str]) -> "subprocess.Popen[str]":
         """Start a process with one thread, whose output is collected."""
         process = subprocess.Popen(
             command,
@@ -125,27 +152,18 @@ def run_all(jobs: Sequence[Job], ended: Callable[[Job, str], None], count: int =
     """
     for job in jobs:
         job.check()
-    free = _free_cores(count)
+    running = Running(_free_cores(count))
     failed: list[Job] = []
-    running = Running()
 
     def run(job: Job) -> None:
-        if running.stopped.is_set():
-            return
-        core = free.get()
-        reason = ""
-        try:
-            if not job.done:
-                reason = _train(job, core, running)
-        finally:
-            free.put(core)
+        reason = running.run(job)
         if running.stopped.is_set():
             return
         if reason:
             failed.append(job)
         ended(job, reason)
 
-    pool = ThreadPoolExecutor(free.qsize())
+    pool = ThreadPoolExecutor(running.free.qsize())
     with lifeline.leading():
         try:
             for future in as_completed([pool.submit(run, job) for job in jobs]):
@@ -164,21 +182,3 @@ def _free_cores(count: int) -> "SimpleQueue[int]":
     for core in available[: count or None]:
         free.put(core)
     return free
-
-
-def _train(job: Job, core: int, running: Running) -> str:
-    """Run a job on one core. Return why it failed, or nothing."""
-    job.folder.path.mkdir(parents=True, exist_ok=True)
-    process = running.start([*TRAIN, *job.arguments])
-    if hasattr(os, "sched_setaffinity"):
-        with contextlib.suppress(OSError):  # it may have ended
-            os.sched_setaffinity(process.pid, {core})
-    said, _ = process.communicate()
-    running.processes.discard(process)
-    if process.returncode == 0:
-        job.folder.error.unlink(missing_ok=True)
-    if process.returncode == 0 or running.stopped.is_set():
-        return ""
-    last = said.strip().splitlines()[-1] if said.strip() else f"it ended with code {process.returncode}"
-    atomic.write(job.folder.error, f"{said}\n".encode())
-    return last

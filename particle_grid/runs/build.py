@@ -10,7 +10,7 @@ from particle_grid.env import ParticleGrid
 from particle_grid.learn.policy import POLICIES, Policy, make_policy
 from particle_grid.learn.restore import check_weights, load_weights
 from particle_grid.learn.trainer import TrainerConfig, choose_device
-from particle_grid.runs.opponents import Opponents
+from particle_grid.runs.opponents import TeamOpponents
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.support.errors import UserError
 
@@ -64,11 +64,11 @@ def build_policy(config: RunConfig, env: ParticleGrid, weights: Mapping[str, tor
     return policy
 
 
-def opponents_for(policy: Policy, settings: TrainerConfig) -> Callable[[ParticleGrid], Opponents | None]:
+def opponents_for(policy: Policy, settings: TrainerConfig) -> Callable[[ParticleGrid], TeamOpponents | None]:
     """Return who else plays in an environment that is trained in.
 
     Raises:
         UserError: when asked for an environment in which nobody can.
     """
     some = settings.scripted_opponents or settings.opponent_pool
-    return lambda env: Opponents(env, policy, settings) if some else None
+    return lambda env: TeamOpponents(env, policy, settings) if some else None

@@ -247,7 +247,7 @@ class RunFolder:
                 path.unlink(missing_ok=True)
 
     def _refuse_foreign_files(self) -> None:
-        """Refuse a folder with files that a run would replace and that no run has left: a run writes its config first."""
+        """Refuse a folder with files that a run would replace and that no run left: a run writes its config first."""
         theirs = [path for path in (self.config, self.overrides) if path.exists()] + self.events()
         if theirs and not self._config_groups() >= GROUPS:
             raise OccupiedError(

@@ -1,4 +1,4 @@
-"""Who plays some of the agents while the others learn: the task's script, or what the policy was earlier."""
+"""Opponents in training: the task's script, or earlier versions of the policy, play some of the agents."""
 
 import copy
 import math
@@ -11,20 +11,23 @@ from particle_grid.learn.player import Player
 from particle_grid.learn.policy import Policy
 from particle_grid.learn.restore import check_memory, check_weights
 from particle_grid.learn.trainer import TrainerConfig
+from particle_grid.support.errors import UserError
 
-SELVES = 32  # frozen until total_steps, at equal distances
-AT_PLAY = 4  # of them at a time, each by a part of the agents
+SELVES = 32  # copies frozen until total_steps, evenly spaced
+AT_PLAY = 4  # copies that play at a time, each for a part of the agents
 
 
-class Opponents:
-    """One side in some of the worlds, in half of these the first: in a share `scripted_opponents` of all worlds played
-    by the script, in a share `opponent_pool` by earlier selves of the policy.
+class TeamOpponents:
+    """Play one team in some of the worlds, in half of them the first team. The script plays in a share
+    `scripted_opponents` of all worlds, and earlier versions of the policy in a share `opponent_pool`.
 
-    Raises ValueError where there are no two teams, or too few worlds for a share.
+    Raises:
+        UserError: if the task does not have two teams, or there are too few worlds for a share.
     """
 
     def __init__(self, env: ParticleGrid, policy: Policy, settings: TrainerConfig) -> None:
-        self._env, taken = env, 0
+        self._env = env
+        taken = 0
         masks = []
         for key in ("scripted_opponents", "opponent_pool"):
             mask, taken = _agents(env, key, getattr(settings, key), taken)
@@ -34,7 +37,7 @@ class Opponents:
         self._past = PastSelves(env, policy, past, settings) if past.any() else None
 
     def act(self, moment: int) -> np.ndarray:
-        """Actions of all agents; of those who are no opponents anything."""
+        """Return actions for all agents, of which only those of opponents mean anything."""
         if self._scripted.any():
             actions = self._env.scripted_actions(np.array([self._env.seed + moment], np.uint64))
         else:
@@ -44,28 +47,26 @@ class Opponents:
         return actions
 
     def state_dict(self) -> dict[str, Any]:
-        """What goes on in a resumed run."""
+        """Return what a resumed run continues from."""
         return self._past.state_dict() if self._past else {}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Raises ValueError for what other opponents have saved."""
+        """Continue from a `state_dict`. Raise UserError for that of other opponents."""
         if bool(saved) != bool(self._past):
-            raise ValueError(
-                "trainer.opponent_pool cannot be begun or ended in a run that goes on: leave it as it was."
-            )
+            raise UserError("trainer.opponent_pool cannot be switched on or off in a resumed run: leave it as it was.")
         if self._past:
             self._past.load_state_dict(saved)
 
 
 def _agents(env: ParticleGrid, key: str, share: float, taken: int) -> tuple[np.ndarray, int]:
-    """Which agents a share of the worlds is about, bool[N], and how many worlds are taken then."""
+    """Return which agents are opponents in a share of the worlds, bool[N], and how many worlds are taken then."""
     if not share:
         return np.zeros(env.num_agents, bool), taken
     if env.task.teams != 2:
-        raise ValueError(f"trainer.{key}={share} cannot be: task {env.task_name} has no two teams; leave it at 0.")
+        raise UserError(f"trainer.{key}={share} is invalid: task {env.task_name} has no two teams; leave it at 0.")
     half = min(round(share * env.world.worlds / 2), (env.world.worlds - taken) // 2)
     if not half:
-        raise ValueError(
+        raise UserError(
             f"trainer.{key}={share} of world.worlds={env.world.worlds} is less than one world for each team: give "
             f"more worlds, or leave it at 0."
         )
@@ -75,13 +76,18 @@ def _agents(env: ParticleGrid, key: str, share: float, taken: int) -> tuple[np.n
 
 
 class PastSelves:
-    """Frozen copies of a policy as it learns (fictitious self-play: Heinrich et al. 2015), of which those at play are a
-    uniform sample of all so far, kept by reservoir sampling (Vitter 1985)."""
+    """Frozen copies of a policy as it learns (fictitious self-play: Heinrich et al. 2015).
+
+    Those that play are a uniform sample of all so far, kept by reservoir sampling (Vitter 1985).
+    """
 
     def __init__(self, env: ParticleGrid, policy: Policy, mask: np.ndarray, settings: TrainerConfig) -> None:
-        self._env, self._policy, self._seed = env, policy, settings.seed
-        self._every, self._frozen = settings.total_steps / SELVES, 0
-        # The last rollout may begin just before total_steps, and freezes on until its end.
+        self._env = env
+        self._policy = policy
+        self._seed = settings.seed
+        self._every = settings.total_steps / SELVES
+        self._frozen = 0
+        # The last rollout may start just before total_steps, and freezes until its end.
         self._most = SELVES + math.ceil(settings.rollout_length / self._every)
         self._parts = [part for part in np.array_split(np.flatnonzero(mask), AT_PLAY) if len(part)]
         self._players = [self._freeze(len(part)) for part in self._parts]
@@ -90,7 +96,7 @@ class PastSelves:
         return Player(copy.deepcopy(self._policy), agents, self._seed)
 
     def act(self, moment: int, actions: np.ndarray) -> None:
-        """Writes the actions of its agents."""
+        """Write the actions of its agents."""
         self.grow(moment)
         env, starts = self._env, self._env.terminals | self._env.truncations
         for k, (part, player) in enumerate(zip(self._parts, self._players, strict=True)):
@@ -98,7 +104,7 @@ class PastSelves:
             actions[part] = player(env.observations[part], starts[part])
 
     def grow(self, moment: int) -> None:
-        """Freezes the policy, if it is time to."""
+        """Freeze the policy if it is due."""
         while moment >= self._frozen * self._every:
             place = self._frozen
             if self._frozen >= len(self._parts):
@@ -108,13 +114,14 @@ class PastSelves:
             self._frozen += 1
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the frozen copies, and how many there were."""
         selves = [{"policy": player.policy.state_dict(), "state": player.state} for player in self._players]
         return {"frozen": self._frozen, "selves": selves}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Raises ValueError for what other opponents have saved."""
+        """Continue from a `state_dict`. Raise UserError for that of another run."""
         if saved["frozen"] > self._most or len(saved["selves"]) != len(self._players):
-            raise ValueError("The checkpoint has earlier selves of another run: use the settings it was saved with.")
+            raise UserError("The checkpoint has opponents of another run: use the settings it was saved with.")
         for player, one in zip(self._players, saved["selves"], strict=True):
             check_weights(player.policy, one["policy"])
             check_memory(one["state"], player.state)

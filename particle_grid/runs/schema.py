@@ -1,7 +1,7 @@
-"""What a checkpoint of a run has to be like, checked in one place before anything is built from it.
+"""The schema of a checkpoint, checked in one place before anything is built from it.
 
-Whoever can write a file can also sign it, so nothing in it is taken for granted. What depends on the network or on the
-world is checked where these are built: shapes of weights by the policy, the state of worlds by the simulator.
+Anyone who can write a file can also sign it, so nothing in it is taken for granted. What depends on the network or on
+the world is checked where these are built: shapes of weights by the policy, the state of worlds by the simulator.
 """
 
 import inspect
@@ -16,31 +16,32 @@ from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.learn.policy import make_policy
 from particle_grid.learn.restore import MOST_STEPS
 from particle_grid.sim.world import World
+from particle_grid.support.errors import UserError
 
 PLAY = ("config", "steps", "policy")  # parts of a checkpoint that playing needs
 RESUME = (*PLAY, "optimiser", "generator", "envs", "opponents", "starts", "state")  # and training
 SHIPPED = (*PLAY, "score")
-CONFIG = ("task", "action", "policy", "world", "seed", "name")  # what a run's config has at least
-PROCESS = ("generator", "envs", "opponents", "starts", "state")  # what each process of a run has for itself
-GROUPS = ("task", "action", "policy", "world", "trainer")  # parts of a config that have parts themselves
+CONFIG = ("task", "action", "policy", "world", "seed", "name")  # required keys of a run's config
+PROCESS = ("generator", "envs", "opponents", "starts", "state")  # what each process of a run has of its own
+GROUPS = ("task", "action", "policy", "world", "trainer")  # nested parts of a config
 NUMBERS = ("seed", "clips", "evaluations")
 LARGEST = 1 << 63  # integers stay below it
-# Arguments of an environment: a parameter of a task has none of these names. Likewise for a policy.
+# Arguments of an environment or a policy, which the parameters of a task or a policy must not override.
 TAKEN = inspect.signature(ParticleGrid).parameters.keys() - {"task_params"}
 GIVEN = inspect.signature(make_policy).parameters.keys() - {"name", "kwargs"}
 
 
 def check(saved: Mapping[str, Any], parts: tuple[str, ...]) -> None:
-    """Raise ValueError, in half a sentence, for a checkpoint that lacks one of the parts or has one of another kind."""
+    """Raise UserError, with half a sentence, for a checkpoint in which one of the parts is missing or unsound."""
     config = saved.get("config")
     lacking = [key for key in parts if key not in saved]
     lacking = lacking or [f"config.{key}" for key in CONFIG if not isinstance(config, dict) or key not in config]
     if lacking:
-        raise ValueError(f"is no checkpoint of a run: it has no {lacking[0]}")
+        raise UserError(f"is not a checkpoint of a run: it has no {lacking[0]}")
     for part in parts:
         CHECKS[part](part, saved[part])
     if "envs" in parts:
-        others = saved.get("others", [])  # of several processes that learnt together
+        others = saved.get("others", [])  # processes of a run on several
         _require(isinstance(others, list), "others", "not a list of processes")
         _process(saved)
         for other in others:
@@ -51,14 +52,14 @@ def check(saved: Mapping[str, Any], parts: tuple[str, ...]) -> None:
 
 
 def _process(state: Mapping[str, Any]) -> None:
-    """Of one process: as many opponents as environments, and a memory of each agent."""
+    """Check that one process has as many opponents as environments, and a memory of each agent."""
     _require(len(state["opponents"]) == len(state["envs"]), "opponents", "for other worlds than it has")
     _require(all(len(x) == len(state["starts"]) for x in state["state"]), "state", "of other agents than it has")
 
 
 def _require(holds: bool, where: str, what: str) -> None:
     if not holds:
-        raise ValueError(f"is damaged: its {where} is {what}")
+        raise UserError(f"is damaged: its {where} is {what}")
 
 
 def _config(where: str, config: dict[str, Any]) -> None:
@@ -68,8 +69,8 @@ def _config(where: str, config: dict[str, Any]) -> None:
     for group in ("task", "action", "policy"):
         _require(isinstance(config[group].get("name"), str), f"config.{group}.name", "not a name")
     action, name = config["action"]["name"], config["name"]
-    _require(action in ACTIONS, "config.action.name", f"neither {' nor '.join(ACTIONS)}, but {action!r}")
-    _require(isinstance(name, str | int) and str(name).isprintable(), "config.name", f"not a name, but {name!r}")
+    _require(action in ACTIONS, "config.action.name", f"{action!r}, not {' or '.join(ACTIONS)}")
+    _require(isinstance(name, str | int) and str(name).isprintable(), "config.name", f"{name!r}, not a name")
     for key in NUMBERS:
         _count(f"config.{key}", config.get(key, 0))
     taken = sorted(TAKEN & config["task"].keys())
@@ -81,11 +82,11 @@ def _config(where: str, config: dict[str, Any]) -> None:
     try:
         World(**config["world"])
     except (TypeError, ValueError) as error:
-        raise ValueError(f"describes a world that cannot be: {str(error).removesuffix('.')}") from error
+        raise UserError(f"describes an impossible world: {str(error).removesuffix('.')}") from error
 
 
 def _values(where: str, x: Any) -> None:
-    """Plain values only. What OmegaConf would look up elsewhere, such as ${oc.env:HOME}, is never looked up."""
+    """Accept plain values only. What OmegaConf would look up elsewhere, such as ${oc.env:HOME}, is refused."""
     if isinstance(x, dict):
         for key, value in x.items():
             _require(isinstance(key, str) and key.isprintable(), where, "not a group of settings")
@@ -94,7 +95,7 @@ def _values(where: str, x: Any) -> None:
         for value in x:
             _values(where, value)
     elif isinstance(x, str):
-        _require("${" not in x and x != "???", where, f"not a value, but {x!r}, which stands for another one")
+        _require("${" not in x and x != "???", where, f"{x!r}, which refers to another value")
     elif isinstance(x, float):
         _require(not math.isnan(x), where, "not a number")
     else:
@@ -104,15 +105,15 @@ def _values(where: str, x: Any) -> None:
 
 def _steps(where: str, x: Any) -> None:
     _count(where, x)
-    _require(x < MOST_STEPS, where, f"{x}, more than a run can have made")
+    _require(x < MOST_STEPS, where, f"{x}, more than a run can make")
 
 
 def _count(where: str, x: Any) -> None:
-    _require(type(x) is int and 0 <= x < LARGEST, where, f"{x!r}, not a whole number from 0 on")
+    _require(type(x) is int and 0 <= x < LARGEST, where, f"{x!r}, not a whole number, 0 or more")
 
 
 def _tensor(where: str, x: Any) -> None:
-    """A tensor of numbers: with NaN or infinite weights a policy still plays, and means nothing."""
+    """Accept finite tensors: with NaN or infinite weights a policy still plays, but it means nothing."""
     _require(isinstance(x, torch.Tensor), where, "not an array")
     _require(bool(x.isfinite().all()) if x.is_floating_point() else True, where, "not finite (NaN or infinite numbers)")
 

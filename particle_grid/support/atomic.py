@@ -1,4 +1,4 @@
-"""Files written so that no crash, and no full disk, leaves half of one."""
+"""Write files in one step, so that neither a crash nor a full disk leaves half of one."""
 
 import contextlib
 import os
@@ -7,20 +7,22 @@ import stat
 import time
 from pathlib import Path
 
-TEMPORARY = ".particle_grid-"  # how the names of files begin that are not finished
-ABANDONED = 24 * 3600  # seconds after which nobody is still writing one: whoever began it was killed
+from particle_grid.support.errors import UserError
+
+TEMPORARY = ".particle_grid-"  # prefix of files that are being written
+ABANDONED = 24 * 3600  # seconds after which nobody is still writing one: its process was killed
 
 
 def check_place(path: Path) -> None:
-    """Raises ValueError where no file can be written, as far as can be told beforehand."""
+    """Raise UserError if no file can be written at a path, as far as can be known in advance."""
     if not path.parent.is_dir():
-        raise ValueError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
+        raise UserError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
     if path.is_dir():
-        raise ValueError(f"{path} cannot be written: it is a folder. Choose another name.")
+        raise UserError(f"{path} cannot be written: it is a folder. Choose another name.")
     if _is_special(path):
-        raise ValueError(f"{path} cannot be written: it is a device, a pipe or a socket. Choose another name.")
+        raise UserError(f"{path} cannot be written: it is a device, a pipe or a socket. Choose another name.")
     if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"{path} cannot be written: the folder {path.parent} is read-only. Choose another one.")
+        raise UserError(f"{path} cannot be written: the folder {path.parent} is read-only. Choose another one.")
 
 
 def write(path: str | Path, content: bytes | memoryview) -> None:
@@ -29,7 +31,9 @@ def write(path: str | Path, content: bytes | memoryview) -> None:
     Any number of processes may write the same file at the same time: readers see one of the contents, whole. A file
     keeps its permissions.
 
-    Raises OSError in one sentence if it cannot be written: the old file is untouched then."""
+    Raises:
+        OSError: if it cannot be written, in one sentence. The old file is then untouched.
+    """
     path = Path(path)
     temporary = beside(path)
     try:
@@ -41,8 +45,8 @@ def write(path: str | Path, content: bytes | memoryview) -> None:
         replace(temporary, path)
     except OSError as error:
         raise OSError(
-            f"{path} could not be written ({error.strerror or error}), and what was there before is untouched: see to "
-            f"the folder and its free space."
+            f"{path} could not be written ({error.strerror or error}); any earlier content is untouched. Check the "
+            f"folder and its free space."
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -50,14 +54,16 @@ def write(path: str | Path, content: bytes | memoryview) -> None:
 
 
 def beside(path: Path) -> Path:
-    """Return the path of a new file in the same folder, with the same suffix, that nobody else can know of."""
+    """Return the path of a new file in the same folder, with the same suffix, that no other process can know."""
     return path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}{path.suffix[:16].lower()}")
 
 
 def replace(temporary: Path, path: Path) -> None:
     """Put a finished file in the place of `path`, with its permissions, so that a power loss cannot undo it.
 
-    Raises OSError for a device, a pipe or a socket: others use it, and it would be gone."""
+    Raises:
+        OSError: for a device, a pipe or a socket, which others use.
+    """
     if _is_special(path):
         raise OSError("it is a device, a pipe or a socket, not a file")
     with contextlib.suppress(FileNotFoundError):
@@ -66,7 +72,7 @@ def replace(temporary: Path, path: Path) -> None:
             temporary.chmod(stat.S_IMODE(old))
     os.replace(temporary, path)
     if os.name == "posix":
-        with contextlib.suppress(OSError):  # some file systems cannot; the file is in its place all the same
+        with contextlib.suppress(OSError):  # some file systems cannot; the file is in its place nevertheless
             folder = os.open(path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)
@@ -75,7 +81,7 @@ def replace(temporary: Path, path: Path) -> None:
 
 
 def _is_special(path: Path) -> bool:
-    """Whether a path is of something that is neither a file, a link nor a folder."""
+    """Return whether a path is something other than a file, a link or a folder."""
     if not os.path.lexists(path):
         return False
     mode = path.lstat().st_mode
@@ -83,7 +89,7 @@ def _is_special(path: Path) -> bool:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what killed processes have left long ago: a run that is killed every day would fill its disk."""
+    """Remove what killed processes left long ago: a run that is killed every day would fill its disk."""
     for path in folder.glob(f"{TEMPORARY}*"):
         with contextlib.suppress(OSError):  # another process was faster
             if time.time() - path.lstat().st_mtime > ABANDONED:

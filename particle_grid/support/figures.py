@@ -1,4 +1,4 @@
-"""Pictures with Matplotlib: its figures, and files of them."""
+"""Draw with Matplotlib, and write its figures to files."""
 
 import io
 from pathlib import Path
@@ -8,14 +8,14 @@ from particle_grid.support import atomic, optional
 
 
 def load_figure(extra: str, what: str) -> Any:
-    """Return Matplotlib's Figure. Raise ValueError where it is not installed, naming the extra that brings it."""
+    """Return Matplotlib's Figure. Raise UserError, naming the extra to install, if it is missing."""
     figure = optional.load("matplotlib.figure", extra, what).Figure
-    optional.load("matplotlib", extra, what).rcParams["text.parse_math"] = False  # dollar signs in a name are a name's
+    optional.load("matplotlib", extra, what).rcParams["text.parse_math"] = False  # a dollar sign in a name is just that
     return figure
 
 
 def save(path: Path, figure: Any) -> bytes:
-    """Write a figure as PNG, in one step, and return what was written. Raise OSError where it cannot be written."""
+    """Write a figure as PNG, in one step, and return its bytes. Raise OSError if it cannot be written."""
     data = io.BytesIO()
     figure.savefig(data, dpi=110, format="png")
     atomic.write(path, data.getvalue())

@@ -5,11 +5,11 @@ which does nothing unless a leader is named in its environment. So:
 
 - SIGTERM, SIGHUP and Ctrl-C raise KeyboardInterrupt in the leader, which sends SIGTERM to its processes, waits until
   they have saved their work, and lets the exception pass.
-- If the leader is killed, each process notices within `PERIOD`, sends SIGTERM to itself, and after `GRACE` SIGALRM,
-  which nobody here handles.
+- If the leader is killed, each process notices within `PERIOD` and sends itself SIGTERM, and after `GRACE` SIGALRM,
+  which nothing here handles.
 
 A process polls process ids, since this also works for grandchildren and on systems without PR_SET_PDEATHSIG. It
-watches the leader, and its own parent, whose death shows even while nobody has collected its exit code.
+watches the leader and its own parent, whose death shows even while its exit code has not been collected.
 """
 
 import os
@@ -53,11 +53,11 @@ def _exists(process: int) -> bool:
 
 @contextmanager
 def leading() -> Iterator[None]:
-    """Make processes that are started inside follow this one, and SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C
-    does. Its argument is the number of the signal.
+    """Let processes that are started inside follow this one, and let SIGTERM and SIGHUP raise KeyboardInterrupt, as
+    Ctrl-C does. Its argument is the number of the signal.
 
-    A signal that is ignored, as by nohup, stays ignored, except Ctrl-C, which trainers never ignore. Only in the main
-    thread."""
+    A signal that is ignored, as under nohup, stays ignored, except Ctrl-C, which trainers never ignore. Use it in the
+    main thread only."""
     handlers: dict[int, Any] = {number: signal.getsignal(number) for number in ENDS}
     previous = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
     previous[signal.SIGINT] = signal.getsignal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Output that degrades instead of ending a command: what has been computed is not lost with a terminal."""
+"""Output that degrades instead of ending a command, so that results do not depend on a terminal."""
 
 import codecs
 import io
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-PLAIN = {"±": "+-", "…": "..."}  # for encodings without them; any other character becomes "?"
+PLAIN = {"±": "+-", "…": "..."}  # for encodings that lack them; any other character becomes "?"
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
-    """Return what stands for characters that an encoding lacks, and where encoding continues."""
+    """Return the replacement of characters that an encoding lacks, and where encoding continues."""
     assert isinstance(error, UnicodeEncodeError)
     return "".join(PLAIN.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
 
@@ -21,7 +21,7 @@ codecs.register_error("particle_grid.plain", _plain)
 
 
 class Output:
-    """A text stream that writes to another one, or nowhere once that fails: its reader is gone, or its disk is full."""
+    """A text stream that writes to another one, or nowhere once that fails: its reader is gone, or the disk is full."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -46,16 +46,14 @@ class Output:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())  # also for what is buffered: Python flushes it at the end
             os.close(nowhere)
-            if not isinstance(error, BrokenPipeError):  # `| head` means it
+            if not isinstance(error, BrokenPipeError):  # `| head` intends it
                 with suppress(OSError):
-                    print(
-                        f"Output cannot be written ({error.strerror}), and is left out from here on.", file=sys.stderr
-                    )
+                    print(f"Output cannot be written ({error.strerror}) and is omitted from here on.", file=sys.stderr)
 
 
 @contextmanager
 def lasting_output() -> Iterator[None]:
-    """Let stdout and stderr degrade: no character and no closed pipe ends what runs in this context."""
+    """Let stdout and stderr degrade: neither a character nor a closed pipe ends what runs in this context."""
     before = sys.stdout, sys.stderr
     errors = [(stream, stream.errors) for stream in before if isinstance(stream, io.TextIOWrapper)]
     for stream, _ in errors:

@@ -1,4 +1,4 @@
-"""Tables (CSV) and values (JSON) that one command writes, and another one, or a spreadsheet, reads."""
+"""Tables (CSV) and values (JSON, YAML) that one command writes and another, or a spreadsheet, reads."""
 
 import csv
 import io
@@ -13,16 +13,19 @@ from omegaconf import ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from particle_grid.support import atomic
+from particle_grid.support.errors import UserError
 
 T = TypeVar("T")
-FORMULA = "=", "+", "-", "@", "\t", "\r", "\n"  # a spreadsheet runs a text that begins with one of these
-LARGEST, LARGEST_YAML = 1 << 24, 1 << 18  # bytes of a JSON and of a YAML file; those here stay far below
+FORMULA = "=", "+", "-", "@", "\t", "\r", "\n"  # a spreadsheet evaluates a text that starts with one of these
+LARGEST = 1 << 24  # bytes of a JSON file; ours are far smaller
+LARGEST_YAML = 1 << 18  # bytes of a YAML file
 
 
 def escaped(value: Any) -> Any:
     """Return a cell that no spreadsheet takes for a formula: an apostrophe precedes a text that would be one.
 
-    An apostrophe also precedes a text that begins with one, so that `original` can undo it. Numbers stay the same."""
+    An apostrophe also precedes a text that starts with one, so that `original` can undo it. Numbers do not change.
+    """
     if not isinstance(value, str) or not value.startswith((*FORMULA, "'")):
         return value
     try:
@@ -33,24 +36,24 @@ def escaped(value: Any) -> Any:
 
 
 def original(text: str) -> str:
-    """Return the text that `escaped` was given."""
+    """Return the text that `escaped` was called with."""
     return text.removeprefix("'")
 
 
 def line(cells: Iterable[Any]) -> str:
-    """Return a line of a CSV file, with its end."""
+    """Return a line of a CSV file, including its end."""
     text = io.StringIO(newline="")
     csv.writer(text).writerow([escaped(cell) for cell in cells])
     return text.getvalue()
 
 
 def write_table(path: Path, rows: Iterable[Iterable[Any]]) -> None:
-    """Write a CSV file, the first row of which names the columns. Raise OSError where it cannot be written."""
+    """Write a CSV file, whose first row names the columns. Raise OSError if it cannot be written."""
     atomic.write(path, "".join(map(line, rows)).encode())
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a CSV file of rows that have the same keys, one at least."""
+    """Write a CSV file of one or more rows with the same keys."""
     write_table(path, [list(rows[0]), *(row.values() for row in rows)])
 
 
@@ -58,7 +61,8 @@ def read_table(path: Path, columns: Sequence[str], remedy: str) -> Iterator[tupl
     """Yield the number of each line of a CSV file, and its cells by column.
 
     Raises:
-        ValueError: for a file that is not such a table; the sentence ends with the remedy."""
+        UserError: for a file that is not such a table.
+    """
     number = 0
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -72,7 +76,7 @@ def read_table(path: Path, columns: Sequence[str], remedy: str) -> Iterator[tupl
                 yield number, dict(zip(columns, map(original, cells), strict=True))
     except (ValueError, csv.Error) as error:
         place = f"{path}, line {number}" if number else str(path)
-        raise ValueError(f"{place}, is not part of the table that it should be: {error}. {remedy}") from None
+        raise UserError(f"{place}, is not part of the table that it should be: {error}.", remedy) from None
 
 
 def read_text(path: Path, largest: int = LARGEST, errors: str = "strict") -> str:
@@ -86,33 +90,35 @@ def read_text(path: Path, largest: int = LARGEST, errors: str = "strict") -> str
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """Return what a JSON file holds. Raise ValueError for a file that is not JSON, with the remedy as last sentence."""
+    """Return the content of a JSON file. Raise UserError if it is not JSON."""
     try:
         return json.loads(read_text(path, LARGEST))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read: {error}. {remedy}") from None
+        raise UserError(f"{path} cannot be read: {error}.", remedy) from None
 
 
 def read_yaml(path: Path, kind: type[T], remedy: str) -> T:
-    """Return what a YAML file holds, a DictConfig or a ListConfig.
+    """Return the content of a YAML file, a DictConfig or a ListConfig.
 
     Raises:
-        ValueError: for a file that holds anything else; the sentence ends with the remedy."""
+        UserError: for a file that holds anything else.
+    """
     try:
         text = read_text(path, LARGEST_YAML)
         if _has_aliases(yaml.compose(text, yaml.SafeLoader)):
-            raise ValueError("it has aliases (*NAME), which could make it larger than memory; write out what they mean")
+            raise ValueError("it has aliases (*NAME), which could expand beyond memory; write them out")
         node = OmegaConf.create(text)
         if not isinstance(node, kind):
             raise ValueError("it is a list" if isinstance(node, ListConfig) else "it is not a list")
     except (ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}. {remedy}") from None
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}.", remedy) from None
     return node
 
 
 def _has_aliases(root: yaml.Node | None) -> bool:
     """Return whether a node is in more than one place of a YAML document."""
-    seen, stack = set[int](), [root]
+    seen = set[int]()
+    stack = [root]
     while stack:
         node = stack.pop()
         if id(node) in seen:

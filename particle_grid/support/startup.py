@@ -1,4 +1,4 @@
-"""Ctrl-C while a command is still importing, which takes seconds, ends it without a traceback."""
+"""End a command without a traceback if Ctrl-C arrives while it is still importing, which takes seconds."""
 
 import signal
 import sys
@@ -15,6 +15,6 @@ def quiet() -> None:
 
 
 def ready() -> None:
-    """Let Ctrl-C raise KeyboardInterrupt again: from here on, the command says that it was interrupted."""
+    """Let Ctrl-C raise KeyboardInterrupt again: from now on, the command says that it was interrupted."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
