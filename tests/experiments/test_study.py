@@ -136,7 +136,8 @@ def test_test_runs_with_other_hyperparameters_than_those_chosen_are_refused(trai
         assert trained("smoke", "--out", "out", *arguments) == 1
         assert (
             "error: out/test/kinematic/discrete/center-0 holds a run that was started with "
-            "trainer.learning_rate=0.002, and this one has trainer.learning_rate=0.001: choose another --out, or remove that folder.\n"
+            "trainer.learning_rate=0.002, and this one has trainer.learning_rate=0.001: choose another --out, or "
+            "remove that folder.\n"
         ) in capsys.readouterr().err
     assert len(trained.done) == before
     assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == files
