@@ -269,7 +269,8 @@ def upgraded_plan(values: Any) -> dict[str, Any]:
 
 
 def _renamed(values: dict[Any, Any], names: dict[str, str]) -> dict[Any, Any]:
-    return {names.get(key, key): value for key, value in values.items()}
+    """Return values under new names, except those for which both names are there: the old one is refused later."""
+    return {key if names.get(key, key) in values else names[key]: value for key, value in values.items()}
 
 
 def _upgraded_settings(value: Any) -> Any:
