@@ -10,9 +10,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from particle_grid import study
-from particle_grid.cli import config_folder
 from particle_grid.experiments import plan
 from particle_grid.experiments.plan import find_plan, read_plan
+from particle_grid.settings.compose import config_folder
 
 FOLDER = config_folder() / "study"
 SMOKE = (FOLDER / "smoke.yaml").read_text("utf-8")

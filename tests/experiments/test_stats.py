@@ -21,13 +21,13 @@ def test_interquartile_means_known_by_hand(values, expected):
     assert stats.interquartile_mean(np.array([values], float)) == pytest.approx(expected)
 
 
-def test_the_interquartile_mean_of_many_normal_runs_is_their_middle():
+def test_the_interquartile_mean_of_many_normal_runs_is_their_mean():
     x = np.random.default_rng(0).normal(3, 1, (4, 20_000))
     assert stats.interquartile_mean(x) == pytest.approx(3, abs=0.02)
 
 
 @given(SCORES, st.floats(0.1, 3), st.floats(-2, 2))
-def test_statistics_move_and_stretch_with_the_scores(x, scale, shift):
+def test_statistics_shift_and_scale_with_the_scores(x, scale, shift):
     for statistic in (stats.interquartile_mean, stats.mean):
         assert statistic(scale * x + shift) == pytest.approx(scale * statistic(x) + shift, abs=1e-9)
         assert x.min() - 1e-9 <= statistic(x) <= x.max() + 1e-9
@@ -35,7 +35,7 @@ def test_statistics_move_and_stretch_with_the_scores(x, scale, shift):
 
 
 @given(SCORES)
-def test_who_is_compared_with_itself_improves_in_half_of_the_cases(x):
+def test_the_probability_of_improvement_over_the_same_runs_is_one_half(x):
     assert stats.probability_of_improvement(x, x) == pytest.approx(0.5)
     assert stats.probability_of_improvement(x + 20, x) == 1
     assert stats.probability_of_improvement(x, x + 20) == 0
@@ -48,7 +48,7 @@ def test_the_probabilities_of_both_directions_add_up_to_one(x, y):
     assert sum(both) == pytest.approx(1)
 
 
-def test_the_probability_of_improvement_of_normal_scores_is_the_normal_distributions():
+def test_the_probability_of_improvement_of_normal_scores_is_that_of_the_normal_distribution():
     generator = np.random.default_rng(0)
     x, y = generator.normal(0.7, 1, (1, 1500)), generator.normal(0, 1, (1, 1500))
     expected = 0.5 * (1 + math.erf(0.7 / math.sqrt(2) / math.sqrt(2)))
@@ -61,7 +61,9 @@ def test_a_profile_is_one_minus_the_cumulative_distribution():
     profile = stats.performance_profile(at)(x)
     assert profile == pytest.approx(np.clip(1 - at, 0, 1), abs=0.02)
     assert (np.diff(profile) <= 0).all()
-    assert stats.performance_profile(np.array([0.5]))(np.array([[0.5, 0.6, 0.4, 0.9]])) == 0.5  # more than, not as much
+    assert (
+        stats.performance_profile(np.array([0.5]))(np.array([[0.5, 0.6, 0.4, 0.9]])) == 0.5
+    )  # more than, not as much as
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_approximation():
@@ -72,13 +74,14 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_approximation():
     assert high == pytest.approx(x.mean() + error, rel=0.1)
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say():
-    generator, held = np.random.default_rng(0), 0
+def test_intervals_contain_the_truth_about_as_often_as_their_level_says():
+    generator = np.random.default_rng(0)
+    held = 0
     for k in range(300):
-        x = generator.normal([[0.0], [5.0]], 1, (2, 10))  # tasks of very different scores: strata keep them apart
+        x = generator.normal([[0.0], [5.0]], 1, (2, 10))  # tasks with very different scores, which strata keep apart
         low, high = stats.interval(stats.mean, x, resamples=300, seed=k)
         held += low <= 2.5 <= high
-    assert 0.88 < held / 300 < 0.98  # percentiles of few runs are somewhat too narrow
+    assert 0.88 < held / 300 < 0.98  # percentiles of few runs are slightly too narrow
 
 
 def test_strata_keep_the_differences_between_tasks_out_of_the_interval():
@@ -87,7 +90,7 @@ def test_strata_keep_the_differences_between_tasks_out_of_the_interval():
     assert high - low < 0.2
 
 
-def test_pairs_take_the_differences_between_seeds_out_of_the_interval():
+def test_pairs_keep_the_differences_between_seeds_out_of_the_interval():
     generator = np.random.default_rng(0)
     luck = generator.normal(0, 3, (2, 12))
     x, y = luck + 1 + generator.normal(0, 0.1, luck.shape), luck
@@ -108,20 +111,20 @@ def test_the_same_seed_gives_the_same_interval():
     ("x", "y", "paired"),
     [((3, 5), (3, 10), True), ((3, 10), (3, 5), True), ((3, 5), (1, 5), True), ((3, 5), (1, 5), False)],
 )
-def test_scores_of_other_tasks_or_unpaired_runs_have_no_interval_together(x, y, paired):
-    with pytest.raises(ValueError, match="do not go together: give as many tasks"):
+def test_scores_of_different_tasks_or_unpaired_runs_are_refused(x, y, paired):
+    with pytest.raises(ValueError, match="do not match: give equally many tasks"):
         stats.interval(stats.paired_difference, np.zeros(x), np.zeros(y), paired=paired)
 
 
 @pytest.mark.parametrize(
     "options", [{"level": 0}, {"level": 1}, {"level": -1}, {"level": np.nan}, {"resamples": 0}, {"resamples": 1.5}]
 )
-def test_an_interval_of_no_level_or_of_no_resamples_is_refused(options):
-    with pytest.raises(ValueError, match=r"level=.* is no level|resamples=.* cannot be"):
+def test_an_invalid_level_or_number_of_resamples_is_refused(options):
+    with pytest.raises(ValueError, match=r"(level|resamples)=.* is invalid"):
         stats.interval(stats.mean, np.zeros((2, 5)), **options)
 
 
 @pytest.mark.parametrize("scores", [np.zeros((2, 1)), np.zeros(3), np.array([[1.0, np.nan]])])
-def test_what_says_nothing_about_spread_has_no_interval(scores):
+def test_scores_that_show_no_spread_are_refused(scores):
     with pytest.raises(ValueError, match="have no interval"):
         stats.interval(stats.mean, scores)

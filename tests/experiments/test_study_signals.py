@@ -1,4 +1,4 @@
-"""Whatever ends a study or a tournament: no process is left, no file is half written, and the next one resumes."""
+"""However a study or a tournament ends: no process is left, no file is half written, and it can be resumed."""
 
 import csv
 import random
@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from particle_grid import rank
-from particle_grid.cli import config_folder
+from particle_grid.evaluation.tournament import COLUMNS
 from particle_grid.learn.fast import cores
-from particle_grid.runs.build import load_run
-from tests.evaluation.test_rank import HEADER, TINY
+from particle_grid.runs.load import load_checkpoint
+from particle_grid.settings.compose import config_folder
+from tests.evaluation.test_tournament import HEADER, TINY
 from tests.test_signals import clean_up, start, strike, wait_for
 
 SMOKE = (config_folder() / "study" / "smoke.yaml").read_text("utf-8")
-# Of a study, and what its process ends with. A shell says 128 + the number of a signal that killed a process.
+# Exit code of a study by signal. A shell reports 128 + the number of a signal that killed a process.
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGKILL: -9}
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
@@ -25,7 +25,8 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason=
 @pytest.fixture
 def study_at(tmp_path):
     """Starts a study whose runs do not end by themselves, and waits until each of them has a new checkpoint."""
-    out, started = tmp_path / "out", []
+    out = tmp_path / "out"
+    started = []
     text = SMOKE.replace("trainer.total_steps=2000", "trainer.total_steps=1e12\n  - trainer.checkpoint_every=20000")
     (tmp_path / "endless.yaml").write_text(text)
 
@@ -49,11 +50,11 @@ def study_at(tmp_path):
 
 
 def steps_at(out):
-    return {path: load_run(path)["steps"] for path in out.rglob("checkpoint.pt")}
+    return {path: load_checkpoint(path, resume=True).steps for path in out.rglob("checkpoint.pt")}
 
 
 @pytest.mark.slow
-def test_a_study_ends_with_its_runs_which_save_first_and_resume(study_at):
+def test_a_terminated_study_ends_its_runs_which_save_first_and_resume(study_at):
     begin, out = study_at
     process = begin()
     strike(process, signal.SIGTERM)
@@ -73,7 +74,8 @@ def test_a_study_ends_with_its_runs_which_save_first_and_resume(study_at):
 @pytest.mark.release
 def test_a_study_survives_signals_at_random_moments(study_at):
     begin, out = study_at
-    generator, saved = random.Random(0), {}
+    generator = random.Random(0)
+    saved = {}
     for number in generator.choices(list(CODES), k=12):
         process = begin()
         time.sleep(generator.uniform(0, 2))
@@ -87,7 +89,9 @@ def test_a_study_survives_signals_at_random_moments(study_at):
 
 @pytest.mark.release
 def test_a_tournament_survives_signals_at_random_moments_and_plays_nothing_twice(tmp_path):
-    generator, path, played = random.Random(1), tmp_path / "o" / "matches.csv", 0
+    generator = random.Random(1)
+    path = tmp_path / "o" / "matches.csv"
+    played = 0
     command = ["particle_grid.rank", "checkpoints=[pretrained]", *TINY[:-1], "steps=400", "out=o"]
     for number in generator.choices(list(CODES), k=12):
         process = start(command, tmp_path)
@@ -101,7 +105,7 @@ def test_a_tournament_survives_signals_at_random_moments_and_plays_nothing_twice
         if content.startswith(HEADER):
             rows = list(csv.reader(content[: content.rfind(b"\n")].decode().splitlines()[1:]))
             assert len(rows) >= played
-            assert all(len(row) == len(rank.COLUMNS) for row in rows)
+            assert all(len(row) == len(COLUMNS) for row in rows)
             played = len(rows)
     process = start(command, tmp_path)
     assert process.wait(300) == 0
