@@ -175,7 +175,8 @@ def short_key(key: str) -> str:
 
 def run_table(sweep: Sweep) -> Table:
     """Return a table with a row for each run."""
-    columns = [*map(short_key, sweep.keys), "sampled", "greedy", "steps", "minutes", "status"]
+    names = [*map(short_key, sweep.keys), "sampled", "greedy", "steps", "minutes", "status"]
+    columns = [Column(name, overflow="fold") for name in names]
     table = Table(Column("run", overflow="fold"), *columns, title="Runs, normalised scores")
     for run in sweep.runs:
         values = [_shown(run.config.get(key)) for key in sweep.keys]
