@@ -1,4 +1,4 @@
-"""Measure random actions and the scripts in every task's own setting, and store their scores with the package.
+"""Measure the scores of random actions and of the scripts in each task's own setting, and store them.
 
 python -m particle_grid.baselines             # all tasks in both action forms
 python -m particle_grid.baselines task=group

@@ -28,7 +28,7 @@ MODULES = {
     "pretrained": "runs.load",
     "ratings": "evaluation.ratings",
     "records": "support.records",
-    "results": "runs.results",
+    "results": "evaluation.report",
     "run": "runs.build",
     "saved": "runs.schema",
     "scores": "evaluation.match",
