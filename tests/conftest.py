@@ -35,5 +35,5 @@ def invoke(monkeypatch, capsys, tmp_path):
 @pytest.fixture
 def call(invoke, monkeypatch):
     """Runs a command's main in an empty folder, with short evaluations: exit code, stdout, stderr."""
-    monkeypatch.setattr("particle_grid.evaluation.scores.STEPS", 8)
+    monkeypatch.setattr("particle_grid.evaluation.match.STEPS", 8)
     return invoke

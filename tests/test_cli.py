@@ -14,20 +14,24 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from particle_grid import cli as module
-from particle_grid.cli import command, config_folder, register_plugins, typed
+from particle_grid import ParticleGrid
+from particle_grid.cli import command
 from particle_grid.learn.trainer import TrainerConfig
+from particle_grid.settings import compose as module
+from particle_grid.settings.compose import config_folder, register_groups, run_config, typed
+from particle_grid.settings.invocation import Invocation
 from particle_grid.sim import tasks
 from particle_grid.sim.world import World
+from particle_grid.support.errors import UserError
+from particle_grid.support.renamed import SETTINGS
 
 
 @command("train")
-def dummy(config: DictConfig) -> None:
+def dummy(config: DictConfig, call: Invocation) -> None:
     """Fails as its seed says, else prints its config."""
-    typed(World, config.world)
-    typed(TrainerConfig, config.trainer)
+    run_config(config)
     if config.seed == 1:
-        raise ValueError("seed=1 is no good: take another one.")
+        raise UserError("seed=1 is no good: take another one.")
     if config.seed == 2:
         print(int("two"))
     if config.seed == 3:
@@ -96,12 +100,12 @@ def test_overrides_presets_and_interpolations_arrive(run):
     assert folder.name.endswith("_forage_continuous_seed7")
 
 
-def test_what_was_raised_on_purpose_is_shown_as_it_is(run):
+def test_a_users_error_is_shown_as_it_is(run):
     assert run("seed=1") == (1, "", "error: seed=1 is no good: take another one.\n")
 
 
 @pytest.mark.parametrize(("seed", "kind"), [(2, "ValueError: invalid literal")])
-def test_what_an_operation_raised_by_itself_is_one_line_that_says_where(run, seed, kind):
+def test_an_error_without_words_of_ours_is_one_line_that_says_where(run, seed, kind):
     code, _, err = run(f"seed={seed}")
     assert (code, err.count("\n")) == (1, 1)
     assert err.startswith(f"error: {kind}")
@@ -112,7 +116,7 @@ def test_a_path_that_cannot_be_used_is_named_with_the_reason_and_the_remedy(run)
     code, _, err = run("seed=5")
     assert code == 1
     assert (
-        err == "error: none/file cannot be used (No such file or directory): choose another path, or see to that one.\n"
+        err == "error: none/file cannot be used (No such file or directory): choose another path, or repair that one.\n"
     )
 
 
@@ -120,7 +124,7 @@ def test_a_bug_comes_with_its_traceback(run):
     code, _, err = run("seed=4")
     assert code == 1
     assert err.startswith("Traceback")
-    assert err.splitlines()[-1].startswith("error: KeyError: 'bug' (test_command.py:")
+    assert err.splitlines()[-1].startswith("error: KeyError: 'bug' (test_cli.py:")
 
 
 def test_a_traceback_can_be_asked_for(run, monkeypatch):
@@ -194,17 +198,39 @@ def test_no_pickle_is_read(run, flag):
 
 @pytest.mark.parametrize("name", tasks.names())
 def test_the_command_line_starts_from_the_defaults_of_a_task_s_class(name):
-    register_plugins()
+    register_groups()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         node = OmegaConf.to_container(compose("train", [f"task={name}"]).task, resolve=True)
     assert node == {"name": name} | {field.name: field.default for field in fields(tasks.load(name))}
 
 
-def test_the_configs_set_every_setting_of_the_world_and_of_the_trainer():
-    for path, cls in (("world", World), ("trainer", TrainerConfig)):
-        node = OmegaConf.load(config_folder() / path / "default.yaml")
-        assert set(node) == {field.name for field in fields(cls)}
-    typed(World, OmegaConf.load(config_folder() / "world" / "default.yaml"))
+def test_the_environment_the_command_line_and_the_class_start_from_the_same_world():
+    register_groups()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = compose("train", ["task=group"])
+    own = tasks.load("group").settings if hasattr(tasks.load("group"), "settings") else {}
+    assert typed(World, config.world) == World(**own.get("world", {}))
+    assert ParticleGrid().world == World()
+    assert ParticleGrid().discrete == (config.action.name == "discrete")
+    assert typed(TrainerConfig, config.trainer) == TrainerConfig(**own.get("trainer", {}))
+
+
+def test_no_setting_in_a_file_repeats_a_default():
+    """The dataclass is the one home of a default: a file holds only what differs."""
+    homes = {"world": World(), "trainer": TrainerConfig()}
+    for path in config_folder().rglob("*.yaml"):
+        node = OmegaConf.load(path)
+        for group, defaults in homes.items():
+            values = OmegaConf.select(node, group, default=None) or {}
+            same = [key for key, value in values.items() if value == getattr(defaults, key)] if path.parent.name else []
+            assert not same, f"{path.name} repeats the default of {group}.{same[0]}"
+
+
+@pytest.mark.parametrize(("old", "new"), SETTINGS.items())
+def test_a_renamed_setting_is_refused_with_its_new_name(run, old, new):
+    code, out, err = run(f"{old}=1")
+    assert (code, out) == (1, "")
+    assert err == f"error: {old} is now called {new}: use that name.\n"
 
 
 def test_every_setting_in_the_configs_has_a_comment():
@@ -241,12 +267,12 @@ def test_a_typed_node_is_converted_and_checked_by_its_class():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"steps": "many"}, "part.steps=many cannot be: give a whole number"),
-        ({"steps": 1.5}, "part.steps=1.5 cannot be: give a whole number"),
-        ({"steps": None}, "part.steps=null cannot be: give a whole number"),
-        ({"steps": 1, "on": 3.5}, "part.on=3.5 cannot be: give true or false, such as true"),
-        ({"steps": 1, "label": [1]}, r"part.label=\[1\] cannot be: give a word or null"),
-        ({}, "part.steps must be given"),
+        ({"steps": "many"}, "part.steps=many is invalid: give a whole number"),
+        ({"steps": 1.5}, "part.steps=1.5 is invalid: give a whole number"),
+        ({"steps": None}, "part.steps=null is invalid: give a whole number"),
+        ({"steps": 1, "on": 3.5}, "part.on=3.5 is invalid: give true or false, such as true"),
+        ({"steps": 1, "label": [1]}, r"part.label=\[1\] is invalid: give a word or null"),
+        ({}, "part.steps is required"),
         ({"steps": 1, "rat": 1}, "There is no key 'rat' in part. Did you mean rate?"),
     ],
 )
@@ -256,7 +282,7 @@ def test_a_typed_node_names_what_is_wrong(values, message):
 
 
 def test_an_installed_package_reads_its_own_configs(monkeypatch, tmp_path):
-    assert config_folder() == Path(module.__file__).parents[1] / "conf"
+    assert config_folder() == Path(module.__file__).parents[2] / "conf"
     (tmp_path / "conf").mkdir()
     monkeypatch.setattr(module, "PACKAGE", tmp_path)
     assert config_folder() == tmp_path / "conf"

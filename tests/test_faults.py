@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from particle_grid import eval as evaluation
 from particle_grid import train
-from particle_grid.evaluation import results, scores
 from particle_grid.learn import checkpoint
 from particle_grid.learn.policy import make_policy
 from particle_grid.learn.trainer import Trainer, TrainerConfig
-from particle_grid.runs.build import load_run
+from particle_grid.runs.load import load_checkpoint
+from particle_grid.runs.results import Results
 from particle_grid.support import atomic
 from tests.cases import small
 from tests.support.test_atomic import no_file_beyond
@@ -35,12 +35,13 @@ KILLS, EVERY = 50, 2 * BATCH  # a checkpoint each two iterations
 RUN = f"""
 import os
 from particle_grid.learn.trainer import Trainer, TrainerConfig
-from particle_grid.runs.build import build_env, build_policy, load_run
+from particle_grid.runs.build import build_env, build_policy
+from particle_grid.runs.load import load_checkpoint
+from particle_grid.settings.run_config import RunConfig
+from particle_grid.sim.world import World
 
-config = {{
-    "task": {{"name": "center"}}, "action": {{"name": "continuous"}}, "policy": {{"name": "conv_lstm", "hidden": 16}},
-    "world": {{"agents": 32, "height": 32, "width": 40, "lifespan": 20}}, "seed": 0, "name": "killed",
-}}
+world = World(agents=32, height=32, width=40, lifespan=20)
+config = RunConfig("center", "continuous", "conv_lstm", policy_options={{"hidden": 16}}, world=world, name="killed")
 reached = os.open("reached", os.O_RDWR | os.O_CREAT)
 
 
@@ -53,9 +54,9 @@ env = build_env(config)
 settings = TrainerConfig(
     total_steps=10**9, rollout_length=8, minibatch=64, threads=1, device="cpu", fast="off", checkpoint_every={EVERY}
 )
-trainer = Trainer(env, build_policy(config, env), settings, [Reached()], "checkpoint.pt", config)
+trainer = Trainer(env, build_policy(config, env), settings, [Reached()], "checkpoint.pt", config.to_dict())
 if os.path.exists("checkpoint.pt"):
-    trainer.load_state_dict(load_run("checkpoint.pt"))
+    trainer.load_state_dict(load_checkpoint("checkpoint.pt", resume=True).trainer)
 trainer.run()
 """
 
@@ -81,7 +82,7 @@ def test_a_run_that_is_killed_fifty_times_always_finds_a_whole_checkpoint_and_lo
         time.sleep(generator.uniform(0, 0.3))
         process.kill()
         process.wait()
-        saved = load_run(path)["steps"] if path.exists() else 0  # refuses whatever is not whole
+        saved = load_checkpoint(path).steps if path.exists() else 0  # refuses whatever is not whole
         assert before <= saved
         assert int.from_bytes(reached.read_bytes(), "little") - saved <= EVERY
         before = saved
@@ -109,7 +110,7 @@ def test_a_killed_command_goes_on_from_its_last_checkpoint_in_its_own_folder(tmp
         finally:
             process.kill()
             process.wait()
-        steps.append(load_run(path)["steps"])
+        steps.append(load_checkpoint(path).steps)
         arguments = ["resume=run/checkpoint.pt", "hydra.run.dir=run"]
     assert 0 < steps[1] < steps[2]
 
@@ -172,7 +173,7 @@ def test_a_finished_run_is_not_overwritten_by_another(call):
     for arguments in ((), ("resume=other/checkpoint.pt",)):
         code, _, err = call(train.main, *arguments, "hydra.run.dir=run")
         assert code == 1
-        assert "run holds a run, whose checkpoint this one would overwrite: go on with resume=" in err
+        assert "run holds a run, whose checkpoint this one would overwrite: continue it with resume=" in err
     assert Path("run/checkpoint.pt").read_bytes() == whole
 
 
@@ -182,9 +183,9 @@ def test_results_are_safely_on_the_disk_before_they_are_in_their_place(tmp_path,
     for name in ("fsync", "replace"):
         real = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *args, name=name, real=real: (done.append(name), real(*args))[1])
-    results.save_results(path, {"policy, sampled": np.ones((2, 1))}, scores.Baseline([[0.0]], [[2.0]]))
+    Results({"sampled": np.ones((2, 1))}, {"sampled": np.array([0.5, 0.5])}).write(path)
     assert done == ["fsync", "replace", "fsync"]  # of the file, and of the folder that says where it is
-    assert json.loads(path.read_text())["policy, sampled"]["normalised_scores"] == [0.5, 0.5]
+    assert json.loads(path.read_text())["sampled"]["normalised_scores"] == [0.5, 0.5]
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from particle_grid import eval as evaluation
 from particle_grid import train
+from particle_grid.experiments.training import TORCH_THREADS
 from particle_grid.learn import checkpoint
 from particle_grid.learn.heads import HEADS
 from particle_grid.learn.policy import POLICIES, make_policy
@@ -76,9 +77,9 @@ def test_a_run_leaves_config_events_checkpoint_results_and_a_gif(call):
     assert {"loss/policy", "policy/entropy", "perf/steps_per_second", "eval/sampled", "eval/greedy"} <= tags
     assert [event.step for event in events.Scalars("loss/policy")] == [BATCH, 2 * BATCH, 3 * BATCH]
     results = json.loads(Path("run/results.json").read_text())
-    assert set(results) == {"random actions", "script", "policy, sampled", "policy, greedy"}
-    assert results["script"]["normalised_scores"] == pytest.approx([1, 1], abs=1)
-    assert sum(results["random actions"]["normalised_scores"]) == pytest.approx(0, abs=1e-9)
+    assert set(results) == {"version", "random", "scripted", "sampled", "greedy"}
+    assert results["scripted"]["normalised_scores"] == pytest.approx([1, 1], abs=1)
+    assert sum(results["random"]["normalised_scores"]) == pytest.approx(0, abs=1e-9)
     with Image.open("run/policy.gif") as gif:
         assert gif.n_frames > 100
     saved = checkpoint.load("run/checkpoint.pt")
@@ -114,18 +115,20 @@ def test_a_resumed_run_has_the_weights_of_one_that_was_not_stopped(call):
     assert f"Trained for {4 * BATCH} steps, more than" not in call(train.main, "resume=whole/checkpoint.pt")[1]
     code, out, _ = call(train.main, "resume=whole/checkpoint.pt", f"trainer.total_steps={2 * BATCH}")
     assert code == 0
-    assert f"Trained for {4 * BATCH} steps, more than trainer.total_steps={2 * BATCH}: only" in out
+    assert (
+        f"Trained for {4 * BATCH} steps, more than trainer.total_steps={2 * BATCH}: the policy is only evaluated" in out
+    )
     code, _, err = call(train.main, "resume=half/checkpoint.pt", "world.agents=64")
     assert code == 1
-    assert "world.agents=64 cannot be changed in a run that goes on" in err
+    assert "world.agents=64 cannot be changed in a resumed run" in err
     code, _, err = call(train.main, "resume=half/checkpoint.pt", "trainer.seed=1")
     assert code == 1
-    assert "trainer.seed=1 cannot be changed in a run that goes on" in err
+    assert "trainer.seed=1 cannot be changed in a resumed run" in err
 
 
 def test_a_run_has_the_threads_it_asks_for_whatever_one_before_it_in_the_process_had(call):
     small = [argument for argument in TINY if not argument.startswith("trainer.threads")]
-    for policy, threads, own in (("conv_lstm", 1, 1), ("mlp", 0, train.TORCH_THREADS), ("mlp", 1, 1)):
+    for policy, threads, own in (("conv_lstm", 1, 1), ("mlp", 0, TORCH_THREADS), ("mlp", 1, 1)):
         more = [f"policy={policy}", f"trainer.threads={threads}", f"trainer.total_steps={BATCH}"]
         assert call(train.main, *small, *more)[0] == 0
         assert torch.get_num_threads() == own
@@ -168,14 +171,14 @@ def test_eval_prints_scores_for_this_and_another_task_and_ends(call):
         ("show.pixels=0", "pixels=0 cannot be: give 1 or more"),
         ("show.zom=2", "There is no key 'zom' in show. Did you mean zoom?"),
         ("device=banana", "device=banana is not known"),
-        ("seed=-5", "seed=-5 cannot be: give a whole number from 0 on"),
-        ("seeds=0", "seeds=0 cannot be: give a whole number from 1 on"),
-        ("seeds=1000000", "seeds=1000000 cannot be: give at most 10000"),
-        ("seed=99999999999999999999", "seed=99999999999999999999 cannot be: give at most"),
-        ("show.fps=nan", "show.fps=nan cannot be: give a finite number"),
+        ("seed=-5", "seed=-5 is invalid: give a whole number, 0 or more"),
+        ("seeds=0", "seeds=0 is invalid: give a whole number, 1 or more"),
+        ("seeds=1000000", "seeds=1000000 is invalid: give at most 10000"),
+        ("seed=99999999999999999999", "seed=99999999999999999999 is invalid: give at most"),
+        ("show.fps=nan", "show.fps=nan is invalid: give a finite number"),
         (
             "show.region=[1,a,2,3]",
-            "show.region=[1, 'a', 2, 3] cannot be: give a list of which each entry is a whole num",
+            "show.region=[1, 'a', 2, 3] is invalid: give a list, each entry of which is a whole num",
         ),
         ("device=null", "device=None is not known"),
         ("video=5", "video=5 is no path: give one, or leave it out"),
@@ -213,7 +216,7 @@ def test_a_checkpoint_of_something_else_is_refused_in_one_sentence(call):
     ("arguments", "message"),
     [
         (["checkpoint=none.pt"], "There is no checkpoint none.pt"),
-        ([], "checkpoint must be given"),
+        ([], "checkpoint is required"),
         (["checkpoint=none.pt", "video=none/x.gif"], "There is no checkpoint none.pt"),
         (["checkpoint=none.pt", "task=grup"], "There is no task 'grup'. Did you mean group?"),
         (["checkpoint=none.pt", "world.agnts=3"], "There is no key 'agnts' in world. Did you mean agents?"),

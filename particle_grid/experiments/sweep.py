@@ -15,6 +15,8 @@ def run_in_sweep(config: RunConfig, call: Invocation, saved: Checkpoint | None) 
     """
     folder = RunFolder(call.folder)
     with folder.for_sweep(config):
+        if folder.ended and not call.side_by_side:
+            print(f"{folder.name}: ended before, so nothing is trained")
         if not folder.ended:
             own = load_checkpoint(folder.checkpoint, resume=True) if folder.checkpoint.exists() else saved
             train(config, call, own)

@@ -1,4 +1,4 @@
-"""Many trainings side by side: here of a stand-in that takes no time."""
+"""Many runs at the same time, here of a stand-in that takes no time."""
 
 import os
 import runpy
@@ -15,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from particle_grid.experiments import pool
-from particle_grid.experiments.pool import Job, resuming, run_all
+from particle_grid.experiments.pool import Job, run_all
+from particle_grid.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 MEASURED = ("steps", "minutes", "sampled", "greedy", "end_of_best")  # of a run, in the tables of bench/learn.py
-# Leaves its arguments and its cores, and as train its overrides; fails, waits for SIGTERM or ends, as it is told.
+# Writes its arguments and its cores and, as train does, its overrides; fails, waits for SIGTERM or ends, as told.
 STAND_IN = """
 import json, os, signal, sys, time
 from pathlib import Path
@@ -51,8 +52,8 @@ def begun(folder):
     return (folder / "began.txt").read_text().splitlines()
 
 
-def test_what_fails_is_told_with_its_reason_and_does_not_stop_the_rest(tmp_path):
-    wanted = [Job(tmp_path / str(k), ("fail",) if k == 1 else (f"seed={k}",)) for k in range(5)]
+def test_a_failure_is_reported_with_its_reason_and_does_not_stop_the_rest(tmp_path):
+    wanted = [Job(RunFolder(tmp_path / str(k)), ("fail",) if k == 1 else (f"seed={k}",)) for k in range(5)]
     told = {}
     assert run_all(wanted, lambda job, reason: told.update({job.folder.name: reason})) == [wanted[1]]
     assert told == {"0": "", "1": "the reason", "2": "", "3": "", "4": ""}
@@ -61,12 +62,12 @@ def test_what_fails_is_told_with_its_reason_and_does_not_stop_the_rest(tmp_path)
     assert (tmp_path / "3" / "cores.txt").read_text() in [f"{core}1" for core in os.sched_getaffinity(0)]
 
 
-def test_what_is_finished_is_not_repeated_and_what_failed_is_tried_again(tmp_path):
-    wanted = [Job(tmp_path / str(k), ("fail",) if k == 1 else ()) for k in range(3)]
+def test_finished_runs_are_not_repeated_and_failed_ones_are(tmp_path):
+    wanted = [Job(RunFolder(tmp_path / str(k)), ("fail",) if k == 1 else ()) for k in range(3)]
     run_all(wanted, lambda job, reason: None)
     mended = [Job(job.folder, ()) for job in wanted]
     assert run_all(mended, lambda job, reason: None) == []
-    assert [len(begun(job.folder)) for job in mended] == [1, 2, 1]
+    assert [len(begun(job.folder.path)) for job in mended] == [1, 2, 1]
     assert not (tmp_path / "1" / "error.txt").exists()
 
 
@@ -83,8 +84,8 @@ def press(number, *paths):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_what_ends_a_command_lets_its_runs_save_and_they_resume_later(tmp_path, number):
-    wanted = [Job(tmp_path / str(k), ("wait",)) for k in range(6)]
+def test_signals_let_runs_save_and_they_resume_later(tmp_path, number):
+    wanted = [Job(RunFolder(tmp_path / str(k)), ("wait",)) for k in range(6)]
     handler = signal.getsignal(number)
     press(number, tmp_path / "0" / "cores.txt")
     told = []
@@ -99,17 +100,17 @@ def test_what_ends_a_command_lets_its_runs_save_and_they_resume_later(tmp_path, 
     assert signal.getsignal(number) == handler
 
 
-def test_a_run_that_does_not_end_when_it_is_asked_to_is_killed_by_a_second_ctrl_c(tmp_path):
+def test_a_second_ctrl_c_kills_a_run_that_does_not_end(tmp_path):
     press(signal.SIGINT, tmp_path / "0" / "cores.txt", tmp_path / "0" / "checkpoint.pt")
     begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run_all([Job(tmp_path / "0", ("stay",))], lambda job, reason: None)
+        run_all([Job(RunFolder(tmp_path / "0"), ("stay",))], lambda job, reason: None)
     assert time.monotonic() - begin < 60
     assert not (tmp_path / "0" / "results.json").exists()
 
 
-def test_an_error_beside_the_runs_ends_them_too(tmp_path):
-    wanted = [Job(tmp_path / "0", ("wait",)), Job(tmp_path / "1", ())]
+def test_an_error_outside_the_runs_ends_them_too(tmp_path):
+    wanted = [Job(RunFolder(tmp_path / "0"), ("wait",)), Job(RunFolder(tmp_path / "1"), ())]
 
     def ended(job, reason):
         while not (tmp_path / "0" / "cores.txt").exists():
@@ -122,8 +123,8 @@ def test_an_error_beside_the_runs_ends_them_too(tmp_path):
 
 
 @pytest.mark.parametrize("left", ["results.json", "checkpoint.pt"])
-def test_a_run_that_was_begun_with_other_overrides_is_neither_taken_for_this_one_nor_gone_on_with(tmp_path, left):
-    run_all([Job(tmp_path / "1", ("seed=1", "trainer.gamma=0.9"))], lambda job, reason: None)
+def test_a_run_with_other_overrides_is_neither_counted_as_done_nor_resumed(tmp_path, left):
+    run_all([Job(RunFolder(tmp_path / "1"), ("seed=1", "trainer.gamma=0.9"))], lambda job, reason: None)
     (tmp_path / "1" / "results.json").rename(tmp_path / "1" / left)
     before = begun(tmp_path / "1")
     for overrides, one, other in [
@@ -131,18 +132,18 @@ def test_a_run_that_was_begun_with_other_overrides_is_neither_taken_for_this_one
         (("seed=1",), "trainer.gamma=0.9", "no trainer.gamma"),
         (("seed=1", "trainer.gamma=0.9", "trainer.clip=0.1"), "no trainer.clip", "trainer.clip=0.1"),
     ]:
-        wanted = [Job(tmp_path / "0", ()), Job(tmp_path / "1", overrides)]
-        reason = f"^{tmp_path / '1'} holds a run that was begun with {one}, and this one has {other}: choose"
+        wanted = [Job(RunFolder(tmp_path / "0"), ()), Job(RunFolder(tmp_path / "1"), overrides)]
+        reason = f"^{tmp_path / '1'} holds a run that was started with {one}, and this one has {other}: choose"
         with pytest.raises(ValueError, match=reason):
             run_all(wanted, lambda job, reason: None)
         assert not (tmp_path / "0").exists()
         assert begun(tmp_path / "1") == before
-    same = Job(tmp_path / "1", ("trainer.gamma=0.5", "+trainer.gamma=0.9", "seed=1"))
+    same = Job(RunFolder(tmp_path / "1"), ("trainer.gamma=0.5", "+trainer.gamma=0.9", "seed=1"))
     assert run_all([same], lambda job, reason: None) == []
     assert len(begun(tmp_path / "1")) == (1 if left == "results.json" else 2)
 
 
-def test_a_table_of_runs_that_were_made_with_other_overrides_is_refused_in_one_sentence(invoke, monkeypatch):
+def test_a_table_of_runs_with_other_overrides_is_refused(invoke, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "bench")
     learn = runpy.run_path(str(ROOT / "bench" / "learn.py"))["main"]
     monkeypatch.setitem(learn.__globals__, "result", lambda folder, **row: row | dict.fromkeys(MEASURED, 1.0))
@@ -152,12 +153,12 @@ def test_a_table_of_runs_that_were_made_with_other_overrides_is_refused_in_one_s
     table = Path("out/learning.md").read_text()
     code, _, err = invoke(learn, *arguments, "--overrides", "trainer.gamma=0.95")
     assert (code, err.count("\n")) == (1, 1)
-    assert "error: out/center-discrete-0 holds a run that was begun with trainer.gamma=0.9, and this one has" in err
+    assert "error: out/center-discrete-0 holds a run that was started with trainer.gamma=0.9, and this one has" in err
     assert Path("out/learning.md").read_text() == table
 
 
-def test_a_run_that_says_nothing_of_its_overrides_is_taken_as_it_is(tmp_path):
-    job = Job(tmp_path / "0", ("seed=0",))
+def test_a_run_without_a_record_of_its_overrides_is_accepted(tmp_path):
+    job = Job(RunFolder(tmp_path / "0"), ("seed=0",))
     run_all([job], lambda job, reason: None)
     (tmp_path / "0" / "overrides.yaml").unlink()
     assert run_all([Job(job.folder, ("seed=1",))], lambda job, reason: None) == []
@@ -166,14 +167,14 @@ def test_a_run_that_says_nothing_of_its_overrides_is_taken_as_it_is(tmp_path):
 
 @given(st.text("ab \\'\"(){}[],=:$.~%", min_size=1, max_size=12))
 def test_a_folder_of_any_name_stays_whole_on_the_command_line(name):
-    *_, place = Job(Path(name), ()).arguments
+    *_, place = Job(RunFolder(Path(name)), ()).arguments
     [override] = OverridesParser.create().parse_overrides([place])
     assert override.value() == str(Path(name))
 
 
 @pytest.mark.parametrize("name", ["run", "sp ace[1]", "a,b=c", "it's", "${x}"])
-def test_the_word_that_resumes_a_run_can_be_typed_as_it_is_printed(name):
+def test_the_override_that_resumes_a_run_can_be_typed_as_printed(name):
     path = Path("/outputs") / name / "checkpoint.pt"
-    [word] = shlex.split(resuming(path))
+    [word] = shlex.split(RunFolder(path.parent).resume_override())
     [override] = OverridesParser.create().parse_overrides([word])
     assert override.value() == str(path)

@@ -231,9 +231,10 @@ def main(good, folder, first, end):
     """Reads attacked files, and writes how each went to done.jsonl."""
     from particle_grid import eval as evaluation
     from particle_grid import train
-    from particle_grid.evaluation import scores
+    from particle_grid.evaluation import match
 
-    scores.STEPS, start = 8, 0
+    match.STEPS = 8
+    start = 0
     os.chdir(folder)
     path = Path("attacked.pt")
     with open("done.jsonl", "w") as done:

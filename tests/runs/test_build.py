@@ -14,7 +14,9 @@ from particle_grid.learn import checkpoint
 from particle_grid.learn.policy import make_policy
 from particle_grid.learn.trainer import Trainer, TrainerConfig
 from particle_grid.runs.build import build_env, build_env_splits, opponents_for
-from particle_grid.runs.opponents import AT_PLAY, SELVES, Opponents, PastSelves
+from particle_grid.runs.opponents import AT_PLAY, SELVES, PastSelves, TeamOpponents
+from particle_grid.settings.run_config import RunConfig
+from particle_grid.sim.world import World
 from tests.cases import CASES, needs_jit, small
 
 HALF = TrainerConfig(scripted_opponents=0.5)
@@ -42,9 +44,9 @@ def test_opponents_play_one_side_in_shares_of_the_worlds_and_both_sides_equally(
     halves[1] = min(halves[1], worlds // 2 - halves[0])
     if any(share and not half for share, half in zip((script, past), halves, strict=True)):
         with pytest.raises(ValueError, match="less than one world for each team"):
-            Opponents(env, a_policy(env), config)
+            TeamOpponents(env, a_policy(env), config)
         return
-    theirs = Opponents(env, a_policy(env), config).agents.reshape(worlds, 12)
+    theirs = TeamOpponents(env, a_policy(env), config).agents.reshape(worlds, 12)
     sides = [env.team(k).reshape(worlds, 12) for k in (0, 1)]
     expected, world = np.zeros((worlds, 12), bool), 0
     for half in halves:
@@ -168,20 +170,20 @@ def test_the_last_checkpoint_of_a_run_with_a_pool_can_be_resumed_however_it_ends
 def test_a_run_cannot_begin_to_have_a_pool_in_the_middle():
     env = arenas("discrete")
     policy = a_policy(env)
-    with pytest.raises(ValueError, match="opponent_pool cannot be begun or ended"):
-        Opponents(env, policy, POOL).load_state_dict(Opponents(env, policy, HALF).state_dict())
+    with pytest.raises(ValueError, match="opponent_pool cannot be switched on or off"):
+        TeamOpponents(env, policy, POOL).load_state_dict(TeamOpponents(env, policy, HALF).state_dict())
 
 
-def test_lanes_share_the_worlds_out_evenly_or_not_at_all():
-    config = {"task": {"name": "group"}, "action": {"name": "discrete"}, "seed": 3}
-    config["world"] = {"worlds": 6, "agents": 12, "height": 24, "width": 24}
+def test_splits_share_the_worlds_out_evenly_or_not_at_all():
+    world = World(worlds=6, agents=12, height=24, width=24)
+    config = RunConfig("group", "discrete", "mlp", world=world, seed=3, trainer=TrainerConfig(device="cpu"))
     env = build_env(config)
-    assert build_env_splits(config, env, TrainerConfig(device="cpu")) == [env]
-    splits = build_env_splits(config, env, TrainerConfig(env_splits=3))
+    assert build_env_splits(config, env) == [env]
+    splits = build_env_splits(replace(config, trainer=TrainerConfig(env_splits=3)), env)
     assert [split.world.worlds for split in splits] == [2, 2, 2]
     assert [split.seed for split in splits] == [3, 4, 5]
     with pytest.raises(ValueError, match=r"trainer.env_splits=4 cannot share world.worlds=6 out evenly"):
-        build_env_splits(config, env, TrainerConfig(env_splits=4))
+        build_env_splits(replace(config, trainer=TrainerConfig(env_splits=4)), env)
 
 
 @needs_jit("the kernels do, plain torch does not")

@@ -11,11 +11,11 @@ import pytest
 
 from particle_grid import eval as evaluation
 from particle_grid import train
-from particle_grid.evaluation import scores
-from particle_grid.experiments import sweep
+from particle_grid.evaluation import match
 from particle_grid.experiments.pool import Job
 from particle_grid.learn import checkpoint
-from particle_grid.runs.build import load_run
+from particle_grid.runs.folder import RunFolder
+from particle_grid.runs.load import load_checkpoint
 from tests.runs.hostile import SECONDS, TRAPS, archived, problem, rewritten, signed, unsigned
 from tests.test_train import BATCH, ROOT, TINY
 
@@ -27,7 +27,7 @@ def good(tmp_path_factory):
     arguments = [*TINY, "task=center", "trainer.fast=off", f"trainer.total_steps={2 * BATCH}", "clips=0"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(scores, "STEPS", 8)
+        patch.setattr(match, "STEPS", 8)
         assert problem(train.main, *arguments, "hydra.run.dir=run") == ("", 0)
     return folder / "run" / "checkpoint.pt"
 
@@ -69,7 +69,7 @@ def test_instructions_that_torch_does_not_write_are_refused_and_do_nothing(call,
     for name, instructions in TRAPS.items():
         Path("trapped.pt").write_bytes(signed(rewritten(unsigned(good), {"archive/data.pkl": instructions})))
         with pytest.raises(ValueError, match=r"is no checkpoint, or is damaged|has no config"):
-            load_run("trapped.pt")
+            load_checkpoint("trapped.pt", resume=True)
         assert not Path("trap").exists(), name
     assert "is no checkpoint, or is damaged" in refused(call, evaluation.main, "checkpoint=trapped.pt")
 
@@ -171,18 +171,27 @@ def test_a_name_never_leads_to_another_folder(call, name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"policy, sampled": {"normalised_scores": "high"}}', "[" * 100_000, "\x00"]
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"sampled": 1, "version": 2}',
+        '{"policy, sampled": {"normalised_scores": "high"}}',
+        "[" * 100_000,
+        "\x00",
+    ],
 )
 def test_results_that_are_none_are_refused_in_a_sentence(content, tmp_path):
     (tmp_path / "results.json").write_text(content)
     with pytest.raises(
         ValueError, match=r"results\.json (cannot be read|is not a run's results): .* Remove this run's folder"
     ):
-        sweep.score(tmp_path)
+        RunFolder(tmp_path).read_results()
 
 
 def test_a_class_of_one_s_own_is_allowed_where_a_study_resumes_a_run(tmp_path):
-    job = Job(tmp_path, ("task=corners:Corners", "seed=0", "policy.head=laplace:Laplace"))
+    job = Job(RunFolder(tmp_path), ("task=corners:Corners", "seed=0", "policy.head=laplace:Laplace"))
     (tmp_path / "checkpoint.pt").touch()
     assert "allow=[corners:Corners,laplace:Laplace]" in job.arguments
 

@@ -50,7 +50,7 @@ def test_a_run_goes_on_without_the_reader_of_its_output(call, monkeypatch):
     with open(write, "w") as stream:
         monkeypatch.setattr(sys, "stdout", stream)
         assert call(train.main, *RUN) == (0, "", "")
-    assert json.loads(Path("run/results.json").read_text())["policy, sampled"]
+    assert json.loads(Path("run/results.json").read_text())["sampled"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk to write to")
@@ -78,7 +78,7 @@ def test_results_are_saved_before_they_are_shown(call, monkeypatch):
         assert Path("run/results.json").exists()
         raise ValueError("there is no terminal")
 
-    monkeypatch.setattr("particle_grid.evaluation.results.show_scores", fail)
+    monkeypatch.setattr("particle_grid.evaluation.report.show_results", fail)
     code, _, err = call(train.main, *RUN)
     assert (code, err) == (1, "error: there is no terminal\n")
 
@@ -103,7 +103,7 @@ def test_a_run_without_evaluations_is_finished_without_scores(call):
     code, out, err = call(train.main, *RUN, "evaluations=0")
     assert (code, err) == (0, "")
     assert "policy, sampled" not in out
-    assert json.loads(Path("run/results.json").read_text()) == {}
+    assert json.loads(Path("run/results.json").read_text()) == {"version": 2}
     assert checkpoint.load("run/checkpoint.pt")["steps"] == 2 * BATCH
     assert call(evaluation.main, "checkpoint=run/checkpoint.pt", "seeds=1", "steps=2")[0] == 0
 

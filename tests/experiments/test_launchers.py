@@ -1,0 +1,127 @@
+"""The engines that run the jobs of a sweep side by side."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.plugins import Plugins
+from hydra.errors import MissingConfigException
+
+from particle_grid.learn.fast import cores
+from particle_grid.settings.compose import config_folder, register_groups
+from particle_grid.settings.errors import explain
+from tests.experiments.test_sweep import QUIET, ROOT, SMALL, score_of
+from tests.experiments.test_sweep import call as call
+from tests.test_train import BATCH
+
+
+@pytest.mark.filterwarnings("ignore:(?s).*validated against ConfigStore schema")
+@pytest.mark.parametrize(
+    ("argument", "module", "extra"),
+    [
+        ("sweeper=optuna", "optuna", "sweep"),
+        ("launcher=ray", "ray", "ray"),
+        ("launcher=submitit_local", "submitit", "sweep"),
+    ],
+)
+def test_a_missing_engine_is_reported_with_the_command_that_installs_it(call, monkeypatch, argument, module, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    code, _, err = call("-m", f"hydra/{argument}", "seed=0,1", QUIET)
+    assert code == 1
+    assert err.startswith(f"error: hydra/{argument} needs ")
+    assert err.endswith(f'which is not installed: pip install "particle-grid[{extra}]"\n')
+
+
+@pytest.mark.filterwarnings("ignore:(?s).*validated against ConfigStore schema")
+def test_a_missing_plugin_of_hydra_is_reported_with_the_command_that_installs_it(call, monkeypatch):
+    missing = MissingConfigException("", missing_cfg_file="hydra/launcher/submitit_slurm", options=["basic"])
+    assert explain(missing) == (
+        "hydra/launcher/submitit_slurm needs hydra-submitit-launcher, which is not installed: "
+        'pip install "particle-grid[sweep]"'
+    )
+    monkeypatch.setattr(Plugins.instance(), "class_name_to_class", {})
+    code, _, err = call("-m", "hydra/launcher=submitit_slurm", "seed=0,1", "hydra/sweeper=basic", QUIET)
+    assert code == 1
+    assert 'pip install "particle-grid[sweep]"' in err
+    assert err.count("\n") == 1
+
+
+def test_a_sweep_under_torchrun_is_refused(call, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, _, err = call("-m", "seed=0,1")
+    assert code == 1
+    assert "-m and torchrun exclude each other" in err
+
+
+@pytest.mark.filterwarnings("ignore:(?s).*validated against ConfigStore schema")
+def test_the_slurm_preset_has_what_a_job_needs():
+    register_groups()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        hydra = compose("train", ["hydra/launcher=submitit_slurm"], return_hydra_config=True).hydra
+    launcher = hydra.launcher
+    assert launcher._target_.endswith("SlurmLauncher")
+    assert (launcher.nodes, launcher.tasks_per_node, launcher.cpus_per_task) == (1, 1, 2)
+    assert launcher.max_num_timeout > 0
+    assert "NUMBA_NUM_THREADS=$SLURM_CPUS_PER_TASK" in launcher.setup[0]
+
+
+def sweep_of_processes(folder, *arguments):
+    """Runs a sweep by the command that users type, whose runs have as many threads as they are given."""
+    small = [each for each in SMALL if not each.startswith("trainer.threads")]
+    return subprocess.run(
+        [sys.executable, "-m", "particle_grid.train", "-m", *small, *arguments, "hydra.sweep.dir=sweep"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param("joblib", marks=pytest.mark.slow),
+        pytest.param("submitit_local", marks=pytest.mark.release),
+        pytest.param("ray", marks=pytest.mark.release),
+    ],
+)
+def test_a_launcher_runs_all_jobs_reports_how_each_ended_and_repeats_nothing(tmp_path, launcher):
+    if not find_spec({"submitit_local": "submitit", "ray": "ray"}.get(launcher, "particle_grid")):
+        pytest.skip(f"{launcher} is not installed")
+    times = []
+    for _ in range(2):
+        process = sweep_of_processes(tmp_path, f"hydra/launcher={launcher}", "seed=0,0,1", "trainer.epochs=1,-1")
+        assert process.returncode == 1, process.stderr
+        times.append({path: path.stat().st_mtime_ns for path in tmp_path.glob("sweep/*/results.json")})
+        for path in times[-1]:
+            assert f"{path.parent.name}: normalised score {score_of(path.parent):.3f}\n" in process.stdout
+        failed = [path.parent.name for path in tmp_path.glob("sweep/*/error.txt")]
+        assert len(failed) == 2
+        for name in failed:
+            assert f"{name}: failed: trainer.epochs=-1 cannot be: choose" in process.stdout
+    assert times[0] == times[1]
+    assert len(times[0]) == 2
+    share = max(1, cores() // {"joblib": cores(), "submitit_local": 6, "ray": cores()}[launcher])
+    for path in times[0]:
+        threads = "one thread" if share == 1 else f"up to {share} threads"
+        assert f"on {threads}." in (path.parent / "output.txt").read_text()
+
+
+@pytest.mark.slow
+def test_optuna_with_several_processes_prunes_and_uses_its_budget(tmp_path):
+    pytest.importorskip("optuna")
+    arguments = ["hydra/sweeper=optuna", "hydra/launcher=joblib", f"trainer.total_steps={20 * BATCH}"]
+    arguments += ["hydra.sweeper.pruner.n_startup_trials=2", "hydra.sweeper.pruner.n_warmup_steps=1"]
+    process = sweep_of_processes(tmp_path, *arguments, "hydra.sweeper.trials=8")
+    assert process.returncode == 0, process.stderr
+    pruned, finished = (len(list(tmp_path.glob(f"sweep/*/{name}"))) for name in ("pruned.txt", "results.json"))
+    assert pruned + finished == 8
+    assert pruned > 0
+    assert process.stdout.count(": pruned\n") == pruned
+    for path in tmp_path.glob("sweep/*/results.json"):
+        assert json.loads(path.read_text())["sampled"]
