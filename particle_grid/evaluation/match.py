@@ -52,17 +52,14 @@ def match(
         watch: called after each step.
 
     Returns:
-        f64[teams], averaged over the second half of the steps. During the first half, agents get to where they want to
-        be.
+        f64[teams], averaged over the second half of the steps; in the first, agents get to where they want to be.
 
     Raises:
         UserError: for a missing seed, no steps, or another number of players.
     """
     if seed is None or type(steps) is not int or steps < 1:
         raise UserError(f"A match with seed={seed} and steps={steps} is impossible: give a seed and at least 1 step.")
-    teams = env.task.teams
-    if len(players) not in (1, teams):
-        raise UserError(f"{len(players)} players cannot play {teams} team(s): give one for each team, or one for all.")
+    _check_players(env, players)
     env.reset(seed)
     acting = [player(env, seed + k) for k, player in enumerate(players)]
     masks = [env.team(k) for k in range(len(players))]
@@ -77,6 +74,12 @@ def match(
             scores.append(env.score())
         watch()
     return np.mean(scores, axis=0)
+
+
+def _check_players(env: ParticleGrid, players: Sequence[PlayerFactory]) -> None:
+    teams = env.task.teams
+    if len(players) not in (1, teams):
+        raise UserError(f"{len(players)} players cannot play {teams} team(s): give one for each team, or one for all.")
 
 
 def evaluate(

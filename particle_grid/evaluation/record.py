@@ -103,14 +103,12 @@ def record(
         env: the environment, whose state is overwritten.
         policy: the policy, whose actions are sampled.
         console: where progress and the names of the files are printed.
-        show: what is shown.
-        video: path of a GIF or an MP4.
-        replay: path of an HTML page, which always shows all of a world.
+        show: what is shown; a replay always shows all of a world.
+        video, replay: paths of a GIF or an MP4, and of an HTML page.
         title: of the page.
 
     Raises:
-        UserError: for a path or a value of `show` that is invalid.
-        OSError: if a file cannot be written.
+        UserError, OSError: for a path or a value that is invalid, and for a file that cannot be written.
     """
     camera = show.camera(env)
     page = Replay(env.world, title, env.legend(), show.fps, camera.world) if replay else None
