@@ -1,4 +1,4 @@
-"""The documentation as a site: sphinx-build -W docs outputs/site (pip install -e ".[docs]"; no network is needed)."""
+"""Build the documentation: sphinx-build -W docs outputs/site (pip install -e ".[docs]"; no network is needed)."""
 
 import sys
 from pathlib import Path
