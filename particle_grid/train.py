@@ -20,7 +20,7 @@ from particle_grid.evaluation.clips import Clips
 from particle_grid.experiments import sweep
 from particle_grid.experiments.pool import CHECKPOINT, RESULT, resuming
 from particle_grid.learn.dashboard import Dashboard
-from particle_grid.learn.distributed import Group, joined, ranks
+from particle_grid.learn.distributed import ProcessGroup, joined, ranks
 from particle_grid.learn.tensorboard import Logger
 from particle_grid.learn.trainer import Result, Trainer, TrainerConfig, choose_device
 from particle_grid.runs.build import build_env, build_env_splits, build_policy, load_run, opponents_for, places
@@ -76,7 +76,7 @@ def train(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] 
             return lead(plain, settings, saved, group, folder, console)
 
 
-def assist(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] | None, group: Group) -> None:
+def assist(plain: dict[str, Any], settings: TrainerConfig, saved: dict[str, Any] | None, group: ProcessGroup) -> None:
     """What a process does that another one leads: it learns along, and leaves no trace."""
     env = build_env(plain)
     policy = build_policy(plain, env, saved["policy"] if saved else None)
@@ -91,7 +91,7 @@ def lead(
     plain: dict[str, Any],
     settings: TrainerConfig,
     saved: dict[str, Any] | None,
-    group: Group,
+    group: ProcessGroup,
     folder: Path,
     console: Console,
 ) -> float | None:

@@ -11,9 +11,9 @@ import torch
 from particle_grid.env import ParticleGrid
 from particle_grid.evaluation.scores import ActFn, PlayerFactory
 from particle_grid.learn import checkpoint
+from particle_grid.learn.checkpoint import check_weights, load_weights
 from particle_grid.learn.player import Player
 from particle_grid.learn.policy import POLICIES, Policy, make_policy
-from particle_grid.learn.restore import check_weights, load_weights
 from particle_grid.learn.trainer import TrainerConfig, choose_device
 from particle_grid.runs import schema
 from particle_grid.runs.opponents import Opponents
