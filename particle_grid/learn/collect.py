@@ -1,7 +1,7 @@
 """Collect rollouts: act with a policy in environments, and record every step in a buffer."""
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from time import perf_counter
 from typing import Any, Protocol
@@ -294,7 +294,7 @@ class Collector:
             "state": self.state,
         }
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Restore a `state_dict`. Environments and opponents raise ValueError for states they do not accept."""
         for split, state, opponents in zip(self.splits, saved["envs"], saved["opponents"], strict=True):
             split.env.load_state_dict({name: np.asarray(array) for name, array in state.items()})
