@@ -1,20 +1,20 @@
-"""Learning: the six tasks in both action forms over several seeds, as CSV, a Markdown table, and a picture of curves.
+"""Learning: the six tasks with both action forms over several seeds, as CSV, a Markdown table, and learning curves.
 
-    python bench/learn.py --out outputs/learn                                # all of it, an hour or two on two cores
+    python bench/learn.py --out outputs/learn                                # everything: an hour or two on two cores
     python bench/learn.py --tasks center --seeds 2 --overrides trainer.total_steps=5e5
-    python bench/learn.py --out outputs/learn --ship                         # and keep the best policies in the package
+    python bench/learn.py --out outputs/learn --ship                         # and ship the best policies in the package
 
-Each run is one of `python -m particle_grid.train`, with that command's own defaults, on one core: as many run side by
-side as there are cores. A run that has a result already is not repeated, so an interrupted table goes on where it was;
-a folder whose runs were begun with other overrides is refused.
-Score: normalised, of sampled actions, after training, over 3 evaluation seeds. Minutes: of training alone, at its
-median speed. End / best: the mean normalised score over the last tenth of training as a share of the best tenth (where
-two teams play each other, self-play says nothing, and there is none).
+Each run is one of `python -m particle_grid.train` with that command's own defaults, on one core; as many run at a time
+as there are cores. Finished runs are not repeated, so an interrupted benchmark resumes. A folder with runs that were
+started with other overrides is refused.
+
+Score: normalised, of sampled actions after training, over 3 evaluation seeds. Minutes: of training only, at its median
+speed. End / best: mean normalised score over the last tenth of training, divided by the best tenth. Tasks of two teams
+have none, because self-play does not measure progress.
 """
 
 import argparse
 import csv
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,40 +23,61 @@ import numpy as np
 from interrupt import until_interrupted
 from rich.progress import Progress
 
-from particle_grid.cli import EXPECTED, report
 from particle_grid.env import ACTIONS
-from particle_grid.experiments.pool import Job, curve, run_all
+from particle_grid.experiments.pool import Job, run_all
 from particle_grid.experiments.stats import interquartile_mean
-from particle_grid.runs.pretrained import ship
+from particle_grid.runs.curves import read_curve
+from particle_grid.runs.folder import RunFolder
+from particle_grid.runs.load import ship
+from particle_grid.settings.errors import report
 from particle_grid.sim import tasks
 from particle_grid.support.registry import registered
 
 COLUMNS = ["task", "action", "seed", "steps", "minutes", "sampled", "greedy", "end_of_best"]
-TENTHS, POINTS = 10, 100
+TENTHS = 10
+POINTS = 100
+
+Row = dict[str, Any]
 
 
-def result(folder: Path, task: str, action: str, seed: int) -> dict[str, Any]:
-    """The row of a finished run."""
-    steps, scores, minutes = curve(folder)
-    tenths = [part.mean() for part in np.array_split(scores, min(TENTHS, len(scores)))]
-    final = json.loads((folder / "results.json").read_text("utf-8"))
-    sampled, greedy = (float(np.mean(final[f"policy, {k}"]["normalised_scores"])) for k in ("sampled", "greedy"))
-    share = float(tenths[-1] / max(tenths))
-    return dict(zip(COLUMNS, (task, action, seed, int(steps[-1]), minutes, sampled, greedy, share), strict=True))
+def folder_of(out: Path, row: Row) -> RunFolder:
+    """Return the folder of a run."""
+    return RunFolder(out / f"{row['task']}-{row['action']}-{row['seed']}")
+
+
+def result(out: Path, task: str, action: str, seed: int) -> Row:
+    """Return the row of a finished run."""
+    row: Row = {"task": task, "action": action, "seed": seed}
+    folder = folder_of(out, row)
+    curve = read_curve(folder)
+    tenths = [part.mean() for part in np.array_split(curve.values, min(TENTHS, len(curve.values)))]
+    results = folder.read_results()
+    row |= {"steps": int(curve.steps[-1]), "minutes": curve.minutes}
+    row |= {"sampled": results.mean("sampled"), "greedy": results.mean("greedy")}
+    return row | {"end_of_best": float(tenths[-1] / max(tenths))}
+
+
+def kinds(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
+    """Return the rows by task and action form."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row["task"], row["action"]), []).append(row)
+    return found
 
 
 def iqm(values: list[float]) -> float:
-    """The interquartile mean of the seeds of a task."""
+    """Return the interquartile mean of the seeds of a task."""
     return float(interquartile_mean(np.array([values])))
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown, a line for each task and action form."""
+def table(rows: list[Row]) -> str:
+    """Return a Markdown table with a line for each task and action form."""
     lines = ["| task | action | seeds | steps | minutes | score, IQM | lowest to highest | greedy, IQM | end / best |"]
     lines.append("|---|---|---|---|---|---|---|---|---|")
-    for task, action in dict.fromkeys((row["task"], row["action"]) for row in rows):
-        mine = [row for row in rows if (row["task"], row["action"]) == (task, action)]
-        sampled, greedy, shares = ([row[key] for row in mine] for key in ("sampled", "greedy", "end_of_best"))
+    for (task, action), mine in kinds(rows).items():
+        sampled = [row["sampled"] for row in mine]
+        greedy = [row["greedy"] for row in mine]
+        shares = [row["end_of_best"] for row in mine]
         minutes = max(row["minutes"] for row in mine)
         share = "-" if np.isnan(shares).any() else f"{min(shares):.2f}"
         lines.append(
@@ -67,27 +88,27 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot(out: Path, rows: list[dict[str, Any]], path: Path) -> None:
-    """Median and the range of the seeds of the normalised score over steps, a panel for each task that has one."""
+def plot(out: Path, rows: list[Row], path: Path) -> None:
+    """Draw learning curves, the median and the range of seeds, with a panel for each task that has them."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise SystemExit('A plot needs Matplotlib: pip install -e ".[bench]"') from None
-    named = [
-        task
-        for task in dict.fromkeys(row["task"] for row in rows)
-        if any(not np.isnan(row["end_of_best"]) for row in rows if row["task"] == task)
-    ]
-    figure = Figure(figsize=(3.2 * max(len(named), 1), 3), layout="constrained")
-    for task, panel in zip(named, figure.subplots(1, len(named), squeeze=False)[0], strict=True):
-        for action, colour in zip(ACTIONS, ("tab:blue", "tab:orange"), strict=True):
-            runs = [curve(out / name(row))[:2] for row in rows if (row["task"], row["action"]) == (task, action)]
-            if not runs:
-                continue
-            x = np.linspace(0, min(steps[-1] for steps, _ in runs), POINTS)
-            y = np.array([np.interp(x, steps, scores) for steps, scores in runs])
-            panel.plot(x / 1e6, np.median(y, 0), color=colour, label=action)
-            panel.fill_between(x / 1e6, y.min(0), y.max(0), color=colour, alpha=0.2, linewidth=0)
+    shown = list(dict.fromkeys(row["task"] for row in rows if not np.isnan(row["end_of_best"])))
+    if not shown:
+        return
+    figure = Figure(figsize=(3.2 * len(shown), 3), layout="constrained")
+    panels = dict(zip(shown, figure.subplots(1, len(shown), squeeze=False)[0], strict=True))
+    colours = dict(zip(ACTIONS, ("tab:blue", "tab:orange"), strict=True))
+    for (task, action), mine in kinds(rows).items():
+        if task not in panels:
+            continue
+        curves = [read_curve(folder_of(out, row)) for row in mine]
+        x = np.linspace(0, min(curve.steps[-1] for curve in curves), POINTS)
+        y = np.array([np.interp(x, curve.steps, curve.values) for curve in curves])  # [seeds, POINTS]
+        panels[task].plot(x / 1e6, np.median(y, 0), color=colours[action], label=action)
+        panels[task].fill_between(x / 1e6, y.min(0), y.max(0), color=colours[action], alpha=0.2, linewidth=0)
+    for task, panel in panels.items():
         panel.axhline(1, color="black", linewidth=0.8, linestyle=":")
         panel.set(title=task, xlabel="million agent-steps")
     figure.axes[0].set_ylabel("normalised score")
@@ -95,12 +116,8 @@ def plot(out: Path, rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def name(row: dict[str, Any]) -> str:
-    """The folder of a run."""
-    return f"{row['task']}-{row['action']}-{row['seed']}"
-
-
-def main() -> None:
+def options() -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     own = [name for name in tasks.names() if name not in registered("task")]
     parser.add_argument(
@@ -108,7 +125,7 @@ def main() -> None:
         nargs="+",
         default=own,
         choices=tasks.names(),
-        help="(default: all but those of particle_grid.contrib)",
+        help="(default: all except those of particle_grid.contrib)",
     )
     parser.add_argument("--actions", nargs="+", default=list(ACTIONS), choices=ACTIONS)
     parser.add_argument("--seeds", type=int, default=5)
@@ -117,25 +134,49 @@ def main() -> None:
         "--overrides", nargs="*", default=[], help="of the training command, such as trainer.gamma=0.95"
     )
     parser.add_argument("--ship", action="store_true", help="store the best policy of each kind in the package")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the benchmark."""
     try:
-        learn(parser.parse_args())
-    except EXPECTED as error:
+        learn(options())
+    except Exception as error:
         sys.exit(report(error))
 
 
-def learn(options: argparse.Namespace) -> None:
-    """All of it, as far as it has not been done."""
+def learn(chosen: argparse.Namespace) -> None:
+    """Train what has not been trained yet, and write the results."""
     wanted = [
         {"task": task, "action": action, "seed": seed}
-        for seed in range(options.seeds)
-        for task in options.tasks
-        for action in options.actions
+        for seed in range(chosen.seeds)
+        for task in chosen.tasks
+        for action in chosen.actions
     ]
     jobs = [
-        Job(options.out / name(row), (*(f"{key}={row[key]}" for key in ("task", "action", "seed")), *options.overrides))
+        Job(folder_of(chosen.out, row), (*(f"{key}={value}" for key, value in row.items()), *chosen.overrides))
         for row in wanted
     ]
-    print(f"{len(jobs)} runs, {sum(job.done for job in jobs)} of them done: {', '.join(options.tasks)}", flush=True)
+    print(f"{len(jobs)} runs, {sum(job.done for job in jobs)} of them done: {', '.join(chosen.tasks)}", flush=True)
+    failures = train(jobs)
+    rows = [result(chosen.out, **row) for row, job in zip(wanted, jobs, strict=True) if job.done]
+    rows.sort(key=lambda row: (row["task"], ACTIONS.index(row["action"]), row["seed"]))
+    with (chosen.out / "learning.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    (chosen.out / "learning.md").write_text(table(rows), "utf-8")
+    print(table(rows))
+    plot(chosen.out, rows, chosen.out / "learning.png")
+    for mine in kinds(rows).values() if chosen.ship else []:
+        best = max(mine, key=lambda row: row["sampled"])
+        print("Shipped:", ship(folder_of(chosen.out, best).checkpoint, best["sampled"]))
+    if failures:
+        raise SystemExit(f"{len(failures)} of {len(wanted)} runs failed.")
+
+
+def train(jobs: list[Job]) -> list[Job]:
+    """Run jobs with a progress bar, and return those that failed."""
     with Progress() as progress:
         bar = progress.add_task("Training", total=len(jobs))
 
@@ -144,23 +185,7 @@ def learn(options: argparse.Namespace) -> None:
             if reason:
                 progress.console.print(f"{job.folder.name} failed: {reason}", soft_wrap=True, markup=False)
 
-        failures = run_all(jobs, ended)
-    done = [row for row in wanted if (options.out / name(row) / "results.json").exists()]
-    rows = [result(options.out / name(row), **row) for row in done]
-    rows.sort(key=lambda row: (row["task"], ACTIONS.index(row["action"]), row["seed"]))
-    with (options.out / "learning.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    (options.out / "learning.md").write_text(table(rows), "utf-8")
-    print(table(rows))
-    plot(options.out, rows, options.out / "learning.png")
-    if options.ship:
-        for task, action in dict.fromkeys((row["task"], row["action"]) for row in rows):
-            best = max((r for r in rows if (r["task"], r["action"]) == (task, action)), key=lambda row: row["sampled"])
-            print("Shipped:", ship(options.out / name(best) / "checkpoint.pt", best["sampled"]))
-    if failures:
-        raise SystemExit(f"{len(failures)} of {len(wanted)} runs failed.")
+        return run_all(jobs, ended)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,26 @@
-"""Statistics of runs: what several seeds on several tasks say, and how surely.
+"""Statistics of runs: what several seeds on several tasks show, and how certain that is.
 
-Scores are f64[..., tasks, runs]: the unit is the run, never the agent or the evaluation. After Agarwal et al., "Deep
-Reinforcement Learning at the Edge of the Statistical Precipice", 2021. Leading axes are resamples.
+Scores are f64[..., tasks, runs]: the unit is the run, not the agent and not the evaluation. Leading axes are resamples.
+The methods are those of Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", 2021.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
-Statistic = Callable[..., np.ndarray]  # of one or two arrays of scores f64[..., tasks, runs] -> f64[..., K] or f64[...]
-RESAMPLES, LEVEL = 2000, 0.95
+from particle_grid.support.errors import UserError
+
+Statistic = Callable[..., np.ndarray]  # one or two arrays of scores, f64[..., tasks, runs] -> f64[..., K] or f64[...]
+RESAMPLES = 2000
+LEVEL = 0.95
 
 
 def interquartile_mean(scores: np.ndarray) -> np.ndarray:
-    """The mean of the middle half of all runs of all tasks, f64[...]; where the quarters cut through a run, of a part
-    of it. As robust as a median nearly, and uses four times as many runs."""
+    """Return the mean of the middle half of all runs of all tasks, f64[...].
+
+    A run that lies on the edge of the middle half counts in part. The interquartile mean is almost as robust as the
+    median, and uses more of the runs.
+    """
     x = np.sort(scores.reshape(*scores.shape[:-2], -1), -1)  # [..., tasks, runs] -> [..., n]
     n = x.shape[-1]
     weights = np.clip(np.minimum(np.arange(1, n + 1) - n / 4, 3 * n / 4 - np.arange(n)), 0, 1)
@@ -22,24 +28,28 @@ def interquartile_mean(scores: np.ndarray) -> np.ndarray:
 
 
 def mean(scores: np.ndarray) -> np.ndarray:
-    """The mean of all runs of all tasks, f64[...]."""
+    """Return the mean of all runs of all tasks, f64[...]."""
     return scores.mean((-2, -1))
 
 
 def performance_profile(thresholds: np.ndarray) -> Statistic:
-    """Gives f64[..., K]: the share of runs that score more than each of K thresholds (Dolan and More 2002)."""
+    """Return the statistic of the share of runs that score more than each of K thresholds, f64[..., K] (Dolan and More
+    2002)."""
     return lambda scores: (scores[..., None] > thresholds).mean((-3, -2))
 
 
 def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """How probably a run of x scores more than one of y on the same task, averaged over tasks, f64[...]; ties count
-    half (Mann and Whitney 1947). The numbers of runs may differ."""
-    more, less = (x[..., :, None] > y[..., None, :]), (x[..., :, None] < y[..., None, :])  # [..., tasks, runs, runs]
+    """Return the probability that a run of x scores more than a run of y on the same task, f64[...].
+
+    It is averaged over tasks; ties count half (Mann and Whitney 1947). x and y may have different numbers of runs.
+    """
+    more = x[..., :, None] > y[..., None, :]  # [..., tasks, runs, runs]
+    less = x[..., :, None] < y[..., None, :]
     return 0.5 + 0.5 * (more.mean((-3, -2, -1)) - less.mean((-3, -2, -1)))
 
 
 def paired_difference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The mean of x - y over runs with the same seed, for each task, f64[..., tasks]."""
+    """Return the mean of x - y over runs with the same seed, for each task, f64[..., tasks]."""
     return (x - y).mean(-1)
 
 
@@ -51,22 +61,23 @@ def interval(
     level: float = LEVEL,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high end of a statistic's confidence interval, each as the statistic itself: percentiles of a bootstrap
-    stratified by task, so that each resample has as many runs of each task.
+    """Return the low and the high end of a confidence interval, each of the shape of the statistic.
 
-    paired: draws the same runs from all arrays, for statistics of runs with the same seeds. Raises ValueError for
-    scores of less than two runs, which say nothing about spread, or with gaps, or of other tasks than the others."""
-    for x in scores:
-        if x.ndim != 2 or x.shape[1] < 2 or not np.isfinite(x).all():
-            raise ValueError(f"Scores {list(x.shape)} have no interval: give finite [tasks, runs] with 2 runs or more.")
-    shapes = [list(x.shape) for x in scores]
-    if len({shape[0] for shape in shapes}) > 1 or (paired and len({shape[1] for shape in shapes}) > 1):
-        alike = "tasks and runs" if paired else "tasks"
-        raise ValueError(f"Scores {shapes} do not go together: give as many {alike} in each.")
-    if not 0 < level < 1:
-        raise ValueError(f"level={level} is no level of confidence: give a share above 0 and below 1, such as {LEVEL}.")
-    if type(resamples) is not int or resamples < 1:
-        raise ValueError(f"resamples={resamples} cannot be: give a whole number from 1 on, such as {RESAMPLES}.")
+    They are percentiles of a bootstrap stratified by task: each resample has as many runs of each task as the scores.
+
+    Args:
+        statistic: function of the scores.
+        scores: one or two arrays, f64[tasks, runs].
+        paired: draw the same runs from all arrays, for statistics of runs with the same seeds.
+        resamples: number of resamples.
+        level: of confidence.
+        seed: of the resampling.
+
+    Raises:
+        UserError: for scores with gaps or with fewer than two runs, which show no spread, and for arrays of different
+            tasks or, if paired, of different runs.
+    """
+    _check(scores, paired, resamples, level)
     generator = np.random.default_rng(seed)
 
     def draw(x: np.ndarray) -> np.ndarray:
@@ -76,3 +87,17 @@ def interval(
     drawn = [np.take_along_axis(x[None], draw(x) if shared is None else shared, -1) for x in scores]
     ends = np.quantile(statistic(*drawn), [(1 - level) / 2, (1 + level) / 2], axis=0)
     return ends[0], ends[1]
+
+
+def _check(scores: tuple[np.ndarray, ...], paired: bool, resamples: int, level: float) -> None:
+    for x in scores:
+        if x.ndim != 2 or x.shape[1] < 2 or not np.isfinite(x).all():
+            raise UserError(f"Scores {list(x.shape)} have no interval: give finite [tasks, runs] with 2 runs or more.")
+    shapes = [list(x.shape) for x in scores]
+    if len({shape[0] for shape in shapes}) > 1 or (paired and len({shape[1] for shape in shapes}) > 1):
+        alike = "tasks and runs" if paired else "tasks"
+        raise UserError(f"Scores {shapes} do not match: give equally many {alike} in each array.")
+    if not 0 < level < 1:
+        raise UserError(f"level={level} is invalid: give a share above 0 and below 1, such as {LEVEL}.")
+    if type(resamples) is not int or resamples < 1:
+        raise UserError(f"resamples={resamples} is invalid: give a whole number, 1 or more, such as {RESAMPLES}.")

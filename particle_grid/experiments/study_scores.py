@@ -1,91 +1,114 @@
-"""What the runs of a study are worth: scores on one scale for all arms, and how soon they got there."""
+"""The scores of a study: normalised alike for all arms, and aggregated over runs."""
 
+import functools
 import itertools
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from particle_grid.evaluation import scores
-from particle_grid.evaluation.scores import Baseline
-from particle_grid.experiments.plan import Plan
-from particle_grid.experiments.pool import Job, curve, read_scores
-from particle_grid.experiments.study_config import run_config
+from particle_grid.evaluation import baseline, match
+from particle_grid.evaluation.baseline import Baseline
+from particle_grid.experiments import stats
+from particle_grid.experiments.plan import TEST, Plan, RunKey
+from particle_grid.experiments.pool import Job
+from particle_grid.experiments.study_config import study_config
 from particle_grid.runs.build import build_env, build_policy
+from particle_grid.runs.curves import Curve, read_curve
+from particle_grid.runs.folder import REPAIR, RunFolder
+from particle_grid.runs.results import Results
+from particle_grid.runs.versions import upgraded_overrides
 from particle_grid.support import atomic, records
+from particle_grid.support.errors import UserError
 
-SMOOTH = 5  # iterations whose mean score must pass a threshold
-FIRST_ACTIONS = 100_000  # sampled to tell how an arm begins
-STILL = 0.25  # of an axis' reach: less is no move to speak of
-SCALES, MEASURE_AGAIN = "scales.json", "Remove this file, and the same command measures it again."
-KEYS = ["phase", "variant", "arm", "draw", "task", "seed"]
-Scales = Mapping[tuple[str, str], Baseline]  # by variant and task
+Rows = list[dict[str, Any]]
+ReferenceScores = Mapping[tuple[str, str], Baseline]  # by variant and task
+SMOOTH = 5  # iterations, whose mean score must reach a threshold
+FIRST_ACTIONS = 100_000  # samples that show how an arm acts before training
+STILL = 0.25  # of an axis' reach; actions below it barely move an agent
+REFERENCE_SCORES = "reference_scores.json"
+OLD_REFERENCE_SCORES = "scales.json"  # name of the same file in earlier versions
+MEASURE_AGAIN = "Remove this file, and the same command measures it again."
 
 
-def measure_scales(plan: Plan, out: Path) -> Scales:
-    """What random actions (0) and the script (1) of the plan's `scale` arm score in each task and variant.
+def measure_reference_scores(plan: Plan, out: Path) -> ReferenceScores:
+    """Return the scores of random actions (0) and of the scripted policy (1) in each variant and task.
 
-    One scale for all arms: an action form's own script may be better, and would hide what the form makes hard. Stored
-    in scales.json with the overrides of the setting, since measuring takes seconds for each.
+    All arms are normalised by the scores of one arm, `plan.reference_scores`. Each action form has a script of its own,
+    and normalising by that would hide what the form makes hard. The scores take seconds to measure, so they are stored,
+    together with the overrides that they belong to.
 
     Raises:
-        ValueError: for a scales.json that is damaged, or of another plan."""
-    path, scales, stored = out / SCALES, dict[tuple[str, str], Baseline](), dict[str, Any]()
-    there = records.read_json(path, MEASURE_AGAIN) if path.exists() else {}
+        UserError: if the stored scores are damaged, or belong to another plan.
+    """
+    path = out / REFERENCE_SCORES
+    source = path if path.exists() else out / OLD_REFERENCE_SCORES
+    stored = records.read_json(source, MEASURE_AGAIN) if source.exists() else {}
+    first_trial = plan.trials(plan.reference_scores)[0]
+    found = {}
     for variant, task in itertools.product(plan.variants, plan.tasks):
-        key, overrides = f"{variant}/{task}", plan.overrides(variant, plan.scale, task, 0, plan.draws(plan.scale)[0])
-        known = _read_scale(path, there, key, overrides)
-        baseline = known or scores.measure(build_env(run_config(overrides)))
-        scales[variant, task] = baseline
-        stored[key] = {"overrides": overrides, "random": baseline.random, "scripted": baseline.scripted}
+        name = f"{variant}/{task}"
+        overrides = plan.overrides(variant, plan.reference_scores, task, 0, first_trial)
+        known = _stored_baseline(source, stored, name, overrides)
+        found[variant, task] = known or _measure(overrides)
         if not known:
-            atomic.write(path, (json.dumps(there | stored, indent=1) + "\n").encode())
-    return scales
+            scores = {"random": found[variant, task].random, "scripted": found[variant, task].scripted}
+            stored = stored | {name: {"overrides": overrides, **scores}}
+            atomic.write(path, (json.dumps(stored, indent=1) + "\n").encode())
+    return found
 
 
-def _read_scale(path: Path, there: Any, key: str, overrides: Sequence[str]) -> Baseline | None:
-    """Return the stored scale of a setting, or None where there is none."""
-    entry: Any = there.get(key) if isinstance(there, dict) else "damaged"
-    if entry is None:
+def _measure(overrides: tuple[str, ...]) -> Baseline:
+    env = build_env(study_config(overrides))
+    return baseline.measure(env, match.SEEDS, match.steps_for(env))
+
+
+def _stored_baseline(path: Path, stored: Any, name: str, overrides: Sequence[str]) -> Baseline | None:
+    """Return the stored scores of a variant and task, or None if there are none."""
+    if isinstance(stored, dict) and name not in stored:
         return None
     try:
-        random, scripted = (np.array(entry[each], float) for each in ("random", "scripted"))
-        sound = random.ndim == scripted.ndim == 2 and random.shape[1] == scripted.shape[1]
-        sound &= bool(random.size and scripted.size and np.isfinite(random).all() and np.isfinite(scripted).all())
+        entry = stored[name]
+        random = np.array(entry["random"], float)
+        scripted = np.array(entry["scripted"], float)
     except (KeyError, TypeError, ValueError, IndexError, OverflowError):
-        sound = False
-    if not sound:
-        raise ValueError(f"{path} is damaged: it has no finite scores [seeds][teams] for {key}. {MEASURE_AGAIN}")
-    if list(entry.get("overrides", overrides)) != list(overrides):  # older files do not say
-        raise ValueError(f"{path} is of another plan, which sets {key} otherwise. {MEASURE_AGAIN}")
+        random = scripted = np.zeros(0)
+    axes = random.ndim == scripted.ndim == 2 and random.shape[1] == scripted.shape[1]
+    if not axes or not random.size or not scripted.size or not np.isfinite([*random.flat, *scripted.flat]).all():
+        raise UserError(f"{path} is damaged: it has no finite scores [seeds][teams] of {name}.", MEASURE_AGAIN)
+    there = entry.get("overrides", overrides)  # older files do not have them
+    if not isinstance(there, list | tuple) or upgraded_overrides(map(str, there)) != list(overrides):
+        raise UserError(f"{path} belongs to another plan, which has other overrides for {name}.", MEASURE_AGAIN)
     return Baseline(random.tolist(), scripted.tolist())
 
 
-def final(scale: Baseline, job: Job, kind: str = "sampled") -> float:
-    """The final normalised score of a finished run: of its sampled or greedy actions, the mean over evaluations."""
-    return float(scale.normalise(read_scores(job.folder, f"policy, {kind}")).mean())
+def final_score(reference: Baseline, folder: RunFolder, results: Results, player: str = "sampled") -> float:
+    """Return the final normalised score of a finished run: of its sampled or greedy actions, the mean of all
+    evaluations."""
+    return float(reference.normalise(_scores(folder, results, player)).mean())
 
 
-def learning_curve(scale: Baseline, job: Job) -> tuple[np.ndarray, np.ndarray, float]:
-    """Steps, normalised scores, and minutes of training. A run logs its score on the scale of its own action form."""
-    random, scripted = (read_scores(job.folder, label).mean() for label in ("random actions", "script"))
-    steps, values, minutes = curve(job.folder)
-    return steps, scale.normalise((random + values * (scripted - random))[:, None]), minutes
+def learning_curve(reference: Baseline, folder: RunFolder, results: Results) -> Curve:
+    """Return the learning curve of a finished run. The run itself logs scores normalised by its own action form."""
+    random = _scores(folder, results, "random").mean()
+    scripted = _scores(folder, results, "scripted").mean()
+    curve = read_curve(folder)
+    raw = random + curve.values * (scripted - random)
+    return replace(curve, values=reference.normalise(raw[:, None]))
 
 
-def row(plan: Plan, scales: Scales, which: tuple[str, str, str, int, str, int], job: Job) -> dict[str, Any]:
-    """A finished run: which one (KEYS), its scores, its steps to each threshold (infinite: never), its minutes."""
-    scale = scales[which[1], which[4]]
-    steps, curve, minutes = learning_curve(scale, job)
-    reached = {f"steps_to_{threshold}": steps_to(threshold, steps, curve) for threshold in plan.thresholds}
-    finals = {kind: final(scale, job, kind) for kind in ("sampled", "greedy")}
-    return dict(zip(KEYS, which, strict=True)) | finals | reached | {"steps": int(steps[-1]), "minutes": minutes}
+def _scores(folder: RunFolder, results: Results, player: str) -> np.ndarray:
+    if player not in results.scores:
+        raise UserError(f"{folder.results} has no scores of {player!r}.", REPAIR)
+    return results.scores[player]
 
 
 def steps_to(threshold: float, steps: np.ndarray, scores: np.ndarray) -> float:
-    """The first step at which the mean score of the last SMOOTH iterations reaches a threshold; infinite: never."""
+    """Return the first step at which the mean score of the last SMOOTH iterations reaches a threshold, or infinity."""
     if len(scores) < SMOOTH or np.isnan(scores).any():
         return float("inf")
     means = np.convolve(scores, np.ones(SMOOTH) / SMOOTH, "valid")  # of iterations k to k + SMOOTH - 1
@@ -93,27 +116,131 @@ def steps_to(threshold: float, steps: np.ndarray, scores: np.ndarray) -> float:
     return float(steps[reached[0] + SMOOTH - 1]) if len(reached) else float("inf")
 
 
-def beginnings(plan: Plan, chosen: Mapping[str, int]) -> dict[str, dict[str, float]]:
-    """How each arm acts before it has learnt anything: by arm, statistics of FIRST_ACTIONS actions of a fresh policy.
+@dataclass(frozen=True)
+class StudyResults:
+    """What the finished runs of a study scored.
 
-    rms: root mean square along an axis. still: share of axes moved by less than STILL. entropy: of the nearest of the
-    nine moves, in nats, at most log 9."""
-    import torch
+    chosen: by arm, the number of the trial whose hyperparameters were tested. rows: one for each run, as in
+    results.csv: the fields of its key, its scores, its steps to each threshold (infinite if never), its minutes.
+    curves: normalised, by run.
+    """
 
-    variant, task = next(iter(plan.variants)), next(iter(plan.tasks))
+    plan: Plan
+    chosen: dict[str, int]
+    rows: Rows
+    curves: dict[RunKey, Curve]
+
+    @functools.cached_property
+    def tests(self) -> dict[tuple[str, str, str, int], dict[str, Any]]:
+        """Return the rows of the test by variant, arm, task and seed."""
+        tests = [row for row in self.rows if row["phase"] == TEST]
+        return {(row["variant"], row["arm"], row["task"], row["seed"]): row for row in tests}
+
+    def complete_seeds(self, variant: str) -> list[int]:
+        """Return the seeds for which every arm has finished every task. Only these are compared, as pairs."""
+        pairs = list(itertools.product(self.plan.arms, self.plan.tasks))
+        return [
+            seed for seed in self.plan.seeds if all((variant, arm, task, seed) in self.tests for arm, task in pairs)
+        ]
+
+    def matrix(self, variant: str, arm: str, key: str = "sampled") -> np.ndarray:
+        """Return a column of the test results of an arm, f64[tasks, runs], with one run for each complete seed."""
+        seeds = self.complete_seeds(variant)
+        rows = [[self.tests[variant, arm, task, seed][key] for seed in seeds] for task in self.plan.tasks]
+        return np.array(rows, float)
+
+    def summary(self) -> Rows:
+        """Return aggregates with 95% intervals: for each variant and arm a row over all tasks, and one per task."""
+        plan = self.plan
+        parts = {"all": slice(None)} | {task: slice(k, k + 1) for k, task in enumerate(plan.tasks)}
+        rows = []
+        for variant, arm in itertools.product(plan.variants, plan.arms):
+            reference = self.matrix(variant, plan.reference)
+            scores = self.matrix(variant, arm)
+            steps = {threshold: self.matrix(variant, arm, f"steps_to_{threshold}") for threshold in plan.thresholds}
+            for task, part in parts.items():
+                row: dict[str, Any] = {"variant": variant, "arm": arm, "task": task, "runs": scores[part].size}
+                row |= aggregates(scores[part], reference[part])
+                for threshold, reached in steps.items():
+                    row[f"steps_to_{threshold}"] = float(np.median(reached[part]))
+                    row[f"reached_{threshold}"] = float(np.isfinite(reached[part]).mean())
+                rows.append(row)
+        return rows
+
+
+def collect(
+    plan: Plan, chosen: dict[str, int], reference_scores: ReferenceScores, jobs: Mapping[RunKey, Job]
+) -> StudyResults:
+    """Return the results of those jobs that are done.
+
+    Raises:
+        UserError: if a file of a run is damaged.
+    """
+    rows = []
+    curves = {}
+    for key, job in jobs.items():
+        if not job.done:
+            continue
+        reference = reference_scores[key.variant, key.task]
+        results = job.folder.read_results()
+        curve = learning_curve(reference, job.folder, results)
+        row: dict[str, Any] = key._asdict()
+        row |= {player: final_score(reference, job.folder, results, player) for player in ("sampled", "greedy")}
+        row |= {f"steps_to_{each}": steps_to(each, curve.steps, curve.values) for each in plan.thresholds}
+        rows.append(row | {"steps": int(curve.steps[-1]), "minutes": curve.minutes})
+        curves[key] = curve
+    return StudyResults(plan, chosen, rows, curves)
+
+
+def aggregates(scores: np.ndarray, reference: np.ndarray) -> dict[str, np.ndarray]:
+    """Return aggregates of an arm's scores, f64[tasks, runs], alone and against the reference's, with intervals."""
+
+    def difference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return stats.paired_difference(x, y).mean(-1)
+
+    found = {
+        "iqm": with_interval(stats.interquartile_mean, scores),
+        "mean": with_interval(stats.mean, scores),
+        "better": with_interval(stats.probability_of_improvement, scores, reference),
+        "difference": with_interval(difference, scores, reference, paired=True),
+    }
+    columns: dict[str, np.ndarray] = {}
+    for name, (value, low, high) in found.items():
+        columns |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    return columns
+
+
+def with_interval(statistic: stats.Statistic, *scores: np.ndarray, paired: bool = False) -> np.ndarray:
+    """Return the value of a statistic, and the low and the high end of its interval, f64[3, ...]."""
+    return np.array([statistic(*scores), *stats.interval(statistic, *scores, paired=paired)])
+
+
+def first_actions(plan: Plan, chosen: Mapping[str, int]) -> dict[str, dict[str, float]]:
+    """Return how each arm acts before training: by arm, statistics of the actions of a fresh policy.
+
+    rms: root mean square along an axis. still: share of axes that move by less than STILL. entropy: of the nearest of
+    the nine discrete moves, in nats, at most log 9.
+    """
+    variant = next(iter(plan.variants))
+    task = next(iter(plan.tasks))
     found = {}
     for arm in plan.arms:
-        config = run_config(plan.overrides(variant, arm, task, 0, plan.draws(arm)[chosen[arm]]))
+        config = study_config(plan.overrides(variant, arm, task, 0, plan.trials(arm)[chosen[arm]]))
         env = build_env(config)
         policy = build_policy(config, env)
-        out = policy.actor.bias.detach().expand(FIRST_ACTIONS, -1)  # all there is to it: inputs hardly matter yet
-        actions = policy.head.to_action(policy.head.sample(out, torch.Generator().manual_seed(0))[0]).detach().numpy()
-        actions = (actions - 1.0 if env.discrete else actions).clip(-1, 1)
-        nearest = np.bincount(np.rint(actions).astype(int) @ [3, 1] + 4, minlength=9) / len(actions)
-        shares = nearest[nearest > 0]
-        found[arm] = {
-            "rms": float(np.sqrt(np.mean(np.square(actions)))),
-            "still": float(np.mean(np.abs(actions) < STILL)),
-            "entropy": float(-np.sum(shares * np.log(shares))),
-        }
+        out = policy.actor.bias.detach().expand(FIRST_ACTIONS, -1)  # observations hardly matter yet
+        sample = policy.head.sample(out, torch.Generator().manual_seed(0))[0]
+        actions = policy.head.to_action(sample).detach().numpy()
+        found[arm] = _action_statistics((actions - 1.0 if env.discrete else actions).clip(-1, 1))
     return found
+
+
+def _action_statistics(actions: np.ndarray) -> dict[str, float]:
+    """Return statistics of actions, f32[N, 2] in [-1, 1]."""
+    nearest = np.bincount(np.rint(actions).astype(int) @ [3, 1] + 4, minlength=9) / len(actions)
+    shares = nearest[nearest > 0]
+    return {
+        "rms": float(np.sqrt(np.mean(np.square(actions)))),
+        "still": float(np.mean(np.abs(actions) < STILL)),
+        "entropy": float(-np.sum(shares * np.log(shares))),
+    }

@@ -1,0 +1,111 @@
+"""The scores of a study: normalised alike for all arms, and compared by complete seeds."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from particle_grid.evaluation.baseline import Baseline
+from particle_grid.experiments import study_scores
+from particle_grid.experiments.plan import find_plan, read_plan
+from particle_grid.experiments.study_scores import StudyResults, final_score, first_actions, learning_curve, steps_to
+from particle_grid.runs.folder import RunFolder
+from tests.experiments.fakes import UNIT, write_curve, write_results
+
+
+def plan(name="smoke"):
+    return read_plan(find_plan(name))
+
+
+def test_all_arms_are_normalised_alike_whatever_their_own_script_scores(tmp_path):
+    reference = Baseline([[1.0], [3.0]], [[10.0], [14.0]])  # from 2 to 12
+    found = []
+    for name, (random, scripted) in {"discrete": (0.0, 8.0), "gaussian": (2.0, 12.0)}.items():
+        folder = RunFolder(tmp_path / name)
+        write_curve(folder, [(score - random) / (scripted - random) for score in (2.0, 3.0, 4.0, 5.0)])
+        write_results(folder, normalised=9.9, sampled=7.0, greedy=2.0, random=random, scripted=scripted)
+        results = folder.read_results()
+        assert final_score(reference, folder, results) == pytest.approx(0.5)
+        assert final_score(reference, folder, results, "greedy") == pytest.approx(0.0)
+        found.append(learning_curve(reference, folder, results).values)
+    np.testing.assert_allclose(found, [[0.0, 0.1, 0.2, 0.3]] * 2, atol=1e-6)
+
+
+def test_all_arms_of_a_plan_start_with_moves_of_the_same_size():
+    reduced = plan("reduced")
+    found = first_actions(reduced, dict.fromkeys(reduced.arms, 0))
+    assert set(found) == set(reduced.arms)
+    for arm in reduced.arms:
+        assert found[arm]["rms"] == pytest.approx(0.5, abs=0.01)
+        assert 0 < found[arm]["entropy"] <= np.log(9)
+    assert found["discrete"]["entropy"] == pytest.approx(found["snapped"]["entropy"], abs=0.02)
+
+
+def test_reference_scores_are_measured_once_for_each_task_and_variant(tmp_path, monkeypatch):
+    measured = []
+
+    def measure(env, seeds, steps):
+        measured.append((env.task_name, env.discrete, env.world.dynamics))
+        return Baseline([[0.0]], [[float(len(measured))]])
+
+    monkeypatch.setattr(study_scores.baseline, "measure", measure)
+    first = study_scores.measure_reference_scores(plan(), tmp_path)
+    assert study_scores.measure_reference_scores(plan(), tmp_path) == first
+    dynamics = ("kinematic", "inertial")
+    assert measured == [(task, False, each) for each in dynamics for task in ("center", "forage")]
+
+
+def test_reference_scores_of_earlier_versions_are_read_and_missing_ones_added(tmp_path, monkeypatch):
+    smoke = plan()
+    old = {}
+    for variant in smoke.variants:
+        overrides = list(smoke.overrides(variant, "gaussian", "center", 0, smoke.trials("gaussian")[0]))
+        overrides = [
+            each.replace("init_action_rms", "first_move").replace("rollout_length", "horizon") for each in overrides
+        ]
+        old[f"{variant}/center"] = {"overrides": overrides, "random": [[0.0]], "scripted": [[7.0]]}
+    (tmp_path / "scales.json").write_text(json.dumps(old))
+    monkeypatch.setattr(study_scores.baseline, "measure", lambda env, seeds, steps: UNIT)
+    found = study_scores.measure_reference_scores(smoke, tmp_path)
+    assert found["kinematic", "center"].scripted == [[7.0]]
+    assert found["kinematic", "forage"] == UNIT
+    assert json.loads((tmp_path / "scales.json").read_text()) == old
+    new = json.loads((tmp_path / "reference_scores.json").read_text())
+    assert set(new) == {f"{variant}/{task}" for variant in smoke.variants for task in smoke.tasks}
+    (tmp_path / "reference_scores.json").unlink()
+    (tmp_path / "scales.json").write_text(json.dumps(new))
+    assert study_scores.measure_reference_scores(smoke, tmp_path) == found
+    assert [path.name for path in tmp_path.iterdir()] == ["scales.json"]  # nothing was measured
+
+
+@given(st.lists(st.floats(-1, 2), min_size=1, max_size=30), st.floats(0, 1))
+def test_steps_to_a_threshold_are_those_of_the_plain_definition(scores, threshold):
+    steps = 10 * np.arange(1, len(scores) + 1)
+    expected = float("inf")
+    for k in range(study_scores.SMOOTH, len(scores) + 1):
+        mean = np.mean(scores[k - study_scores.SMOOTH : k])
+        if abs(mean - threshold) < 1e-9:
+            return  # rounding decides
+        if mean >= threshold:
+            expected = 10 * k
+            break
+    assert steps_to(threshold, steps, np.array(scores)) == expected
+
+
+def test_a_run_without_scores_never_reaches_a_threshold():
+    assert steps_to(0.5, np.arange(9), np.full(9, np.nan)) == float("inf")
+
+
+def test_only_seeds_with_a_run_of_every_arm_and_task_are_compared():
+    smoke = plan()
+    rows = [
+        {"phase": "test", "variant": "kinematic", "arm": arm, "task": task, "seed": seed, "sampled": seed + 0.5}
+        for arm in smoke.arms
+        for task in smoke.tasks
+        for seed in smoke.seeds
+        if (arm, task, seed) != ("gaussian", "forage", 0)
+    ]
+    results = StudyResults(smoke, dict.fromkeys(smoke.arms, 0), rows, {})
+    assert results.matrix("kinematic", "discrete").tolist() == [[1.5], [1.5]]
