@@ -45,7 +45,9 @@ def same(one, two):
 
 @every_case
 def test_the_steered_agent_does_as_the_keys_say_and_all_others_as_the_script(task, action):
-    game, twin, agent = started(small(task, action), agent=70), small(task, action), 70
+    agent = 70
+    game = started(small(task, action), agent=agent)
+    twin = small(task, action)
     twin.reset(0)
     generator = np.zeros(1, np.uint64)
     for k, keys in enumerate([["up"], ["s"], ["a", "w"], ["right", "down"], [], ["left", "d"], ["up", "w"]] * 3):
