@@ -12,7 +12,7 @@ import torch
 from gymnasium.spaces import Box, MultiDiscrete
 
 from particle_grid import ParticleGrid, eval, train
-from particle_grid.evaluation import scores
+from particle_grid.evaluation import match
 from particle_grid.learn.heads import make_head
 from particle_grid.learn.policy import make_policy
 from particle_grid.support import registry
@@ -29,7 +29,7 @@ BOX = Box(-1.0, 1.0, (2,))
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """The folder that the page tells to make, on Python's path as when one stands there. Evaluations are short."""
-    monkeypatch.setattr(scores, "STEPS", 8)
+    monkeypatch.setattr(match, "STEPS", 8)
     for name, text in FILES.items():
         (tmp_path / name).write_text(text, "utf-8")
     monkeypatch.syspath_prepend(tmp_path)

@@ -10,7 +10,10 @@ from rich.table import Table
 
 from particle_grid.support import figures, optional, records
 
-RATINGS, MATRIX, PICTURE = FILES = ("ratings.csv", "matrix.csv", "ranking.png")
+RATINGS = "ratings.csv"
+MATRIX = "matrix.csv"
+PICTURE = "ranking.png"
+FILES = (RATINGS, MATRIX, PICTURE)
 Rating = tuple[float, float]  # mean and standard deviation of the belief about a player's strength
 
 

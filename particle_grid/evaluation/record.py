@@ -101,14 +101,13 @@ def record(
 
     Args:
         env: the environment, whose state is overwritten.
-        policy: the policy, whose actions are sampled.
-        console: where progress and the names of the files are printed.
-        show: what is shown; a replay always shows all of a world.
+        policy, console: whose actions are sampled, and where progress and the names of the files are printed.
+        show: what is shown. A replay always shows all of a world.
         video, replay: paths of a GIF or an MP4, and of an HTML page.
         title: of the page.
 
     Raises:
-        UserError, OSError: for a path or a value that is invalid, and for a file that cannot be written.
+        UserError, OSError: for an invalid path or value, and for a file that cannot be written.
     """
     camera = show.camera(env)
     page = Replay(env.world, title, env.legend(), show.fps, camera.world) if replay else None

@@ -24,13 +24,16 @@ class Films(list):
 
 
 def test_a_film_shows_consecutive_steps_and_films_start_at_equal_distances():
-    env, films, horizon = small("group", "discrete"), Films(), 16
-    batch, looks = horizon * env.num_agents, []
+    env = small("group", "discrete")
+    films = Films()
+    rollout = 16
+    batch = rollout * env.num_agents
+    looks = []
     with Clips(env, films, count=3, total_steps=30 * batch) as clips:
-        for step, _ in enumerate(play(env, steps=25 * horizon)):
+        for step, _ in enumerate(play(env, steps=25 * rollout)):
             looks.append(clips.camera.look(env.state))
             clips.watch()
-            if (step + 1) % horizon == 0:
+            if (step + 1) % rollout == 0:
                 clips._pool.submit(int).result()  # lets the encoder finish, so that the test depends on no clock
                 clips.log((step + 1) * env.num_agents, {})
     assert [step for step, _ in films] == [0, 10 * batch, 20 * batch][: len(films)]

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from particle_grid import report, train
-from particle_grid.evaluation import scores
+from particle_grid.evaluation import match
 from particle_grid.experiments import sweep_plots
 from particle_grid.learn.tensorboard import Logger
 from tests.test_train import BATCH, TINY
@@ -146,7 +146,7 @@ def test_values_that_are_lists_are_compared_by_what_they_hold(invoke, leave):
 
 
 def test_what_a_run_was_begun_with_is_said_of_it_whatever_is_refused_or_goes_on_in_its_folder(invoke, monkeypatch):
-    monkeypatch.setattr(scores, "STEPS", 8)
+    monkeypatch.setattr(match, "STEPS", 8)
     arguments = [*TINY, "task=center", "clips=0", f"trainer.total_steps={BATCH}"]
     assert invoke(train.main, *arguments, "hydra.run.dir=run")[0] == 0
     named = report.load_run(Path("run")).named
