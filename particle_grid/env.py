@@ -319,7 +319,7 @@ class ParticleGrid(pufferlib.PufferEnv):
         self._renderer.camera = camera
 
     def render(self) -> np.ndarray | str | None:
-        """Return what `camera` sees: an image u8[H, W, 3] (rgb_array) or text (ansi), or show it in a window (human)."""
+        """Return what `camera` sees, an image u8[H, W, 3] or text (ansi), or show it in a window (human)."""
         return self._renderer.render(self.state)
 
     def close(self) -> None:

@@ -14,7 +14,6 @@ from particle_grid.tasks import (
     UserError,
     World,
     decode,
-    features_of,
     field_position,
     kernel,
     parallel_kernel,
@@ -157,17 +156,17 @@ def _drive(observations, vision, height, width, pen, rng, aim):
     """
     side, half = 2 * vision + 1, pen * min(height, width)
     for i in range(len(observations)):
-        window, features = observations[i], features_of(observations[i])
-        place = field_position(features, height, width)
+        observation = observations[i]
+        place = field_position(observation, height, width)
         row, column = place[0] - height / 2, place[1] - width / 2
         nearest, at = np.inf, -1
         for k in range(side * side):
             r, c = k // side - vision, k % side - vision
             outside = max(abs(row + r), abs(column + c)) > half
-            if window[k] == AGENT_2 and outside and r * r + c * c < nearest:
+            if observation[k] == AGENT_2 and outside and r * r + c * c < nearest:
                 nearest, at = r * r + c * c, k
         if at < 0:
-            wander(features, rng, aim[i])
+            wander(observation, rng, aim[i])
             continue
         r, c = at // side - vision, at % side - vision
         away = 3 / np.sqrt((row + r) ** 2 + (column + c) ** 2)

@@ -9,8 +9,8 @@ import numpy as np
 
 from particle_grid.env import ParticleGrid
 from particle_grid.evaluation.scores import PlayerFactory
-from particle_grid.sim.rng import check_seed
 from particle_grid.sim.actions import actions_for
+from particle_grid.sim.rng import check_seed
 from particle_grid.view.free import FreeCamera
 from particle_grid.view.panel import HEIGHT, SPAN, Facts, draw_help, draw_panel
 from particle_grid.view.window import Event

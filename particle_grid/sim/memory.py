@@ -79,7 +79,7 @@ def check_memory(world: World) -> None:
 
 
 def available() -> int | None:
-    """Return the bytes this process can still allocate, within any limit set for it; None if the system does not say."""
+    """Return the bytes this process can still allocate within its limits, or None if the system does not say."""
     return min([*_system_memory(), *_group_limits()], default=None)
 
 

@@ -157,7 +157,7 @@ def _displace(s, lo, hi):
 
 @kernel
 def settle(s, r, lo, hi):
-    """Move the agents [lo, hi) that could pass, and add up what they ate. Moves within one's own cell always succeed."""
+    """Move the agents [lo, hi) that could pass or stay within their own cell, and add up what they ate."""
     entered_cell = s.entered_cell[lo:hi]
     eaten, under = s.eaten[lo:hi], s.under[lo:hi]
     _displace(s, lo, hi)

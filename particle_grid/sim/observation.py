@@ -13,7 +13,7 @@ feature 6               reward of the last step, in 1/127, offset by 128
 ======================  ============================================================================================
 
 `encode` writes the features of many agents in a kernel. `decode` turns whole observations into numbers with units.
-Kernels that play from observations use `features_of` and the functions that follow it.
+Kernels that play from observations call `own_colour` and the functions after it with one observation at a time.
 """
 
 from typing import NamedTuple, Protocol
@@ -131,36 +131,38 @@ def encode(s, r, lo, hi):
 
 
 @kernel
-def features_of(observation):
-    """Return the features of one observation, u8[7], for the functions below."""
-    return observation[len(observation) - FEATURES :]
-
-
-@kernel
 def own_colour(observation):
     """Return the agent's own cell code, in the middle of the window."""
     return observation[(len(observation) - FEATURES) // 2]
 
 
 @kernel
-def field_position(features, height, width):
+def _feature(observation, k):
+    return observation[len(observation) - FEATURES + k]
+
+
+@kernel
+def field_position(observation, height, width):
     """Return the agent's row and column in the field, in cells."""
-    return (features[POSITION] + 0.5) / 256.0 * height, (features[POSITION + 1] + 0.5) / 256.0 * width
+    row, column = _feature(observation, POSITION), _feature(observation, POSITION + 1)
+    return (row + 0.5) / 256.0 * height, (column + 0.5) / 256.0 * width
 
 
 @kernel
-def cell_offset(features):
+def cell_offset(observation):
     """Return the agent's row and column within its cell, in [0, 1]."""
-    return (features[OFFSET] + 0.5) / 256.0, (features[OFFSET + 1] + 0.5) / 256.0
+    row, column = _feature(observation, OFFSET), _feature(observation, OFFSET + 1)
+    return (row + 0.5) / 256.0, (column + 0.5) / 256.0
 
 
 @kernel
-def last_direction(features):
+def last_direction(observation):
     """Return the rows and columns moved in the last step, as integers in 1/127 of the speed; (0, 0) without a move."""
-    return int(features[DISPLACEMENT]) - SIGNED_ZERO, int(features[DISPLACEMENT + 1]) - SIGNED_ZERO
+    row, column = _feature(observation, DISPLACEMENT), _feature(observation, DISPLACEMENT + 1)
+    return int(row) - SIGNED_ZERO, int(column) - SIGNED_ZERO
 
 
 @kernel
-def last_reward(features):
+def last_reward(observation):
     """Return the reward of the last step, in [-1, 1]."""
-    return (float(features[REWARD]) - SIGNED_ZERO) / SIGNED_UNIT
+    return (float(_feature(observation, REWARD)) - SIGNED_ZERO) / SIGNED_UNIT

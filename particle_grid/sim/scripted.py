@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from particle_grid.sim.observation import cell_offset, features_of, last_direction, own_colour
+from particle_grid.sim.observation import cell_offset, last_direction, own_colour
 from particle_grid.sim.rng import below, uniform
 from particle_grid.sim.world import AGENT_1, FOOD, WALL
 from particle_grid.support.jit import kernel
@@ -11,12 +11,12 @@ TURN = 0.02  # probability per step of changing direction while exploring
 
 
 @kernel
-def wander(features, rng, aim):
+def wander(observation, rng, aim):
     """Explore: keep the direction of the last displacement, and choose a random one now and then or after a stop.
 
     The last displacement is the only memory that a script has. Writes aim f32[2].
     """
-    row, column = last_direction(features)
+    row, column = last_direction(observation)
     if (row == 0 and column == 0) or uniform(rng, 0) < TURN:
         direction = below(rng, 0, 8)
         direction += direction >= 4  # of the nine moves, skip the one that stays
@@ -26,9 +26,9 @@ def wander(features, rng, aim):
 
 
 @kernel
-def towards(features, row, column, aim):
+def towards(observation, row, column, aim):
     """Aim at the middle of the cell that is (row, column) cells away. Writes aim f32[2]."""
-    in_row, in_column = cell_offset(features)
+    in_row, in_column = cell_offset(observation)
     aim[0] = row + 0.5 - in_row
     aim[1] = column + 0.5 - in_column
 
@@ -37,10 +37,10 @@ def towards(features, row, column, aim):
 def _steer(observations, vision, rng, aim, own, others, wall, explore):
     side = 2 * vision + 1
     for i in range(observations.shape[0]):
-        window, colour = observations[i], own_colour(observations[i])
+        observation, colour = observations[i], own_colour(observations[i])
         row = column = 0.0
         for k in range(side * side):
-            cell = window[k]
+            cell = observation[k]
             if (cell < AGENT_1 and cell != WALL) or k == side * side // 2:
                 continue
             r, c = k // side - vision, k % side - vision
@@ -51,7 +51,7 @@ def _steer(observations, vision, rng, aim, own, others, wall, explore):
         if length > 1e-3:
             aim[i, 0], aim[i, 1] = row / length, column / length
         elif explore:
-            wander(features_of(observations[i]), rng, aim[i])
+            wander(observation, rng, aim[i])
         else:
             aim[i, 0], aim[i, 1] = 0.0, 0.0
 
@@ -107,12 +107,12 @@ def _around(sums, row, column, reach):
 def _fetch(observations, vision, rng, aim, agents, food):
     side = 2 * vision + 1
     for i in range(observations.shape[0]):
-        window = observations[i]
-        _add_up(window, AGENT_1, 255, agents)
-        _add_up(window, FOOD, FOOD, food)
+        observation = observations[i]
+        _add_up(observation, AGENT_1, 255, agents)
+        _add_up(observation, FOOD, FOOD, food)
         best, at = 0.0, -1
         for k in range(side * side):
-            if window[k] != FOOD:
+            if observation[k] != FOOD:
                 continue
             row, column = k // side, k % side
             distance = max(abs(row - vision), abs(column - vision))
@@ -121,9 +121,9 @@ def _fetch(observations, vision, rng, aim, agents, food):
             if value > best:
                 best, at = value, k
         if at >= 0:
-            towards(features_of(window), at // side - vision, at % side - vision, aim[i])
+            towards(observation, at // side - vision, at % side - vision, aim[i])
         else:
-            wander(features_of(window), rng, aim[i])
+            wander(observation, rng, aim[i])
 
 
 def fetch(observations: np.ndarray, vision: int, rng: np.ndarray, aim: np.ndarray) -> None:

@@ -50,8 +50,8 @@ def _defines_kernels(file: Path) -> bool:
 def _places() -> Iterator[Path]:
     """Yield where compiled kernels may be cached, best place first.
 
-    That is NUMBA_CACHE_DIR if set, otherwise the user's cache, and then the temporary folder, if no other user can write
-    there: Numba runs what it finds.
+    That is NUMBA_CACHE_DIR if set, otherwise the user's cache, and then the temporary folder if no other user can
+    write there, because Numba runs what it finds.
     """
     if chosen := os.environ.get("NUMBA_CACHE_DIR"):
         yield Path(chosen)

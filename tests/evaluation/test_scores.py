@@ -13,7 +13,7 @@ from tests.cases import small
         ("center", [scores.random_player], 0, -1, "steps=-1 make no match"),
         ("center", [scores.random_player], 0, None, "steps=None make no match"),
         ("center", [scores.random_player], None, 4, "seed=None .* no match"),
-        ("center", [scores.random_player], -1, 4, "seed=-1 is no seed"),
+        ("center", [scores.random_player], -1, 4, "seed=-1 is not a seed"),
         ("center", [], 0, 4, r"0 players cannot play 1 team\(s\)"),
         ("center", [scores.random_player] * 2, 0, 4, r"2 players cannot play 1 team\(s\)"),
         ("predator_prey", [scores.random_player] * 3, 0, 4, r"3 players cannot play 2 team\(s\)"),

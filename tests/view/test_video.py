@@ -43,12 +43,12 @@ def test_a_gif_of_a_still_world_is_small(tmp_path):
         ("a.avi", {}, "end in .gif or .mp4"),
         ("a.mp4", {"fps": 300}, "fps=300"),
         ("a.mp4", {"frames": []}, "0 frames"),
-        ("a.mp4", {"frames": [frames(1)[0], frames(1, width=31)[0]]}, "all be of one size"),
+        ("a.mp4", {"frames": [frames(1)[0], frames(1, width=31)[0]]}, "use one size for all"),
         ("none/a.gif", {}, "there is no folder"),
         ("a.gif", {"fps": 60}, "fps=60"),
         ("a.gif", {"fps": 0}, "fps=0"),
         ("a.gif", {"frames": []}, "0 frames"),
-        ("a.gif", {"frames": [frames(1)[0], frames(1, width=31)[0]]}, "all be of one size"),
+        ("a.gif", {"frames": [frames(1)[0], frames(1, width=31)[0]]}, "use one size for all"),
     ],
 )
 def test_what_makes_no_gif_is_refused_in_one_sentence_and_leaves_no_file(tmp_path, name, changes, reason):

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from particle_grid.sim.observation import features_of, field_position, last_direction, last_reward, own_colour
+from particle_grid.sim.observation import field_position, last_direction, last_reward, own_colour
 from particle_grid.sim.rng import below, uniform
 from particle_grid.sim.scripted import towards, wander
 from particle_grid.sim.state import State
@@ -199,23 +199,23 @@ def _scripted(observations, vision, distance, fill, rng, aim):
     side = 2 * vision + 1
     height, width = distance.shape[1:]
     for i in range(observations.shape[0]):
-        window, features = observations[i], features_of(observations[i])
-        colour = min(max(int(own_colour(window)) - AGENT_1, 0), len(distance) - 1)  # whatever is in the buffer
+        observation = observations[i]
+        colour = min(max(int(own_colour(observation)) - AGENT_1, 0), len(distance) - 1)  # whatever is in the buffer
         plan = distance[colour]
-        place = field_position(features, height, width)
+        place = field_position(observation, height, width)
         row, column = int(place[0]), int(place[1])
-        moved = last_direction(features)
+        moved = last_direction(observation)
         stopped = moved[0] == 0 and moved[1] == 0
         aim[i, 0], aim[i, 1] = 0.0, 0.0
-        if last_reward(features) > 0.8 * fill:
-            d_row, d_column = _deeper(window, plan, row, column, vision, rng)
-            towards(features, d_row, d_column, aim[i])
+        if last_reward(observation) > 0.8 * fill:
+            d_row, d_column = _deeper(observation, plan, row, column, vision, rng)
+            towards(observation, d_row, d_column, aim[i])
             continue
-        at = _free_target(window, plan, row, column, vision)
+        at = _free_target(observation, plan, row, column, vision)
         d_row, d_column = _downhill(plan, row, column, vision, rng)
         if at >= 0:
-            towards(features, at // side - vision, at % side - vision, aim[i])
+            towards(observation, at // side - vision, at % side - vision, aim[i])
         elif (d_row != 0 or d_column != 0) and uniform(rng, 0) < (0.2 if stopped else 0.97):
             aim[i, 0], aim[i, 1] = d_row, d_column
         else:
-            wander(features, rng, aim[i])
+            wander(observation, rng, aim[i])
