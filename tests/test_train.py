@@ -158,7 +158,7 @@ def test_eval_prints_scores_for_this_and_another_task_and_ends(call):
     ("argument", "message"),
     [
         ("video=none/x.gif", "there is no folder none"),
-        ("video=x.avi", "let it end in .gif or .mp4"),
+        ("video=x.avi", "ends in .gif or .mp4"),
         ("show.agent=99", "agent=99 is out of range: agents are numbered 0 to 31"),
         ("show.region=[0,0,99,9]", "region=(0, 0, 99, 9) does not lie in the"),
         ("show.region=[1,2]", "show.region=[1, 2] is no region"),

@@ -102,7 +102,9 @@ class ParticleGridParallelEnv(ParallelEnv):
     def _everyone(self, actions: dict[str, np.ndarray]) -> np.ndarray:
         """Return actions for all bodies, [N, 2]; those whose agent has left stay where they are."""
         if not isinstance(actions, Mapping):
-            raise UserTypeError(f"actions are a {type(actions).__name__}: give a dict, one for each name in `agents`.")
+            raise UserTypeError(
+                f"actions are a {type(actions).__name__}: give a dict with an action for each of `agents`."
+            )
         for name in sorted(actions.keys() ^ set(self.agents), key=str):
             problem = "is not in `agents`" if name in actions else "has no action"
             raise UserError(f"{name} {problem}: give one action for each name in `agents`.")

@@ -63,9 +63,14 @@ def load(kind: str, place: str, parts: Sequence[str]) -> type:
         own = (value for value in vars(module).values() if getattr(value, "__module__", "") == module_name)
         classes = ", ".join(value.__name__ for value in own if inspect.isclass(value)) or "none"
         raise UserError(f"The {kind} {place} is not a class: {module_name} defines the classes {classes}.")
+    check_parts(kind, place, found, parts)
+    return found
+
+
+def check_parts(kind: str, place: str, found: type, parts: Sequence[str]) -> None:
+    """Raise UserError if a class lacks some of the attributes that its kind must have."""
     if missing := [part for part in parts if not hasattr(found, part)]:
         raise UserError(f"The {kind} {place} lacks {', '.join(missing)}: see docs/own.md for what they are.")
-    return found
 
 
 def _import(kind: str, place: str, module_name: str) -> ModuleType:

@@ -18,7 +18,7 @@ from particle_grid.sim.world import World
 from tests.cases import CASES, PARAMS, SMALL, random_actions, small
 
 every_case = pytest.mark.parametrize(("task", "action"), CASES)
-WORLD = World(height=SMALL["height"], width=SMALL["width"])
+WORLD = World(**SMALL)
 BRIEF = {"lifespan": 6.0, "max_episode_steps": 25}  # many lives end, some before their first step
 
 

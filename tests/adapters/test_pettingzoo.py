@@ -138,5 +138,5 @@ def test_rendering_shows_the_world():
 def test_actions_that_are_no_dict_are_refused_in_a_sentence(actions):
     env = ParticleGridParallelEnv(task="group", action="discrete", agents=3, height=16, width=16)
     env.reset(0)
-    with pytest.raises(TypeError, match="give a dict with one for each name in `agents`"):
+    with pytest.raises(TypeError, match="give a dict with an action for each of `agents`"):
         env.step(actions)

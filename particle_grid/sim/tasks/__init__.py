@@ -63,21 +63,29 @@ def make(task: str | Task, params: Mapping[str, Any]) -> tuple[str, Task]:
     Raises:
         UserError: for an unknown task, or an unknown or invalid parameter.
     """
+    for key, value in params.items():
+        if new := renamed.successor("world", key):
+            raise UserError(f"{key}={value!r} was renamed: use {new}={value!r}.")
     if isinstance(task, str) or not is_dataclass(task) or isinstance(task, type):
-        name, kind = str(task), load(task)  # type: ignore[arg-type]  # anything else is refused by its name
-        made: Task = kind(**_checked(name, kind, params))
+        name, kind = str(task), load(task)  # type: ignore[arg-type]  # refuses anything but a text
+        _check_params(name, kind, params)
+        made: Task = kind(**params)
     else:
         name, made = _name_of(type(task)), task
-        if params:
-            raise UserError(
-                f"{min(params)}={params[min(params)]!r} belongs into the task: {name} is given as an object."
-            )
-        if missing := [part for part in PARTS if not hasattr(task, part)]:
-            raise UserError(f"The task {name} lacks {', '.join(missing)}: see docs/own.md for what they are.")
-        _check_class(name, type(task))
-        _checked(name, type(task), {field.name: getattr(task, field.name) for field in fields(task) if field.init})
+        _check_object(name, task, params)
     check_task(name, made)
     return name, made
+
+
+def _check_object(name: str, task: Task, params: Mapping[str, Any]) -> None:
+    """Raise UserError for an object that is not a task, or that is given with parameters besides its own."""
+    for key, value in params.items():
+        raise UserError(f"{key}={value!r} belongs to the task: give it to the {name} object itself.")
+    kind = type(task)
+    registry.check_parts("task", name, kind, PARTS)
+    _check_class(name, kind)
+    own = fields(kind)  # type: ignore[arg-type]  # a dataclass, as was just checked
+    _check_params(name, kind, {field.name: getattr(task, field.name) for field in own if field.init})
 
 
 def _name_of(kind: type) -> str:
@@ -96,17 +104,14 @@ def _check_class(place: str, kind: type) -> None:
             )
 
 
-def _checked(name: str, kind: type, params: Mapping[str, Any]) -> Mapping[str, Any]:
+def _check_params(name: str, kind: type, params: Mapping[str, Any]) -> None:
     known: dict[str, Field] = {field.name: field for field in fields(kind)}
     if taken := known.keys() & RESERVED:
         raise UserError(f"The parameter {min(taken)} of task {name} is a setting of every task: rename it.")
     for key, value in params.items():
-        if new := renamed.successor("world", key):
-            raise UserError(f"{key}={value!r} is not a setting any more: use {new}={value!r}.")
         if key not in known:
             raise UserError(f"Task {name} has no parameter {key!r}. Its parameters are: {', '.join(known) or 'none'}.")
         _check_value(f"Parameter {key}={value!r} of task {name}", value, known[key].default)
-    return params
 
 
 def _check_value(what: str, value: Any, default: Any) -> None:
