@@ -206,13 +206,13 @@ class MLP(Policy):
 
 POLICIES = {"conv_lstm": ConvLSTM, "conv": Conv, "mlp": MLP}
 OPTIONS: dict[str, Any] = {
-    "hidden": 128,
-    "head": "auto",
-    "bins": 9,
-    "log_std_min": -3.0,
-    "log_std_max": 0.5,
-    "log_std_init": -0.5,
-    "init_action_rms": None,
+    "hidden": 128,  # units; the LSTM has as many cells, which makes about 150k parameters in all
+    "head": "auto",  # of continuous actions: bins (auto: it learns best), gaussian, squashed, snapped, beta
+    "bins": 9,  # values per axis of head=bins
+    "log_std_min": -3.0,  # bounds of a Gaussian's log standard deviation; below, gradients explode
+    "log_std_max": 0.5,  # above, nearly every sample is clipped at the ends of [-1, 1]
+    "log_std_init": -0.5,  # a deviation of 0.6 tries most of the range, and little of it is clipped
+    "init_action_rms": None,  # RMS size of the first actions along each axis, to start all heads alike (None: as is)
 }
 
 
