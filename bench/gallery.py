@@ -1,4 +1,4 @@
-"""The pictures of the README, and a page with a run of each policy that ships: docs/assets/*.gif, docs/gallery.html.
+"""Draw the pictures of the README, and a page that replays each shipped policy: docs/assets/*.gif, docs/gallery.html.
 
 python bench/gallery.py             # a minute
 """
@@ -10,42 +10,42 @@ from pathlib import Path
 from interrupt import until_interrupted
 from timing import announced
 
+from particle_grid import TrainedPolicy, load_policy
 from particle_grid.env import ACTIONS, ParticleGrid
-from particle_grid.evaluation.results import Show
-from particle_grid.evaluation.scores import match
-from particle_grid.runs import pretrained
-from particle_grid.runs.build import build_env, build_policy, policy_player
+from particle_grid.evaluation.match import match
+from particle_grid.evaluation.players import policy_player
+from particle_grid.evaluation.record import Show
 from particle_grid.sim import tasks
 from particle_grid.view.replay import Replay, write_page
 from particle_grid.view.video import Video
 
-# A world for the eye: one in which single agents can be told apart, and as dense as where they were trained.
-FIELD, PIXELS, SEED = 96, 288, 3
-FILM, EVERY = 260, 2  # steps that are filmed, and how many a frame stands for
+# A world in which single agents can be told apart, as dense as in training.
+FIELD = 96  # cells along each side
+PIXELS = 288
+SEED = 3
+FILM = 260  # steps that are filmed
+EVERY = 2  # steps per frame
 REPLAY = 300  # steps on the page
 
 
-def world_for(config: dict) -> dict:
-    """The world to show a policy in: one only, and smaller than in training where that was large. Puffer's must hold
-    its word."""
-    world = config["world"]
-    if config["task"]["name"] == "puffer" or max(world["height"], world["width"]) <= FIELD:
-        return world | {"worlds": 1, "max_episode_steps": 0}
-    agents = round(world["agents"] * FIELD**2 / (world["height"] * world["width"]))
-    return world | {"worlds": 1, "height": FIELD, "width": FIELD, "agents": max(agents, 100)}
+def make_env(policy: TrainedPolicy) -> ParticleGrid:
+    """Return one world to show a policy in, smaller than in training if that was large. Puffer's must hold its word."""
+    world = policy.config.world
+    if policy.config.task == "puffer" or max(world.height, world.width) <= FIELD:
+        return policy.make_env(worlds=1, max_episode_steps=0)
+    agents = round(world.agents * FIELD**2 / (world.height * world.width))
+    return policy.make_env(worlds=1, height=FIELD, width=FIELD, agents=max(agents, 100))
 
 
 def show(task: str, action: str, film: Path) -> Replay:
-    """Plays a policy that ships; writes the film and returns the replay."""
-    saved = pretrained.load(task, action)
-    config = saved["config"] | {"world": world_for(saved["config"])}
-    env: ParticleGrid = build_env(config)
-    policy = build_policy(config, env)
-    policy.load_state_dict(saved["policy"])
+    """Play a policy that ships with the package, write the film, and return the replay."""
+    policy = load_policy(task, action)
+    env = make_env(policy)
     size = max(env.world.height, env.world.width)
     camera = Show(pixels=math.ceil(PIXELS / size) * size, legend=False).camera(env)
-    title = f"{task}, {action} actions: {env.num_agents} agents after {saved['steps'] / 1e6:.0f} million steps"
-    replay, steps = Replay(env.world, title, env.legend()), 0
+    title = f"{task}, {action} actions: {env.num_agents} agents after {policy.steps / 1e6:.0f} million steps"
+    replay = Replay(env.world, title, env.legend())
+    steps = 0
     with Video(film, 20) as video:
 
         def watch() -> None:
@@ -55,11 +55,12 @@ def show(task: str, action: str, film: Path) -> Replay:
             replay.add(env.state, env.rewards, env.score())
             steps += 1
 
-        match(env, [policy_player(policy)], SEED, REPLAY, watch)
+        match(env, [policy_player(policy.policy)], SEED, REPLAY, watch)
     return replay
 
 
 def main() -> None:
+    """Write the films and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of the page and of assets/")
     out = parser.parse_args().out

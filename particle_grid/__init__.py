@@ -1,23 +1,67 @@
-"""particle_grid: thousands of particles on a grid, played with discrete or continuous actions."""
+"""particle_grid: thousands of particles on a grid, with discrete or continuous actions.
 
+>>> import particle_grid
+>>> policy = particle_grid.load_policy("group", action="continuous")
+>>> particle_grid.record(policy, "group.gif")  # doctest: +SKIP
+"""
+
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from particle_grid.support import lifeline, startup
+from particle_grid.support import lifeline, renamed, startup
 
 if TYPE_CHECKING:
+    from particle_grid.api import TrainedPolicy, evaluate, load_policy, make_config, record, train_policy
     from particle_grid.env import ParticleGrid
+    from particle_grid.runs.results import Results
+    from particle_grid.settings.run_config import RunConfig
+    from particle_grid.sim.tasks import Task
+    from particle_grid.sim.world import World
+    from particle_grid.support.errors import UserError
 
 __version__ = "0.1.0"
-__all__ = ["ParticleGrid"]
+__all__ = [
+    "ParticleGrid",
+    "Results",
+    "RunConfig",
+    "Task",
+    "TrainedPolicy",
+    "UserError",
+    "World",
+    "evaluate",
+    "load_policy",
+    "make_config",
+    "record",
+    "train_policy",
+]
+HOMES = {  # where each name is defined; imported when it is first used, since some of these modules take seconds
+    "ParticleGrid": "env",
+    "Results": "runs.results",
+    "RunConfig": "settings.run_config",
+    "Task": "sim.tasks",
+    "TrainedPolicy": "api",
+    "UserError": "support.errors",
+    "World": "sim.world",
+    "evaluate": "api",
+    "load_policy": "api",
+    "make_config": "api",
+    "record": "api",
+    "train_policy": "api",
+}
 
 startup.quiet()
-lifeline.follow()  # here, before the imports that take seconds: the command that started this process may end meanwhile
+lifeline.follow()  # before imports that take seconds, during which the command that started this process may end
+renamed.refuse_old_modules()
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the environment when it is asked for: the simulator alone needs neither PufferLib nor Gymnasium."""
-    if name == "ParticleGrid":
-        from particle_grid.env import ParticleGrid
+    """Import a public name. The simulator alone needs neither PyTorch nor PufferLib."""
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{HOMES[name]}"), name)
+    globals()[name] = value
+    return value
 
-        return ParticleGrid
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,49 +1,54 @@
-"""Plays a trained policy and tells what it is worth: python -m particle_grid.eval checkpoint=PATH (see --help)."""
+"""Evaluate a trained policy: python -m particle_grid.eval checkpoint=PATH (see --help)."""
 
-from omegaconf import DictConfig
-from rich.console import Console
+from pathlib import Path
 
-from particle_grid.cli import check_paths, command, printable, typed, whole
-from particle_grid.evaluation import results, scores
-from particle_grid.evaluation.transfer import several, transfer
-from particle_grid.learn.trainer import choose_device
-from particle_grid.runs.build import build_env
-from particle_grid.runs.load import load_asked, load_policy
-from particle_grid.view.replay import check_page
-from particle_grid.view.video import check_video
+from omegaconf import DictConfig, OmegaConf
+
+from particle_grid.cli import command
+from particle_grid.evaluation import match
+from particle_grid.evaluation.evaluator import Evaluator
+from particle_grid.evaluation.record import Show
+from particle_grid.evaluation.request import Request
+from particle_grid.learn.device import choose_device
+from particle_grid.runs.load import is_pattern
+from particle_grid.settings.checks import check_paths, check_whole_number
+from particle_grid.settings.compose import typed
+from particle_grid.settings.invocation import Invocation
+from particle_grid.support import atomic
+from particle_grid.support.errors import UserError
 
 
 @command("eval")
-def main(config: DictConfig) -> None:
-    whole("seeds", config.seeds, 1, scores.MOST_EPISODES)
-    whole("seed", config.seed, 0)
+def main(config: DictConfig, call: Invocation) -> None:
+    """Print the scores of one policy, or a table of several policies on several tasks."""
+    check_whole_number("seeds", config.seeds, 1, match.MOST_EPISODES)
+    check_whole_number("seed", config.seed, 0)
     if config.steps is not None:
-        whole("steps", config.steps, 1)
+        check_whole_number("steps", config.steps, 1)
     check_paths(config, "video", "replay", "table")
-    if several(config):
-        return transfer(config)
+    request = Request.from_dict(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    seeds = range(config.seed, config.seed + config.seeds)
+    evaluator = Evaluator(request, seeds, config.steps, choose_device(config.device))
+    one = isinstance(config.checkpoint, str) and not is_pattern(config.checkpoint)
+    if one and config.tasks is None:
+        if config.table:
+            raise UserError(f"table={config.table} needs several tasks: name them, as in tasks=all.")
+        evaluator.one(config.checkpoint, typed(Show, config.show), config.video, config.replay)
+    else:
+        tabulate(evaluator, config)
+
+
+def tabulate(evaluator: Evaluator, config: DictConfig) -> None:
+    """Print the scores of several policies on several tasks, and write them if asked to."""
+    if given := [key for key in ("task", "video", "replay") if config.get(key)]:
+        raise UserError(f"{given[0]}= is for one checkpoint on one task: leave it out, or give no list.")
     if config.table:
-        raise ValueError(f"table={config.table} is for a table: name tasks too, as in tasks=all.")
-    console, saved = Console(markup=False), load_asked(config)
-    run = saved["config"]
-    show = typed(results.Show, config.show)
-    if config.video:
-        check_video(config.video, show.fps)  # now, not when minutes of work are done
-    if config.replay:
-        check_page(config.replay)
-    device = choose_device(config.device)
-    seeds = tuple(range(config.seed, config.seed + config.seeds))
-    env = build_env(run)
-    show.camera(env)  # likewise
-    policy = load_policy(saved, env, device)
-    console.print(f"{printable(config.checkpoint)}: {run['name']} after {saved['steps']} steps", soft_wrap=True)
-    steps = config.steps or scores.steps_for(env)
-    baseline = results.baseline_for(env, console, seeds, steps)
-    rows = results.evaluate_policy(env, policy, baseline, console, seeds, steps)
-    results.show_scores(env, rows, baseline, console, steps)
-    if config.video or config.replay:
-        title = f"{env.task_name}, {run['action']['name']} actions, after {saved['steps'] / 1e6:.1f} million steps"
-        results.record(env, policy, console, show, config.video, config.replay, title)
+        atomic.check_place(Path(config.table))
+    table = evaluator.several(config.checkpoint, config.tasks)
+    table.show(evaluator.console)
+    if config.table:
+        table.write(Path(config.table))
+        evaluator.console.print(f"Saved: {config.table}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -1,39 +1,37 @@
-"""Plays along: python -m particle_grid.play task=predator_prey (see --help)."""
+"""Play among the agents: python -m particle_grid.play task=predator_prey (see --help)."""
 
-from dataclasses import asdict, fields
-from typing import Any
+from dataclasses import fields, replace
 
 import numpy as np
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from particle_grid.cli import check_paths, command, config_folder, typed, whole
-from particle_grid.evaluation.interactive import Game, Settings
-from particle_grid.evaluation.scores import scripted_player
-from particle_grid.learn.trainer import choose_device
-from particle_grid.runs.build import build_env, policy_player
-from particle_grid.runs.load import TASK, load_asked, load_policy, set_up
-from particle_grid.sim.world import World
+from particle_grid.cli import command
+from particle_grid.evaluation.interactive import Game, GameSettings, playable_world
+from particle_grid.evaluation.players import policy_player, scripted_player
+from particle_grid.evaluation.request import Request, policy_for
+from particle_grid.learn.device import choose_device
+from particle_grid.runs.build import build_env
+from particle_grid.settings.checks import check_paths, check_whole_number
+from particle_grid.settings.compose import typed
+from particle_grid.settings.invocation import Invocation
 from particle_grid.view.panel import WIDTH
 from particle_grid.view.window import Window
 
-SIDE = 128  # cells along each side of a larger world whose size nobody chose
-
 
 @command("play")
-def main(config: DictConfig) -> None:
-    settings = typed(Settings, OmegaConf.masked_copy(config, [field.name for field in fields(Settings)]))
-    whole("seed", settings.seed, 0)
+def main(config: DictConfig, call: Invocation) -> None:
+    """Open a window with a game, until the user closes it."""
+    settings = typed(GameSettings, OmegaConf.masked_copy(config, [field.name for field in fields(GameSettings)]))
+    check_whole_number("seed", settings.seed, 0)
     check_paths(config, "checkpoint")
     device = choose_device(config.device)
-    saved = load_asked(config) if config.checkpoint else {"config": untrained(config)}
-    run = saved["config"]
-    chosen = {override.partition("=")[0] for override in HydraConfig.get().overrides.task}
-    run["world"] = at_hand(run["world"], {key.removeprefix("world.") for key in chosen})
-    env = build_env(run)
-    maker = policy_player(load_policy(saved, env, device)) if config.checkpoint else scripted_player
-    game = Game(env, maker, "the policy" if config.checkpoint else "the script", settings)
+    request = Request.from_dict(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    saved = request.load(config.checkpoint) if config.checkpoint else None
+    run = saved.config if saved else request.untrained()
+    env = build_env(replace(run, world=playable_world(run.world, call.chosen())))
+    others = policy_player(policy_for(saved, env, device)) if saved else scripted_player
+    game = Game(env, others, "the policy" if saved else "the script", settings)
     window = Window(f"particle_grid: {env.task_name}")
     try:
         side = game.camera.size
@@ -44,25 +42,8 @@ def main(config: DictConfig) -> None:
         window.close()
 
 
-def untrained(config: DictConfig) -> dict[str, Any]:
-    """A run's config without a policy: the task and world that are asked for."""
-    world = asdict(typed(World, OmegaConf.load(config_folder() / "world" / "default.yaml")))  # type: ignore[arg-type]
-    run = {"task": {"name": TASK}, "action": {"name": config.action.name}, "world": world, "seed": config.seed}
-    set_up(run, config)
-    return run
-
-
-def at_hand(world: dict[str, Any], chosen: set[str]) -> dict[str, Any]:
-    """The settings of a world to play in by hand: one world that fits a window, as dense as it was; what was chosen
-    stays as it is."""
-    size = {side: world[side] if side in chosen else min(world[side], SIDE) for side in ("height", "width")}
-    share = size["height"] * size["width"] / (world["height"] * world["width"])
-    agents = world["agents"] if "agents" in chosen else max(1, round(share * world["agents"]))
-    return world | size | {"agents": agents, "worlds": world["worlds"] if "worlds" in chosen else 1}
-
-
 def play(game: Game, window: Window, fps: float) -> None:
-    """Until the user has enough."""
+    """Run a game until the user ends it."""
     game.start()
     while game.open:
         for event in window.show(game.picture()):

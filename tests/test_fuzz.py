@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from particle_grid import train
 from particle_grid.cli import config_folder
-from particle_grid.evaluation import scores
+from particle_grid.evaluation import match
 from particle_grid.experiments.sweep import flat
 from tests.cases import CASES, small
 from tests.test_train import BATCH, TINY
@@ -51,7 +51,7 @@ def fuzz(examples):
     @settings(max_examples=examples, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(override=overrides())
     def test(override, invoke, monkeypatch):
-        monkeypatch.setattr(scores, "STEPS", 8)
+        monkeypatch.setattr(match, "STEPS", 8)
         check(invoke, override)
 
     return test

@@ -1,4 +1,4 @@
-"""python -m particle_grid says what there is."""
+"""python -m particle_grid lists what there is."""
 
 import sys
 
@@ -24,7 +24,7 @@ def test_every_command_task_policy_head_and_plan_is_listed_with_what_it_is_for(l
     plans = [path.stem for path in (module.config_folder() / "study").glob("*.yaml")]
     for name in [*module.COMMANDS, *tasks.names(), *POLICIES, *plans]:
         assert len(lines[name]) > 1, name
-    assert "Trains a policy" in listed
+    assert "Train a policy" in listed
     assert {"discrete,", "snapped,", "gaussian,"} <= set(lines["reduced"])
     assert all(word in listed for word in [*HEADS, *ACTIONS])
 
@@ -34,9 +34,9 @@ def test_every_file_that_is_a_command_is_listed():
     assert set(module.COMMANDS) == set(runs) - {"__main__"}
 
 
-def test_an_argument_is_told_how_a_command_is_run(monkeypatch):
+def test_an_argument_is_refused_with_how_a_command_is_run(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["particle_grid", "train"])
-    with pytest.raises(SystemExit, match=r"error: train is not taken: .* python -m particle_grid.train --help"):
+    with pytest.raises(SystemExit, match=r"error: train is not an argument: .* python -m particle_grid.train --help"):
         module.main()
 
 

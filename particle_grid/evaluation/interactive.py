@@ -1,49 +1,57 @@
-"""A game: one agent is steered with keys and mouse, the others by a player. It takes events and gives pictures."""
+"""A game in which the user steers one agent with keys and mouse. It takes events and returns pictures."""
 
 import math
 import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from particle_grid.env import ParticleGrid
-from particle_grid.evaluation.scores import PlayerFactory
+from particle_grid.evaluation.players import PlayerFactory
+from particle_grid.sim.actions import actions_for
 from particle_grid.sim.rng import check_seed
-from particle_grid.sim.scripted import actions_for
+from particle_grid.sim.world import World
+from particle_grid.support.errors import UserError
 from particle_grid.view.free import FreeCamera
 from particle_grid.view.panel import HEIGHT, SPAN, Facts, draw_help, draw_panel
 from particle_grid.view.window import Event
 
-KEYS = (  # as `--help` of the command has them too
+KEYS = (  # the command's --help has them, too
     ("arrows, WASD", "steer; two at once for a diagonal"),
-    ("left button", "while held, head for the mouse"),
+    ("left button", "hold to head for the mouse"),
     ("wheel", "zoom"),
     ("right button", "drag the world"),
-    ("F", "follow the agent, or not"),
-    ("space", "pause, and go on"),
-    (". or N", "one step, in a pause"),
+    ("F", "follow the agent or stop following"),
+    ("space", "pause or continue"),
+    ("N or .", "one step, while paused"),
     ("+ and -", "faster and slower"),
-    ("P", "let go of the agent, and take it back"),
-    ("Tab", "take the next agent; with Shift, of the next colour"),
-    ("R", "start anew"),
+    ("P", "release the agent or take it back"),
+    ("Tab", "take the next agent; with Shift, one of the next colour"),
+    ("R", "restart"),
     ("H", "this help"),
-    ("Esc, Q", "end"),
+    ("Esc, Q", "quit"),
 )
 HEADINGS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}  # row, column
 HEADINGS |= {"w": (-1, 0), "s": (1, 0), "a": (0, -1), "d": (0, 1)}
-RATES = 1, 2, 3, 5, 8, 12, 20, 30, 60, 120  # steps a second
-NOTICE = 8  # steps for which a respawn is told
-RECENT = 24  # steps that the measured speed is of
-LATE = 0.1  # seconds of the game that a slow machine makes up for; what it is late beyond them is left out
+RATES = (1, 2, 3, 5, 8, 12, 20, 30, 60, 120)  # steps per second
+NOTICE = 8  # steps for which a respawn is announced
+RECENT = 24  # steps over which the speed is measured
+LATE = 0.1  # seconds of the game that a slow machine catches up with; longer delays are skipped
+FIELD = 128  # cells: height and width, at most, of a world whose size the user has not chosen
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How a game is played and shown. Raises ValueError for what cannot be.
+class GameSettings:
+    """How a game is played and shown.
 
-    agent: who is steered. rate: steps a second. fps: pictures a second. pixels: of the world, along each side. zoom,
-    trails: see `FreeCamera`."""
+    agent: number of the agent that the user steers. rate: steps per second. fps: pictures per second. pixels: height
+    and width of the world's picture. zoom, trails: see `FreeCamera`.
+
+    Raises:
+        UserError: for a value that is out of range.
+    """
 
     agent: int = 0
     seed: int = 0
@@ -56,40 +64,70 @@ class Settings:
     def __post_init__(self) -> None:
         check_seed(self.seed)
         for name, least, most, unit in (
-            ("rate", 0.1, 1000, "steps a second"),
-            ("fps", 1, 240, "pictures a second"),
-            ("pixels", HEIGHT, 4096, "pixels along each side"),
+            ("rate", 0.1, 1000, "steps per second"),
+            ("fps", 1, 240, "pictures per second"),
+            ("pixels", HEIGHT, 4096, "pixels"),
         ):
             value = getattr(self, name)
             if not least <= value <= most:
-                raise ValueError(f"{name}={value} is out of range: give {least} to {most} {unit}.")
+                raise UserError(f"{name}={value} is out of range: give {least} to {most} {unit}.")
+
+
+def playable_world(world: World, chosen: Container[str]) -> World:
+    """Return one world that fits a window, as dense as the given one. Settings that were chosen stay the same.
+
+    Args:
+        world: the world to play in, which may be large.
+        chosen: keys of the command line, such as `world.agents`.
+    """
+    height = world.height if "world.height" in chosen else min(world.height, FIELD)
+    width = world.width if "world.width" in chosen else min(world.width, FIELD)
+    share = height * width / (world.height * world.width)
+    agents = world.agents if "world.agents" in chosen else max(1, round(share * world.agents))
+    worlds = world.worlds if "world.worlds" in chosen else 1
+    return replace(world, worlds=worlds, agents=agents, height=height, width=width)
 
 
 class Game:
-    """A game: `start` it, `handle` what the user does, `advance` the time, and show the `picture`.
+    """A game: `start` it, `handle` what the user does, `advance` the time, and show the `picture`."""
 
-    maker: who plays the others, and the steered one when it is let go; who: its name, for people. Raises ValueError for
-    an agent or a zoom that cannot be."""
+    def __init__(
+        self, env: ParticleGrid, others: PlayerFactory, who: str, settings: GameSettings = GameSettings()
+    ) -> None:
+        """Prepare a game.
 
-    def __init__(self, env: ParticleGrid, maker: PlayerFactory, who: str, settings: Settings = Settings()) -> None:
-        self.env, self.who, self.rate = env, who, settings.rate
+        Args:
+            env: the environment, whose state is overwritten.
+            others: plays all agents but the one that the user steers, and that one while it is released.
+            who: name of that player, for people.
+            settings: how the game is played and shown.
+
+        Raises:
+            UserError: for an agent or a zoom that is out of range.
+        """
+        self.env = env
+        self.who = who
+        self.rate = settings.rate
         self.camera = FreeCamera(
             env.world, agent=settings.agent, zoom=settings.zoom, pixels=settings.pixels, trails=settings.trails
         )
         self.agent = settings.agent
-        self.open, self.paused, self.steered, self.helped = True, False, True, False
+        self.open = True
+        self.paused = False
+        self.steered = True
+        self.helped = False
         self._held: set[str] = set()  # keys and buttons
-        self._tapped: set[str] = set()  # keys pressed since the last step: one that was let go since counts for it too
-        self._mouse = 0, 0  # row, column in pixels
+        self._tapped: set[str] = set()  # keys pressed since the last step, which count for it even if released since
+        self._mouse = (0, 0)  # row, column in pixels
         self._due = 0.0  # steps
         self._picture: np.ndarray | None = None  # None: something has changed since it was drawn
-        self._player = maker(env, settings.seed)
+        self._player = others(env, settings.seed)
         self._seed: int | None = settings.seed  # of the next start
 
     def start(self) -> None:
-        """A new game. The first one of a seed is always the same."""
+        """Start a new game. The first one of a seed is always the same."""
         self.env.reset(self._seed)
-        self._seed = None  # the worlds' generators go on
+        self._seed = None  # the worlds' generators continue
         self._starts = np.ones(self.env.num_agents, bool)
         self.camera.forget()
         self.camera.remember(self.env.state)
@@ -97,7 +135,7 @@ class Game:
         self._take(self.agent)
 
     def _take(self, agent: int) -> None:
-        """Steers another agent from now on; what is told of rewards begins with it."""
+        """Steer another agent, and start its record of rewards."""
         self.agent = agent
         self.camera.follow(agent)
         self.action = np.zeros(2, np.float32)  # of the agent in the last step, in [-1, 1]
@@ -108,13 +146,13 @@ class Game:
         self._moments: deque[float] = deque(maxlen=RECENT)  # seconds at which the last steps were made
 
     def handle(self, event: Event) -> None:
-        """Does what the user wants."""
+        """React to what the user does."""
         if event.kind != "move" or "mouse right" in self._held:
             self._picture = None
         match event.kind:
             case "close":
                 self.open = False
-            case "leave":  # keys let go of elsewhere would never be heard of
+            case "leave":  # keys released in another window would never be reported
                 self._held.clear()
             case "press" if event.key.startswith("mouse"):
                 self._mouse = event.place
@@ -134,9 +172,11 @@ class Game:
                 self.camera.zoom_by(event.turn, self._mouse)
 
     def _over_world(self) -> bool:
+        """Return whether the mouse is over the picture of the world."""
         return max(self._mouse) < self.camera.size
 
     def _press(self, event: Event) -> None:
+        """React to a key of the keyboard."""
         match event.key:
             case "escape" | "q":
                 self.open = False
@@ -161,17 +201,18 @@ class Game:
                 self.helped = not self.helped
 
     def _next(self, another_colour: bool) -> int:
-        """The next agent, or the next of another colour if there is one."""
+        """Return the next agent, or the next of another colour if there is one."""
         order = np.roll(np.arange(self.env.num_agents), -self.agent - 1)
         others = order[~self._like[order]] if another_colour else order
         return int(others[0]) if len(others) else self.agent
 
     def _pace(self, rate: float) -> None:
+        """Set the steps per second."""
         self.rate = rate
         self._moments.clear()
 
     def advance(self, seconds: float) -> None:
-        """Makes the steps that have become due."""
+        """Make the steps that have become due."""
         if self.paused:
             return
         self._due = min(self._due + seconds * self.rate, max(1.0, LATE * self.rate))
@@ -180,13 +221,15 @@ class Game:
             self.step()
 
     def step(self) -> None:
-        """One step of all agents."""
-        env, agent = self.env, self.agent
+        """Make one step of all agents."""
+        env = self.env
+        agent = self.agent
         actions = self._player(env.observations, self._starts)
         if self.steered:
             actions[agent] = self.wanted()
         self.action = np.clip(actions[agent].astype(np.float32) - env.rules.centre, -1, 1)
-        self._starts, self._picture = env.step(actions)[3], None
+        self._starts = env.step(actions)[3]
+        self._picture = None
         self._tapped.clear()
         self.camera.remember(env.state)
         self.rewards.append(float(env.rewards[agent]))
@@ -196,18 +239,19 @@ class Game:
         self._moments.append(time.perf_counter())
 
     def wanted(self) -> np.ndarray:
-        """The action that keys and mouse ask for, [2], as the environment takes it."""
-        env, keys = self.env, [HEADINGS[key] for key in self._held | self._tapped if key in HEADINGS]
+        """Return the action [2] that keys and mouse ask for, as the environment takes it."""
+        env = self.env
+        keys = [HEADINGS[key] for key in self._held | self._tapped if key in HEADINGS]
         if not keys and "mouse left" in self._held:
             here = env.state.position[:, self.agent] - env.vision
             aim = (self.camera.place_of(self._mouse) - here).astype(np.float32)
-            aim /= max(1, np.abs(aim).max() / env.world.speed)  # far away: straight there, as fast as can be
+            aim /= max(1, np.abs(aim).max() / env.world.speed)  # if it is far away: straight there at full speed
             return actions_for(aim[None], env.observations[[self.agent]], env.rules, env.discrete)[0]
         heading = np.clip(np.sum(keys, axis=0), -1, 1) if keys else np.zeros(2)
         return (heading + env.rules.centre).astype(env.actions.dtype)
 
     def picture(self) -> np.ndarray:
-        """The world and the panel beside it, RGB u8[H, W, 3]; drawn anew where something has changed."""
+        """Return the world and the panel beside it, RGB u8[H, W, 3]. They are redrawn if something has changed."""
         if self._picture is None:
             world = self.camera.look(self.env.state)
             if self.helped:
@@ -216,9 +260,12 @@ class Game:
         return self._picture
 
     def facts(self) -> Facts:
-        """What the panel tells."""
-        env, agent, side = self.env, self.agent, 2 * self.env.vision + 1
-        state, colour = env.state, int(self.env.state.colour[agent])
+        """Return what the panel shows."""
+        env = self.env
+        agent = self.agent
+        state = env.state
+        side = 2 * env.vision + 1
+        colour = int(state.colour[agent])
         age = int(state.tick[agent // env.world.agents] - state.born[agent])
         scores = " / ".join(f"{score:.2f}" for score in np.mean(self._scores, 0)) if self._scores else "-"
         row, column = state.position[:, agent] - env.vision
@@ -231,18 +278,18 @@ class Game:
             rewards=self.rewards,
             lines=(
                 ("mean reward", f"{np.mean(self.rewards or [0]):+.3f}"),
-                ("that of all its colour", f"{np.mean(self._others or [0]):+.3f}"),
+                ("mean of its colour", f"{np.mean(self._others or [0]):+.3f}"),
                 ("return", f"{state.episode_return[agent]:+.2f} in {age} steps"),
-                ("score of all", scores),
+                ("score", scores),
                 ("row, column", f"{row:.1f}, {column:.1f}"),
                 ("steered by", "you" if self.steered else self.who),
             ),
             state="paused" if self.paused else self._speed(),
-            alert="spawned anew" if self._since_respawn < NOTICE else "",
+            alert="respawned" if self._since_respawn < NOTICE else "",
         )
 
     def _speed(self) -> str:
-        """How many steps are to be made a second, and how many are where they are fewer."""
+        """Return the wanted steps per second, and the actual ones if they are fewer."""
         count = len(self._moments) - 1
         speed = count / (self._moments[-1] - self._moments[0]) if count > 4 else math.inf
         return f"{self.rate:g} steps/s" if speed > 0.9 * self.rate else f"{speed:.1f} of {self.rate:g} steps/s"

@@ -1,6 +1,7 @@
-"""What a tournament says about those who took part: ratings with their uncertainty, as table, CSV and picture."""
+"""Ratings of the participants of a tournament, with their uncertainty, as a table, CSV files and a picture."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,30 @@ from rich.table import Table
 
 from particle_grid.support import figures, optional, records
 
-Rating = tuple[float, float]  # mean and deviation of what is believed about a player's strength
+RATINGS = "ratings.csv"
+MATRIX = "matrix.csv"
+PICTURE = "ranking.png"
+FILES = (RATINGS, MATRIX, PICTURE)
+Rating = tuple[float, float]  # mean and standard deviation of the belief about a player's strength
 
 
 def load_libraries() -> tuple[Any, Any]:
-    """openskill's models and Matplotlib's Figure. Raises ValueError where they are not installed."""
+    """Return openskill's models and Matplotlib's Figure.
+
+    Raises:
+        UserError: if one of them is not installed, naming the extra that provides it.
+    """
     return optional.load("openskill.models", "rank", "A ranking"), figures.load_figure("rank", "A ranking")
 
 
 def rate(contests: np.ndarray) -> list[Rating]:
-    """Ratings of n players from the scores of contests, f64[contests, n]: whoever scores more is ranked before.
+    """Return the ratings of n players from the scores of contests: a higher score means a better rank.
 
-    Plackett-Luce with Gaussian beliefs (Weng and Lin 2011), one contest after another. A new player is at 25 ± 8.3."""
+    Plackett-Luce with Gaussian beliefs (Weng and Lin 2011), one contest after another. A new player is at 25 ± 8.3.
+
+    Args:
+        contests: f64[contests, n].
+    """
     model = load_libraries()[0].PlackettLuce()
     players = [model.rating() for _ in range(contests.shape[1])]
     for scores in contests:
@@ -29,55 +42,84 @@ def rate(contests: np.ndarray) -> list[Rating]:
     return [(player.mu, player.sigma) for player in players]
 
 
-def rate_sides(scores: np.ndarray) -> tuple[list[Rating], list[Rating]]:
-    """Ratings of both sides from the scores of all matches, f64[seeds, firsts, seconds, teams].
+def rate_teams(scores: np.ndarray) -> tuple[list[Rating], list[Rating]]:
+    """Return the ratings of all players in the first team, and in the second.
 
-    A contest of the firsts is what they score against the same second with the same seed, and the other way round."""
+    All that play the first team against the same second team with the same seed form a contest, and vice versa.
+
+    Args:
+        scores: f64[seeds, firsts, seconds, teams], of all matches.
+    """
     first = scores[..., 0].transpose(0, 2, 1)  # [seeds, seconds, firsts]
-    return rate(first.reshape(-1, scores.shape[1])), rate(scores[..., 1].reshape(-1, scores.shape[2]))
+    second = scores[..., 1]  # [seeds, firsts, seconds]
+    return rate(first.reshape(-1, scores.shape[1])), rate(second.reshape(-1, scores.shape[2]))
 
 
-def table(names: Sequence[str], kinds: Sequence[str], ratings: tuple[list[Rating], list[Rating]]) -> Table:
-    """The ratings of both sides, the best of both together first."""
-    result = Table("", *(f"as {kind}" for kind in kinds))
-    order = sorted(range(len(names)), key=lambda k: -sum(side[k][0] for side in ratings))
-    for k in order:
-        result.add_row(names[k], *(f"{side[k][0]:.1f} ± {side[k][1]:.1f}" for side in ratings))
-    return result
+def ranked(names: Sequence[str], teams: Sequence[str], scores: np.ndarray) -> "Ranking":
+    """Return the ranking of the players with these names, from the scores of all matches.
+
+    Args:
+        names: of the n players.
+        teams: names of the two teams.
+        scores: f64[seeds, n, n, teams].
+    """
+    return Ranking(names, teams, scores.mean(0)[..., 0], rate_teams(scores))
 
 
-def save(
-    folder: Path, names: Sequence[str], kinds: Sequence[str], scores: np.ndarray, ratings: Mapping[str, list[Rating]]
-) -> None:
-    """Writes ratings.csv, matrix.csv (the firsts' mean score, a line for each of them) and ranking.png."""
-    mean = scores.mean(0)[..., 0]  # [firsts, seconds]
-    rated = [[name, kind, *rating] for kind, side in ratings.items() for name, rating in zip(names, side, strict=True)]
-    records.write_table(folder / "ratings.csv", [["player", "side", "rating", "deviation"], *rated])
-    header = [f"{kinds[0]} (score) against {kinds[1]}", *names]
-    scored = [[name, *row] for name, row in zip(names, mean.tolist(), strict=True)]
-    records.write_table(folder / "matrix.csv", [header, *scored])
-    draw(folder / "ranking.png", names, kinds, mean, ratings)
+@dataclass(frozen=True)
+class Ranking:
+    """Ratings of n players in both teams. matrix: f64[firsts, seconds], the mean score of the first team."""
 
+    names: Sequence[str]
+    teams: Sequence[str]
+    matrix: np.ndarray
+    ratings: tuple[list[Rating], list[Rating]]
 
-def draw(
-    path: Path, names: Sequence[str], kinds: Sequence[str], mean: np.ndarray, ratings: Mapping[str, list[Rating]]
-) -> None:
-    """The matrix of scores, and the ratings with bars of one deviation beside it."""
-    n, places = len(names), range(len(names))
-    figure = load_libraries()[1](figsize=(6 + 0.75 * n, 2.4 + 0.42 * n), layout="constrained")
-    matrix, *panels = figure.subplots(1, 3, width_ratios=[1 + n, 4, 4])
-    image = matrix.imshow(mean, cmap="cividis", aspect="auto")
-    matrix.set(xticks=places, yticks=places, xlabel=kinds[1], ylabel=kinds[0], title=f"score of the {kinds[0]}")
-    matrix.set_xticklabels(names, rotation=40, ha="right")
-    matrix.set_yticklabels(names)
-    for row in places:
-        for column in places:
-            dark = image.norm(mean[row, column]) < 0.5
-            text = f"{mean[row, column]:.2f}"
-            matrix.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
-    for panel, (kind, side) in zip(panels, ratings.items(), strict=True):
-        means, deviations = zip(*side, strict=True)
-        panel.errorbar(means, places, xerr=deviations, fmt="o", color="tab:blue", capsize=3)
-        panel.set(yticks=places, yticklabels=[], ylim=(n - 0.5, -0.5), title=f"rating as {kind}")
-        panel.grid(axis="x", alpha=0.3)
-    figures.save(path, figure)
+    def by_team(self) -> Iterator[tuple[str, list[Rating]]]:
+        """Yield the name of each team, and the ratings of all players in it."""
+        return zip(self.teams, self.ratings, strict=True)
+
+    def table(self) -> Table:
+        """Return the ratings in both teams. The players with the best sum come first."""
+        result = Table("", *(f"as {team}" for team in self.teams))
+        order = sorted(range(len(self.names)), key=lambda k: -sum(team[k][0] for team in self.ratings))
+        for k in order:
+            result.add_row(self.names[k], *(f"{team[k][0]:.1f} ± {team[k][1]:.1f}" for team in self.ratings))
+        return result
+
+    def save(self, folder: Path) -> None:
+        """Write the ratings, the matrix with a line for each player of the first team, and a picture of both."""
+        rated = [
+            [name, team, *rating]
+            for team, ratings in self.by_team()
+            for name, rating in zip(self.names, ratings, strict=True)
+        ]
+        records.write_table(folder / RATINGS, [["player", "team", "rating", "deviation"], *rated])
+        header = [f"{self.teams[0]} (score) against {self.teams[1]}", *self.names]
+        scored = [[name, *row] for name, row in zip(self.names, self.matrix.tolist(), strict=True)]
+        records.write_table(folder / MATRIX, [header, *scored])
+        figures.save(folder / PICTURE, self._figure())
+
+    def _figure(self) -> Any:
+        """Return a figure of the matrix, and of the ratings with bars of one standard deviation beside it."""
+        n = len(self.names)
+        figure = load_libraries()[1](figsize=(6 + 0.75 * n, 2.4 + 0.42 * n), layout="constrained")
+        matrix, *panels = figure.subplots(1, 3, width_ratios=[1 + n, 4, 4])
+        self._draw_matrix(matrix)
+        for panel, (team, ratings) in zip(panels, self.by_team(), strict=True):
+            means, deviations = zip(*ratings, strict=True)
+            panel.errorbar(means, range(n), xerr=deviations, fmt="o", color="tab:blue", capsize=3)
+            panel.set(yticks=range(n), yticklabels=[], ylim=(n - 0.5, -0.5), title=f"rating as {team}")
+            panel.grid(axis="x", alpha=0.3)
+        return figure
+
+    def _draw_matrix(self, axes: Any) -> None:
+        first, second = self.teams
+        places = range(len(self.names))
+        image = axes.imshow(self.matrix, cmap="cividis", aspect="auto")
+        axes.set(xticks=places, yticks=places, xlabel=second, ylabel=first, title=f"score of the {first}")
+        axes.set_xticklabels(self.names, rotation=40, ha="right")
+        axes.set_yticklabels(self.names)
+        for (row, column), score in np.ndenumerate(self.matrix):
+            color = "white" if image.norm(score) < 0.5 else "black"
+            axes.text(column, row, f"{score:.2f}", ha="center", va="center", fontsize=8, color=color)

@@ -114,7 +114,7 @@ def load_all(checkpoints: Any, tasks: Iterable[str]) -> dict[str, Checkpoint]:
     """
     several = isinstance(checkpoints, Iterable) and not isinstance(checkpoints, str)
     entries = list(checkpoints) if several else [checkpoints]
-    if not entries or not all(isinstance(entry, str) for entry in entries):
+    if not entries or not all(isinstance(entry, str) and entry for entry in entries):
         raise UserError(f"checkpoints={checkpoints} is invalid: give a list of paths, of patterns, or pretrained.")
     loaded: dict[str, Checkpoint] = {}
     for entry in entries:

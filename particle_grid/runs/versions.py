@@ -1,11 +1,14 @@
 """What earlier versions of this program have saved, in today's names."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
+from particle_grid.learn.trainer import TrainerConfig
 from particle_grid.support.renamed import ARRAYS, SETTINGS
 
 DROPPED = ("resume", "allow")  # keys of a saved config that are about one command, not about the run
+WHOLE = {field.name for field in fields(TrainerConfig) if field.type in (int, "int")}
 
 
 def upgraded_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -16,7 +19,14 @@ def upgraded_config(config: Mapping[str, Any]) -> dict[str, Any]:
         values = new.get(group)
         if isinstance(values, dict) and old_key in values:
             values[new_name.partition(".")[2]] = values.pop(old_key)
+    if isinstance(new.get("trainer"), dict):
+        new["trainer"] = {key: _as_whole(key, value) for key, value in new["trainer"].items()}
     return {key: value for key, value in new.items() if key not in DROPPED}
+
+
+def _as_whole(key: str, value: Any) -> Any:
+    """Return a setting of a trainer, as a whole number if it is one: total_steps=4e7 was once saved as a float."""
+    return int(value) if key in WHOLE and isinstance(value, float) and value.is_integer() else value
 
 
 def upgraded_override(override: str) -> str:

@@ -1,5 +1,7 @@
 """Names that earlier versions used, each with its successor."""
 
+import sys
+
 SETTINGS = {
     "world.horizon": "world.max_episode_steps",
     "trainer.horizon": "trainer.rollout_length",
@@ -7,9 +9,61 @@ SETTINGS = {
     "policy.first_move": "policy.init_action_rms",
 }
 ARRAYS = {"wish": "desired_move", "met": "entered_cell"}  # of a saved simulator state
+MODULES = {
+    "clips": "evaluation.clips",
+    "command": "cli",
+    "extras": "support.optional",
+    "files": "support.atomic",
+    "game": "evaluation.interactive",
+    "jit": "tasks",
+    "jobs": "experiments.pool",
+    "learn.lane": "learn.collect",
+    "learn.log": "learn.tensorboard",
+    "learn.restore": "learn.checkpoint",
+    "learn.rollout": "learn.collect",
+    "lifeline": "support.lifeline",
+    "opponents": "runs.opponents",
+    "output": "support.output",
+    "pictures": "support.figures",
+    "plan": "experiments.plan",
+    "plugins": "support.registry",
+    "pretrained": "runs.load",
+    "ratings": "evaluation.ratings",
+    "records": "support.records",
+    "results": "evaluation.report",
+    "run": "runs.build",
+    "saved": "runs.schema",
+    "scores": "evaluation.match",
+    "setting": "evaluation.request",
+    "sim.saved": "sim.snapshot",
+    "startup": "support.startup",
+    "stats": "experiments.stats",
+    "study_config": "experiments.study_config",
+    "study_report": "experiments.study_report",
+    "study_scores": "experiments.study_scores",
+    "sweep": "experiments.sweep",
+    "transfer": "evaluation.transfer",
+}
 
 
 def successor(group: str, key: str) -> str | None:
     """Return the new name of a setting, without its group, or None if it was not renamed."""
     new = SETTINGS.get(f"{group}.{key}")
     return new and new.partition(".")[2]
+
+
+class OldModules:
+    """A finder of modules that refuses those that have moved. Others are left to Python's own."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        """Raise ImportError for a module that has moved."""
+        package, _, old = name.partition(".")
+        if package == "particle_grid" and old in MODULES:
+            raise ImportError(f"{name} is now {package}.{MODULES[old]}: import that.", name=name)
+
+
+def refuse_old_modules() -> None:
+    """Make the import of a module that has moved say where it is now."""
+    if OldModules not in sys.meta_path:
+        sys.meta_path.insert(0, OldModules)  # first, since a folder of data has the name of one of them

@@ -1,12 +1,13 @@
-"""The policies that come with the package."""
+"""The policies that ship with the package."""
 
 import pytest
 import torch
 
 from particle_grid import eval as evaluation
-from particle_grid.evaluation import scores
-from particle_grid.runs import pretrained
-from particle_grid.runs.build import build_env, build_policy, policy_player
+from particle_grid.evaluation import baseline, match
+from particle_grid.evaluation.players import policy_player
+from particle_grid.runs.build import build_env, build_policy
+from particle_grid.runs.load import load_shipped, shipped_path
 from tests.cases import CASES
 
 every_case = pytest.mark.parametrize(("task", "action"), CASES)
@@ -14,24 +15,22 @@ every_case = pytest.mark.parametrize(("task", "action"), CASES)
 
 @every_case
 def test_there_is_a_policy_for_every_task_and_action_form(task, action):
-    saved = pretrained.load(task, action)
-    assert (saved["config"]["task"]["name"], saved["config"]["action"]["name"]) == (task, action)
-    policy = build_policy(saved["config"], build_env(saved["config"]))
-    policy.load_state_dict(saved["policy"])
-    assert all(x.dtype == torch.float32 for x in saved["policy"].values())
-    assert pretrained.path_of(task, action).stat().st_size < 400_000
+    saved = load_shipped(task, action)
+    assert (saved.config.task, saved.config.action) == (task, action)
+    build_policy(saved.config, build_env(saved.config), saved.weights)
+    assert all(x.dtype == torch.float32 for x in saved.weights.values())
+    assert shipped_path(task, action).stat().st_size < 400_000
 
 
 @pytest.mark.release
 @every_case
 def test_it_plays_as_well_as_it_says(task, action):
-    saved = pretrained.load(task, action)
-    env = build_env(saved["config"])
-    policy = build_policy(saved["config"], env)
-    policy.load_state_dict(saved["policy"])
-    score = scores.stored(env).normalise(scores.evaluate(env, policy_player(policy)))
+    saved = load_shipped(task, action)
+    env = build_env(saved.config)
+    policy = build_policy(saved.config, env, saved.weights)
+    score = baseline.stored(env).normalise(match.evaluate(env, policy_player(policy)))
     error = 2.5 * score.std(ddof=1)  # three standard errors of the difference between two means of three seeds
-    assert score.mean() == pytest.approx(saved["score"], abs=max(0.05, error))
+    assert score.mean() == pytest.approx(saved.score, abs=max(0.05, error))
 
 
 def test_eval_finds_it_by_name(invoke):
@@ -47,7 +46,7 @@ def test_parameters_of_its_task_can_be_set(invoke):
     assert "colours=7 is out of range" in err
 
 
-def test_a_name_that_there_is_not_is_refused(invoke):
+def test_an_unknown_action_form_is_refused(invoke):
     code, _, err = invoke(evaluation.main, "checkpoint=pretrained", "task=center", "action=jump")
     assert code == 1
     assert "There is no action 'jump'. There are: continuous, discrete." in err

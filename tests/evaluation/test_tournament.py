@@ -16,22 +16,21 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from particle_grid import rank
-from particle_grid.env import ACTIONS
-from particle_grid.evaluation import ratings, scores
+from particle_grid.evaluation import match, ratings
+from particle_grid.evaluation.tournament import COLUMNS, MatchFolder
 from particle_grid.learn import checkpoint
 from particle_grid.learn.policy import make_policy
-from particle_grid.runs.build import policy_player
-from tests.cases import CASES, small
+from tests.cases import small
 from tests.test_faults import no_file_beyond
 
 RANK = [sys.executable, "-m", "particle_grid.rank"]
-HEADER = ",".join(rank.COLUMNS).encode() + b"\r\n"
+HEADER = ",".join(COLUMNS).encode() + b"\r\n"
 TINY = ["world.worlds=1", "world.agents=24", "world.height=24", "world.width=24", "world.lifespan=20", "steps=4"]
 
 
 @pytest.fixture
 def enter(tmp_path):
-    """Saves the checkpoint of a policy that has learnt nothing in a run's folder."""
+    """Save the checkpoint of an untrained policy in a run's folder."""
 
     def save(name, action, seed=0, vision=5):
         env = small("predator_prey", action, vision=vision)
@@ -48,13 +47,13 @@ def enter(tmp_path):
 
 
 @given(arrays(float, (7, 4), elements=st.integers(0, 5).map(float)), st.permutations(range(4)))
-def test_ratings_depend_on_the_ranks_of_scores_alone_and_not_on_the_order_of_players(contests, order):
+def test_ratings_depend_only_on_the_ranks_of_scores_and_not_on_the_order_of_players(contests, order):
     expected = np.array(ratings.rate(contests))
     assert np.allclose(ratings.rate(np.exp(contests)), expected)
     assert np.allclose(ratings.rate(contests[:, order]), expected[list(order)])
 
 
-def test_who_scores_more_is_rated_higher_and_more_contests_make_it_surer():
+def test_higher_scores_mean_higher_ratings_and_more_contests_less_uncertainty():
     generator = np.random.default_rng(0)
     contests = generator.normal([0.0, 1.0, 2.0, 2.0], 0.3, (60, 4))
     means, deviations = np.array(ratings.rate(contests)).T
@@ -63,45 +62,16 @@ def test_who_scores_more_is_rated_higher_and_more_contests_make_it_surer():
     assert (deviations < np.array(ratings.rate(contests[:10]))[:, 1]).all()
 
 
-def test_each_side_is_rated_by_its_own_scores():
+def test_each_team_is_rated_by_its_own_scores():
     scored = np.zeros((2, 3, 3, 2))  # [seeds, firsts, seconds, teams]
     scored[..., 0] = np.arange(3)[:, None]
     scored[..., 1] = -np.arange(3)
-    first, second = ratings.rate_sides(scored)
+    first, second = ratings.rate_teams(scored)
     assert [mean for mean, _ in first] == sorted(mean for mean, _ in first)
     assert [mean for mean, _ in second] == sorted((mean for mean, _ in second), reverse=True)
 
 
-@pytest.mark.parametrize("task", sorted({task for task, _ in CASES}))
-def test_a_discrete_policy_plays_the_same_among_continuous_actions(task):
-    envs = [small(task, action) for action in ACTIONS]
-    torch.manual_seed(0)
-    policy = make_policy("conv_lstm", envs[0].vision, envs[0].single_action_space, hidden=16)
-    seen = [[], []]
-    for env, looks in zip(envs, seen, strict=True):
-        scores.match(
-            env, [policy_player(policy)], 3, 20, lambda env=env, looks=looks: looks.append(env.observations.copy())
-        )
-    assert np.array_equal(*seen)
-
-
-@pytest.mark.parametrize("action", ACTIONS)
-def test_a_player_of_one_side_plays_as_if_it_played_both(action):
-    env = small("predator_prey", action)
-    torch.manual_seed(0)
-    policy = make_policy("conv_lstm", env.vision, env.single_action_space, hidden=16)
-    for side in (0, 1):
-        makers = policy_player(policy, greedy=True), policy_player(policy, greedy=True, side=side)
-        whole, part = (maker(env, 0) for maker in makers)
-        env.reset(0)
-        starts = np.ones(env.num_agents, bool)
-        for _ in range(15):
-            expected, got = whole(env.observations, starts).copy(), part(env.observations, starts)
-            assert np.array_equal(got[env.team(side)], expected[env.team(side)])
-            starts = env.step(expected)[3]
-
-
-def test_a_tournament_ends_with_tables_and_a_picture_and_plays_nothing_twice(invoke, enter, monkeypatch):
+def test_a_tournament_writes_tables_and_a_picture_and_plays_no_match_twice(invoke, enter, monkeypatch):
     enter("one", "discrete")
     enter("two", "continuous", seed=1)
     arguments = [*TINY, "checkpoints=[one/checkpoint.pt,tw*/checkpoint.pt]", "out=out"]
@@ -123,8 +93,8 @@ def test_a_tournament_ends_with_tables_and_a_picture_and_plays_nothing_twice(inv
     with Image.open("out/ranking.png") as image:
         assert min(image.size) > 200
 
-    played, match = [], scores.match
-    monkeypatch.setattr(scores, "match", lambda *args: (played.append(args[2]), match(*args))[1])
+    played, play = [], match.match
+    monkeypatch.setattr(match, "match", lambda *args: (played.append(args[2]), play(*args))[1])
     assert invoke(rank.main, *arguments)[0] == 0
     assert played == []
     lines = Path("out/matches.csv").read_text().splitlines(keepends=True)
@@ -138,16 +108,16 @@ def test_a_tournament_ends_with_tables_and_a_picture_and_plays_nothing_twice(inv
     assert played == [1000] * (1 + 7) + [1001] * 16
 
 
-def test_a_line_that_was_cut_off_is_taken_away_without_touching_the_lines_before(tmp_path):
-    path, whole = tmp_path / "matches.csv", ",".join(rank.COLUMNS) + "\r\na,b,1,2,1000,0.5,0.25\r\n"
+def test_a_line_that_was_cut_off_is_removed_without_touching_the_lines_before(tmp_path):
+    path, whole = tmp_path / "matches.csv", ",".join(COLUMNS) + "\r\na,b,1,2,1000,0.5,0.25\r\n"
     path.write_bytes(f"{whole}a,b,1,2,1001,0.".encode())
-    with no_file_beyond(len(whole) // 2):  # all that is written anew would be lost
-        [(match, sides)] = rank.read(path).items()
-    assert (match, sides.tolist()) == (("1", "2", 1000), [0.5, 0.25])
+    with no_file_beyond(len(whole) // 2):  # a file that is written again would be lost
+        [(played, scored)] = MatchFolder(tmp_path).read_matches().items()
+    assert (played, scored.tolist()) == (("1", "2", 1000), [0.5, 0.25])
     assert path.read_bytes() == whole.encode()
 
 
-def test_players_are_called_what_their_folders_are_whatever_a_terminal_s_markup_looks_like(invoke, enter):
+def test_players_are_named_after_their_folders_even_if_a_name_looks_like_markup(invoke, enter):
     enter("[b]one", "discrete")
     code, out, _ = invoke(rank.main, *TINY, "checkpoints=[*/checkpoint.pt]", "out='[b]out'")
     assert code == 0
@@ -161,15 +131,16 @@ def test_players_are_called_what_their_folders_are_whatever_a_terminal_s_markup_
     [
         (["task=group"], "task=group has no two teams"),
         (["checkpoints=[none*/checkpoint.pt]"], "checkpoints=none*/checkpoint.pt matches no file"),
-        (["checkpoints=[far/checkpoint.pt]"], "far sees 3 cells in each direction, and here there are 5"),
-        (["seeds=0"], "seeds=0 cannot be: give a whole number from 1 on"),
-        (["steps=x"], "steps=x cannot be"),
-        (["greedy=2"], "greedy=2 cannot be"),
+        (["checkpoints=[far/checkpoint.pt]"], "far sees 3 cells in each direction, but here world.vision=5"),
+        (["seeds=0"], "seeds=0 is invalid: give a whole number, 1 or more"),
+        (["steps=x"], "steps=x is invalid"),
+        (["greedy=2"], "greedy=2 is invalid"),
         (["world.agent=3"], "There is no key 'agent' in world. Did you mean agents?"),
         (["device=tpu"], "device=tpu is not known"),
+        (["checkpoints="], "checkpoints= is invalid: give a list of paths"),
     ],
 )
-def test_what_cannot_be_ranked_is_refused_in_a_sentence(invoke, enter, arguments, message):
+def test_an_impossible_ranking_is_refused_in_a_sentence(invoke, enter, arguments, message):
     enter("one", "discrete")
     enter("far", "discrete", vision=3)
     code, _, err = invoke(rank.main, "checkpoints=[one/checkpoint.pt]", *TINY, *arguments)
@@ -186,7 +157,7 @@ def test_matches_of_other_settings_are_not_mixed(invoke, enter):
     assert "out=out holds matches with agents=24, and these have 30: choose another folder" in err
 
 
-def test_each_setting_has_a_folder_of_its_own_unless_one_is_named(invoke, enter):
+def test_each_setting_has_its_own_folder_by_default(invoke, enter):
     enter("one", "discrete")
     enter("two", "continuous")
     settings = [[], ["checkpoints=[two/checkpoint.pt]"], ["world.agents=30"], ["steps=6"], ["greedy=true"], ["seeds=2"]]
@@ -198,6 +169,25 @@ def test_each_setting_has_a_folder_of_its_own_unless_one_is_named(invoke, enter)
     assert len(set(folders)) == len(settings) - 1  # more seeds are more matches of the same kind
     assert folders[0] == folders[-1]
     assert all(Path(folder).parent == Path("outputs") for folder in folders)
+
+
+def test_a_folder_of_an_earlier_version_is_found_and_continued(invoke, enter):
+    enter("one", "discrete")
+    assert invoke(rank.main, "checkpoints=[one/checkpoint.pt]", *TINY)[0] == 0
+    [settings] = Path("outputs").glob("rank_*/settings.json")
+    settings.write_text(settings.read_text("utf-8").replace("max_episode_steps", "horizon"))  # as it was called
+    matches = settings.with_name("matches.csv")
+    before = matches.read_bytes()
+    code, out, err = invoke(rank.main, "checkpoints=[one/checkpoint.pt]", *TINY)
+    assert (code, err) == (0, "")
+    assert f"Saved: {settings.parent}/" in out
+    assert matches.read_bytes() == before
+
+
+def test_the_default_folder_has_the_name_that_earlier_versions_gave_it():
+    assert str(MatchFolder.default({"task": "my:Task", "action": "discrete", "max_episode_steps": 0}).path) == str(
+        MatchFolder.default({"task": "my:Task", "action": "discrete", "horizon": 0}).path
+    )
 
 
 @pytest.mark.release
@@ -225,7 +215,7 @@ def test_the_examples_of_the_help_text_run_in_the_order_in_which_they_are_printe
         ("matches.csv", HEADER + b"a" * 200_000 + b",b,1,2,1,0,0\r\n", "is not part of the table that it should be"),
         ("matches.csv", HEADER + b"a\0,b,1,2\r\n", "is not part of the table that it should be"),
         ("settings.json", b"{", "settings.json cannot be read"),
-        ("settings.json", b"[1]", "settings.json holds no settings of matches"),
+        ("settings.json", b"[1]", "settings.json does not hold the settings of matches"),
         ("settings.json", b"[" * 100_000, "settings.json cannot be read"),
         ("settings.json", b"{}", "out=out holds matches with task=None, and these have predator_prey"),
     ],
@@ -242,14 +232,14 @@ def test_damaged_files_of_a_tournament_are_refused_in_a_sentence(invoke, enter, 
 
 
 @pytest.mark.parametrize("module", ["openskill.models", "matplotlib.figure"])
-def test_where_a_library_is_missing_the_way_to_get_it_is_said(invoke, monkeypatch, module):
+def test_a_missing_library_is_named_with_the_extra_that_provides_it(invoke, monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
     code, _, err = invoke(rank.main, "checkpoints=[pretrained]")
     assert code == 1
     assert 'pip install "particle-grid[rank]"' in err
 
 
-def test_two_tournaments_never_share_a_folder_at_a_time(invoke, enter):
+def test_two_tournaments_never_use_a_folder_at_the_same_time(invoke, enter):
     enter("one", "discrete")
     Path("out").mkdir()
     arguments = ["checkpoints=[one/checkpoint.pt]", *TINY, "seeds=1", "out=out"]

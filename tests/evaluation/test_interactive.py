@@ -1,4 +1,4 @@
-"""Invariants of a game that one plays along in, and of its command."""
+"""The interactive game and its command."""
 
 import itertools
 
@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from particle_grid import play
-from particle_grid.cli import config_folder
 from particle_grid.env import ACTIONS, ParticleGrid
-from particle_grid.evaluation.interactive import HEADINGS, KEYS, NOTICE, RATES, Game, Settings
-from particle_grid.evaluation.scores import scripted_player
-from particle_grid.runs.build import build_policy, policy_player
+from particle_grid.evaluation.interactive import HEADINGS, KEYS, NOTICE, RATES, Game, GameSettings, playable_world
+from particle_grid.evaluation.players import policy_player, scripted_player
+from particle_grid.learn.policy import make_policy
+from particle_grid.settings.compose import config_folder
+from particle_grid.sim.world import World
 from particle_grid.view.frame import PALETTE
 from particle_grid.view.panel import WIDTH, draw_window, window_at
 from particle_grid.view.window import Event, Window
@@ -21,8 +22,8 @@ every_case = pytest.mark.parametrize(("task", "action"), CASES)
 both_forms = pytest.mark.parametrize("action", ACTIONS)
 
 
-def started(env, maker=scripted_player, **settings):
-    game = Game(env, maker, "the script", Settings(**settings))
+def started(env, others=scripted_player, **settings):
+    game = Game(env, others, "the script", GameSettings(**settings))
     game.start()
     return game
 
@@ -44,7 +45,9 @@ def same(one, two):
 
 @every_case
 def test_the_steered_agent_does_as_the_keys_say_and_all_others_as_the_script(task, action):
-    game, twin, agent = started(small(task, action), agent=70), small(task, action), 70
+    agent = 70
+    game = started(small(task, action), agent=agent)
+    twin = small(task, action)
     twin.reset(0)
     generator = np.zeros(1, np.uint64)
     for k, keys in enumerate([["up"], ["s"], ["a", "w"], ["right", "down"], [], ["left", "d"], ["up", "w"]] * 3):
@@ -60,7 +63,7 @@ def test_the_steered_agent_does_as_the_keys_say_and_all_others_as_the_script(tas
 
 
 @every_case
-def test_let_go_it_does_as_the_script_says_until_it_is_taken_back(task, action):
+def test_a_released_agent_follows_the_script_until_it_is_taken_back(task, action):
     game, twin = started(small(task, action)), small(task, action)
     twin.reset(0)
     generator = np.zeros(1, np.uint64)
@@ -74,9 +77,9 @@ def test_let_go_it_does_as_the_script_says_until_it_is_taken_back(task, action):
     assert (game.action == (-1, 0)).all() or game.facts().alert
 
 
-def test_the_others_do_as_a_policy_says():
+def test_the_others_follow_a_policy():
     env, twin = small("forage", "discrete"), small("forage", "discrete")
-    policy = build_policy({"seed": 0, "policy": {"name": "conv", "hidden": 16}}, env)
+    policy = make_policy("conv", env.vision, env.single_action_space, hidden=16)
     game, player = started(env, policy_player(policy), seed=3), policy_player(policy)(twin, 3)
     twin.reset(3)
     starts = np.ones(twin.num_agents, bool)
@@ -189,7 +192,7 @@ def test_tab_takes_each_agent_in_turn_and_with_shift_one_of_another_colour():
     assert one.agent == 0  # there is no other colour
 
 
-def test_a_respawn_is_told_and_the_keys_do_nothing_in_its_step():
+def test_a_respawn_is_announced_and_the_keys_do_nothing_in_its_step():
     game = started(small("center", "continuous"), agent=5)
     press(game, "up")
     while not game.env.truncations[5]:
@@ -204,7 +207,7 @@ def test_a_respawn_is_told_and_the_keys_do_nothing_in_its_step():
     assert not game.facts().alert
 
 
-def test_it_starts_anew_and_the_first_start_of_a_seed_is_always_the_same():
+def test_it_restarts_and_the_first_start_of_a_seed_is_always_the_same():
     game, twin = (started(small("forage", "discrete"), seed=4) for _ in range(2))
     assert same(game.env, twin.env)
     before = game.env.observations.copy()
@@ -216,7 +219,7 @@ def test_it_starts_anew_and_the_first_start_of_a_seed_is_always_the_same():
     assert (game.env.observations != before).any()
 
 
-def test_keys_let_go_of_in_another_window_are_not_held_any_more():
+def test_keys_released_in_another_window_are_no_longer_held():
     game = alone("discrete")
     press(game, "up")
     game.handle(Event("leave"))
@@ -251,7 +254,7 @@ def test_the_wheel_zooms_a_drag_pans_and_f_follows():
     assert game.picture().shape == shape
 
 
-def test_a_picture_is_drawn_anew_where_something_has_changed():
+def test_a_picture_is_redrawn_only_if_something_has_changed():
     game = started(small("group", "discrete"))
     first = game.picture()
     assert game.picture() is first
@@ -264,7 +267,7 @@ def test_a_picture_is_drawn_anew_where_something_has_changed():
 
 
 @pytest.mark.parametrize("event", [Event("close"), Event("press", "escape"), Event("press", "q")])
-def test_it_ends_when_the_user_has_enough(event):
+def test_it_ends_when_the_user_quits(event):
     game = alone("discrete")
     game.handle(event)
     assert not game.open
@@ -317,14 +320,14 @@ def test_the_command_opens_a_window_to_play_in_and_ends_when_it_is_closed(invoke
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["agent=256"], "agent=256 is not there to be followed: there are agents 0 to 255"),
-        (["agent=-1"], "agent=-1 is not there"),
-        (["agent=first"], "agent=first cannot be: give a whole number, such as 0"),
-        (["seed=-1"], "seed=-1 is no seed"),
-        (["seed=99999999999999999999"], "seed=99999999999999999999 cannot be: give at most"),
-        (["rate=nan"], "rate=nan cannot be: give a finite number"),
-        (["checkpoint=5"], "checkpoint=5 is no path: give one, or leave it out"),
-        (["fps=0"], "fps=0.0 is out of range: give 1 to 240 pictures a second"),
+        (["agent=256"], "agent=256 is out of range: agents are numbered 0 to 255"),
+        (["agent=-1"], "agent=-1 is out of range"),
+        (["agent=first"], "agent=first is invalid: give a whole number, such as 0"),
+        (["seed=-1"], "seed=-1 is not a seed"),
+        (["seed=99999999999999999999"], "seed=99999999999999999999 is invalid: give at most"),
+        (["rate=nan"], "rate=nan is invalid: give a finite number"),
+        (["checkpoint=5"], "checkpoint=5 is not a path: give one, or leave it out"),
+        (["fps=0"], "fps=0.0 is out of range: give 1 to 240 pictures per second"),
         (["rate=0"], "rate=0.0 is out of range"),
         (["pixels=100"], "pixels=100 is out of range: give 624 to 4096"),
         (["zoom=1"], "zoom=1.0 is out of range: 5 shows all of the field"),
@@ -360,13 +363,11 @@ def test_a_machine_without_a_screen_gets_one_sentence(invoke, monkeypatch):
         ((4, 1024, 256, 256), {}, (1, 256, 128, 128)),
         ((4, 1024, 128, 128), {}, (1, 1024, 128, 128)),
         ((1, 4096, 512, 64), {}, (1, 1024, 128, 64)),
-        ((1, 20, 512, 512), {"agents"}, (1, 20, 128, 128)),
-        ((1, 4096, 512, 512), {"height", "width"}, (1, 4096, 512, 512)),
-        ((3, 4096, 512, 512), {"worlds"}, (3, 256, 128, 128)),
+        ((1, 20, 512, 512), {"world.agents"}, (1, 20, 128, 128)),
+        ((1, 4096, 512, 512), {"world.height", "world.width"}, (1, 4096, 512, 512)),
+        ((3, 4096, 512, 512), {"world.worlds"}, (3, 256, 128, 128)),
         ((1, 1, 512, 512), {}, (1, 1, 128, 128)),
     ],
 )
-def test_a_world_to_play_in_fits_a_window_and_is_as_dense_as_it_was_unless_one_chooses(world, chosen, size):
-    names = ("worlds", "agents", "height", "width")
-    given = dict(zip(names, world, strict=True)) | {"vision": 5}
-    assert play.at_hand(given, set(chosen)) == dict(zip(names, size, strict=True)) | {"vision": 5}
+def test_a_playable_world_fits_a_window_and_keeps_its_density_unless_its_size_is_chosen(world, chosen, size):
+    assert playable_world(World(*world, vision=6), chosen) == World(*size, vision=6)

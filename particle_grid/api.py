@@ -1,0 +1,205 @@
+"""Load, evaluate, film and train policies from Python. `particle_grid` exports these names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import particle_grid.cli  # noqa: F401  (it registers resolvers that conf/train.yaml uses)
+from particle_grid.env import ParticleGrid
+from particle_grid.evaluation import record as recording
+from particle_grid.evaluation.baseline import baseline_for
+from particle_grid.evaluation.match import SEEDS, steps_for
+from particle_grid.evaluation.players import ActFn, policy_player
+from particle_grid.evaluation.report import evaluate_policy
+from particle_grid.evaluation.request import policy_for
+from particle_grid.experiments.training import train
+from particle_grid.learn.device import choose_device
+from particle_grid.learn.policy import Policy
+from particle_grid.runs.build import build_env
+from particle_grid.runs.folder import RunFolder
+from particle_grid.runs.load import SHIPPED, load_checkpoint, load_shipped
+from particle_grid.runs.results import Results
+from particle_grid.settings.composed import composed
+from particle_grid.settings.errors import unknown
+from particle_grid.settings.invocation import Invocation
+from particle_grid.settings.run_config import RunConfig
+from particle_grid.support.errors import UserError
+
+
+@dataclass(frozen=True)
+class TrainedPolicy:
+    """A policy, and how it was trained.
+
+    policy: the network, a `torch.nn.Module`. config: the settings of its training. steps: agent-steps of its training.
+
+    >>> policy = load_policy("forage", action="continuous")
+    >>> env = policy.make_env(agents=64, height=48, width=48)
+    >>> act = policy.player(env)
+    >>> observations, _ = env.reset(seed=0)
+    >>> starts = np.ones(env.num_agents, bool)  # agents whose episode begins now
+    >>> for _ in range(10):
+    ...     observations, rewards, _, starts, _ = env.step(act(observations, starts))
+    """
+
+    policy: Policy
+    config: RunConfig
+    steps: int
+
+    def make_env(self, **changes: Any) -> ParticleGrid:
+        """Return a new environment with the settings that the policy was trained with.
+
+        Args:
+            **changes: arguments of `ParticleGrid` that replace some of them. With another `task`, the parameters of the
+                old one are left out.
+
+        Raises:
+            UserError: for settings that are invalid.
+
+        >>> load_policy("center").make_env(agents=16, height=32, width=32).num_agents
+        16
+        """
+        config = self.config
+        same = changes.get("task", config.task) == config.task
+        settings = vars(config.world) | {"task": config.task, "action": config.action, "seed": config.seed}
+        return ParticleGrid(**settings | (dict(config.task_params) if same else {}) | changes)
+
+    def player(self, env: ParticleGrid, seed: int = 0, greedy: bool = False) -> ActFn:
+        """Return a function from observations and episode starts to the actions of all agents. It keeps their memory.
+
+        Args:
+            env: the environment to play in.
+            seed: of the sampling.
+            greedy: whether to take the most probable actions instead of sampling.
+
+        Raises:
+            UserError: if the policy cannot play in the environment.
+        """
+        self.check_env(env)
+        return policy_player(self.policy, greedy)(env, seed)
+
+    def check_env(self, env: ParticleGrid) -> None:
+        """Raise UserError if the policy cannot play in an environment."""
+        vision = self.config.world.vision
+        if env.vision != vision:
+            raise UserError(f"The policy sees {vision} cells in each direction, not {env.vision}: use vision={vision}.")
+        if env.discrete and self.config.action != "discrete":
+            raise UserError("The policy has continuous actions: use an environment with action='continuous'.")
+
+
+def load_policy(name: str | Path, action: str = "discrete", device: str = "auto") -> TrainedPolicy:
+    """Return a trained policy.
+
+    Args:
+        name: a task, for the policy that ships with the package, or the path of a checkpoint.
+        action: discrete or continuous, of a shipped policy; a checkpoint has its own.
+        device: cpu, cuda, or auto for a GPU if there is one.
+
+    Raises:
+        UserError: if there is no such policy, or the file is not a checkpoint.
+
+    >>> load_policy("group", action="continuous").config.task
+    'group'
+    """
+    shipped = sorted({path.stem.rpartition("-")[0] for path in SHIPPED.glob("*.pt")})
+    if name in shipped:
+        saved = load_shipped(str(name), action)
+    elif isinstance(name, str) and not Path(name).suffix and not Path(name).exists():
+        raise UserError(unknown(f"policy {name!r}", name, shipped), "The path of a checkpoint is another choice.")
+    else:
+        saved = load_checkpoint(name)
+    policy = policy_for(saved, build_env(saved.config), choose_device(device))
+    return TrainedPolicy(policy, saved.config, saved.steps)
+
+
+def evaluate(
+    policy: TrainedPolicy, env: ParticleGrid | None = None, seeds: Sequence[int] = SEEDS, steps: int | None = None
+) -> Results:
+    """Return the scores of a policy's sampled and greedy actions beside those of random actions and the script.
+
+    Args:
+        policy: a policy of `load_policy` or `train_policy`.
+        env: the environment to play in; None for the one that the policy was trained in.
+        seeds: one episode is played with each.
+        steps: length of an episode; None for 256 for every 256 of an agent's expected life.
+
+    Raises:
+        UserError: if the policy cannot play in the environment.
+
+    >>> policy = load_policy("center")
+    >>> env = policy.make_env(agents=64, height=48, width=48)
+    >>> results = evaluate(policy, env, seeds=[0], steps=64)
+    >>> results.mean("sampled") > results.mean("random")
+    True
+    """
+    env = env or policy.make_env()
+    policy.check_env(env)
+    length = steps or steps_for(env)
+    console = Console(quiet=True)
+    return evaluate_policy(env, policy.policy, baseline_for(env, console, seeds, length), console, seeds, length)
+
+
+def record(policy: TrainedPolicy, path: str | Path, env: ParticleGrid | None = None, **show: Any) -> None:
+    """Play a policy, and write a video (.gif or .mp4) or a page that replays it in a browser (.html).
+
+    Args:
+        policy: a policy of `load_policy` or `train_policy`.
+        path: of the file.
+        env: the environment to play in; None for the one that the policy was trained in.
+        **show: see `particle_grid.evaluation.record.Show`: steps, seed, fps, agent, region, pixels, trails, ...
+
+    Raises:
+        UserError: for a path or a value that is invalid, or if the policy cannot play in the environment.
+        OSError: if the file cannot be written.
+
+    >>> policy = load_policy("forage")
+    >>> record(policy, "forage.gif", policy.make_env(agents=64, height=48, width=48), steps=8)
+    """
+    env = env or policy.make_env()
+    policy.check_env(env)
+    shown = recording.Show(**show)
+    console = Console(quiet=True)
+    if Path(path).suffix.lower() == ".html":
+        title = f"{env.task_name}, {policy.config.action} actions"
+        recording.record(env, policy.policy, console, shown, replay=path, title=title)
+    else:
+        recording.record(env, policy.policy, console, shown, video=path)
+
+
+def make_config(*overrides: str) -> RunConfig:
+    """Return the settings that `python -m particle_grid.train` has with these overrides.
+
+    Raises:
+        UserError, or an error of Hydra: for an override that is invalid.
+
+    >>> make_config("task=group", "action=continuous", "world.agents=512").world.agents
+    512
+    """
+    return composed(overrides)
+
+
+def train_policy(config: RunConfig, folder: str | Path) -> TrainedPolicy:
+    """Train a policy as `python -m particle_grid.train` does, and return it.
+
+    Args:
+        config: the settings, such as those of `make_config`.
+        folder: a new or empty folder, for the checkpoint, learning curves and results.
+
+    Raises:
+        UserError: if the folder holds another run, or the settings are invalid.
+        KeyboardInterrupt: for Ctrl-C, once the run has saved.
+
+    >>> small = ["world.agents=32", "world.height=32", "world.width=32", "trainer.total_steps=4096"]
+    >>> config = make_config("task=center", "policy=mlp", "evaluations=0", "clips=0", *small)
+    >>> policy = train_policy(config, "center_run")  # doctest: +ELLIPSIS
+    center...
+    >>> policy.steps >= 4096
+    True
+    """
+    run = RunFolder(Path(folder))
+    run.path.mkdir(parents=True, exist_ok=True)
+    with run.for_new_run(None):
+        train(config, Invocation(run.path), None)
+    return load_policy(run.checkpoint, device=config.trainer.device)

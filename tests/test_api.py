@@ -1,0 +1,88 @@
+"""The public names: load, evaluate, film and train policies in a few lines."""
+
+import doctest
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import particle_grid
+from particle_grid import api
+from particle_grid.env import ParticleGrid
+from particle_grid.runs.load import shipped_path
+from particle_grid.support.renamed import MODULES
+
+
+def test_every_example_of_the_public_names_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for module in (particle_grid, api):
+        result = doctest.testmod(module, extraglobs={"np": np}, verbose=False)
+        assert result.attempted > 1
+        assert not result.failed
+    assert Path("forage.gif").stat().st_size > 0
+    assert Path("center_run/checkpoint.pt").exists()
+
+
+def test_every_public_name_is_documented():
+    assert sorted(particle_grid.__all__) == sorted(particle_grid.HOMES)
+    for name in particle_grid.__all__:
+        assert getattr(particle_grid, name).__doc__, name
+        assert name in dir(particle_grid)
+
+
+def test_importing_the_package_imports_nothing_that_takes_seconds():
+    code = "import sys, particle_grid; print(*sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not set(said) & {"numpy", "torch", "numba", "hydra", "pufferlib", "gymnasium"}
+
+
+def test_a_checkpoint_and_a_shipped_policy_are_loaded_alike():
+    by_name, by_path = (
+        particle_grid.load_policy("center"),
+        particle_grid.load_policy(shipped_path("center", "discrete")),
+    )
+    assert by_name.config == by_path.config
+    weights = zip(by_name.policy.state_dict().values(), by_path.policy.state_dict().values(), strict=True)
+    assert all((one == other).all() for one, other in weights)
+
+
+def test_a_page_is_written_if_the_path_ends_in_html(tmp_path):
+    policy = particle_grid.load_policy("center")
+    env = policy.make_env(agents=16, height=32, width=32)
+    particle_grid.record(policy, tmp_path / "center.html", env, steps=4)
+    assert "<html" in (tmp_path / "center.html").read_text("utf-8")
+
+
+def test_an_environment_for_another_task_has_the_defaults_of_that_task():
+    env = particle_grid.load_policy("group").make_env(task="scatter", agents=16, height=32, width=32)
+    assert env.task_name == "scatter"
+
+
+def test_an_environment_that_the_policy_cannot_play_in_is_refused():
+    policy = particle_grid.load_policy("center", action="continuous")
+    discrete = ParticleGrid("center", "discrete", agents=16, height=32, width=32)
+    with pytest.raises(particle_grid.UserError, match="has continuous actions: use an environment with"):
+        particle_grid.evaluate(policy, discrete)
+    farther = ParticleGrid("center", "continuous", agents=16, height=32, width=32, vision=6)
+    with pytest.raises(particle_grid.UserError, match="sees 5 cells in each direction, not 6: use vision=5"):
+        policy.player(farther)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("grup", "There is no policy 'grup'. Did you mean group?"), ("none.pt", "There is no checkpoint none.pt")],
+)
+def test_an_unknown_policy_is_refused(name, reason):
+    with pytest.raises(ValueError, match=reason):
+        particle_grid.load_policy(name)
+
+
+@pytest.mark.parametrize("old", MODULES)
+def test_a_module_that_has_moved_is_refused_with_its_new_place(old):
+    new = f"particle_grid.{MODULES[old]}"
+    assert importlib.util.find_spec(new)
+    with pytest.raises(ImportError, match=f"particle_grid.{old} is now {new}: import that"):
+        importlib.import_module(f"particle_grid.{old}")
