@@ -212,7 +212,7 @@ def test_a_class_that_is_no_policy_is_not_used(folder):
         make_policy("laplace:Laplace", 5, BOX)
     with pytest.raises(ValueError, match=r"no option 'leyers'. The options are: .*, layers"):
         make_policy("deeper:Deeper", 5, BOX, leyers=3)
-    with pytest.raises(ValueError, match=r"laplace:Laplace gives torch.float32, which are not actions in MultiDiscrete"):
+    with pytest.raises(ValueError, match=r"Laplace gives torch.float32, which are not actions in MultiDiscrete"):
         make_head(MultiDiscrete([3, 3]), "laplace:Laplace")
     with pytest.raises(ValueError, match="head deeper:Deeper lacks sample"):
         make_head(BOX, "deeper:Deeper")
