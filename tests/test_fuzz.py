@@ -70,7 +70,7 @@ test_many_overrides_are_a_valid_run_or_one_sentence = pytest.mark.release(fuzz(2
         ("task.text=null", "text"),
         ("world.agents=10000000000000", "agents=10000000000000 do not fit"),
         ("world.worlds=10000000000000", "worlds=10000000000000 of agents=32"),
-        ("trainer.threads=1000000", "trainer.threads=1000000 cannot be"),
+        ("trainer.threads=1000000", "trainer.threads=1000000 is out of range"),
         ("policy.hidden=10000000000", "hidden=10000000000 is not a number of units"),
         ("evaluations=10000000000", "evaluations=10000000000 is no number of episodes"),
         ("trainer.total_steps=abc", "trainer.total_steps=abc is invalid: give a whole number, such as 6000000."),

@@ -21,9 +21,9 @@ class Interruptible(Protocol):
 def interrupted_by_signals(run: Interruptible) -> Iterator[None]:
     """Set `run.interrupted` on Ctrl-C, SIGTERM and SIGHUP, inside this context.
 
-    A second Ctrl-C raises KeyboardInterrupt at once. SIGTERM and SIGHUP never do, because they may follow each other or
-    Ctrl-C without anyone being impatient; if somebody else handles or ignores them, they are left alone. Python allows
-    signal handlers in the main thread only, so this context does nothing in other threads.
+    A second Ctrl-C raises KeyboardInterrupt at once. SIGTERM and SIGHUP never do: they often follow each other or
+    Ctrl-C, and do not mean that the user is impatient. If they are already handled or ignored, that does not change.
+    Python allows signal handlers in the main thread only, so this context does nothing in other threads.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

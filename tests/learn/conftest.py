@@ -1,4 +1,4 @@
-"""One thread: the networks of these tests are too small to share out."""
+"""Tests run on one thread, because their networks are too small to share."""
 
 import pytest
 import torch

@@ -20,12 +20,12 @@ from tests.learn.toy import SPACES
 
 pytestmark = needs_jit("the kernels rest on machine instructions")
 CPU = torch.device("cpu")
-KINK = 1e-6  # a unit so near to the kink of its ReLU may be rounded to either side of it, where its slope is another
+KINK = 1e-6  # a unit this close to the kink of its ReLU may be rounded to either side, which changes its slope
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 5e-2}  # of relative differences: bf16 has 8 bits
 
 
 def lively(vision=5, form="discrete", hidden=128, kind="conv_lstm"):
-    """A policy with weights at which every path carries gradient."""
+    """Return a policy with weights at which every path carries gradient."""
     policy = make_policy(kind, vision, SPACES[form], hidden=hidden)
     with torch.no_grad():
         for parameter in policy.parameters():
@@ -34,7 +34,7 @@ def lively(vision=5, form="discrete", hidden=128, kind="conv_lstm"):
 
 
 def inputs(policy, steps, n, density=0.1, ends=0.2, seed=0):
-    """Observations with so many cells that are not empty, starts of episodes, and a state."""
+    """Return observations with this density of occupied cells, starts of episodes, and a state."""
     generator = np.random.default_rng(seed)
     cells = generator.integers(1, 7, (steps, n, policy.side**2)) * (generator.random((steps, n, 1)) < density)
     obs = np.concatenate([cells, generator.integers(0, 256, (steps, n, 7))], -1).astype(np.uint8)
@@ -43,7 +43,7 @@ def inputs(policy, steps, n, density=0.1, ends=0.2, seed=0):
 
 
 def results(network, policy, obs, starts, state):
-    """Outputs, state, and the gradients of outputs weighted at random."""
+    """Return outputs, state, and the gradients of a random sum of the outputs."""
     policy.zero_grad()
     out, value, after = network(obs, starts, state)
     outputs = torch.cat([out, value[..., None]], -1)
@@ -83,7 +83,7 @@ def test_outputs_state_and_gradients_equal_the_plain_modules(
         scale = right.norm().clamp(min=1e-30)  # right is 0 where every step starts an episode
         error = (got[name] - right).norm() / scale
         torchs = (yardstick[name] - right).norm() / scale
-        # Where sums of a few units cancel, rounding loses more than the bound in anybody's hands, in bf16 up to all.
+        # Where sums of a few units cancel, any implementation loses more than the bound, in bf16 up to everything.
         bound = max(BOUNDS[dtype], 5 * torchs)
         if name.startswith("encoder.conv1") and min(nearest) < KINK:
             bound = max(bound, 3e-2)
@@ -265,7 +265,7 @@ def test_weights_that_are_nan_give_nan():
 
 @pytest.mark.parametrize("kind", POLICIES)
 def test_every_policy_compiles_for_gpus_to_one_graph_that_computes_the_same(kind):
-    """As far as a CPU can tell: traced and differentiated as for a GPU, and run by torch."""
+    """Checked on the CPU: traced and differentiated as for a GPU, but run by torch."""
     policy = lively(kind=kind)
     options = {"backend": "aot_eager"}
     network, how = compiled(policy, "fp32", CPU, options)

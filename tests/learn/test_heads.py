@@ -30,7 +30,8 @@ def gaussian_head(**kwargs):
 @settings(max_examples=20)
 def test_categorical_agrees_with_torch_distributions(nvec, seed, spread):
     generator = torch.Generator().manual_seed(seed)
-    head, out = CategoricalHead(nvec), spread * torch.randn(4, 6, sum(nvec), generator=generator)
+    head = CategoricalHead(nvec)
+    out = spread * torch.randn(4, 6, sum(nvec), generator=generator)
     action, logp = head.sample(out, generator)
     expected = categorical(nvec, out)
     assert action.shape == (4, 6, len(nvec))
@@ -49,7 +50,8 @@ def test_categorical_agrees_with_torch_distributions(nvec, seed, spread):
 @settings(max_examples=20)
 def test_gaussian_agrees_with_torch_distributions(seed, raw):
     generator = torch.Generator().manual_seed(seed)
-    head, out = gaussian_head(), torch.randn(4, 6, 2, generator=generator)
+    head = gaussian_head()
+    out = torch.randn(4, 6, 2, generator=generator)
     head.raw_log_std.data[:] = torch.tensor([raw, 0.3])
     action, logp = head.sample(out, generator)
     expected = torch.distributions.Normal(out, head.log_std.exp())
@@ -108,10 +110,12 @@ def test_choices_are_as_frequent_as_their_probabilities(nvec):
 @settings(max_examples=20)
 def test_beta_agrees_with_torch_distributions(seed, spread):
     generator = torch.Generator().manual_seed(seed)
-    head, out = BetaHead(2), spread * torch.randn(4, 6, 4, generator=generator)
+    head = BetaHead(2)
+    out = spread * torch.randn(4, 6, 4, generator=generator)
     sample, logp = head.sample(out, generator)
     alpha, beta = (1 + torch.nn.functional.softplus(out)).chunk(2, -1)
-    expected, scale = torch.distributions.Beta(alpha, beta), math.log(2)  # over [-1, 1], twice as wide
+    expected = torch.distributions.Beta(alpha, beta)
+    scale = math.log(2)  # over [-1, 1], twice as wide
     torch.testing.assert_close(logp, (expected.log_prob(sample) - scale).sum(-1), rtol=1e-3, atol=1e-3)
     again, entropy = head.log_prob_and_entropy(out, sample)
     torch.testing.assert_close(again, logp, rtol=0, atol=0)
@@ -122,13 +126,15 @@ def test_beta_agrees_with_torch_distributions(seed, spread):
 @given(means=st.tuples(*[st.floats(-3, 3)] * 2), log_std=st.floats(-2, 0.4))
 @settings(max_examples=20)
 def test_the_squashed_entropy_is_that_of_many_samples(means, log_std):
-    n, head = 100_000, make_head(BOX, "squashed", log_std_init=log_std)
+    n = 100_000
+    head = make_head(BOX, "squashed", log_std_init=log_std)
     out = torch.tensor(means).expand(n, 2)
     sample, logp = head.sample(out, torch.Generator().manual_seed(1))
     slope = torch.log1p(-(head.to_action(sample).double() ** 2).clamp(max=1 - 1e-15)).sum(-1)
     surprise = -(logp.double() - slope)  # of the squashed sample, whose mean the entropy is
     entropy = head.log_prob_and_entropy(out[:1], sample[:1])[1].item()
-    noise, quadrature = 5 * surprise.std().item() / math.sqrt(n), 2 * 0.05  # two components
+    noise = 5 * surprise.std().item() / math.sqrt(n)
+    quadrature = 2 * 0.05  # two components
     assert abs(surprise.mean().item() - entropy) < noise + quadrature
 
 
@@ -166,7 +172,8 @@ def test_the_components_of_an_action_are_drawn_independently(head):
 
 
 def test_gaussian_samples_have_the_right_mean_and_deviation_and_are_not_clipped():
-    n, head = 40_000, gaussian_head(log_std_init=0.2)
+    n = 40_000
+    head = gaussian_head(log_std_init=0.2)
     action, _ = head.sample(torch.tensor([0.9, -2.0]).expand(n, 2), torch.Generator().manual_seed(1))
     std = math.exp(0.2)
     assert (action.mean(0) - torch.tensor([0.9, -2.0])).abs().max() < 5 * std / math.sqrt(n)

@@ -19,7 +19,7 @@ def observations(steps, n, vision):
 
 
 def lively(name, vision=2, space=DISCRETE, hidden=16):
-    """A policy in which every parameter matters."""
+    """Return a policy in which every parameter matters."""
     policy = make_policy(name, vision, space, hidden=hidden)
     with torch.no_grad():
         for p in policy.parameters():
@@ -52,7 +52,9 @@ def test_every_policy_has_the_same_interface_with_any_head_and_vision(name, form
 @settings(max_examples=10)
 def test_replaying_a_rollout_equals_acting_step_by_step(name, seed, chance):
     torch.manual_seed(seed)
-    policy, obs, starts = lively(name), observations(T, N, 2), torch.rand(T, N) < chance
+    policy = lively(name)
+    obs = observations(T, N, 2)
+    starts = torch.rand(T, N) < chance
     state = first = random_state(policy, N)
     steps = []
     for t in range(T):
@@ -66,7 +68,8 @@ def test_replaying_a_rollout_equals_acting_step_by_step(name, seed, chance):
 
 
 def test_memory_is_zeroed_exactly_before_the_steps_that_start_an_episode():
-    policy, obs = lively("conv_lstm"), observations(T, N, 2)
+    policy = lively("conv_lstm")
+    obs = observations(T, N, 2)
     starts = torch.zeros(T, N, dtype=torch.bool)
     starts[3, 1] = True
     before = random_state(policy, N)
@@ -82,7 +85,8 @@ def test_memory_is_zeroed_exactly_before_the_steps_that_start_an_episode():
 
 
 def test_no_gradient_crosses_the_start_of_an_episode():
-    policy, obs = lively("conv_lstm"), observations(T, N, 2)
+    policy = lively("conv_lstm")
+    obs = observations(T, N, 2)
     starts = torch.zeros(T, N, dtype=torch.bool)
     starts[2, 1] = True
     state = tuple(x.requires_grad_() for x in random_state(policy, N))
@@ -92,9 +96,11 @@ def test_no_gradient_crosses_the_start_of_an_episode():
 
 
 def test_conv_lstm_equals_its_layers_applied_one_by_one():
-    """The layers as torch applies them, one by one, against the composed and unrolled form."""
-    policy, obs = lively("conv_lstm", vision=5), observations(T, N, 5)
-    starts, state = torch.rand(T, N) < 0.3, random_state(policy, N)
+    """Compare the composed and unrolled form with torch's own layers."""
+    policy = lively("conv_lstm", vision=5)
+    obs = observations(T, N, 5)
+    starts = torch.rand(T, N) < 0.3
+    state = random_state(policy, N)
     out, value, (h_last, c_last) = policy(obs, starts, state)
     h, c = state
     for t in range(T):
@@ -123,7 +129,7 @@ def test_every_cell_and_every_feature_reaches_the_output(name, vision):
 
 @pytest.mark.parametrize("vision", [1, 2, 3, 4, 5, 6, 7])
 def test_the_patches_cover_all_cells_evenly(vision):
-    """With positive weights every cell counts, and the window mirrored counts the same."""
+    """With positive weights every cell has an effect, and mirrored cells have the same effect."""
     policy = make_policy("conv", vision, DISCRETE)
     side = 2 * vision + 1
     with torch.no_grad():

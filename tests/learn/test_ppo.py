@@ -10,7 +10,7 @@ SETTINGS = {"clip": 0.2, "value_coef": 0.5, "entropy_coef": 0.01}
 
 
 def oracle(rewards, values, terminals, truncations, gamma, lam):
-    """Each advantage as the sum of the discounted errors of its episode, agent by agent."""
+    """Return advantages as sums of the discounted errors of an episode, agent by agent."""
     steps, n = rewards.shape
     result = np.zeros((steps, n))
     for agent in range(n):
@@ -40,23 +40,29 @@ def oracle(rewards, values, terminals, truncations, gamma, lam):
 @settings(max_examples=60)
 def test_advantages_equal_a_slow_oracle(seed, steps, gamma, lam, often):
     rng = np.random.default_rng(seed)
-    rewards, values = rng.normal(size=(steps, 4)), rng.normal(size=(steps + 1, 4))
-    terminals, truncations = rng.random((steps, 4)) < often, rng.random((steps, 4)) < often
+    rewards = rng.normal(size=(steps, 4))
+    values = rng.normal(size=(steps + 1, 4))
+    terminals = rng.random((steps, 4)) < often
+    truncations = rng.random((steps, 4)) < often
     got = advantages(*(torch.from_numpy(x) for x in (rewards, values, terminals, truncations)), gamma, lam)
     np.testing.assert_allclose(got.numpy(), oracle(rewards, values, terminals, truncations, gamma, lam), atol=1e-10)
 
 
 def test_the_return_before_a_truncation_is_the_reward_and_the_bootstrap():
-    rewards, values = torch.tensor([[1.0], [2.0], [40.0], [3.0]]), torch.tensor([[5.0], [6.0], [7.0], [8.0], [9.0]])
-    none, truncations = torch.zeros(4, 1, dtype=torch.bool), torch.tensor([[False], [False], [True], [False]])
+    rewards = torch.tensor([[1.0], [2.0], [40.0], [3.0]])
+    values = torch.tensor([[5.0], [6.0], [7.0], [8.0], [9.0]])
+    none = torch.zeros(4, 1, dtype=torch.bool)
+    truncations = torch.tensor([[False], [False], [True], [False]])
     got = advantages(rewards, values, none, truncations, 0.9, 0.8)[:, 0]
     second = 2 + 0.9 * 7 - 6  # 7 is the value of the last observation; 40 and 8 do not count
     torch.testing.assert_close(got, torch.tensor([1 + 0.9 * 6 - 5 + 0.72 * second, second, 0.0, 3 + 0.9 * 9 - 8]))
 
 
 def test_nothing_after_a_terminal_step_counts():
-    rewards, values = torch.ones(3, 1), torch.randn(4, 1)
-    terminals, none = torch.tensor([[False], [True], [False]]), torch.zeros(3, 1, dtype=torch.bool)
+    rewards = torch.ones(3, 1)
+    values = torch.randn(4, 1)
+    terminals = torch.tensor([[False], [True], [False]])
+    none = torch.zeros(3, 1, dtype=torch.bool)
     a = advantages(rewards, values, terminals, none, 0.9, 0.8)
     values[2:] += 100
     rewards[2] += 100
@@ -66,11 +72,11 @@ def test_nothing_after_a_terminal_step_counts():
 
 
 def batch(seed=0, shape=(5, 6)):
-    """The arguments of ppo_loss, the first three with gradient, on both sides of the clip."""
+    """Return arguments of ppo_loss, the first three with gradient, with ratios inside and outside the clip."""
     torch.manual_seed(seed)
-    logp, entropy, value = (torch.randn(shape, requires_grad=True) for _ in range(3))
-    old_logp = logp.detach() + 0.3 * torch.randn(shape)
-    return [logp, entropy, value, old_logp, torch.randn(shape), torch.randn(shape), torch.rand(shape) < 0.7]
+    differentiable = [torch.randn(shape, requires_grad=True) for _ in range(3)]
+    old_logp = differentiable[0].detach() + 0.3 * torch.randn(shape)
+    return [*differentiable, old_logp, torch.randn(shape), torch.randn(shape), torch.rand(shape) < 0.7]
 
 
 def loss_and_gradients(arguments):
@@ -145,7 +151,8 @@ def test_equal_advantages_give_no_policy_gradient():
 
 
 def test_explained_variance_is_one_for_the_truth_zero_for_a_constant_and_ignores_truncated_steps():
-    returns, valid = torch.randn(50, 4), torch.rand(50, 4) < 0.8
+    returns = torch.randn(50, 4)
+    valid = torch.rand(50, 4) < 0.8
     values = returns.where(valid, torch.tensor(1e9))
     assert explained_variance(values, returns, valid) == pytest.approx(1)
     assert explained_variance(torch.full_like(returns, 3.0), returns, valid) == pytest.approx(0, abs=1e-5)

@@ -96,13 +96,15 @@ def test_the_terminal_is_left_as_it_was_on_an_error_or_ctrl_c(error):
 
     with pytest.raises(error):
         fail()
-    hide, show = "\x1b[?25l", "\x1b[?25h"
+    hide = "\x1b[?25l"
+    show = "\x1b[?25h"
     assert file.getvalue().count(hide) == file.getvalue().count(show) == 1
     assert file.getvalue().rindex(show) > file.getvalue().rindex(hide)
 
 
 def test_a_pipe_gets_a_plain_line_now_and_then_and_one_at_the_end(monkeypatch):
-    file, now = io.StringIO(), [0.0]
+    file = io.StringIO()
+    now = [0.0]
     monkeypatch.setattr(dashboard, "perf_counter", lambda: now[0])
     with Dashboard(1_000_000, console=Console(file=file, width=40)) as board:
         for k in range(1, 101):
@@ -116,7 +118,8 @@ def test_a_pipe_gets_a_plain_line_now_and_then_and_one_at_the_end(monkeypatch):
 
 
 def test_a_terminal_is_drawn_at_most_four_times_a_second(monkeypatch):
-    drawn, now = [], [0.0]
+    drawn = []
+    now = [0.0]
     monkeypatch.setattr(dashboard, "perf_counter", lambda: now[0])
     monkeypatch.setattr(Dashboard, "show", lambda self: drawn.append(now[0]))
     board = Dashboard(100, console=terminal(io.StringIO()))

@@ -102,7 +102,8 @@ NAMES = {
 
 @pytest.mark.parametrize("form", SPACES)
 def test_every_iteration_reports_every_scalar(form):
-    record, env = Record(), Toy(space=SPACES[form], ends=0.1)
+    record = Record()
+    env = Toy(space=SPACES[form], ends=0.1)
     policy = make_policy("conv_lstm", 1, SPACES[form], hidden=16, head="gaussian" if form == "continuous" else "auto")
     Trainer(env, policy, SMALL, [record], normalise=lambda score: 2 * score + 1).run()
     wanted = {"score", "normalised_score", *(["policy/log_std"] if form == "continuous" else [])}
