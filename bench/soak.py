@@ -27,8 +27,9 @@ from interrupt import until_interrupted
 from timing import announced, machine, peak, timed, window_copy
 
 from particle_grid.env import ACTIONS, ParticleGrid
+from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.policy import make_policy
-from particle_grid.learn.trainer import Trainer, TrainerConfig
+from particle_grid.learn.trainer import Trainer
 from particle_grid.sim import tasks
 from particle_grid.sim.snapshot import flaw
 from particle_grid.sim.world import AGENT_1, DYNAMICS, FOOD, WALL

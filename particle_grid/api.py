@@ -7,7 +7,6 @@ from typing import Any
 
 from rich.console import Console
 
-import particle_grid.cli  # noqa: F401  (it registers resolvers that conf/train.yaml uses)
 from particle_grid.env import ParticleGrid
 from particle_grid.evaluation import record as recording
 from particle_grid.evaluation.baseline import baseline_for

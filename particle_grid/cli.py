@@ -1,10 +1,8 @@
 """What the Hydra commands share: one decorator, resolvers and a callback. Only this file knows Hydra's state."""
 
 import functools
-import hashlib
 import importlib
 import inspect
-import json
 import logging
 import os
 import re
@@ -24,16 +22,18 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from particle_grid.runs.folder import OccupiedError, RunFolder
-from particle_grid.settings.checks import check_name
 from particle_grid.settings.compose import config_folder, register_groups
 from particle_grid.settings.errors import explain, report
 from particle_grid.settings.invocation import Invocation, Trial
 from particle_grid.support import registry, startup
 from particle_grid.support.errors import UserError
 from particle_grid.support.output import lasting_output
-from particle_grid.support.text import printable
 
 Main = Callable[[DictConfig, Invocation], Any]
+
+
+# conf/hydra/launcher changes some defaults of a plugin's config of the same name, and means to be checked against it.
+warnings.filterwarnings("ignore", "(?s).*is validated against ConfigStore schema with the same name")
 
 
 class JobError(RuntimeError):
@@ -176,24 +176,3 @@ class Announce(Callback):
             f"Runs go to {folder}. To resume after an interruption: the same command with hydra.sweep.dir={folder}. "
             f"A table of them, at any time: python -m particle_grid.report {folder}"
         )
-
-
-def digest(*, _root_: DictConfig) -> str:
-    """Return eight letters that stand for a config, without Hydra's part of it and what may be imported."""
-    config = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key not in ("hydra", "allow")])
-    text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def run_name(name: object, resume: str | None) -> str:
-    """Return what a run's folder is named after: its config, or the folder of the run that it resumes."""
-    old = printable(Path(str(resume)).resolve().parent.name) if resume else ""
-    return re.sub(r"^\d{4}-\d\d-\d\d_[\d-]+_", "", old) or check_name(name)
-
-
-# At import, so that processes that only unpickle a job have them.
-OmegaConf.register_new_resolver("digest", digest, replace=True)
-OmegaConf.register_new_resolver("run_name", run_name, replace=True)
-OmegaConf.register_new_resolver("plain", lambda name: str(name).rpartition(":")[2], replace=True)  # a class, no place
-# conf/hydra/launcher changes some defaults of a plugin's config of the same name, and means to be checked against it.
-warnings.filterwarnings("ignore", "(?s).*is validated against ConfigStore schema with the same name")

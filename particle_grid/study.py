@@ -5,7 +5,6 @@ import signal
 import sys
 from pathlib import Path
 
-import particle_grid.cli  # noqa: F401  registers the resolvers of conf/train.yaml
 from particle_grid.experiments.study import run_study
 from particle_grid.settings.errors import report
 from particle_grid.support import lifeline

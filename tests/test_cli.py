@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from particle_grid import ParticleGrid
 from particle_grid.cli import command
-from particle_grid.learn.trainer import TrainerConfig
+from particle_grid.learn.config import TrainerConfig
 from particle_grid.settings import compose as module
 from particle_grid.settings.compose import config_folder, register_groups, run_config, typed
 from particle_grid.settings.invocation import Invocation

@@ -12,9 +12,10 @@ import pytest
 from particle_grid import ParticleGrid
 from particle_grid.adapters.gymnasium import ParticleGridVectorEnv
 from particle_grid.env import ACTIONS
+from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.player import Player
 from particle_grid.learn.policy import make_policy
-from particle_grid.learn.trainer import Trainer, TrainerConfig
+from particle_grid.learn.trainer import Trainer
 from particle_grid.sim.world import World
 from tests.cases import CASES, PARAMS, SMALL, random_actions, small
 

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from particle_grid import eval as evaluation
 from particle_grid import train
 from particle_grid.learn import checkpoint
+from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.policy import make_policy
-from particle_grid.learn.trainer import Trainer, TrainerConfig
+from particle_grid.learn.trainer import Trainer
 from particle_grid.runs.load import load_checkpoint
 from particle_grid.runs.results import Results
 from particle_grid.support import atomic
@@ -34,7 +35,8 @@ KILLS, EVERY = 50, 2 * BATCH  # a checkpoint each two iterations
 # What a command would import besides is left out, or it would take as long again.
 RUN = f"""
 import os
-from particle_grid.learn.trainer import Trainer, TrainerConfig
+from particle_grid.learn.config import TrainerConfig
+from particle_grid.learn.trainer import Trainer
 from particle_grid.runs.build import build_env, build_policy
 from particle_grid.runs.load import load_checkpoint
 from particle_grid.settings.run_config import RunConfig

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from particle_grid import train
-from particle_grid.cli import config_folder
 from particle_grid.evaluation import match
 from particle_grid.experiments.sweep import flat
+from particle_grid.settings.compose import config_folder
 from tests.cases import CASES, small
 from tests.test_train import BATCH, TINY
 

@@ -18,7 +18,8 @@ import numpy as np
 import particle_grid.adapters
 from particle_grid import ParticleGrid
 from particle_grid.learn.policy import make_policy
-from particle_grid.learn.trainer import Result, Trainer, TrainerConfig
+from particle_grid.learn.config import TrainerConfig
+from particle_grid.learn.trainer import Result, Trainer
 
 env: ParticleGrid = ParticleGrid(task="group", action="continuous", agents=64, height=32, width=32)
 observations, infos = env.reset(seed=0)

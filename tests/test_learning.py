@@ -7,9 +7,10 @@ from particle_grid.env import ParticleGrid
 from particle_grid.evaluation import baseline
 from particle_grid.evaluation.match import evaluate
 from particle_grid.evaluation.players import policy_player
+from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.heads import HEADS
 from particle_grid.learn.policy import make_policy
-from particle_grid.learn.trainer import Trainer, TrainerConfig
+from particle_grid.learn.trainer import Trainer
 
 
 @pytest.mark.release

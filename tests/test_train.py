@@ -18,9 +18,10 @@ from particle_grid import eval as evaluation
 from particle_grid import train
 from particle_grid.experiments.training import TORCH_THREADS
 from particle_grid.learn import checkpoint
+from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.heads import HEADS
 from particle_grid.learn.policy import POLICIES, make_policy
-from particle_grid.learn.trainer import Trainer, TrainerConfig
+from particle_grid.learn.trainer import Trainer
 from tests.cases import CASES, small
 from tests.support.test_atomic import no_file_beyond
 

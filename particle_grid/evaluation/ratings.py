@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from particle_grid.support import figures, optional, records
+from particle_grid.evaluation import figures
+from particle_grid.support import optional, records
 
 RATINGS = "ratings.csv"
 MATRIX = "matrix.csv"

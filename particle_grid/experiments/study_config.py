@@ -5,7 +5,6 @@ import copy
 import functools
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -14,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from particle_grid.experiments.plan import Plan
 from particle_grid.settings.compose import config_folder, register_groups, run_config
+from particle_grid.settings.composed import compose_train
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.support.errors import UserError
 
@@ -35,12 +35,7 @@ def study_config(overrides: tuple[str, ...]) -> RunConfig:
     return run_config(composed(overrides) if config is None else config)
 
 
-@functools.cache
-def composed(overrides: tuple[str, ...]) -> DictConfig:
-    """Return what Hydra composes from these overrides."""
-    register_groups(overrides)
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return compose("train", list(overrides))
+composed = functools.cache(compose_train)
 
 
 @functools.cache

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from particle_grid.evaluation import figures
 from particle_grid.experiments import stats
 from particle_grid.experiments.plan import TEST, Plan, RunKey
 from particle_grid.experiments.study_scores import Rows, StudyResults, with_interval
-from particle_grid.support import figures
 
 PROFILE = np.linspace(-0.25, 1.75, 81)  # thresholds of the performance profiles
 RELATIVE = {"better": 0.5, "difference": 0.0}  # columns that compare an arm with the reference: their neutral values

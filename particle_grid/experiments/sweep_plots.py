@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from particle_grid.evaluation import figures
 from particle_grid.experiments.stats import interquartile_mean
 from particle_grid.experiments.sweep_report import Sweep, SweepRun, short_key
-from particle_grid.support import figures
 
 PARTS = 4  # groups into which the values of a key are sorted if they are more numbers than that
 LONGEST = 24  # characters of a value beside an axis

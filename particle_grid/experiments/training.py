@@ -15,11 +15,13 @@ from particle_grid.evaluation import match, record, report
 from particle_grid.evaluation.baseline import Baseline, baseline_for
 from particle_grid.evaluation.clips import Clips
 from particle_grid.experiments.pruning import pruning
+from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.dashboard import Dashboard
+from particle_grid.learn.device import choose_device
 from particle_grid.learn.distributed import ProcessGroup, joined
 from particle_grid.learn.policy import Policy
 from particle_grid.learn.tensorboard import Logger
-from particle_grid.learn.trainer import Result, Trainer, TrainerConfig, choose_device
+from particle_grid.learn.trainer import Result, Trainer
 from particle_grid.runs.build import build_env, build_env_splits, build_policy, opponents_for
 from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.load import Checkpoint

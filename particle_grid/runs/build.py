@@ -8,8 +8,9 @@ import torch
 
 from particle_grid.env import ParticleGrid
 from particle_grid.learn.checkpoint import check_weights, load_weights
+from particle_grid.learn.config import TrainerConfig
+from particle_grid.learn.device import choose_device
 from particle_grid.learn.policy import POLICIES, Policy, make_policy
-from particle_grid.learn.trainer import TrainerConfig, choose_device
 from particle_grid.runs.opponents import TeamOpponents
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.support.errors import UserError

@@ -24,7 +24,10 @@ HYDRA = ".hydra"  # folder of Hydra's own notes about a run
 HYDRA_NOTES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 GROUPS = {"task", "action", "policy", "world", "trainer"}  # of a run's config
 REPAIR = "Remove this run's folder and repeat the command to run it again."
-FINISHED, PRUNED, FAILED, UNFINISHED = "finished", "pruned", "failed", "unfinished"
+FINISHED = "finished"
+PRUNED = "pruned"
+FAILED = "failed"
+UNFINISHED = "unfinished"
 
 
 class OccupiedError(UserError):

@@ -8,9 +8,9 @@ import numpy as np
 
 from particle_grid.env import ParticleGrid
 from particle_grid.learn.checkpoint import check_memory, check_weights
+from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.player import Player
 from particle_grid.learn.policy import Policy
-from particle_grid.learn.trainer import TrainerConfig
 from particle_grid.support.errors import UserError
 
 SELVES = 32  # copies frozen until total_steps, evenly spaced

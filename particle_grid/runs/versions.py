@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from particle_grid.learn.trainer import TrainerConfig
+from particle_grid.learn.config import TrainerConfig
 from particle_grid.support.renamed import ARRAYS, SETTINGS
 
 DROPPED = ("resume", "allow")  # keys of a saved config that are about one command, not about the run

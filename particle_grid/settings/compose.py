@@ -14,7 +14,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from particle_grid.learn.trainer import TrainerConfig
+from particle_grid.learn.config import TrainerConfig
+from particle_grid.settings import resolvers as resolvers  # registers them
 from particle_grid.settings.errors import unknown_key
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.sim import tasks

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from particle_grid.learn.trainer import TrainerConfig
+from particle_grid.learn.config import TrainerConfig
 from particle_grid.sim.world import World
 from particle_grid.support.registry import is_place
 

@@ -24,7 +24,7 @@ MODULES = {
     "lifeline": "support.lifeline",
     "opponents": "runs.opponents",
     "output": "support.output",
-    "pictures": "support.figures",
+    "pictures": "evaluation.figures",
     "plan": "experiments.plan",
     "plugins": "support.registry",
     "pretrained": "runs.load",

@@ -11,8 +11,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from particle_grid import train
 from particle_grid.evaluation.clips import FRAMES, Clips
+from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.policy import make_policy
-from particle_grid.learn.trainer import Trainer, TrainerConfig
+from particle_grid.learn.trainer import Trainer
 from tests.cases import play, small
 
 

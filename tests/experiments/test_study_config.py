@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-import particle_grid.cli  # noqa: F401  registers the resolvers of conf/train.yaml
 from particle_grid.experiments.plan import find_plan, read_plan
 from particle_grid.experiments.study_config import check_runs, composed, study_config
 from particle_grid.settings.compose import config_folder, run_config

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.learn import checkpoint
+from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.policy import make_policy
-from particle_grid.learn.trainer import Trainer, TrainerConfig
+from particle_grid.learn.trainer import Trainer
 from particle_grid.runs.build import build_env, build_env_splits, opponents_for
 from particle_grid.runs.opponents import AT_PLAY, SELVES, PastSelves, TeamOpponents
 from particle_grid.settings.run_config import RunConfig

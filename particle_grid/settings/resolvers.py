@@ -1,0 +1,34 @@
+"""Interpolations of conf/train.yaml, such as ${digest:}."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from particle_grid.settings.checks import check_name
+from particle_grid.support.text import printable
+
+
+def digest(*, _root_: DictConfig) -> str:
+    """Return eight letters that stand for a config, without Hydra's part of it and what may be imported."""
+    config = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key not in ("hydra", "allow")])
+    text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def run_name(name: object, resume: str | None) -> str:
+    """Return what a run's folder is named after: its config, or the folder of the run that it resumes."""
+    old = printable(Path(str(resume)).resolve().parent.name) if resume else ""
+    return re.sub(r"^\d{4}-\d\d-\d\d_[\d-]+_", "", old) or check_name(name)
+
+
+def plain(name: object) -> str:
+    """Return the name of a task without the module of its class."""
+    return str(name).rpartition(":")[2]
+
+
+# At import, so that processes that only unpickle a job have them.
+for resolver in (digest, run_name, plain):
+    OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
