@@ -1,11 +1,11 @@
-"""How a benchmark ends when it is asked to."""
+"""How a benchmark ends on Ctrl-C."""
 
 import sys
 from collections.abc import Callable
 
 
 def until_interrupted(main: Callable[[], None]) -> None:
-    """Runs the main function of a benchmark. Ctrl-C ends it in a word instead of a traceback, with exit code 130."""
+    """Run the main function of a benchmark. Ctrl-C ends it with one word and exit code 130, without a traceback."""
     try:
         main()
     except KeyboardInterrupt:

@@ -15,6 +15,7 @@ from particle_grid.env import ACTIONS
 from particle_grid.learn.player import Player
 from particle_grid.learn.policy import make_policy
 from particle_grid.learn.trainer import Trainer, TrainerConfig
+from particle_grid.sim.world import World
 from tests.cases import CASES, PARAMS, SMALL, random_actions, small
 
 WAYS = {"copy": copy.copy, "deepcopy": copy.deepcopy, "pickle": lambda env: pickle.loads(pickle.dumps(env))}
@@ -69,8 +70,8 @@ def test_a_copy_of_a_copy_and_one_before_the_first_reset_are_environments_too(wa
 
 @every_way
 def test_a_copy_of_an_environment_on_given_buffers_has_buffers_of_its_own(way):
-    n, row = 120, 128
-    shared = np.zeros((2, n, row), np.uint8)
+    n, size = 120, World().observation_size
+    shared = np.zeros((2, n, size), np.uint8)
     flags = {name: np.zeros(n, bool) for name in ("terminals", "truncations", "masks")}
     buf = {"observations": shared[1], "rewards": np.zeros(n, np.float32), "actions": np.zeros((n, 2), np.int32)} | flags
     env = stepped(ParticleGrid("group", "discrete", buf=buf, **SMALL))

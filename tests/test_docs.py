@@ -1,5 +1,6 @@
-"""The documentation: its site builds without a warning. That what it prints works is held by tests/test_printed.py."""
+"""The site of the documentation builds, and pages name what exists. tests/test_printed.py runs what they print."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -7,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+# A file, and perhaps a function, class, method or field in it: `sim/state.py: State`, or `env.py`: `ParticleGrid.step`.
+NAMED = re.compile(r"`((?:\w+/)*\w+\.py)(?:(?:: |`: `)([\w.]+))?`")
 
 
 @pytest.mark.slow
@@ -20,3 +24,22 @@ def test_the_site_builds_without_a_warning_and_links_to_what_is_there(tmp_path):
     for page in tmp_path.glob("*.html"):
         for target in re.findall(r'(?:href|src)="([^"#:]+)[#"]', page.read_text("utf-8")):
             assert (tmp_path / target.partition("?")[0]).exists(), f"{page.name} links to {target}"
+
+
+def defined(path):
+    """The names that a file defines, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_the_files_and_functions_that_a_page_on_the_code_names_exist(page):
+    found = NAMED.findall((ROOT / page).read_text("utf-8"))
+    assert len(found) > 10
+    for file, name in found:
+        path = next((root / file for root in (ROOT, ROOT / "particle_grid") if (root / file).exists()), None)
+        assert path, f"{page} names {file}"
+        assert set(name.split(".") if name else ()) <= set(defined(path)), f"{page} names {name} in {file}"

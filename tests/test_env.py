@@ -6,6 +6,7 @@ import pytest
 
 from particle_grid import ParticleGrid
 from particle_grid.sim import advance
+from particle_grid.sim.observation import SIGNED_UNIT, decode
 from particle_grid.sim.world import AGENT_1, FOOD, UNSEEN, WALL
 from particle_grid.support import jit
 from tests.cases import CASES, field, needs_jit, play, random_actions, small
@@ -84,43 +85,42 @@ def test_walls_and_colours_stay_and_food_is_conserved(task, action):
 
 
 @every_case
-def test_observations_show_the_grid_around_the_agent(task, action):
+def test_a_window_shows_the_grid_around_its_agent(task, action):
     env = small(task, action)
-    v, side = env.vision, 2 * env.vision + 1
-    for observations, rewards, *_ in play(env, 25):
+    v = env.vision
+    for observations, *_ in play(env, 25):
+        window = decode(observations, env.world).window
         for i in range(0, env.num_agents, 7):
             row, column = env.state.position.T[i].astype(int)
             grid = env.state.grid[i // env.world.agents]
-            window = observations[i, : side * side].reshape(side, side)  # [side * side]
-            assert (window == grid[row - v : row + v + 1, column - v : column + v + 1]).all()
-            assert window[v, v] == env.state.colour[i]
-        last_reward = (observations[:, -1].astype(float) - 128) / 127
-        assert np.abs(last_reward - rewards).max() < 0.51 / 127 + 1e-6
+            assert (window[i] == grid[row - v : row + v + 1, column - v : column + v + 1]).all()
 
 
 @every_case
 def test_agents_in_sight_are_counted_where_the_task_says_that_it_needs_them(task, action):
     env = small(task, action)
-    cells = (2 * env.vision + 1) ** 2
     for observations, *_ in play(env, 5):
-        window, colour = observations[:, :cells], env.state.colour[:, None]
-        own, every = (window == colour).sum(1) - 1, (window >= AGENT_1).sum(1) - 1
-        seen = (own, every - own) if env.task.sight else (UNSEEN, UNSEEN)
-        assert (env.state.own_in_sight == seen[0]).all()
-        assert (env.state.others_in_sight == seen[1]).all()
+        window, colour, *_ = decode(observations, env.world)
+        own = (window == colour[:, None, None]).sum((1, 2)) - 1
+        others = (window >= AGENT_1).sum((1, 2)) - 1 - own
+        expected = (own, others) if env.task.sight else (UNSEEN, UNSEEN)
+        assert (env.state.own_in_sight == expected[0]).all()
+        assert (env.state.others_in_sight == expected[1]).all()
 
 
 @every_case
-def test_features_tell_position_and_displacement(task, action):
+def test_decoded_observations_agree_with_the_state_to_the_precision_of_a_byte(task, action):
     env = small(task, action, speed=0.7)
-    at = (2 * env.vision + 1) ** 2
-    for observations, *_ in play(env, 25):
-        features = observations[:, at:].astype(float)
-        place = (env.state.position.T - env.vision) / [env.world.height, env.world.width]
-        assert (features[:, 0:2] == np.floor(place * 256)).mean() > 0.999  # float32 rounds the other way at times
-        assert np.abs(features[:, 0:2] / 256 - place).max() <= 1 / 256 + 1e-6
-        assert np.abs(features[:, 2:4] / 256 - env.state.position.T % 1).max() <= 1 / 256
-        assert np.abs((features[:, 4:6] - 128) / 127 - env.state.displacement.T / 0.7).max() < 0.51 / 127 + 1e-5
+    size = np.array([env.world.height, env.world.width])
+    rounding = 0.51 / SIGNED_UNIT + 1e-5
+    for observations, rewards, *_ in play(env, 25):
+        seen = decode(observations, env.world)
+        position = env.state.position.T
+        assert (seen.colour == env.state.colour).all()
+        assert np.abs((seen.position - (position - env.vision)) / size).max() <= 0.5 / 256 + 1e-6
+        assert np.abs(seen.offset - position % 1).max() <= 0.5 / 256 + 1e-6
+        assert np.abs(seen.displacement - env.state.displacement.T).max() <= 0.7 * rounding
+        assert np.abs(seen.reward - rewards).max() <= rounding
 
 
 @every_case

@@ -10,8 +10,10 @@ import torch
 from particle_grid import ParticleGrid
 from particle_grid.sim import memory
 from particle_grid.sim.memory import needed
+from particle_grid.sim.world import World
 from tests.cases import CASES, random_actions, small
 
+SIZE = World().observation_size
 BUFFERS = ("observations", "rewards", "terminals", "truncations", "masks", "actions")
 every_case = pytest.mark.parametrize(("task", "action"), CASES)
 
@@ -19,8 +21,8 @@ every_case = pytest.mark.parametrize(("task", "action"), CASES)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"task": "grup"}, r"no task 'grup'. The tasks are: center, forage"),
-        ({"action": "both"}, r"no action form 'both'. The action forms are: discrete, continuous"),
+        ({"task": "grup"}, r"no task 'grup'. Choose one of: center, forage"),
+        ({"action": "both"}, r"no action form 'both'. Choose one of: discrete, continuous"),
         ({"action": np.array([1, 2])}, r"no action form array"),
         ({"render_mode": np.array([1, 2])}, r"no render_mode array"),
         ({"task": "puffer", "image": 5}, r"image=5 of task puffer should be a text, or None"),
@@ -33,15 +35,15 @@ every_case = pytest.mark.parametrize(("task", "action"), CASES)
         ({"speed": -1}, r"speed=-1 is out of range"),
         ({"lifespan": 0.5}, r"lifespan=0.5 is out of range"),
         ({"walls": 1.5}, r"walls=1.5 is out of range"),
-        ({"dynamics": "orbital"}, r"no dynamics 'orbital'. There are: kinematic, inertial"),
+        ({"dynamics": "orbital"}, r"no dynamics 'orbital'. Choose one of: kinematic, inertial"),
         ({"acceleration": 0.0}, r"acceleration=0.0 is out of range"),
         ({"drag": 1.5}, r"drag=1.5 is out of range"),
         ({"height": 50_000, "width": 50_000}, r"height=50000 and width=50000 is too large"),
-        ({"scal": 1}, r"Task group has no parameter 'scal'. It has: colours, scale"),
+        ({"scal": 1}, r"Task group has no parameter 'scal'. Its parameters are: colours, scale"),
         ({"colours": 9}, r"colours=9 is out of range"),
         ({"colours": "many"}, r"colours='many' of task group should be like 4"),
         ({"colours": 2.5}, r"colours=2.5 of task group is not a whole number"),
-        ({"seed": -1}, r"seed=-1 is no seed"),
+        ({"seed": -1}, r"seed=-1 is not a seed"),
         ({"height": 64.5}, r"height=64.5 is not a whole number"),
         ({"speed": "a"}, r"speed='a' is not a number"),
         ({"lifespan": None}, r"lifespan=None is not a number"),
@@ -77,16 +79,16 @@ def test_wrong_arguments_raise_one_clear_sentence(arguments, message):
 
 @pytest.mark.parametrize("seed", [-1, 1.5, "a", True])
 def test_what_is_no_seed_is_refused_by_reset_too(seed):
-    with pytest.raises(ValueError, match="is no seed: give a whole number from 0 on"):
+    with pytest.raises(ValueError, match="is not a seed: use a whole number of at least 0"):
         small("group", "discrete").reset(seed)
 
 
 @pytest.mark.parametrize(
     ("score", "what"),
     [
-        (lambda state, layout: 3.0, r"gave an array \[\] as scores"),
-        (lambda state, layout: np.zeros(2), r"gave an array \[2\] as scores"),
-        (lambda state, layout: np.full(120, np.nan), "gave some that are no numbers as scores"),
+        (lambda state, layout: 3.0, r"returned scores of shape \[\]"),
+        (lambda state, layout: np.zeros(2), r"returned scores of shape \[2\]"),
+        (lambda state, layout: np.full(120, np.nan), "returned scores that are not finite numbers"),
     ],
 )
 def test_scores_that_are_none_are_refused_by_the_name_of_the_task(score, what, monkeypatch):
@@ -120,7 +122,9 @@ def test_actions_of_a_wrong_shape_or_kind_raise(task, action):
     with pytest.raises(TypeError, match="this action form needs"):
         env.step(good.astype(str))
     for ragged in ([[0, 1], [2]], torch.zeros(120, 2, requires_grad=True)):
-        with pytest.raises(TypeError, match=r"actions are a \w+ that is no array .*give a NumPy array \[120, 2\]"):
+        with pytest.raises(
+            TypeError, match=r"actions are a \w+ that does not convert to an array .*give a NumPy array \[120, 2\]"
+        ):
             env.step(ragged)
 
 
@@ -183,15 +187,15 @@ def test_a_damaged_state_is_refused_and_nothing_is_changed(name):
     ("name", "array"),
     [
         ("observations", np.zeros((20, 64), np.uint8)),
-        ("observations", np.zeros((20, 128), np.int8)),
-        ("observations", np.zeros((40, 128), np.uint8)[::2]),
+        ("observations", np.zeros((20, SIZE), np.int8)),
+        ("observations", np.zeros((40, SIZE), np.uint8)[::2]),
         ("rewards", np.zeros(20)),
         ("truncations", np.zeros(3, bool)),
         ("actions", np.zeros((1, 2), np.int32)),
     ],
 )
 def test_buffers_that_kernels_would_write_beyond_are_refused_by_name(name, array):
-    wanted = {"observations": ((20, 128), np.uint8), "rewards": (20, np.float32), "actions": ((20, 2), np.int32)}
+    wanted = {"observations": ((20, SIZE), np.uint8), "rewards": (20, np.float32), "actions": ((20, 2), np.int32)}
     wanted |= {flag: (20, bool) for flag in ("terminals", "truncations", "masks")}
     buf = {key: np.zeros(*value) for key, value in wanted.items()}
     ParticleGrid("center", "discrete", 1, 20, 64, 64, buf=buf)
@@ -275,7 +279,9 @@ def test_a_script_survives_observations_that_are_none(task, action):
 def test_what_is_no_generator_of_a_script_is_refused(generator):
     env = small("forage", "discrete")
     env.reset(0)
-    with pytest.raises(ValueError, match="is no generator of a script: give a writable array of one uint64"):
+    with pytest.raises(
+        ValueError, match="is not a generator for a scripted policy: use a writable array of one uint64"
+    ):
         env.scripted_actions(generator)
 
 
@@ -295,7 +301,7 @@ def test_a_task_that_returns_what_it_should_write_is_refused(method, monkeypatch
 
     wrong.__name__ = method
     monkeypatch.setattr(type(env.task), method, wrong)
-    with pytest.raises(TypeError, match=f"`{method}` of task center returns a ndarray: it should write into its last"):
+    with pytest.raises(TypeError, match=f"`{method}` of task center returns a ndarray: write into its last"):
         env.step(env.actions) if method == "reward" else env.scripted_actions(np.zeros(1, np.uint64))
 
 

@@ -225,7 +225,7 @@ def test_a_checkpoint_cut_off_anywhere_is_refused(saved, keep):
     whole = saved.read_bytes()
     damaged = saved.with_name("damaged.pt")
     damaged.write_bytes(whole[: int(keep * len(whole))])
-    with pytest.raises(ValueError, match="is no checkpoint, or is damaged"):
+    with pytest.raises(ValueError, match="is not a checkpoint or is damaged"):
         checkpoint.load(damaged)
 
 

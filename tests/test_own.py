@@ -107,20 +107,20 @@ def test_a_head_of_one_s_own_has_the_density_it_says(folder):
 @pytest.mark.parametrize(
     ("text", "place", "problem"),
     [
-        ("", "mine:", "no class: mine defines the classes none"),
-        ("class Other: pass\n", "mine:Task", "no class: mine defines the classes Other"),
-        ("Task = 3\n", "mine:Task", "no class"),
+        ("", "mine:", "is not a class: mine defines the classes none"),
+        ("class Other: pass\n", "mine:Task", "is not a class: mine defines the classes Other"),
+        ("Task = 3\n", "mine:Task", "is not a class"),
         ("class Task:\n    unit = ''\n", "mine:Task", "lacks teams, sight, init, reward, score, scripted"),
         ("def broken(:\n", "mine:Task", "cannot be imported (invalid syntax (mine.py, line 1))"),
         ("import nowhere\n", "mine:Task", "cannot be imported (No module named 'nowhere')"),
         ("", "no_such_module:Task", "cannot be imported (No module named 'no_such_module')"),
-        ("", ":Task", "no module in front of the colon"),
-        ("", ".mine:Task", "no module in front of the colon"),
+        ("", ":Task", "no module before the colon"),
+        ("", ".mine:Task", "no module before the colon"),
         ("raise ValueError('of its own')\n", "mine:Task", "of its own"),
         (
             "class Task:\n    unit = teams = sight = init = reward = score = scripted = 0\n",
             "mine:Task",
-            "is no dataclass",
+            "is not a dataclass",
         ),
     ],
 )
@@ -177,7 +177,7 @@ def write_task(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("part", "text", "problem"),
     [
-        ("attribute", "teams = 3", "Task mine:Task has teams=3: let it have 1, or 2 that play against each other"),
+        ("attribute", "teams = 3", "Task mine:Task has teams=3: use 1, or 2 teams that play against each other"),
         ("attribute", "teams = 0", "has teams=0"),
         ("attribute", "teams = 1; kinds = 5", "Task mine:Task has kinds=5: give a tuple of names"),
         ("field", "x: float", "The parameter x of the task mine:Task has no number or text as its default"),
@@ -212,7 +212,9 @@ def test_a_class_that_is_no_policy_is_not_used(folder):
         make_policy("laplace:Laplace", 5, BOX)
     with pytest.raises(ValueError, match=r"no option 'leyers'. The options are: .*, layers"):
         make_policy("deeper:Deeper", 5, BOX, leyers=3)
-    with pytest.raises(ValueError, match=r"laplace:Laplace gives torch.float32, which are no actions in MultiDiscrete"):
+    with pytest.raises(
+        ValueError, match=r"laplace:Laplace gives torch.float32, which are not actions in MultiDiscrete"
+    ):
         make_head(MultiDiscrete([3, 3]), "laplace:Laplace")
     with pytest.raises(ValueError, match="head deeper:Deeper lacks sample"):
         make_head(BOX, "deeper:Deeper")

@@ -1,6 +1,7 @@
 """What the README prints works as printed."""
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,26 +15,37 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 
 
-def block(before):
-    """The first fenced block behind a text."""
-    return re.search(r"```\w+\n(.*?)```", README[README.index(before) :], re.DOTALL)[1]
+@pytest.fixture
+def line_up(tmp_path, monkeypatch):
+    """Save the README's example of a task where Python finds it, and return its text."""
+    marker = README.index("<!-- file: line_up.py -->")
+    text = re.search(r"```\w+\n(.*?)```", README[marker:], re.DOTALL)[1]
+    (tmp_path / "line_up.py").write_text(text, "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield text
+    sys.modules.pop("line_up", None)
 
 
-def test_the_example_of_a_task_can_be_named_and_its_script_beats_random_actions(tmp_path, monkeypatch):
-    (tmp_path / "line_up.py").write_text(block("<!-- file: particle_grid/sim/tasks/line_up.py -->"), "utf-8")
-    monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(tmp_path)])
-    assert "line_up" in tasks.names()
-    env = ParticleGrid(task="line_up", action="discrete", agents=50, height=64, width=64, packing=0.8)
+def test_the_script_of_the_example_task_beats_random_actions(line_up):
+    env = ParticleGrid(task="line_up:LineUp", action="discrete", agents=50, height=64, width=64, packing=0.8)
     scores = []
     for scripted in (False, True):
         env.reset(0)
-        generator, bits, total = np.random.default_rng(0), np.zeros(1, np.uint64), []
+        generator = np.random.default_rng(0)
+        bits = np.zeros(1, np.uint64)
+        total = []
         for _ in range(60):
             env.step(env.scripted_actions(bits) if scripted else random_actions(env, generator))
             total.append(env.score()[0])
         scores.append(np.mean(total[30:]))
     assert scores[1] > scores[0] + 5
-    with pytest.raises(ValueError, match="Task line_up has no parameter 'paking'"):
+
+
+def test_a_file_among_the_tasks_that_ship_is_a_task_of_its_name(line_up, tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(tmp_path)])
+    assert "line_up" in tasks.names()
+    assert ParticleGrid(task="line_up", agents=50, height=64, width=64).task.packing == 0.5
+    with pytest.raises(ValueError, match="paking"):
         ParticleGrid(task="line_up", paking=1)
     (tmp_path / "line_on.py").write_text("class LineOn:\n    unit, teams = 'cells', 1\n", "utf-8")
     with pytest.raises(ValueError, match=r"line_on:LineOn lacks sight, init, reward, score, scripted"):

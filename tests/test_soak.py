@@ -92,7 +92,7 @@ FAULTS = {
     too_fast: "an agent has moved too far",
     reward_out_of_range: "a reward is not within",
     paid_for_nothing: "an agent that has just spawned has a reward",
-    life_without_end: "an agent lives on after its end",
+    life_without_end: "an agent has outlived its expiry",
     world_without_end: "a world's clock is out of range",
 }
 

@@ -109,7 +109,7 @@ def test_half_a_step_is_neither_continued_nor_saved_nor_copied_as_a_whole_one(ta
     broken_off(env, raised)
     for each in (env, copy.deepcopy(env)):
         for name, arguments in (("step", [env.actions]), ("state_dict", []), ("score", [])):
-            with pytest.raises(RuntimeError, match=rf"broken off halfway: call reset\(\), .* before {name}\(\)\."):
+            with pytest.raises(RuntimeError, match=rf"interrupted halfway: call reset\(\), .* before {name}\(\)\."):
                 getattr(each, name)(*arguments)
     env.load_state_dict(saved)
     assert all((array == saved[name]).all() for name, array in env.state_dict().items())
@@ -126,7 +126,7 @@ def test_a_reset_that_is_broken_off_is_to_be_made_again(monkeypatch):
         patch.setattr(env, "truncations", None)
         with pytest.raises(TypeError):
             env.reset(3)
-    with pytest.raises(RuntimeError, match="broken off halfway"):
+    with pytest.raises(RuntimeError, match="interrupted halfway"):
         env.step(env.actions)
     assert (env.reset(3)[0] == twin.reset(3)[0]).all()
 

@@ -1,4 +1,4 @@
-"""ParticleGrid under the interfaces of other libraries. Importing this makes its tasks known to Gymnasium."""
+"""ParticleGrid with the interfaces of other libraries. Importing this package registers its tasks with Gymnasium."""
 
 from gymnasium.envs.registration import register, registry
 
@@ -6,12 +6,12 @@ from particle_grid.sim import tasks
 
 
 def environment_id(task: str) -> str:
-    """The name under which Gymnasium knows a task: `predator_prey` is ParticleGrid/PredatorPrey-v0."""
+    """Return a task's id in Gymnasium: `predator_prey` is ParticleGrid/PredatorPrey-v0."""
     return f"ParticleGrid/{''.join(part.capitalize() for part in task.split('_'))}-v0"
 
 
 def register_tasks() -> None:
-    """Registers every task that is not registered yet, for `gymnasium.make_vec`."""
+    """Register every task for `gymnasium.make_vec`, unless it is already."""
     for task in tasks.names():
         if environment_id(task) not in registry:
             entry = "particle_grid.adapters.gymnasium:ParticleGridVectorEnv"

@@ -1,4 +1,4 @@
-"""PufferLib's processes, with an eye on whether they live."""
+"""PufferLib's multiprocessing backend, with workers that are watched."""
 
 import os
 import threading
@@ -11,89 +11,89 @@ import numpy as np
 import pufferlib.vector
 
 from particle_grid.sim.rng import check_seed
+from particle_grid.support.errors import UserError, UserRuntimeError, UserTypeError
 
-if not hasattr(pufferlib, "APIUsageError"):  # PufferLib raises it by this name, which it does not export
+if not hasattr(pufferlib, "APIUsageError"):  # PufferLib raises it under this name but does not export it
     pufferlib.APIUsageError = pufferlib.pufferlib.APIUsageError
 
 
 class Multiprocessing(pufferlib.vector.Multiprocessing):
-    """`pufferlib.vector.make(ParticleGrid, backend=Multiprocessing, ...)`: as PufferLib's backend of that name, which
-    waits for ever for a worker that has died, and whose workers wait for ever for a parent that has.
+    """`pufferlib.vector.make(ParticleGrid, backend=Multiprocessing, ...)`: PufferLib's backend, made safe.
 
-    Here all calls raise RuntimeError at once when a worker has died, and the others are ended, and after `close`;
-    workers end by themselves when their parent is gone. And no two environments are alike where workers have several
-    each: with PufferLib's the second of a worker gets the seed of the next one's first.
+    PufferLib's waits forever for a worker that has died, and its workers wait forever for a parent that has. Here, when
+    a worker has died, the others are ended and all calls raise UserRuntimeError, as they do after `close`. Workers end
+    when their parent is gone. Environments also have different seeds if workers have several each; in PufferLib's
+    backend, the second of a worker gets the seed of the next worker's first.
     """
 
     def __init__(self, env_creators: Any, *args: Any, **kwargs: Any) -> None:
-        self.dead = ""  # why nothing can be asked of the workers any more
+        self.dead = ""  # why the workers cannot be used any more
         super().__init__([Guarded(create) for create in env_creators], *args, **kwargs)
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
 
     def __reduce_ex__(self, _: Any) -> Any:
-        """Raises TypeError for copies and pickles, which would share the workers."""
-        raise TypeError("Environments in other processes cannot be copied or pickled: copy a ParticleGrid in this one.")
+        """Raise TypeError for copies and pickles, which would share the workers."""
+        raise UserTypeError(
+            "Environments in other processes cannot be copied or pickled: copy a ParticleGrid in this one."
+        )
 
     def _watch(self) -> None:
-        """Waits for the first worker to end, and lets PufferLib go on: it looks at nothing but this byte of each."""
+        """Wait for the first worker to end, then wake up PufferLib, which polls only one byte per worker."""
         sentinels = [process.sentinel for process in self.processes]
         number = sentinels.index(wait(sentinels)[0])
         process = self.processes[number]
         process.join()
         self.dead = self.dead or (
             f"Worker {number} of {len(sentinels)} has died (exit code {process.exitcode}), and its worlds with it: "
-            f"build the environments anew. What killed it may be in the system's log; memory that ran out is the "
-            f"usual reason."
+            f"build the environments again. The usual reason is a lack of memory; the system's log may tell."
         )
         self.buf["semaphores"][:] = pufferlib.vector.MAIN
 
     def _check_alive(self) -> None:
-        """Raises RuntimeError where a worker has died, and ends the others, or after `close`."""
+        """Raise UserRuntimeError if a worker has died, after ending the others, and after `close`."""
         if self.dead:
             self.close()
-            raise RuntimeError(self.dead)
+            raise UserRuntimeError(self.dead)
 
     def async_reset(self, seed: int | None = 0) -> None:
-        """As PufferLib's, with seed + k for environment k, or without seeds for None, as `ParticleGrid.reset` has it.
-        Raises ValueError for what is no seed."""
+        """Reset as PufferLib does, with seed + k for environment k, or without seeds if `seed` is None."""
         check_seed(seed)
         self._check_alive()
         try:
             super().async_reset(Seeds(seed, self.envs_per_worker))
-        except BrokenPipeError:  # a worker that has died only now
+        except BrokenPipeError:  # a worker died just now
             self._watcher.join()
             self._check_alive()
 
     def send(self, actions: Any) -> None:
-        """As PufferLib's. Raises ValueError or TypeError for actions of another shape or kind."""
+        """Send actions as PufferLib does; raise UserError for another shape or kind."""
         self._check_alive()
         actions, wanted = np.asarray(actions), self.action_space
         if actions.shape != wanted.shape:
-            raise ValueError(f"actions have the shape {actions.shape}, but these environments need {wanted.shape}.")
+            raise UserError(f"actions have the shape {actions.shape}, but these environments need {wanted.shape}.")
         super().send(fitted(actions, self.actions.dtype))
 
     def recv(self) -> Any:
-        """As PufferLib's."""
+        """Receive as PufferLib does."""
         self._check_alive()
         received = super().recv()
         self._check_alive()
         return received
 
     def close(self) -> None:
-        """Ends the workers."""
-        self.dead = self.dead or "These environments are closed: build them anew."
+        """End the workers."""
+        self.dead = self.dead or "These environments are closed: build them again."
         super().close()
 
 
 def fitted(actions: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Actions of any width as those of a type, the nearest where that is too narrow, instead of wrapped round. Raises
-    TypeError for another kind."""
+    """Convert actions of any width to a dtype, clipping what does not fit; raise UserError for another kind."""
     if actions.dtype == dtype:
         return actions
     kinds = "f" if dtype.kind == "f" else "iu"
     if actions.dtype.kind not in kinds:
-        raise TypeError(f"actions are {actions.dtype}, but these environments need {dtype}.")
+        raise UserTypeError(f"actions are {actions.dtype}, but these environments need {dtype}.")
     if kinds == "iu":
         limits = np.iinfo(actions.dtype), np.iinfo(dtype)
         actions = np.clip(actions, max(limit.min for limit in limits), min(limit.max for limit in limits))
@@ -102,7 +102,7 @@ def fitted(actions: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 class Seeds:
-    """What PufferLib adds a worker's number to, to get the seed from which that worker counts on."""
+    """A stand-in for the seed, to which PufferLib adds a worker's number to get the seed of its first environment."""
 
     def __init__(self, first: int | None, each: int) -> None:
         self.first, self.each = first, each
@@ -112,7 +112,7 @@ class Seeds:
 
 
 class Guarded:
-    """Builds an environment; in a process that another one has started, one that ends with that one."""
+    """Build an environment; in a child process, also end the process when its parent ends."""
 
     def __init__(self, create: Callable[..., Any]) -> None:
         self.create = create
@@ -125,4 +125,4 @@ class Guarded:
 
 def _end_with(sentinel: int) -> None:
     wait([sentinel])
-    os._exit(1)  # without ado: what would be tidied up is the parent's
+    os._exit(1)  # without cleaning up: the resources are the parent's

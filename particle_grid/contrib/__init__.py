@@ -1,1 +1,1 @@
-"""Tasks written as anybody may write theirs, each in one file and registered as an entry point (see docs/own.md)."""
+"""Tasks written as users write theirs: each is one file, imports `particle_grid.tasks`, and is an entry point."""

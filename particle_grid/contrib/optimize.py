@@ -1,25 +1,32 @@
-"""Climb a landscape that nobody can see: only what it pays under one's feet tells where one is."""
+"""Climb a hidden landscape, sensed only through the local reward."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from particle_grid.sim.rng import hidden
-from particle_grid.sim.scripted import wander
-from particle_grid.sim.state import State
-from particle_grid.sim.world import Layout
-from particle_grid.support.jit import kernel, parallel_kernel, prange
+from particle_grid.tasks import (
+    Layout,
+    State,
+    UserError,
+    hidden,
+    kernel,
+    last_reward,
+    parallel_kernel,
+    prange,
+    wander,
+)
 
 
 @dataclass(frozen=True)
 class Optimize:
-    """reward: the height under the agent, in [0, 1]. Each world has hills of its own, other ones each time it starts.
+    """Reward: the height under the agent, in [0, 1]. Each world has its own hills, and new ones when it restarts.
 
-    Nothing in the window tells where they are. The last reward does, once it is compared with the one before: so
-    memory must climb. The hills are of different heights, and only the highest comes to 1."""
+    Nothing in the window reveals them. The last reward does once it is compared with the one before, so climbing takes
+    memory. The hills differ in height, and only the highest reaches 1.
+    """
 
-    hills: int = 3
+    hills: int = 3  # 1 to 16
     radius: float = 0.4  # of a hill, as a share of the field's shorter side
 
     unit: ClassVar[str] = "height, from 0 to 1"
@@ -31,35 +38,41 @@ class Optimize:
     }
 
     def init(self, layout: Layout) -> None:
+        """Check the parameters; the field stays empty."""
         if not 1 <= self.hills <= 16:
-            raise ValueError(f"hills={self.hills} is out of range: there can be 1 to 16.")
+            raise UserError(f"hills={self.hills} is out of range: from 1 to 16.")
         if not 0.01 <= self.radius <= 1:
-            raise ValueError(f"radius={self.radius} is out of range: a share of the field's shorter side, to 1.")
+            raise UserError(f"radius={self.radius} is out of range: a share of the field's shorter side, 0.01 to 1.")
 
     def reward(self, state: State, layout: Layout, rewards: np.ndarray) -> None:
+        """Write the height under each agent."""
         world = layout.world
         radius = np.float32(self.radius * min(world.height, world.width))
-        middle = np.float32(world.vision), np.float32(world.height), np.float32(world.width)
-        _height(rewards, state.position, state.origin, *middle, self.hills, radius)
+        extent = np.float32(world.vision), np.float32(world.height), np.float32(world.width)
+        _height(rewards, state.position, state.origin, *extent, self.hills, radius)
 
     def score(self, state: State, layout: Layout) -> np.ndarray:
+        """Return the height under each agent."""
         heights = np.empty(len(state.colour), np.float32)
         self.reward(state, layout, heights)
         return heights
 
     def scripted(self, observations: np.ndarray, layout: Layout, rng: np.ndarray, aim: np.ndarray) -> None:
+        """Stay where it is high, and explore elsewhere."""
         _scripted(observations, rng, aim)
 
 
 @parallel_kernel
 def _height(out, position, origin, margin, rows, columns, hills, radius):
-    """1 minus the product of what each hill leaves of 1. A hill is as smooth as its foot, and needs no exponential:
-    (1 - (distance / radius)^2)^2, times its height."""
+    """Write 1 minus the product of what each hill leaves of 1.
+
+    A hill is (1 - (distance / radius)^2)^2 times its height: smooth at its foot, and without an exponential.
+    """
     one = np.float32(1)
     agents = len(out) // len(origin)
     for i in prange(len(out)):
-        row, column, left = position[0, i] - margin, position[1, i] - margin, one
-        seed = origin[i // agents]
+        row, column = position[0, i] - margin, position[1, i] - margin
+        left, seed = one, origin[i // agents]
         for k in range(hills):
             d_row = (row - rows * hidden(seed, 2 * k)) / radius
             d_column = (column - columns * hidden(seed, 2 * k + 1)) / radius
@@ -70,10 +83,9 @@ def _height(out, position, origin, margin, rows, columns, hills, radius):
 
 @kernel
 def _scripted(observations, rng, aim):
-    """Stays where the last step paid well, and walks on elsewhere: it cannot compare, having no memory."""
+    """Stay where the last step paid well; without memory, it cannot compare."""
     for i in range(len(observations)):
-        features = observations[i, -7:]
-        if float(features[6]) - 128 > 0.6 * 127:
+        if last_reward(observations[i]) > 0.6:
             aim[i, 0], aim[i, 1] = 0.0, 0.0
         else:
-            wander(features, rng, aim[i])
+            wander(observations[i], rng, aim[i])

@@ -10,8 +10,8 @@ import numpy as np
 
 from particle_grid.env import ParticleGrid
 from particle_grid.evaluation.players import PlayerFactory
+from particle_grid.sim.actions import actions_for
 from particle_grid.sim.rng import check_seed
-from particle_grid.sim.scripted import actions_for
 from particle_grid.sim.world import World
 from particle_grid.support.errors import UserError
 from particle_grid.view.free import FreeCamera

@@ -16,7 +16,7 @@ from particle_grid.evaluation.baseline import Baseline, baseline_for
 from particle_grid.evaluation.clips import Clips
 from particle_grid.experiments.pruning import pruning
 from particle_grid.learn.dashboard import Dashboard
-from particle_grid.learn.distributed import Group, joined
+from particle_grid.learn.distributed import ProcessGroup, joined
 from particle_grid.learn.policy import Policy
 from particle_grid.learn.tensorboard import Logger
 from particle_grid.learn.trainer import Result, Trainer, TrainerConfig, choose_device
@@ -76,7 +76,7 @@ class Run:
     splits: list[ParticleGrid]
     policy: Policy
     saved: Checkpoint | None
-    group: Group
+    group: ProcessGroup
 
     @property
     def first_step(self) -> int:
@@ -93,7 +93,7 @@ class Run:
         return trainer
 
 
-def build(config: RunConfig, saved: Checkpoint | None, group: Group) -> Run:
+def build(config: RunConfig, saved: Checkpoint | None, group: ProcessGroup) -> Run:
     """Return a run that is ready to train."""
     env = build_env(config)
     policy = build_policy(config, env, saved.weights if saved else None)

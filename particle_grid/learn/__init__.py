@@ -1,1 +1,1 @@
-"""Learning: policies, PPO and the trainer, in plain torch. Knows an environment only by its buffers."""
+"""Learning in PyTorch: policies, PPO and the trainer. Environments are known only through `learn.collect.Env`."""

@@ -11,7 +11,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-REFRESH, LINE_EVERY = 0.25, 10.0  # seconds
+REFRESH = 0.25  # seconds between two drawings in a terminal
+LINE_EVERY = 10.0  # seconds between two lines elsewhere
+HISTORY = 512  # iterations whose scores are drawn
+COLUMNS = 4  # of figures
 BARS = "▁▂▃▄▅▆▇█"
 FIGURES = {  # label -> scalar, format
     "score": ("score", ".3f"),
@@ -24,30 +27,35 @@ FIGURES = {  # label -> scalar, format
     "clipped": ("policy/clip_fraction", ".1%"),
     "explained": ("value/explained_variance", ".2f"),
 }
-SHARES = ("simulate", "infer", "learn")
+TIME_SHARES = {"simulate": ("perf/simulate", ".0%"), "infer": ("perf/infer", ".0%"), "learn": ("perf/learn", ".0%")}
 
 
 class Dashboard:
-    """Shows the scalars of a run of total_steps agent-steps. A context manager: leaving it restores the terminal.
+    """Shows the scalars of a run. A context manager: leaving it restores the terminal.
 
-    step: where a resumed run goes on. console: rich's, on stdout by default; a file or pipe gets a plain line at most
-    every 10 seconds, and one at the end.
+    Args:
+        total_steps: agent-steps of the run.
+        step: where a resumed run continues.
+        console: rich's, on stdout by default. A file or pipe gets a plain line at most every 10 seconds, and one at the
+            end.
     """
 
     def __init__(self, total_steps: int, step: int = 0, console: Console | None = None) -> None:
-        self.total, self.step, self.console = total_steps, step, console or Console()
+        self.total = total_steps
+        self.step = step
+        self.console = console or Console()
         self.scalars: dict[str, float] = {}
-        self.fresh = False  # whether there is anything that has not been shown
-        self.scores: deque[float] = deque(maxlen=512)  # of the last iterations
+        self.stale = False  # whether there are scalars that have not been shown
+        self.scores: deque[float] = deque(maxlen=HISTORY)
         self.shown = perf_counter()
         self.first: tuple[int, float] | None = None  # steps and time after the first iteration, which may compile
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Takes the scalars of an iteration. Draws at most 4 times a second."""
+        """Take the scalars of an iteration, and show them if it is time to."""
         self.step = step
         self.scalars |= scalars
-        self.fresh = True
+        self.stale = True
         score = scalars.get("normalised_score", scalars.get("score"))
         if score is not None:
             self.scores.append(score)
@@ -58,19 +66,19 @@ class Dashboard:
             self.show()
 
     def show(self) -> None:
-        """Draws, or prints a line."""
-        self.fresh = False
+        """Draw the dashboard, or print a line."""
+        self.stale = False
         if self.live:
             self.live.update(self.panel(), refresh=True)
         elif self.scalars:
             self.console.print(self.line(), soft_wrap=True, highlight=False, markup=False)
 
-    def figures(self) -> dict[str, str]:
-        """Label -> number as text, for all that is known."""
-        return {label: format(self.scalars[k], form) for label, (k, form) in FIGURES.items() if k in self.scalars}
+    def figures(self, labels: Mapping[str, tuple[str, str]] = FIGURES) -> dict[str, str]:
+        """Return the scalars that are known, as text by label."""
+        return {label: format(self.scalars[k], form) for label, (k, form) in labels.items() if k in self.scalars}
 
     def progress(self) -> str:
-        """Return the steps done and, from the second iteration on, the speed and the time that is left."""
+        """Return the steps done and, from the second iteration on, the speed and the remaining time."""
         done = f"{self.step / 1e6:.2f}M of {self.total / 1e6:.2f}M steps"
         if self.first is None or self.step == self.first[0]:
             return done
@@ -80,23 +88,21 @@ class Dashboard:
         return f"{done}, {speed / 1e3:.1f}k/s, {eta}"
 
     def line(self) -> str:
-        """All of it in a line."""
+        """Return progress and figures in one line."""
         return ", ".join([self.progress(), *(f"{label} {number}" for label, number in self.figures().items())])
 
     def panel(self) -> Group:
-        """All of it in a few lines: progress, figures in columns, shares of time, the score's history."""
+        """Return progress, figures in columns, shares of time and the score's history."""
         bar = Table.grid(padding=(0, 1), expand=True)
         bar.add_column(ratio=1)
         bar.add_column(no_wrap=True)
         bar.add_row(ProgressBar(self.total, min(self.step, self.total)), self.progress())
-        figures = Table.grid(padding=(0, 3))
-        numbers = self.figures() | {
-            k: f"{self.scalars[f'perf/{k}']:.0%}" for k in SHARES if f"perf/{k}" in self.scalars
-        }
+        numbers = self.figures() | self.figures(TIME_SHARES)
         cells = [Text.assemble((label, "dim"), " ", number) for label, number in numbers.items()]
-        for start in range(0, len(cells), 4):
-            figures.add_row(*cells[start : start + 4])
-        return Group(bar, figures, sparkline(self.scores))
+        grid = Table.grid(padding=(0, 3))
+        for start in range(0, len(cells), COLUMNS):
+            grid.add_row(*cells[start : start + COLUMNS])
+        return Group(bar, grid, sparkline(self.scores))
 
     def __enter__(self) -> "Dashboard":
         if self.live:
@@ -105,7 +111,7 @@ class Dashboard:
 
     def __exit__(self, *_: object) -> None:
         try:
-            if self.fresh:
+            if self.stale:
                 self.show()
         finally:
             if self.live:
@@ -113,11 +119,13 @@ class Dashboard:
 
 
 def sparkline(values: Sequence[float], width: int = 64) -> str:
-    """Values as a row of at most `width` bars, each the mean of an equal share, from the least to the largest."""
-    values, count = list(values), min(width, len(values))
-    edges = [len(values) * k // count for k in range(count + 1)] if count else []
-    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
-    if not means:
+    """Return values as a row of at most `width` bars, each the mean of an equal share of them."""
+    values = list(values)
+    count = min(width, len(values))
+    if not count:
         return ""
-    low, span = min(means), max(means) - min(means) or 1.0
+    edges = [len(values) * k // count for k in range(count + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+    low = min(means)
+    span = max(means) - low or 1.0
     return "".join(BARS[min(int((x - low) / span * len(BARS)), len(BARS) - 1)] for x in means)

@@ -2,11 +2,22 @@
 
 import torch
 
+from particle_grid.support.errors import UserError
+
 
 def choose_device(name: str) -> torch.device:
-    """auto: a GPU if there is one. Raises ValueError for cuda where there is none, and for anything else but cpu."""
+    """Return a device by name.
+
+    Args:
+        name: `cpu`, `cuda`, `cuda:1`, or `auto` for a GPU if there is one and the CPU otherwise.
+
+    Raises:
+        UserError: for any other name, and for `cuda` if torch finds no GPU.
+    """
     if not isinstance(name, str) or name.partition(":")[0] not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device={name} is not known: choose auto, cpu or cuda.")
+        raise UserError(f"device={name} is not known: choose auto, cpu or cuda.")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"trainer.device={name} cannot be: torch finds no GPU here; use cpu or auto.")
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        raise UserError(f"trainer.device={name} is not available, because torch finds no GPU: use cpu or auto.")
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)

@@ -1,7 +1,7 @@
-"""Several processes that learn as one, started by `torchrun`: each simulates agents of its own; gradients are summed.
+"""Several processes that learn as one: each simulates its own agents, and gradients are summed.
 
-A minibatch is what all processes have of it together, so the result is that of one process with as many agents.
-Processes keep the same weights because they start from the same and take the same steps.
+`torchrun` starts the processes. They share every minibatch, so the result is that of one process with all the agents.
+Their weights stay equal, because they start from the same weights and take the same optimiser steps.
 """
 
 import io
@@ -15,25 +15,27 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from particle_grid.support.errors import UserError
+
 
 @dataclass(frozen=True)
-class Group:
-    """The processes of a run: how many there are, and which of them this is. By default it is alone."""
+class ProcessGroup:
+    """The processes of a run. By default there is only this one."""
 
-    rank: int = 0
-    size: int = 1
+    rank: int = 0  #: number of this process
+    size: int = 1  #: number of processes
 
     def sum(self, x: Tensor) -> Tensor:
-        """x summed over the processes, in its place."""
+        """Sum x over the processes, in place, and return it."""
         if self.size > 1:
             dist.all_reduce(x)
         return x
 
     def gather(self, state: dict[str, Any], device: torch.device) -> list[dict[str, Any]]:
-        """Return what each other process passed, by rank, on the first process, and nothing on the others.
+        """Return what the other processes passed, by rank, in the first process, and an empty list in the others.
 
         Args:
-            state: tensors, numbers and strings in dicts and lists: what torch.load takes with weights only.
+            state: tensors, numbers and strings in dicts and lists, as torch.load accepts with weights_only.
             device: on which the processes exchange tensors.
         """
         if self.size == 1:
@@ -47,16 +49,10 @@ class Group:
         if self.rank:
             dist.send(torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8).to(device), 0)
             return []
-        received = []
-        for rank, count in enumerate(counts[1:], 1):  # one after another, to keep no more in memory than needed
-            content = torch.empty(count, dtype=torch.uint8, device=device)
-            dist.recv(content, rank)
-            part = io.BytesIO(content.cpu().numpy().tobytes())
-            received.append(torch.load(part, map_location="cpu", weights_only=True))
-        return received
+        return [_receive(rank, count, device) for rank, count in enumerate(counts[1:], 1)]  # one at a time saves memory
 
     def sum_gradients(self, module: nn.Module) -> None:
-        """Sums the gradients of a module's parameters over the processes."""
+        """Sum the gradients of a module's parameters over the processes."""
         if self.size > 1:
             gradients = [x.grad for x in module.parameters() if x.grad is not None]
             whole = self.sum(torch.cat([x.flatten() for x in gradients]))
@@ -64,36 +60,52 @@ class Group:
                 gradient.copy_(part.view_as(gradient))
 
 
+def _receive(rank: int, count: int, device: torch.device) -> dict[str, Any]:
+    """Receive a state of `count` bytes that another process sends."""
+    content = torch.empty(count, dtype=torch.uint8, device=device)
+    dist.recv(content, rank)
+    return torch.load(io.BytesIO(content.cpu().numpy().tobytes()), map_location="cpu", weights_only=True)
+
+
 def ranks() -> tuple[int, int, int]:
-    """(rank, processes, processes on this machine), as `torchrun` says; (0, 1, 1) without it.
+    """Return rank, number of processes and number of processes on this machine, as set by `torchrun`.
 
-    Raises ValueError for environment variables that cannot be torchrun's."""
-    size, here = (_count(name, 1) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-    rank = _count("RANK", 0) if size > 1 else 0  # other programs set RANK too
+    Without torchrun these are 0, 1 and 1.
+
+    Raises:
+        UserError: for environment variables that torchrun does not set like this.
+    """
+    size = _environment_count("WORLD_SIZE", 1)
+    on_this_machine = _environment_count("LOCAL_WORLD_SIZE", 1)
+    rank = _environment_count("RANK", 0) if size > 1 else 0  # other programs set RANK too
     if rank >= size:
-        raise ValueError(f"RANK={rank} is not below WORLD_SIZE={size}: start the processes with torchrun.")
-    return rank, size, here
+        raise UserError(f"RANK={rank} is not below WORLD_SIZE={size}: start the processes with torchrun.")
+    return rank, size, on_this_machine
 
 
-def _count(name: str, default: int) -> int:
-    """Return the number in an environment variable. Raise ValueError for one that holds none."""
+def _environment_count(name: str, default: int) -> int:
+    """Return the number in an environment variable."""
     text = os.environ.get(name) or str(default)
     if not text.isdecimal():
-        raise ValueError(f"The environment variable {name}={text} is not a number: unset it, or use torchrun.")
+        raise UserError(f"The environment variable {name}={text} is not a number: unset it, or use torchrun.")
     return int(text)
 
 
 @contextmanager
-def joined(cuda: bool) -> Iterator[Group]:
-    """The group that `torchrun` has started this process in, over NCCL or gloo. Leaves it at the end."""
+def joined(cuda: bool) -> Iterator[ProcessGroup]:
+    """Join the processes that `torchrun` started, and leave them at the end.
+
+    Args:
+        cuda: communicate over NCCL, between GPUs, instead of gloo.
+    """
     rank, size, _ = ranks()
     if size == 1:
-        yield Group()
+        yield ProcessGroup()
         return
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
-        yield Group(rank, size)
+        yield ProcessGroup(rank, size)
     finally:
         dist.destroy_process_group()

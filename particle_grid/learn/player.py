@@ -1,4 +1,4 @@
-"""A trained policy at play: it remembers, acts, and learns nothing."""
+"""A trained policy at play."""
 
 import numpy as np
 import torch
@@ -9,26 +9,50 @@ from particle_grid.support.uncopied import Uncopied
 
 
 class Player(Uncopied):
-    """Acts for n agents with a policy, from fresh memory on. greedy: the most probable action, not a sampled one."""
+    """Acts with a policy for a number of agents, and keeps their recurrent state.
 
-    instead = "make another Player of the policy, or of a copy of that"
+    Args:
+        policy: the policy. Its weights may change between calls.
+        n: the number of agents.
+        seed: of the samples.
+        greedy: choose the most probable action instead of sampling.
+    """
+
+    instead = "make another Player of the policy, or of a copy of the policy"
 
     def __init__(self, policy: Policy, n: int, seed: int, greedy: bool = False) -> None:
-        self.policy, self.greedy, self.n, self.state = policy, greedy, n, policy.initial_state(n)
+        self.policy = policy
+        self.n = n
+        self.greedy = greedy
+        self.state = policy.initial_state(n)
         self.device = next(policy.parameters()).device
-        # not worth compiling for on a GPU
-        self.network, _ = accelerate(policy, "fp32" if self.device.type == "cpu" else "off", self.device, 0)
+        mode = "fp32" if self.device.type == "cpu" else "off"  # compiling for a GPU would take longer than playing
+        self.network, _ = accelerate(policy, mode, self.device, 0)
         self.generator = torch.Generator(self.device).manual_seed(seed)
 
     @torch.no_grad()
     def __call__(self, observations: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        """observations u8[N, row], starts bool[N]: which are the first of an episode -> actions [N, A]. Raises
-        ValueError for arrays of another kind or shape."""
-        check_array("observations", observations, np.uint8, (self.n, self.policy.row))
+        """Return the next action of each agent.
+
+        Args:
+            observations: u8[N, observation size].
+            starts: bool[N], whether the observation is the first of an episode.
+
+        Returns:
+            i32[N, A] or f32[N, A].
+
+        Raises:
+            UserError: for arrays of another dtype or shape.
+        """
+        check_array("observations", observations, np.uint8, (self.n, self.policy.observation_size))
         check_array("starts", starts, np.bool_, (self.n,))
-        plain = (np.require(x, requirements=["C", "W"]) for x in (observations, starts))  # torch wants no others
-        obs, new = (torch.from_numpy(x).to(self.device)[None] for x in plain)  # [1, N, ...]
-        out, _, self.state = self.network(obs, new, self.state)
+        obs = self._tensor(observations)
+        out, _, self.state = self.network(obs, self._tensor(starts), self.state)
         head = self.policy.head
-        actions = head.mode(out[0]) if self.greedy else head.sample(out[0], self.generator)[0]
-        return head.to_action(actions).cpu().numpy()
+        sample = head.mode(out[0]) if self.greedy else head.sample(out[0], self.generator)[0]
+        return head.to_action(sample).cpu().numpy()
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        """Return an array [N, ...] as a tensor [1, N, ...] on the device."""
+        plain = np.require(array, requirements=["C", "W"])  # torch accepts no others
+        return torch.from_numpy(plain).to(self.device)[None]

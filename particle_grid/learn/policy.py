@@ -1,14 +1,18 @@
-"""Policies: what an agent sees, and remembers, to action outputs and a value.
+"""Policies map what agents see and remember to action outputs and values.
 
-All share one interface. `policy(obs, starts, state) -> (out, value, state)` takes T steps of N agents:
-obs u8[T, N, row], starts bool[T, N] (obs[t] is the first of an episode: memory is zeroed before step t), and the state
-of `policy.initial_state(N)`, a tuple of f32[N, hidden] or () without memory. It returns out f32[T, N, K] for
-`policy.head`, value f32[T, N], and the state behind the last step.
+All policies share one interface, `policy(obs, starts, state) -> (out, value, state)`, for T steps of N agents:
 
-A row of observations is (2 * vision + 1)**2 cell codes, row by row, then 7 features, all uint8.
+- obs u8[T, N, observation size]: (2 * vision + 1)**2 cell codes, row by row, then 7 features.
+- starts bool[T, N]: whether obs[t] is the first of an episode. The recurrent state is zeroed before such a step.
+- state: the recurrent state, as `policy.initial_state(N)` returns it: a tuple of f32[N, hidden], or () without memory.
+- out f32[T, N, K]: the inputs of `policy.head`.
+- value f32[T, N].
+
+The returned state is the one after the last step.
 """
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,16 +23,20 @@ from torch import Tensor, nn
 
 from particle_grid.learn.heads import Head, check_number, make_head
 from particle_grid.support import registry
+from particle_grid.support.errors import UserError
+from particle_grid.support.renamed import successor
 
-CELLS, FEATURES = 7, 7  # cell codes; uint8 features behind the window
-MOST_UNITS = 16384  # a mistake rather than a wish beyond: an LSTM of so many cells has a thousand million weights
+CELLS = 7  # cell codes
+FEATURES = 7  # uint8 features after the window
+CHANNELS = 32  # of the convolutions
+MOST_UNITS = 16384  # an LSTM of this size has two thousand million weights; more is a mistake
 MOST_VISION = 64  # cells that an agent of any environment sees on each side
-CHANNELS = 32
-State = tuple[Tensor, ...]
+RecurrentState = tuple[Tensor, ...]
+Network = Callable[[Tensor, Tensor, RecurrentState], tuple[Tensor, Tensor, RecurrentState]]
 
 
 def orthogonal(layer: nn.Module, gain: float = 1.0) -> None:
-    """Orthogonal weights (Saxe et al. 2014), biases 0. torch's default leaves the signal too small to learn from."""
+    """Set orthogonal weights (Saxe et al. 2014) and biases of 0: torch's defaults leave the signal too small."""
     for name, parameter in layer.named_parameters():
         if "bias" in name:
             nn.init.zeros_(parameter)
@@ -37,52 +45,60 @@ def orthogonal(layer: nn.Module, gain: float = 1.0) -> None:
 
 
 def check_array(name: str, array: np.ndarray, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
-    """Raises ValueError for an array that is none of this kind and shape: compiled code would read beyond its end."""
+    """Raise UserError for an array of another dtype or shape: compiled code would read beyond its end."""
     if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
         kind = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
-        raise ValueError(
+        raise UserError(
             f"{name} are {kind}, but the policy and its number of agents need {np.dtype(dtype)} {list(shape)}: make "
             f"the policy with the environment's vision, and give arrays of the environment."
         )
 
 
 class Policy(nn.Module):
-    """What every policy has: a head, and linear actor and critic on `hidden` numbers."""
+    """The base class of policies: a head, and a linear actor and critic on `hidden` numbers.
+
+    Attributes:
+        side: cells along each side of the window.
+        observation_size: bytes of an observation.
+    """
 
     def __init__(self, vision: int, head: Head, hidden: int) -> None:
         super().__init__()
-        self.side, self.hidden, self.head = 2 * vision + 1, hidden, head
-        self.row = self.side**2 + FEATURES  # bytes of an observation
-        self.actor, self.critic = nn.Linear(hidden, head.outputs), nn.Linear(hidden, 1)
+        self.side = 2 * vision + 1
+        self.hidden = hidden
+        self.head = head
+        self.observation_size = self.side**2 + FEATURES
+        self.actor = nn.Linear(hidden, head.outputs)
+        self.critic = nn.Linear(hidden, 1)
         orthogonal(self.actor, 0.01)  # nearly uniform, or centred, actions at first
         orthogonal(self.critic)
-        # as an embedding: twice as fast as F.one_hot, which goes through int64, and a code above 6 is an error
+        # One-hot codes by embedding: twice as fast as F.one_hot, which needs int64, and a code above 6 is an error.
         self.register_buffer("codes", torch.eye(CELLS), persistent=False)
 
-    def initial_state(self, n: int) -> State:
-        """The memory of n agents at the start."""
+    def initial_state(self, n: int) -> RecurrentState:
+        """Return the recurrent state of n agents at the start of an episode."""
         return ()
 
     def one_hot(self, obs: Tensor) -> Tensor:
-        """u8[B, row] -> the window's cells f32[B, side * side, 7]."""
+        """Return the window of obs u8[B, observation size] as one-hot cells, f32[B, side * side, 7]."""
         return F.embedding(obs[:, : self.side**2].int(), self.get_buffer("codes"))
 
     def features(self, obs: Tensor) -> Tensor:
-        """u8[B, row] -> the features behind the window, f32[B, 7] in [0, 1]."""
+        """Return the features of obs u8[B, observation size], f32[B, 7] in [0, 1]."""
         return obs[:, self.side**2 :] / 255
 
     def decide(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """f32[..., hidden] -> outputs f32[..., K] and value f32[...]."""
+        """Return outputs f32[..., K] and value f32[...] for x f32[..., hidden]."""
         return self.actor(x), self.critic(x).squeeze(-1)
 
 
 class ConvEncoder(nn.Module):
-    """One-hot window f32[B, side * side, 7] -> f32[B, 32]: 5 x 5 patches at stride 3, then all patches at once."""
+    """Encodes one-hot windows f32[B, side * side, 7] as f32[B, 32]: 5 x 5 patches at stride 3, then all patches."""
 
     def __init__(self, side: int) -> None:
         super().__init__()
         self.side = side
-        padding = 2 * (5 - side) % 3  # none at vision 5; else just what lets the patches reach every cell, both ways
+        padding = 2 * (5 - side) % 3  # 0 at vision 5; otherwise the least with which patches cover all cells evenly
         patches = (side + 2 * padding - 5) // 3 + 1
         self.conv1 = nn.Conv2d(CELLS, CHANNELS, 5, stride=3, padding=padding)
         self.conv2 = nn.Conv2d(CHANNELS, CHANNELS, patches)
@@ -90,6 +106,7 @@ class ConvEncoder(nn.Module):
         orthogonal(self.conv2)
 
     def forward(self, cells: Tensor) -> Tensor:
+        """Return the encoded windows."""
         image = cells.unflatten(1, (self.side, self.side)).permute(0, 3, 1, 2)  # [B, 7, side, side], channels last
         return self.conv2(F.relu(self.conv1(image))).flatten(1)  # [B, 32, 1, 1] -> [B, 32]
 
@@ -97,9 +114,9 @@ class ConvEncoder(nn.Module):
 class ConvLSTM(Policy):
     """Convolutions, a linear layer and an LSTM (Hochreiter and Schmidhuber 1997). The default.
 
-    Between the second convolution and the gates everything is linear, so that it composes into one product.
-    The bias of the forget gate starts at 0 as all biases do, which is what the learning rates were tried with. A bias
-    of 1 (Gers et al. 2000) would remember for longer at first; the gate can learn to.
+    Everything between the second convolution and the gates is linear, so it can be composed into one product. The
+    bias of the forget gate starts at 0 like all biases; the learning rates were chosen with that. A bias of 1 (Gers et
+    al. 2000) would make the memory longer at first, which the gate can also learn.
     """
 
     def __init__(self, vision: int, head: Head, hidden: int) -> None:
@@ -114,13 +131,14 @@ class ConvLSTM(Policy):
         nn.init.zeros_(self.lstm.bias_ih)
         nn.init.zeros_(self.lstm.bias_hh)
 
-    def initial_state(self, n: int) -> State:
-        """h and c, f32[n, hidden], zeros."""
+    def initial_state(self, n: int) -> RecurrentState:
+        """Return h and c, f32[n, hidden], zeros."""
         zeros = self.lstm.weight_hh.new_zeros(n, self.hidden)
         return zeros, zeros.clone()
 
-    def forward(self, obs: Tensor, starts: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        flat = obs.flatten(0, 1)  # [T * N, row]
+    def forward(self, obs: Tensor, starts: Tensor, state: RecurrentState) -> tuple[Tensor, Tensor, RecurrentState]:
+        """Return outputs, values and the next recurrent state, see this module."""
+        flat = obs.flatten(0, 1)  # [T, N, observation size] -> [T * N, observation size]
         x = torch.cat([self.encoder(self.one_hot(flat)), self.features(flat)], 1)
         into = self.lstm.weight_ih @ self.linear.weight
         bias = self.lstm.weight_ih @ self.linear.bias + self.lstm.bias_ih + self.lstm.bias_hh
@@ -128,13 +146,23 @@ class ConvLSTM(Policy):
         hidden, state = self.recur(gates, starts, state)
         return *self.decide(hidden), state
 
-    def recur(self, gates: Tensor, starts: Tensor, state: State) -> tuple[Tensor, State]:
-        """gates f32[T, N, 4 hidden]: the input's part of them, for all steps -> h f32[T, N, hidden] and the state."""
-        (h, c), recurrent, steps = state, self.lstm.weight_hh.t(), []
+    def recur(self, gates: Tensor, starts: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
+        """Return h f32[T, N, hidden] of all steps, and the state after the last.
+
+        Args:
+            gates: f32[T, N, 4 hidden], what the inputs contribute to the gates.
+            starts: bool[T, N].
+            state: h and c before the first step.
+        """
+        h, c = state
+        recurrent = self.lstm.weight_hh.t()
+        steps = []
         keep = (~starts).to(gates.dtype).unsqueeze(-1)  # [T, N, 1]
         for gates_t, keep_t in zip(gates.unbind(), keep.unbind(), strict=True):
-            h, c = h * keep_t, c * keep_t
-            i, f, g, o = torch.addmm(gates_t, h, recurrent).chunk(4, 1)
+            h = h * keep_t
+            c = c * keep_t
+            all_gates = torch.addmm(gates_t, h, recurrent)  # [N, 4 hidden]
+            i, f, g, o = all_gates.chunk(4, 1)
             c = torch.addcmul(f.sigmoid() * c, i.sigmoid(), g.tanh())
             h = o.sigmoid() * c.tanh()
             steps.append(h)
@@ -150,8 +178,9 @@ class Conv(Policy):
         self.linear = nn.Linear(CHANNELS + FEATURES, hidden)
         orthogonal(self.linear, 2**0.5)
 
-    def forward(self, obs: Tensor, starts: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        flat = obs.flatten(0, 1)  # [T * N, row]
+    def forward(self, obs: Tensor, starts: Tensor, state: RecurrentState) -> tuple[Tensor, Tensor, RecurrentState]:
+        """Return outputs, values and the next recurrent state, see this module."""
+        flat = obs.flatten(0, 1)  # [T, N, observation size] -> [T * N, observation size]
         x = torch.cat([F.relu(self.encoder(self.one_hot(flat))), self.features(flat)], 1)
         hidden = F.relu(self.linear(x)).unflatten(0, starts.shape)  # [T * N, hidden] -> [T, N, hidden]
         return *self.decide(hidden), state
@@ -167,8 +196,9 @@ class MLP(Policy):
         orthogonal(self.linear1, 2**0.5)
         orthogonal(self.linear2, 2**0.5)
 
-    def forward(self, obs: Tensor, starts: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        flat = obs.flatten(0, 1)  # [T * N, row]
+    def forward(self, obs: Tensor, starts: Tensor, state: RecurrentState) -> tuple[Tensor, Tensor, RecurrentState]:
+        """Return outputs, values and the next recurrent state, see this module."""
+        flat = obs.flatten(0, 1)  # [T, N, observation size] -> [T * N, observation size]
         x = torch.cat([self.one_hot(flat).flatten(1), self.features(flat)], 1)  # [T * N, side * side * 7 + 7]
         hidden = F.relu(self.linear2(F.relu(self.linear1(x)))).unflatten(0, starts.shape)  # [T, N, hidden]
         return *self.decide(hidden), state
@@ -176,64 +206,74 @@ class MLP(Policy):
 
 POLICIES = {"conv_lstm": ConvLSTM, "conv": Conv, "mlp": MLP}
 OPTIONS: dict[str, Any] = {
-    "hidden": 128,
-    "head": "auto",
-    "bins": 9,
-    "log_std_min": -3.0,
-    "log_std_max": 0.5,
-    "log_std_init": -0.5,
-    "init_action_rms": None,
+    "hidden": 128,  # units; the LSTM has as many cells, which makes about 150k parameters in all
+    "head": "auto",  # of continuous actions: bins (auto: it learns best), gaussian, squashed, snapped, beta
+    "bins": 9,  # values per axis of head=bins
+    "log_std_min": -3.0,  # bounds of a Gaussian's log standard deviation; below, gradients explode
+    "log_std_max": 0.5,  # above, nearly every sample is clipped at the ends of [-1, 1]
+    "log_std_init": -0.5,  # a deviation of 0.6 tries most of the range, and little of it is clipped
+    "init_action_rms": None,  # RMS size of the first actions along each axis, to start all heads alike (None: as is)
 }
 
 
 def policy_class(name: str) -> type[Policy]:
-    """The class of a policy: one of POLICIES, one that an installed package registers, or one at a place
-    `my_package.my_module:MyPolicy`. Raises ValueError where there is none, or one that is no `Policy`."""
+    """Return the class of a policy.
+
+    Args:
+        name: one of POLICIES, a name that an installed package registers, or the place of a class,
+            `my_package.my_module:MyPolicy`.
+
+    Raises:
+        UserError: if there is no such class, or if it does not derive from `Policy`.
+    """
     if isinstance(name, str) and name in POLICIES:
         return POLICIES[name]
     place = name if registry.is_place(name) else registry.registered("policy").get(str(name))
     if place is None:
         known = [*POLICIES, *registry.registered("policy")]
-        raise ValueError(
-            f"There is no policy {name!r}. The policies are: {', '.join(known)}; my_module:MyPolicy names one of "
-            f"your own."
+        raise UserError(
+            f"There is no policy {name!r}: choose {', '.join(known)}, or a class of your own, my_module:MyPolicy."
         )
     kind = registry.load("policy", place, ("forward", "initial_state"))
     if not issubclass(kind, Policy):
-        raise ValueError(f"The policy {place} is no particle_grid.learn.policy.Policy: derive it from that.")
+        raise UserError(
+            f"The policy {place} does not derive from particle_grid.learn.policy.Policy: derive it from that."
+        )
     return kind
 
 
 def options_of(kind: type[Policy]) -> dict[str, Any]:
-    """The options of a policy's class with their defaults: OPTIONS, and what its constructor takes by keyword only."""
+    """Return the options of a policy's class with their defaults.
+
+    These are OPTIONS, and what the class takes by keyword only.
+    """
     parameters = inspect.signature(kind).parameters.values()
     return OPTIONS | {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 def make_policy(name: str, vision: int, action_space: Space, **kwargs: Any) -> Policy:
-    """A policy with fresh weights, drawn from torch's global generator: call `torch.manual_seed` before.
+    """Return a policy with new weights, drawn from torch's global generator: call `torch.manual_seed` before.
 
-    name: as in `policy_class`. kwargs: hidden (units), for Box actions head (see `particle_grid.learn.heads`),
-    bins (of the head of that name), and the bounds and the start of the normal heads' log_std: log_std_min,
-    log_std_max, log_std_init. init_action_rms: the root mean square of the first actions along each axis, whatever the
-    head; None: as it comes. Besides, what the policy's own constructor takes by keyword only.
-    Raises ValueError, in one sentence, for an unknown name or option and for a value that cannot be.
+    Args:
+        name: as in `policy_class`.
+        vision: cells that an agent sees on each side.
+        action_space: as in `particle_grid.learn.heads.make_head`.
+        **kwargs: options of the policy: `hidden`, the number of units; those of `make_head`; `init_action_rms`, the
+            root mean square of the first actions along each axis, or None to leave it as it is; and what the policy's
+            own class takes by keyword only.
+
+    Raises:
+        UserError: for an unknown name or option, and for a value that is out of range.
     """
     kind = policy_class(name)
-    known = options_of(kind)
-    if unknown := [key for key in kwargs if key not in known]:
-        raise ValueError(f"Policies have no option {unknown[0]!r}. The options are: {', '.join(known)}.")
-    options = known | kwargs
-    own = {key: options.pop(key) for key in known.keys() - OPTIONS.keys()}
-    hidden, init_action_rms = options.pop("hidden"), options.pop("init_action_rms")
-    if isinstance(vision, bool) or not isinstance(vision, int | np.integer) or not 1 <= vision <= MOST_VISION:
-        raise ValueError(f"vision={vision!r} cannot be: give that of the environment, 1 to {MOST_VISION} cells.")
-    if type(hidden) is not int or not 1 <= hidden <= MOST_UNITS:
-        raise ValueError(f"hidden={hidden!r} is not a number of units: give a whole number from 1 to {MOST_UNITS}.")
-    if init_action_rms is not None:
-        check_number("policy.init_action_rms", init_action_rms, 0, 1)
+    defaults = options_of(kind)
+    _check_options(vision, defaults, kwargs)
+    options = defaults | kwargs
+    own = {key: options.pop(key) for key in defaults.keys() - OPTIONS.keys()}
+    hidden = options.pop("hidden")
+    init_action_rms = options.pop("init_action_rms")
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the decomposition behind orthogonal weights rounds differently with more
+    torch.set_num_threads(1)  # with more, the decomposition that makes weights orthogonal rounds differently
     try:
         policy = kind(vision, make_head(action_space, **options), hidden, **own)
     finally:
@@ -241,3 +281,21 @@ def make_policy(name: str, vision: int, action_space: Space, **kwargs: Any) -> P
     if init_action_rms is not None:
         policy.actor.bias.data[:] = policy.head.init_bias(init_action_rms)
     return policy
+
+
+def _check_options(vision: object, defaults: dict[str, Any], given: dict[str, Any]) -> None:
+    """Raise UserError for an unknown option and for a value that is out of range."""
+    unknown = [key for key in given if key not in defaults]
+    if unknown:
+        new_name = successor("policy", unknown[0])
+        if new_name:
+            raise UserError(f"The policy option {unknown[0]} is now called {new_name}: use that name.")
+        raise UserError(f"Policies have no option {unknown[0]!r}. The options are: {', '.join(defaults)}.")
+    options = defaults | given
+    hidden = options["hidden"]
+    if isinstance(vision, bool) or not isinstance(vision, int | np.integer) or not 1 <= vision <= MOST_VISION:
+        raise UserError(f"vision={vision!r} is invalid: give that of the environment, 1 to {MOST_VISION} cells.")
+    if type(hidden) is not int or not 1 <= hidden <= MOST_UNITS:
+        raise UserError(f"hidden={hidden!r} is not a number of units: give a whole number from 1 to {MOST_UNITS}.")
+    if options["init_action_rms"] is not None:
+        check_number("policy.init_action_rms", options["init_action_rms"], 0, 1)

@@ -1,8 +1,8 @@
 """Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347): advantages and loss, as pure functions.
 
-A truncated step is no decision: the environment ignored the action, and put the agent into its next episode. It is
-excluded everywhere below. What the agent saw before it was the last of its old episode, and the value of that is the
-exact bootstrap for the step before.
+A truncated step is not a decision: the environment ignored the action and moved the agent to its next episode. Such
+steps are excluded everywhere below. The observation before one was the last of its old episode, so its value is the
+exact bootstrap of the step before.
 """
 
 from collections.abc import Callable
@@ -10,39 +10,75 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-LOG_RATIO_LIMIT = 20.0  # exp(20) = 5e8 is still finite in float32, squared too; a ratio is clipped far below
+LOG_RATIO_LIMIT = 20.0  # exp(20) = 5e8 is finite in float32, as is its square; ratios are clipped far below
 
 
 def advantages(
     rewards: Tensor, values: Tensor, terminals: Tensor, truncations: Tensor, gamma: float, lam: float
 ) -> Tensor:
-    """Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438).
+    """Return generalised advantage estimates (Schulman et al. 2016, arXiv:1506.02438).
 
-    rewards f32[T, N]; values f32[T + 1, N], the last row of the observation behind the last step; terminals and
-    truncations bool[T, N] -> f32[T, N], 0 in truncated steps. Nothing is bootstrapped behind a terminal step.
+    Args:
+        rewards: f32[T, N].
+        values: f32[T + 1, N]; the last row is of the observation after the last step.
+        terminals: bool[T, N]. Nothing is bootstrapped after a terminal step.
+        truncations: bool[T, N].
+        gamma: discount per step.
+        lam: 0 for one-step estimates, 1 for Monte Carlo returns.
+
+    Returns:
+        f32[T, N], 0 in truncated steps.
     """
     discount = gamma * (~terminals).to(rewards.dtype)
     delta = (rewards + discount * values[1:] - values[:-1]).masked_fill(truncations, 0.0)
     trace = (lam * discount).masked_fill(truncations, 0.0)
-    result, following = torch.empty_like(rewards), torch.zeros_like(rewards[0])
+    result = torch.empty_like(rewards)
+    following = torch.zeros_like(rewards[0])
     for t in range(len(rewards) - 1, -1, -1):
-        following = result[t] = delta[t] + trace[t] * following
+        following = delta[t] + trace[t] * following
+        result[t] = following
     return result
 
 
 def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
-    """Mean of x over the elements that are valid; 0 where none is."""
+    """Return the mean of the valid elements of x, or 0 if none is valid."""
     return x.masked_fill(~valid, 0.0).sum() / valid.sum().clamp(min=1)
 
 
 def explained_variance(values: Tensor, returns: Tensor, valid: Tensor) -> Tensor:
-    """Share of the returns' variance that the values predict, at most 1; 0 if returns do not vary."""
+    """Return the share of the returns' variance that the values predict: at most 1, and 0 if returns do not vary."""
 
     def variance(x: Tensor) -> Tensor:
         return masked_mean((x - masked_mean(x, valid)).square(), valid)
 
     total = variance(returns)
     return torch.where(total > 0, 1 - variance(returns - values) / total.clamp(min=1e-12), 0.0)
+
+
+def mean_over_processes(valid: Tensor, total: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return a function that computes this process's share of the mean over the valid steps of all processes."""
+    count = total(valid.sum()).clamp(min=1)
+    return lambda x: x.masked_fill(~valid, 0.0).sum() / count
+
+
+def normalised(
+    advantage: Tensor, valid: Tensor, mean: Callable[[Tensor], Tensor], total: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Return advantages with mean 0 and standard deviation 1 over the valid steps, and 0 elsewhere."""
+    centre = total(mean(advantage))
+    std = total(mean((advantage - centre).square())).sqrt()
+    return ((advantage - centre) / (std + 1e-8)).masked_fill(~valid, 0.0)
+
+
+@torch.no_grad()
+def ratio_statistics(
+    log_ratio: Tensor, ratio: Tensor, clip: float, mean: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """Return how far the policy has moved. The KL divergence is the k3 estimate of joschu.net/blog/kl-approx.html."""
+    return {
+        "policy/kl": mean(ratio - 1 - log_ratio),
+        "policy/clip_fraction": mean(((ratio - 1).abs() > clip).to(ratio.dtype)),
+    }
 
 
 def ppo_loss(
@@ -59,35 +95,26 @@ def ppo_loss(
     entropy_coef: float,
     total: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The clipped surrogate loss with value and entropy terms, and statistics of it. All arguments are [T, n].
+    """Return the clipped surrogate loss with value and entropy terms, and statistics of it.
 
-    logp, entropy, value: of the policy now, with gradient. old_logp: when it acted. valid bool: not truncated; means
-    are over these, and the advantages are normalised over them. total: sums a number over the processes that share a
-    minibatch; loss and statistics are then this one's shares, which add up to the whole. policy/kl is the k3 estimator
-    of http://joschu.net/blog/kl-approx.html.
+    Args:
+        logp, entropy, value: f32[T, n], of the policy now, with gradient.
+        old_logp: f32[T, n], log-probability of the action when it was taken.
+        advantage, returns: f32[T, n]. Advantages are normalised here.
+        valid: bool[T, n], the steps that are not truncated. All means are over these.
+        clip: distance from 1 beyond which probability ratios are clipped.
+        value_coef, entropy_coef: weights of the terms.
+        total: sums a number over the processes that share a minibatch. Loss and statistics are then the shares of this
+            process, which add up to the whole.
     """
-    count = total(valid.sum()).clamp(min=1)
-
-    def mean(x: Tensor) -> Tensor:
-        return x.masked_fill(~valid, 0.0).sum() / count
-
-    middle = total(mean(advantage))
-    std = total(mean((advantage - middle).square())).sqrt()
-    advantage = ((advantage - middle) / (std + 1e-8)).masked_fill(~valid, 0.0)
+    mean = mean_over_processes(valid, total)
+    advantage = normalised(advantage, valid, mean, total)
     log_ratio = (logp - old_logp).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     ratio = log_ratio.exp()
-    surrogate = torch.min(advantage * ratio, advantage * ratio.clamp(1 - clip, 1 + clip))
-    policy_loss = -mean(surrogate)
+    policy_loss = -mean(torch.min(advantage * ratio, advantage * ratio.clamp(1 - clip, 1 + clip)))
     error = (value - returns).masked_fill(~valid, 0.0)  # before squaring: the gradient of NaN, masked later, is NaN
     value_loss = 0.5 * mean(error.square())
     mean_entropy = mean(entropy)
     loss = policy_loss + value_coef * value_loss - entropy_coef * mean_entropy
-    with torch.no_grad():
-        statistics = {
-            "loss/policy": policy_loss.detach(),
-            "loss/value": value_loss.detach(),
-            "policy/entropy": mean_entropy.detach(),
-            "policy/kl": mean(ratio - 1 - log_ratio),
-            "policy/clip_fraction": mean(((ratio - 1).abs() > clip).to(ratio.dtype)),
-        }
-    return loss, statistics
+    terms = {"loss/policy": policy_loss, "loss/value": value_loss, "policy/entropy": mean_entropy}
+    return loss, {name: x.detach() for name, x in terms.items()} | ratio_statistics(log_ratio, ratio, clip, mean)

@@ -1,4 +1,4 @@
-"""TensorBoard logging."""
+"""Logging to TensorBoard."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -10,14 +10,19 @@ from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-METRICS = ("eval/sampled", "eval/greedy", "normalised_score")  # that stand beside hyperparameters
+METRICS = ("eval/sampled", "eval/greedy", "normalised_score")  # shown beside hyperparameters
 
 
 class Logger:
-    """Writes scalars to TensorBoard, over agent-steps. A context manager: leaving it writes what is left.
+    """Writes scalars to TensorBoard, over agent-steps. A context manager: leaving it flushes and closes the file.
 
-    step: where a resumed run goes on. What its interrupted predecessor wrote into the same folder behind that point
-    is hidden by TensorBoard. Its methods raise OSError, in one sentence, when events can no longer be written.
+    Args:
+        folder: where to write the events.
+        step: where a resumed run continues. TensorBoard then hides what the interrupted run wrote into the same folder
+            after that step.
+
+    Raises:
+        OSError: from every method, in one sentence, if events can no longer be written.
     """
 
     def __init__(self, folder: str | Path, step: int = 0) -> None:
@@ -27,24 +32,24 @@ class Logger:
         self._end: Summary | None = None
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes each scalar under its name. step: agent-steps so far."""
+        """Write each scalar under its name, at `step` agent-steps."""
         with self._writing():
             for name, value in scalars.items():
                 self.writer.add_scalar(name, value, step)
 
     def hyperparameters(self, values: Mapping[str, str | bool | float]) -> None:
-        """Writes what the HParams tab shows of a run, beside METRICS."""
+        """Write the hyperparameters that the HParams tab shows beside METRICS."""
         experiment, start, self._end = hparams(dict(values), dict.fromkeys(METRICS, 0.0))
-        for summary in (experiment, start):
-            self._add(summary)
+        self._add(experiment)
+        self._add(start)
 
     def finished(self) -> None:
-        """Notes, for the HParams tab, that the run is complete."""
+        """Mark the run as complete in the HParams tab."""
         if self._end:
             self._add(self._end)
 
     def log_gif(self, name: str, gif: bytes, step: int) -> None:
-        """Writes a moving image under a name."""
+        """Write an animation under a name."""
         image = Summary.Image(colorspace=3, encoded_image_string=gif)
         self._add(Summary(value=[Summary.Value(tag=name, image=image)]), step)
 
@@ -53,7 +58,7 @@ class Logger:
             self.writer._get_file_writer().add_summary(summary, step)
 
     def close(self) -> None:
-        """Writes what is left and closes the file."""
+        """Write what is left and close the file."""
         with self._writing():
             self.writer.close()
 
@@ -63,12 +68,12 @@ class Logger:
             yield
         except OSError as error:
             raise OSError(
-                f"Events cannot be written to {self.folder} ({error.strerror}): see to the folder and its free space, "
+                f"Events cannot be written to {self.folder} ({error.strerror}): check the folder and its free space, "
                 f"and resume from the run's last checkpoint."
             ) from error
 
     def _failed(self, what: threading.ExceptHookArgs) -> None:
-        """Keep quiet about a thread of TensorBoard: what it failed with is raised by the next method called."""
+        """Ignore an OSError in TensorBoard's writer thread: the next method that is called raises it."""
         if not (isinstance(what.thread, _AsyncWriterThread) and isinstance(what.exc_value, OSError)):
             self._hook(what)
 
@@ -78,7 +83,7 @@ class Logger:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            with suppress(OSError) if kind else nullcontext():  # one reason is enough
+            with suppress(OSError) if kind else nullcontext():  # the exception that is under way says enough
                 self.close()
         finally:
             threading.excepthook = self._hook

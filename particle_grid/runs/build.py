@@ -7,8 +7,8 @@ from functools import partial
 import torch
 
 from particle_grid.env import ParticleGrid
+from particle_grid.learn.checkpoint import check_weights, load_weights
 from particle_grid.learn.policy import POLICIES, Policy, make_policy
-from particle_grid.learn.restore import check_weights, load_weights
 from particle_grid.learn.trainer import TrainerConfig, choose_device
 from particle_grid.runs.opponents import TeamOpponents
 from particle_grid.settings.run_config import RunConfig

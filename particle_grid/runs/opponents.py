@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from particle_grid.env import ParticleGrid
+from particle_grid.learn.checkpoint import check_memory, check_weights
 from particle_grid.learn.player import Player
 from particle_grid.learn.policy import Policy
-from particle_grid.learn.restore import check_memory, check_weights
 from particle_grid.learn.trainer import TrainerConfig
 from particle_grid.support.errors import UserError
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from particle_grid.env import ACTIONS, ParticleGrid
+from particle_grid.learn.checkpoint import MOST_STEPS
 from particle_grid.learn.policy import make_policy
-from particle_grid.learn.restore import MOST_STEPS
 from particle_grid.sim.world import World
 from particle_grid.support.errors import UserError
 

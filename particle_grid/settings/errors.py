@@ -51,7 +51,9 @@ def explain(error: Exception) -> str:
 
 
 def _sentence(error: Exception) -> str:
-    cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
+    cause = error
+    if isinstance(error, HydraException) and isinstance(error.__cause__, Exception):
+        cause = error.__cause__
     line = " ".join(str(cause).split())
     if isinstance(cause, UserError):
         return line

@@ -1,7 +1,7 @@
 """One step of all worlds, stage by stage, on any number of threads.
 
-Many worlds are shared out among the threads. Few worlds move one after another, and the agents of each are shared out,
-but for the stages that are sequential.
+Many worlds are divided among the threads. Few worlds move one after another, and each divides its agents among the
+threads, except in the stages that are sequential.
 """
 
 from collections.abc import Callable
@@ -11,23 +11,24 @@ import numpy as np
 
 from particle_grid.sim.life import regrow_world, respawn_world, start_world
 from particle_grid.sim.motion import cross, desire, next_order, resolve, settle
-from particle_grid.sim.observe import features, finish_agents, look
+from particle_grid.sim.observation import encode, reward_feature
 from particle_grid.sim.state import Rules, State
+from particle_grid.sim.window import finish_agents, look
 from particle_grid.support.jit import ParallelKernel, entry, kernel, parallel_kernel, prange
 
-MANY = 16_384  # agents of a world; fewer are moved by one thread: to hand them to another takes as long
-BLOCK = 256  # agents that go through the stages together: what they touch fits into the nearest cache
+MANY = 16_384  # agents per world below which one thread moves them: handing them to another would take as long
+BLOCK = 256  # agents that pass through the stages together: the memory they touch fits into the nearest cache
 
 
 @kernel
 def _blocks(s):
-    """How many blocks the agents of a world make."""
+    """Return how many blocks the agents of a world make."""
     return (len(s.order) // len(s.grid) + BLOCK - 1) // BLOCK
 
 
 @kernel
 def _block(s, w, block):
-    """The agents [lo, hi) of a block of world w."""
+    """Return the agents [lo, hi) of a block of world w."""
     agents = len(s.order) // len(s.grid)
     return w * agents + block * BLOCK, w * agents + min((block + 1) * BLOCK, agents)
 
@@ -66,13 +67,13 @@ def _look_worlds(s, r, observations, counting):
     blocks = _blocks(s)
     for k in prange(len(s.grid) * blocks):
         lo, hi = _block(s, k // blocks, k % blocks)
-        features(s, r, lo, hi)
+        encode(s, r, lo, hi)
         look(s, r, k // blocks, lo, hi, observations, counting)
 
 
 @parallel_kernel
 def _start_worlds(s, r):
-    for w in prange(len(s.grid)):  # their horizons are spread out: at no time are all of them young
+    for w in prange(len(s.grid)):  # at different points of their episodes, so they restart in turn
         start_world(s, r, w, r.max_episode_steps * w // len(s.grid))
 
 
@@ -80,9 +81,9 @@ class Stages(NamedTuple):
     """The stages of a step, compiled for the arrays of an environment and a number of threads."""
 
     start: Callable[[], None]  # starts all worlds
-    move: Callable[[np.ndarray], None]  # takes actions; all worlds respawn, move and regrow
-    look: Callable[[], None]  # writes all observations, and counts whom the agents see
-    finish: Callable[[], int]  # once the rewards are known; returns how many are no numbers in [-1, 1]
+    move: Callable[[np.ndarray], None]  # takes actions; agents respawn and move, and food regrows
+    look: Callable[[], None]  # writes all observations, and counts the agents in sight
+    finish: Callable[[], int]  # settles the rewards; returns how many are NaN or outside [-1, 1]
 
 
 def compile_stages(
@@ -95,30 +96,49 @@ def compile_stages(
     sight: bool,
     threads: int,
 ) -> Stages:
-    """Compiles the stages for contiguous actions, int32 or f32[N, 2], truncations bool[N], observations u8[N, row] and
-    rewards f32[N]. With `sight` agents are counted, and `finish` comes after `look`; else it comes before."""
+    """Compile the stages of a step for the arrays of an environment.
 
-    def compiled(parallel: ParallelKernel, *arguments: Any) -> Callable[..., Any]:
-        return entry(parallel.serial if threads == 1 else parallel.parallel, *arguments)
-
-    start, look = compiled(_start_worlds, s, r), compiled(_look_worlds, s, r, observations, sight)
-    reward = rewards, truncations, s.episode_return, observations[:, -1] if sight else s.last_reward
-    finish = compiled(finish_agents, *reward)
-    few = len(s.order) < MANY * len(s.grid)
-    if len(s.grid) >= threads:
-        move_worlds = compiled(_move_worlds, s, r, actions, truncations)
-    elif few:
-        move_worlds = entry(_move_worlds.serial, s, r, actions, truncations)
-    else:
-        move_one = compiled(_move_world, s, r, 0, actions, truncations)
-
-        def move_worlds(s: State, r: Rules, actions: np.ndarray, truncations: np.ndarray) -> None:
-            for w in range(len(s.grid)):
-                move_one(s, r, w, actions, truncations)
-
+    Args:
+        s: the state to advance.
+        r: its rules.
+        actions: int32 or f32 [N, 2], an example; those that `move` is called with have the same dtype and layout.
+        truncations: bool[N].
+        observations: u8[N, size].
+        rewards: f32[N].
+        sight: whether to count agents in sight. If so, `finish` must be called after `look`, otherwise before it.
+        threads: how many threads share the work.
+    """
+    start = _compiled(_start_worlds, threads, s, r)
+    look_all = _compiled(_look_worlds, threads, s, r, observations, sight)
+    feature = reward_feature(observations) if sight else s.last_reward
+    reward_arrays = (rewards, truncations, s.episode_return, feature)
+    finish = _compiled(finish_agents, threads, *reward_arrays)
+    move = _compile_move(s, r, actions, truncations, threads)
     return Stages(
         start=lambda: start(s, r),
-        move=lambda actions: move_worlds(s, r, actions, truncations),
-        look=lambda: look(s, r, observations, sight),
-        finish=lambda: finish(*reward),
+        move=lambda actions: move(s, r, actions, truncations),
+        look=lambda: look_all(s, r, observations, sight),
+        finish=lambda: finish(*reward_arrays),
     )
+
+
+def _compiled(parallel: ParallelKernel, threads: int, *arguments: Any) -> Callable[..., Any]:
+    return entry(parallel.serial if threads == 1 else parallel.parallel, *arguments)
+
+
+def _compile_move(
+    s: State, r: Rules, actions: np.ndarray, truncations: np.ndarray, threads: int
+) -> Callable[[State, Rules, np.ndarray, np.ndarray], None]:
+    """Compile the stage `move` so that threads share the worlds, the agents of each world, or nothing."""
+    worlds = len(s.grid)
+    if worlds >= threads:
+        return _compiled(_move_worlds, threads, s, r, actions, truncations)
+    if len(s.order) < MANY * worlds:
+        return _compiled(_move_worlds, 1, s, r, actions, truncations)
+    move_one = _compiled(_move_world, threads, s, r, 0, actions, truncations)
+
+    def move_each(s: State, r: Rules, actions: np.ndarray, truncations: np.ndarray) -> None:
+        for w in range(worlds):
+            move_one(s, r, w, actions, truncations)
+
+    return move_each

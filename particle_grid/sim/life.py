@@ -1,7 +1,7 @@
-"""How a world fills: its start, respawns, and food that regrows.
+"""Filling a world: how it starts, how agents respawn, and how food regrows.
 
-Each function works on one world w of a `State` s under `Rules` r, and draws from that world's generator in a fixed
-order, so the result does not depend on how many threads share the worlds out.
+Each function works on one world w of a `State` s under `Rules` r and draws from that world's generator in a fixed
+order, so the result does not depend on how many threads share the worlds.
 """
 
 import numpy as np
@@ -10,15 +10,17 @@ from particle_grid.sim.rng import below, lifetime
 from particle_grid.sim.world import AGENT_1, EMPTY, FOOD, WALL
 from particle_grid.support.jit import kernel
 
-TRIES = 32  # random cells looked at before an area is searched cell by cell
+TRIES = 32  # random cells tried before an area is searched cell by cell
 HALF, ZERO = np.float32(0.5), np.float32(0)
 
 
 @kernel
 def empty_cell(grid, rng, w, top, left, height, width):
-    """A random empty cell (row, column) of an area of world w, in grid coordinates; (-1, -1) if it has none.
+    """Return a random empty cell (row, column) of an area of world w, in grid coordinates; (-1, -1) if none is empty.
 
-    Tries at random first; in a crowded area it takes the next empty cell, row by row, from a random one on."""
+    Random cells are tried first. If all of those are taken, the next empty cell after a random one is chosen, row by
+    row.
+    """
     for _ in range(TRIES):
         row, column = top + below(rng, w, height), left + below(rng, w, width)
         if grid[w, row, column] == EMPTY:
@@ -34,7 +36,7 @@ def empty_cell(grid, rng, w, top, left, height, width):
 
 @kernel
 def place(s, r, w, code, count):
-    """Puts `count` cells of `code` into random empty cells of the field; returns how many found none."""
+    """Write `code` into `count` random empty cells of the field; return how many of them could not be placed."""
     for k in range(count):
         row, column = empty_cell(s.grid, s.rng, w, r.vision, r.vision, r.height, r.width)
         if row < 0:
@@ -45,7 +47,7 @@ def place(s, r, w, code, count):
 
 @kernel
 def spawn(s, r, w, i):
-    """Puts agent i at the centre of a random empty cell of its colour's area, or of the field where that is full."""
+    """Place agent i at the centre of a random empty cell of its colour's area, or of the field if that area is full."""
     area = r.spawn[s.colour[i] - AGENT_1]
     row, column = empty_cell(s.grid, s.rng, w, r.vision + area[0], r.vision + area[1], area[2], area[3])
     if row < 0:
@@ -53,15 +55,19 @@ def spawn(s, r, w, i):
     s.grid[w, row, column] = s.colour[i]
     s.position[0, i], s.position[1, i] = np.float32(row) + HALF, np.float32(column) + HALF
     s.displacement[0, i], s.displacement[1, i] = ZERO, ZERO
-    s.under[i], s.eaten[i], s.episode_return[i] = EMPTY, 0, ZERO
+    s.under[i], s.eaten[i] = EMPTY, 0
+    s.episode_return[i] = ZERO
     s.born[i] = s.tick[w]
     s.expiry[i] = s.tick[w] + lifetime(s.rng, w, r.decay)
 
 
 @kernel
 def start_world(s, r, w, tick):
-    """World w anew, its clock at `tick`: its ground plan, random walls, the agents in order of index, each with its
-    place in the order of moving, then the food."""
+    """Start world w with its clock at `tick`.
+
+    Its ground plan comes first, then random walls, then the agents in order of their index, each with a place in the
+    order of moving, and then the food.
+    """
     cells, ground = s.grid.reshape(len(s.grid), -1)[w], r.ground.reshape(-1)
     for k in range(len(ground)):
         cells[k] = ground[k]
@@ -77,29 +83,29 @@ def start_world(s, r, w, tick):
 
 
 @kernel
-def end_life(s, r, w, i, anew):
-    """Adds the episode of agent i to the world's sums, and spawns it anew unless its world starts anew itself."""
+def end_life(s, r, w, i, world_restarts):
+    """Add the episode of agent i to the world's sums, and respawn the agent unless its whole world restarts."""
     s.finished[w, 0] += 1.0
     s.finished[w, 1] += s.episode_return[i]
     s.finished[w, 2] += s.tick[w] - s.born[i]
-    if not anew:
+    if not world_restarts:
         s.grid[w, int(s.position[0, i]), int(s.position[1, i])] = s.under[i]
         spawn(s, r, w, i)
 
 
 @kernel
 def respawn_world(s, r, w, truncations):
-    """Agents that are marked in `truncations` spawn anew, or all of them if their world is at its max_episode_steps."""
-    anew = 0 < r.max_episode_steps <= s.tick[w]
+    """Respawn the agents of world w that are marked in `truncations`, or restart the world if its time is up."""
+    world_restarts = 0 < r.max_episode_steps <= s.tick[w]
     agents = len(s.order) // len(s.grid)
     for i in range(w * agents, (w + 1) * agents):
         if truncations[i]:
-            end_life(s, r, w, i, anew)
-    if anew:
+            end_life(s, r, w, i, world_restarts)
+    if world_restarts:
         start_world(s, r, w, 0)
 
 
 @kernel
 def regrow_world(s, r, w):
-    """Food that was eaten regrows in random empty cells; what finds none waits for the next step."""
+    """Regrow eaten food in random empty cells of world w; food that finds none is kept for the next step."""
     s.food_debt[w] = place(s, r, w, FOOD, s.food_debt[w])

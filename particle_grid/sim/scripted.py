@@ -1,43 +1,46 @@
-"""What the scripted policies are made of. They see what a learnt policy sees: observations u8[N, row], nothing else."""
+"""Building blocks of the scripted policies. They see what a learned policy sees: observations, and nothing else."""
 
 import numpy as np
 
+from particle_grid.sim.observation import cell_offset, last_direction, own_colour
 from particle_grid.sim.rng import below, uniform
-from particle_grid.sim.state import Rules
 from particle_grid.sim.world import AGENT_1, FOOD, WALL
 from particle_grid.support.jit import kernel
 
-TURN = 0.02  # chance a step to change the direction while exploring
+TURN = 0.02  # probability per step of changing direction while exploring
 
 
 @kernel
-def wander(features, rng, aim):
-    """Explores: goes on in the direction of the last displacement, which is all the memory a script has; turns
-    now and then, and wherever it was stopped or has just spawned."""
-    row, column = int(features[4]) - 128, int(features[5]) - 128
+def wander(observation, rng, aim):
+    """Explore: keep the direction of the last displacement, and choose a random one now and then or after a stop.
+
+    The last displacement is the only memory that a script has. Writes aim f32[2].
+    """
+    row, column = last_direction(observation)
     if (row == 0 and column == 0) or uniform(rng, 0) < TURN:
         direction = below(rng, 0, 8)
-        direction += direction >= 4  # of the nine moves, not the one in the middle
+        direction += direction >= 4  # of the nine moves, skip the one that stays
         row, column = direction // 3 - 1, direction % 3 - 1
     scale = 1.0 / max(abs(row), abs(column))
     aim[0], aim[1] = row * scale, column * scale
 
 
 @kernel
-def towards(features, row, column, aim):
-    """Aims at the middle of the cell (row, column) away, from where in its own cell the agent stands."""
-    aim[0] = row + 0.5 - (features[2] + 0.5) / 256.0
-    aim[1] = column + 0.5 - (features[3] + 0.5) / 256.0
+def towards(observation, row, column, aim):
+    """Aim at the middle of the cell that is (row, column) cells away. Writes aim f32[2]."""
+    in_row, in_column = cell_offset(observation)
+    aim[0] = row + 0.5 - in_row
+    aim[1] = column + 0.5 - in_column
 
 
 @kernel
 def _steer(observations, vision, rng, aim, own, others, wall, explore):
     side = 2 * vision + 1
     for i in range(observations.shape[0]):
-        window, colour = observations[i], observations[i, side * side // 2]
+        observation, colour = observations[i], own_colour(observations[i])
         row = column = 0.0
         for k in range(side * side):
-            cell = window[k]
+            cell = observation[k]
             if (cell < AGENT_1 and cell != WALL) or k == side * side // 2:
                 continue
             r, c = k // side - vision, k % side - vision
@@ -48,7 +51,7 @@ def _steer(observations, vision, rng, aim, own, others, wall, explore):
         if length > 1e-3:
             aim[i, 0], aim[i, 1] = row / length, column / length
         elif explore:
-            wander(window[side * side :], rng, aim[i])
+            wander(observation, rng, aim[i])
         else:
             aim[i, 0], aim[i, 1] = 0.0, 0.0
 
@@ -64,15 +67,24 @@ def steer(
     wall: float,
     wander: bool,
 ) -> None:
-    """Everything in sight pulls (weight > 0) or pushes (< 0), inversely to its distance; with nothing to react to, the
-    agent wanders or stays. Weights: agents of one's own colour, of other colours, walls. Writes aim f32[N, 2]."""
+    """Let everything in sight attract (weight > 0) or repel (weight < 0) the agent, in inverse proportion to distance.
+
+    Args:
+        observations: u8[N, size].
+        vision: cells seen in each direction.
+        rng: u64[1], the script's generator.
+        aim: f32[N, 2], which is written.
+        own: weight of agents of one's own colour.
+        others: weight of agents of other colours.
+        wall: weight of walls.
+        wander: whether to explore when there is nothing to react to, instead of staying.
+    """
     _steer(observations, vision, rng, aim, float(own), float(others), float(wall), wander)
 
 
 @kernel
 def _add_up(window, least, most, sums):
-    """Writes how many cells of the window have codes from least to most above and left of each corner, i32[side + 1,
-    side + 1]: what is in a rectangle is then a matter of its four corners."""
+    """Write the two-dimensional prefix sums i32[side + 1, side + 1] of the cells with codes from least to most."""
     side = len(sums) - 1
     sums[0, :] = 0
     for row in range(side):
@@ -85,7 +97,7 @@ def _add_up(window, least, most, sums):
 
 @kernel
 def _around(sums, row, column, reach):
-    """How many of the cells added up are at most `reach` away, along each axis, from a cell of the window."""
+    """Return how many of the summed cells are at most `reach` cells from (row, column) along each axis."""
     top, left = max(row - reach, 0), max(column - reach, 0)
     bottom, right = min(row + reach + 1, len(sums) - 1), min(column + reach + 1, len(sums) - 1)
     return sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
@@ -95,12 +107,12 @@ def _around(sums, row, column, reach):
 def _fetch(observations, vision, rng, aim, agents, food):
     side = 2 * vision + 1
     for i in range(observations.shape[0]):
-        window = observations[i]
-        _add_up(window, AGENT_1, 255, agents)
-        _add_up(window, FOOD, FOOD, food)
+        observation = observations[i]
+        _add_up(observation, AGENT_1, 255, agents)
+        _add_up(observation, FOOD, FOOD, food)
         best, at = 0.0, -1
         for k in range(side * side):
-            if window[k] != FOOD:
+            if observation[k] != FOOD:
                 continue
             row, column = k // side, k % side
             distance = max(abs(row - vision), abs(column - vision))
@@ -109,27 +121,21 @@ def _fetch(observations, vision, rng, aim, agents, food):
             if value > best:
                 best, at = value, k
         if at >= 0:
-            towards(window[side * side :], at // side - vision, at % side - vision, aim[i])
+            towards(observation, at // side - vision, at % side - vision, aim[i])
         else:
-            wander(window[side * side :], rng, aim[i])
+            wander(observation, rng, aim[i])
 
 
 def fetch(observations: np.ndarray, vision: int, rng: np.ndarray, aim: np.ndarray) -> None:
-    """Goes to the food in sight that it can reach before others do: of the nearest, the one with most food around it.
+    """Go to the food in sight that the agent can reach before others do, and explore if there is none.
 
-    A piece of food counts for less the more agents are nearer to it. With none in sight the agent wanders."""
+    Food is worth less the more agents are nearer to it, and a little more if there is other food around it.
+
+    Args:
+        observations: u8[N, size].
+        vision: cells seen in each direction.
+        rng: u64[1], the script's generator.
+        aim: f32[N, 2], which is written.
+    """
     corners = 2 * vision + 2
     _fetch(observations, vision, rng, aim, *np.empty((2, corners, corners), np.int32))
-
-
-def actions_for(aim: np.ndarray, observations: np.ndarray, rules: Rules, discrete: bool) -> np.ndarray:
-    """The action that leads towards aim f32[N, 2]: int32[N, 2] in {0, 1, 2}, or f32[N, 2] in [-1, 1].
-
-    Under inertia it makes up for the velocity that the agent has, as far as the last displacement tells."""
-    velocity = np.clip(aim, -rules.speed, rules.speed) if rules.momentum or not discrete else aim
-    if rules.momentum:
-        last = (observations[:, -3:-1].astype(np.float32) - 128) / 127 * rules.speed
-        velocity = (velocity - rules.momentum * last) / rules.gain
-    if discrete:
-        return (1 + np.sign(velocity) * (np.abs(velocity) >= 0.5)).astype(np.int32)
-    return np.clip(velocity if rules.momentum else velocity / rules.gain, -1, 1).astype(np.float32)

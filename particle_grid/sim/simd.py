@@ -1,11 +1,11 @@
-"""The unusual tricks of the simulator, each a few machine instructions that Numba has no words for.
+"""Machine instructions that Numba does not expose: vector copies of a window, and prefetches.
 
-A row of a window is copied as one unaligned 16-byte vector: one of 11 cells so writes 5 bytes too many, which the next
-row, or the features behind the window, overwrite. The agents in it are counted on the way, in the register that holds
-the row: a comparison of vectors would make masks, of which a processor with AVX-512 makes one or two a cycle; a table
-of 16 bytes, looked up by cell code, says at once whether a cell counts, and two instructions a row suffice.
+A row of a window is copied as one unaligned 16-byte vector. A row of 11 cells therefore writes 5 bytes too many, which
+the next row, or the features after the window, overwrite. Agents are counted while their row is in a register: a byte
+shuffle maps each cell to its contribution, and one sum over the rows yields both counts. (Comparing vectors would
+produce masks, and processors with AVX-512 produce only one or two masks per cycle.)
 
-All this applies where `fits(vision)`; `observe.py` has plain loops that write the same bytes for every other case.
+The vector path is used where `fits(vision)`; `window.py` has plain loops that write the same bytes everywhere else.
 """
 
 import platform
@@ -18,22 +18,24 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
-from particle_grid.sim.world import AGENT_1, CODES, FEATURES
+from particle_grid.sim.observation import FEATURES
+from particle_grid.sim.world import AGENT_1, CODES
 
 LANES = 16
-BYTE, WORD, INDEX = ir.IntType(8), ir.IntType(64), ir.IntType(32)
+BYTE, WORD = ir.IntType(8), ir.IntType(64)
+INDEX = ir.IntType(32)
 ROW, WORDS = ir.VectorType(BYTE, LANES), ir.VectorType(WORD, 2)
-OWN, AGENT = 16, 1  # what a cell adds to the count of its lane: up to 15 rows of each fit into a byte
+OWN, AGENT = 16, 1  # contributions of a cell to the counts of its lane: a byte holds up to 15 rows of each
 
 
 def fits(vision: int) -> bool:
-    """Whether a window's row fits into a vector, its overhang into the features, and Numba has words for it here."""
+    """Return whether a row of the window fits into a vector and its overhang into the features, on this processor."""
     side = 2 * vision + 1
     return _shuffles() and not numba.config.DISABLE_JIT and side < LANES <= side + FEATURES
 
 
 def _shuffles() -> bool:
-    """Whether Numba compiles for a processor that looks 16 bytes up at once (SSSE3): this one, or the one asked for."""
+    """Return whether the processor that Numba compiles for has the 16-byte shuffle of SSSE3."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return False
     if numba.config.CPU_NAME or numba.config.CPU_FEATURES:
@@ -42,13 +44,13 @@ def _shuffles() -> bool:
 
 
 def _pointer(context: Any, builder: ir.IRBuilder, kind: Any, array: Any, index: ir.Value, to: ir.Type) -> ir.Value:
-    """Pointer to what starts at a flat index of a contiguous uint8 array."""
+    """Return a pointer to the data at a flat index of a contiguous uint8 array."""
     data = arrayobj.make_array(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), to.as_pointer())
 
 
 def _instruction(builder: ir.IRBuilder, name: str, result: ir.Type, *args: ir.Value) -> ir.Value:
-    """A machine instruction, by its name in LLVM."""
+    """Emit a machine instruction by its LLVM name."""
     kind = ir.FunctionType(result, [arg.type for arg in args])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
 
@@ -59,7 +61,7 @@ def _lanes(values: list[int]) -> ir.Constant:
 
 @intrinsic
 def copy_row(typing_context, target, at, source, start):
-    """Copies LANES bytes from source[start:] to target[at:], flat indices into contiguous uint8 arrays."""
+    """Copy LANES bytes from source[start:] to target[at:], by flat indices into contiguous uint8 arrays."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         kinds = signature.args
@@ -72,13 +74,16 @@ def copy_row(typing_context, target, at, source, start):
 
 @intrinsic
 def copy_window(typing_context, target, at, source, start, stride, rows, colour):
-    """Copies as many rows as the array `rows` has axes from source[start:], `stride` apart, to target[at:], one behind
-    the other, and returns 2**32 times the cells of `colour` in them plus the cells that are agents."""
+    """Copy the rows of a window from source[start:], `stride` apart, to consecutive bytes of target[at:].
+
+    `rows` is an array with as many axes as the window has rows. Returns 2**32 times the number of cells of `colour` in
+    the window, plus the number of cells that are agents.
+    """
     side = rows.ndim
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         kinds, start = signature.args, args[3]
-        if side == 1:  # plain loops are taken, where this is compiled and never run; the processor may lack the words
+        if side == 1:  # compiled but never run, where plain loops are used: the processor may lack the shuffle
             return WORD(0)
         tables = [[(AGENT if k >= AGENT_1 else 0) + (OWN if k == c else 0) for k in range(LANES)] for c in range(CODES)]
         constant = ir.Constant(ir.ArrayType(ROW, CODES), [_lanes(table) for table in tables])
@@ -104,7 +109,7 @@ def copy_window(typing_context, target, at, source, start, stride, rows, colour)
 
 @intrinsic
 def store_word(typing_context, target, at, word):
-    """Writes the eight bytes of a uint64, the lowest first, to target[at:]."""
+    """Write the eight bytes of a uint64 to target[at:], lowest byte first."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         pointer = _pointer(context, builder, signature.args[0], args[0], args[1], WORD)
@@ -116,13 +121,15 @@ def store_word(typing_context, target, at, word):
 
 @intrinsic
 def prefetch(typing_context, array, at):
-    """Begins to fetch array[at], which will be written soon, from memory."""
+    """Start to fetch array[at] from memory, because it will be written soon."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         pointer = _pointer(context, builder, signature.args[0], args[0], args[1], BYTE)
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, INDEX, INDEX, INDEX])
         function = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], kind)
-        builder.call(function, [pointer, INDEX(1), INDEX(3), INDEX(1)])  # to write, keep it near, data
+        builder.call(
+            function, [pointer, INDEX(1), INDEX(3), INDEX(1)]
+        )  # for writing, in the nearest cache, data rather than code
         return context.get_dummy_value()
 
     return types.void(array, at), generate

@@ -1,8 +1,7 @@
-"""Taking over a saved state, once it is certain that a run of these settings could have come to it: kernels trust their
-arrays, and a wall that is missing would let agents walk out of them.
+"""Restoring a saved state, once every check says that a run with these settings could have reached it.
 
-Nothing is said about the generators, whose every value is one, and about the arrays that each step writes before it
-reads them.
+Kernels trust their arrays: a missing wall, for example, would let agents walk out of the grid. Generators are not
+checked, because any value is valid, nor are arrays that each step writes before it reads them.
 """
 
 import itertools
@@ -10,51 +9,65 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from particle_grid.sim.observation import decode
+from particle_grid.sim.rng import FOREVER
 from particle_grid.sim.state import Rules
 from particle_grid.sim.world import AGENT_1, CODES, EMPTY, FOOD, UNSEEN, WALL
+from particle_grid.support import renamed
+from particle_grid.support.errors import UserError
 
 Arrays = dict[str, np.ndarray]  # those of a `State`, `observations`, `rewards`, `terminals`, `truncations` and `steps`
-FOREVER = 1 << 62  # ticks: how long who does not respawn lives, and more than any world has seen
-LONGEST = 37.0  # times the expected life: minus the logarithm of the least number that `uniform` leaves of 1, and more
-WINDOW_BYTES = 1 << 24  # of the windows that are looked at together
+LONGEST_LIFE = 37.0  # times the expected life: more than minus the logarithm of the smallest 1 - `uniform`
+WINDOW_BYTES = 1 << 24  # of the windows that are compared at a time
 
 
-def restore(arrays: Arrays, saved: Arrays, r: Rules, sight: bool) -> None:
-    """Copies saved arrays into those of the same names. Raises ValueError, before it changes anything, for arrays that
-    are missing, of another shape or dtype, or in a state that no run comes to."""
-    if not isinstance(saved, Mapping):
-        raise ValueError(f"A saved simulator state is a dict of arrays, but this is a {type(saved).__name__}.")
-    for name, array in arrays.items():
-        if name not in saved:
-            raise ValueError(f"The saved simulator state has no {name!r}: it was not saved by this version.")
-        given = np.asarray(saved[name])
-        if given.shape != array.shape or given.dtype != array.dtype:
-            raise ValueError(
-                f"The saved {name!r} is {given.dtype}{list(given.shape)}, but this world needs "
-                f"{array.dtype}{list(array.shape)}: build it with the settings it was saved with."
-            )
-    saved = {name: np.asarray(saved[name]) for name in arrays}
+def restore(arrays: Arrays, saved: Mapping[str, np.ndarray], r: Rules, sight: bool) -> None:
+    """Copy saved arrays into those of the same names. States saved by earlier versions are accepted.
+
+    Raises:
+        UserError: before anything is changed, if an array is missing, has another shape or dtype, or if no run could
+            have reached the state.
+    """
+    saved = _checked_arrays(arrays, saved)
     problem = flaw(saved, r, sight)
     if not problem and (saved["colour"] != arrays["colour"]).any():
         problem = "agents have other colours than the task gives them"
     if problem:
-        raise ValueError(f"The saved simulator state is damaged: {problem}. Use another checkpoint.")
+        raise UserError(f"The saved simulator state is damaged: {problem}. Use another checkpoint.")
     for name, array in arrays.items():
         array[...] = saved[name]
 
 
+def _checked_arrays(arrays: Arrays, saved: Mapping[str, np.ndarray]) -> Arrays:
+    """Return the saved arrays under their present names, once their shapes and dtypes are right."""
+    if not isinstance(saved, Mapping):
+        raise UserError(f"A saved simulator state is a dict of arrays, but this is a {type(saved).__name__}.")
+    saved = {renamed.ARRAYS.get(name, name): array for name, array in saved.items()}
+    for name, array in arrays.items():
+        if name not in saved:
+            raise UserError(f"The saved simulator state has no {name!r}: it was not saved by this version.")
+        given = np.asarray(saved[name])
+        if given.shape != array.shape or given.dtype != array.dtype:
+            raise UserError(
+                f"The saved {name!r} is {given.dtype}{list(given.shape)}, but this world needs "
+                f"{array.dtype}{list(array.shape)}: build it with the settings it was saved with."
+            )
+    return {name: np.asarray(saved[name]) for name in arrays}
+
+
 def flaw(a: Arrays, r: Rules, sight: bool) -> str:
-    """What is wrong with arrays of the right shapes and dtypes; empty if nothing is."""
+    """Return what is wrong with arrays of the right shapes and dtypes; an empty text if nothing is."""
     groups = (_outcome(a), _clocks(a, r), _lives(a, r), _agents(a, r), _cells(a, r), _sights(a, r, sight))
-    with np.errstate(invalid="ignore"):  # each check takes for granted what those before it have found to be so
+    with np.errstate(invalid="ignore"):  # each check relies on those before it
         return next((problem for problem, found in itertools.chain.from_iterable(groups) if found), "")
 
 
-Checks = Iterator[tuple[str, bool]]  # what may be wrong, and whether it is
+Checks = Iterator[tuple[str, bool]]  # a possible flaw, and whether it is there
 
 
 def _clocks(a: Arrays, r: Rules) -> Checks:
-    tick, (episodes, returns, lengths) = a["tick"], a["finished"].T
+    tick = a["tick"]
+    episodes, returns, lengths = list(a["finished"].T)
     yield "a world's clock is out of range", _any((tick < 0) | (tick >= (r.max_episode_steps or FOREVER)))
     yield "the number of steps is out of range", _any((a["steps"] < 0) | (a["steps"] >= FOREVER))
     counted = (episodes >= 0) & (episodes < FOREVER) & (lengths < FOREVER) & (np.abs(returns) <= lengths)
@@ -65,16 +78,19 @@ def _lives(a: Arrays, r: Rules) -> Checks:
     tick = np.repeat(a["tick"], len(a["born"]) // len(a["tick"]))  # [worlds] -> [N]
     born, expiry = a["born"], a["expiry"]
     yield "an agent has spawned in the future", _any((born < 0) | (born > tick))
-    yield "an agent lives on after its end", _any(expiry <= tick)
-    least, most = (1, 2 + int(LONGEST / -r.decay)) if r.decay else (FOREVER, FOREVER)
-    yield "an agent's life is not as long as lives are", _any((expiry - born < least) | (expiry - born > most))
+    yield "an agent has outlived its expiry", _any(expiry <= tick)
+    least, most = (1, 2 + int(LONGEST_LIFE / -r.decay)) if r.decay else (FOREVER, FOREVER)
+    yield "the length of an agent's life is out of range", _any((expiry - born < least) | (expiry - born > most))
     yield "an agent's return is out of range", not (np.abs(a["episode_return"]) <= tick - born).all()
-    yield "an agent is flagged that has not spawned", _any(a["truncations"] & (born != tick))
+    yield "an agent is flagged but has not just spawned", _any(a["truncations"] & (born != tick))
 
 
 def _agents(a: Arrays, r: Rules) -> Checks:
     worlds, agents = len(a["grid"]), len(a["colour"]) // len(a["grid"])
-    yield "an order of moving is none", _any(np.sort(a["order"].reshape(worlds, agents)) != np.arange(agents))
+    yield (
+        "an order of moving is not a permutation",
+        _any(np.sort(a["order"].reshape(worlds, agents)) != np.arange(agents)),
+    )
     first, beyond = np.array([[r.vision]]), np.array([[r.vision + r.height], [r.vision + r.width]])
     inside = (a["position"] >= first) & (a["position"] < beyond)  # NaN is neither
     yield "an agent is outside the field", not inside.all()
@@ -84,15 +100,15 @@ def _agents(a: Arrays, r: Rules) -> Checks:
     standing = a["grid"].reshape(-1)[cells] == a["colour"]
     yield "agents are not where the grid has them", not standing.all()
     yield "two agents are in one cell", len(np.unique(cells)) < len(cells)
-    yield "the grid shows agents that are not there", _any(_count(a["grid"] >= AGENT_1) != agents)
-    yield "an agent's colour is none", _any(a["colour"] < AGENT_1)
+    yield "the grid shows agents that do not exist", _any(_count(a["grid"] >= AGENT_1) != agents)
+    yield "an agent's colour is not an agent's", _any(a["colour"] < AGENT_1)
     most = r.substeps if r.edible else 0
     yield "an agent has eaten more than it could", _any(a["eaten"] > most)
 
 
 def _cells(a: Arrays, r: Rules) -> Checks:
     grid, under, debt = a["grid"], a["under"], a["food_debt"]
-    yield "there is a cell of no known kind", grid.max() >= CODES
+    yield "a cell has an unknown code", grid.max() >= CODES
     walls = grid == WALL
     yield "a wall around or inside the field is missing", _any(walls < (r.ground == WALL))
     yield "the number of walls is wrong", _any(_count(walls) != (r.ground == WALL).sum() + r.walls)
@@ -101,14 +117,14 @@ def _cells(a: Arrays, r: Rules) -> Checks:
     yield "what is under an agent is wrong", not covered.all()
     food = grid == FOOD
     yield "a target is missing", _any((food | (grid >= AGENT_1)) < (r.ground == FOOD))
-    yield "the food that has to regrow is out of range", _any((debt < 0) | (debt > r.food))
+    yield "the food debt is out of range", _any((debt < 0) | (debt > r.food))
     all_food = _count(food) + _count((under == FOOD).reshape(len(grid), -1)) + debt
     yield "the amount of food is wrong", _any(all_food != (r.ground == FOOD).sum() + r.food)
 
 
 def _outcome(a: Arrays) -> Checks:
     flags = np.stack([a["terminals"].view(np.uint8), a["truncations"].view(np.uint8)])
-    yield "a flag is neither set nor not", _any(flags > 1)
+    yield "a flag is neither 0 nor 1", _any(flags > 1)
     yield "an agent has terminated", _any(a["terminals"])
     yield "a reward is not within [-1, 1]", not (np.abs(a["rewards"]) <= 1).all()
     yield "an agent that has just spawned has a reward", _any(a["rewards"][a["truncations"]])
@@ -117,31 +133,34 @@ def _outcome(a: Arrays) -> Checks:
 def _sights(a: Arrays, r: Rules, sight: bool) -> Checks:
     side, agents = 2 * r.vision + 1, len(a["colour"]) // len(a["grid"])
     windows = np.lib.stride_tricks.sliding_window_view(a["grid"], (side, side), (1, 2))
-    row, column = a["position"].astype(np.int64)
+    row, column = a["position"].astype(np.int64) - r.vision
+    seen = decode(a["observations"], r).window  # [N, side, side]
     counts = np.full((2, len(row)), UNSEEN)
-    wrong, step = False, max(1, WINDOW_BYTES // side**2)
+    wrong = False
+    step = max(1, WINDOW_BYTES // side**2)
     for lo in range(0, len(row), step):
         some = slice(lo, lo + step)
         world = np.arange(lo, min(lo + step, len(row))) // agents
-        seen = windows[world, row[some] - r.vision, column[some] - r.vision].reshape(len(world), -1)
-        wrong |= _any(a["observations"][some, : side * side] != seen)
+        cells = windows[world, row[some], column[some]]  # [some, side, side]
+        wrong |= _any(seen[some] != cells)
         if sight:
-            own = np.count_nonzero(seen == a["colour"][some, None], axis=1)
-            counts[:, some] = own - 1, np.count_nonzero(seen >= AGENT_1, axis=1) - own
-    yield "an agent sees other cells than are around it", wrong
+            own = np.count_nonzero(cells == a["colour"][some, None, None], axis=(1, 2))
+            counts[:, some] = own - 1, np.count_nonzero(cells >= AGENT_1, axis=(1, 2)) - own
+    yield "an observation differs from the cells around its agent", wrong
     counted = np.stack([a["own_in_sight"], a["others_in_sight"]])
-    yield "the agents in sight are counted wrong", _any(counted != counts)
+    yield "the agents in sight are miscounted", _any(counted != counts)
 
 
 def _flat_cells(a: Arrays) -> np.ndarray:
-    """The cell that each agent stands in, as an index into the flat grid, i64[N]."""
-    (worlds, rows, stride), (row, column) = a["grid"].shape, a["position"].astype(np.int64)
+    """Return the cell of each agent, as an index into the flat grid, i64[N]."""
+    worlds, rows, stride = a["grid"].shape
+    row, column = a["position"].astype(np.int64)
     world = np.arange(len(row)) // (len(row) // worlds)
     return (world * rows + row) * stride + column
 
 
 def _count(cells: np.ndarray) -> np.ndarray:
-    """How many are set in each world, i64[worlds]."""
+    """Return how many cells are set in each world, i64[worlds]."""
     return np.count_nonzero(cells.reshape(len(cells), -1), axis=1)
 
 

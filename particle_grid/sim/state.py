@@ -1,6 +1,6 @@
-"""The arrays that hold worlds, and the rules under which they change. Shapes stand here, once.
+"""The arrays that hold worlds, and the rules under which they change. Their shapes are defined here and nowhere else.
 
-N = worlds * agents: all agents of all worlds lie in one flat axis, those of world w at [w * agents, (w + 1) * agents).
+N = worlds * agents. The agents of all worlds lie in one flat axis; those of world w are [w * agents, (w + 1) * agents).
 """
 
 import math
@@ -11,99 +11,93 @@ import numpy as np
 from particle_grid.sim import simd
 from particle_grid.sim.rng import decay
 from particle_grid.sim.world import EMPTY, FOOD, WALL, Layout, World, grid_shape
+from particle_grid.support.errors import UserError
 
 
 class Rules(NamedTuple):
-    """What the kernels need to know and never changes while the worlds run."""
+    """What kernels need to know and what never changes while the worlds run."""
 
     ground: np.ndarray  # u8[rows, stride] a world's grid before anything random is placed in it
     spawn: np.ndarray  # i64[4, 4] as in `Layout`
     vision: int
-    # An empty array with as many axes as a window has rows, or one axis where vectors do not fit the window: Numba
-    # knows the axes of an array when it compiles, so both the choice and the number of rows are settled by then.
-    rows: np.ndarray
+    # An empty array with as many axes as a window has rows, or with one axis where windows are copied by plain loops.
+    # Numba knows the number of axes when it compiles, so it unrolls the rows and drops the path that is not taken.
+    window_rows: np.ndarray
     height: int
     width: int
-    speed: np.float32  # most cells along each axis, a step
-    substeps: int  # parts of at most a cell that a step is walked in
-    substep_share: np.float32  # the share of a step that each is
-    momentum: np.float32  # share of the last displacement that an agent goes on with
-    gain: np.float32  # cells a step that a full action adds
+    speed: np.float32  # largest move per step along each axis, in cells
+    substeps: int  # parts of at most one cell in which a step is walked
+    substep_share: np.float32  # share of a step that each of them is
+    momentum: np.float32  # share of the last displacement that carries over into the next step
+    gain: np.float32  # cells per step that a full action adds
     row_share: np.float32  # 256 / height: position to feature
     column_share: np.float32  # 256 / width
     speed_share: np.float32  # 1 / speed
     centre: np.float32  # the action that means "stay": 1 for the discrete {0, 1, 2}, 0 for the continuous [-1, 1]
     decay: float  # logarithm of the share of agents that survive a step; 0: all
-    max_episode_steps: int  # steps until a world starts anew; 0: never
+    max_episode_steps: int  # steps until a world restarts; 0: never
     walls: int  # cells
     food: int  # cells
-    edible: bool  # food is eaten by walking onto it; else it stays and is covered
+    edible: bool  # food is eaten when an agent walks onto it; otherwise it stays and is covered
 
 
 class State(NamedTuple):
     """Everything that changes while the worlds run."""
 
     grid: np.ndarray  # u8[worlds, rows, stride] cell codes
-    position: (
-        np.ndarray
-    )  # f32[2, N] rows, then columns, in grid coordinates: an agent occupies the cell that contains it
-    displacement: np.ndarray  # f32[2, N] cells really moved in the last step
+    # f32[2, N] rows, then columns, in grid coordinates; an agent occupies the cell that contains its position.
+    position: np.ndarray
+    displacement: np.ndarray  # f32[2, N] cells actually moved in the last step
     colour: np.ndarray  # u8[N] AGENT_1..AGENT_4
-    under: np.ndarray  # u8[N] what the cell holds once its agent has left: EMPTY, or FOOD that cannot be eaten
+    under: np.ndarray  # u8[N] what remains in the cell when its agent leaves: EMPTY, or FOOD that cannot be eaten
     eaten: np.ndarray  # u8[N] food eaten in the last step
-    own_in_sight: np.ndarray  # i16[N] other agents of one's own colour in the window, for a task that has `sight`
+    own_in_sight: np.ndarray  # i16[N] other agents of one's own colour in the window, for tasks that set `sight`
     others_in_sight: np.ndarray  # i16[N] agents of other colours in the window, likewise
-    last_reward: np.ndarray  # u8[N] its feature, for a task that has no `sight`
-    order: np.ndarray  # i32[N] the order in which a world's agents move, as their numbers within it
+    last_reward: np.ndarray  # u8[N] its feature, for tasks that do not set `sight`
+    order: np.ndarray  # i32[N] the order in which a world's agents move, as their numbers within the world
     expiry: np.ndarray  # i64[N] the world's tick in which the agent respawns
     born: np.ndarray  # i64[N] the world's tick in which it last spawned
-    episode_return: np.ndarray  # f32[N] rewards since then
+    episode_return: np.ndarray  # f32[N] sum of its rewards since then
     tick: np.ndarray  # i64[worlds] steps since the world started
-    rng: np.ndarray  # u64[worlds]
-    origin: np.ndarray  # u64[worlds] the generator as it was when the world started: its own hidden features' seed
-    food_debt: np.ndarray  # i64[worlds] food that was eaten and found no empty cell to regrow in yet
-    finished: np.ndarray  # f64[worlds, 3] episodes ended since the last report: their number, returns, lengths
-    # From here on: between the stages of a step only.
-    desired_move: np.ndarray  # f32[2, N] cells to move in a stretch
-    crossing: np.ndarray  # u64[N] bits 0 to 30: the cell of its world to leave; 31: what is under it; 32 on: to enter
-    entered_cell: np.ndarray  # u8[N] what was in the cell to enter, or WALL for whom stays within its own
-    features: np.ndarray  # u64[N] the features, the first in the lowest byte
+    rng: np.ndarray  # u64[worlds] generators
+    origin: np.ndarray  # u64[worlds] the generator as it was when the world started: the seed of `hidden` numbers
+    food_debt: np.ndarray  # i64[worlds] eaten food that has not found an empty cell to regrow in yet
+    finished: np.ndarray  # f64[worlds, 3] episodes ended since the last report: their number, returns and lengths
+    # The arrays below are used between the stages of a step only.
+    desired_move: np.ndarray  # f32[2, N] cells to move in a substep
+    crossing: np.ndarray  # u64[N] bits 0-30: the cell of its world to leave; 31: what is under it; 32-63: cell to enter
+    entered_cell: np.ndarray  # u8[N] what was in the cell to enter, or WALL for agents that stay within their own
+    features: np.ndarray  # u64[N] the features of the observation, the first in the lowest byte
 
 
 def window_rows(vision: int) -> np.ndarray:
-    """The `rows` of `Rules`, for the processor this runs on."""
+    """Return `Rules.window_rows` for the processor that this runs on."""
     return np.zeros((0,) * (2 * vision + 1 if simd.fits(vision) else 1), np.uint8)
 
 
 def make_rules(layout: Layout, discrete: bool) -> Rules:
-    """The rules of a layout. Raises ValueError where something is laid out amiss, or agents do not fit the field."""
+    """Return the rules of a layout.
+
+    Raises:
+        UserError: if the layout is invalid, or if its agents do not fit into the field.
+    """
     layout.check()
-    world, v = layout.world, layout.world.vision
-    ground = np.full(grid_shape(world)[1:], WALL, np.uint8)
-    field_cells = ground[v : v + world.height, v : v + world.width]
-    field_cells[:] = EMPTY
-    if layout.targets is not None:
-        field_cells[layout.targets] = FOOD
-    field_cells[layout.walls] = WALL
-    walls, food = (round(share * field_cells.size) for share in (world.walls, layout.food))
-    free = int((field_cells == EMPTY).sum()) - walls - food
-    if world.agents > free:
-        raise ValueError(
-            f"agents={world.agents} do not fit: the {world.height} x {world.width} field has {max(free, 0)} free cells "
-            f"beside its walls, food and targets. Use fewer agents or a larger world."
-        )
+    world = layout.world
+    walls, food = (round(share * world.height * world.width) for share in (world.walls, layout.food))
+    inertial = world.dynamics == "inertial"
+    substeps = max(1, math.ceil(world.speed))
     return Rules(
-        ground=ground,
-        spawn=layout.spawn.copy(),  # as checked, whatever a task writes there later
-        vision=v,
-        rows=window_rows(v),
+        ground=_ground(layout, walls + food),
+        spawn=layout.spawn.copy(),  # as checked, even if a task changes its own array later
+        vision=world.vision,
+        window_rows=window_rows(world.vision),
         height=world.height,
         width=world.width,
         speed=np.float32(world.speed),
-        substeps=max(1, math.ceil(world.speed)),
-        substep_share=np.float32(1 / max(1, math.ceil(world.speed))),
-        momentum=np.float32(1 - world.drag if world.dynamics == "inertial" else 0),
-        gain=np.float32(world.acceleration if world.dynamics == "inertial" else world.speed),
+        substeps=substeps,
+        substep_share=np.float32(1 / substeps),
+        momentum=np.float32(1 - world.drag if inertial else 0),
+        gain=np.float32(world.acceleration if inertial else world.speed),
         row_share=np.float32(256 / world.height),
         column_share=np.float32(256 / world.width),
         speed_share=np.float32(1 / world.speed),
@@ -116,11 +110,29 @@ def make_rules(layout: Layout, discrete: bool) -> Rules:
     )
 
 
-Shapes = dict[str, tuple[tuple[int, ...], type | np.dtype]]  # shape and dtype of arrays, by their names
+def _ground(layout: Layout, random_cells: int) -> np.ndarray:
+    """Return the ground plan u8[rows, stride] of a world in which `random_cells` walls and food are still to come."""
+    world, v = layout.world, layout.world.vision
+    ground = np.full(grid_shape(world)[1:], WALL, np.uint8)
+    field_cells = ground[v : v + world.height, v : v + world.width]
+    field_cells[:] = EMPTY
+    if layout.targets is not None:
+        field_cells[layout.targets] = FOOD
+    field_cells[layout.walls] = WALL
+    free = int((field_cells == EMPTY).sum()) - random_cells
+    if world.agents > free:
+        raise UserError(
+            f"agents={world.agents} do not fit: the {world.height} x {world.width} field has {max(free, 0)} free cells "
+            f"beside its walls, food and targets. Use fewer agents or a larger world."
+        )
+    return ground
+
+
+Shapes = dict[str, tuple[tuple[int, ...], type | np.dtype]]  # shape and dtype of arrays, by name
 
 
 def state_shapes(world: World) -> Shapes:
-    """The arrays of a `State`."""
+    """Return the shapes and dtypes of the arrays of a `State`."""
     n, worlds = world.worlds * world.agents, world.worlds
     return {
         "grid": (grid_shape(world), np.uint8),
@@ -149,7 +161,7 @@ def state_shapes(world: World) -> Shapes:
 
 
 def allocate(layout: Layout) -> State:
-    """Arrays for the worlds of a layout, not yet started."""
+    """Return the arrays for the worlds of a layout, which have not started yet."""
     shapes = state_shapes(layout.world)
     state = State(**{name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()})
     state.grid[:] = WALL

@@ -1,8 +1,8 @@
-"""Check an archive before `torch.load` reads it: tensors, numbers and strings in dicts, lists and tuples, nothing else.
+"""Check an archive before `torch.load` reads it: it may hold tensors, numbers and strings in dicts, lists and tuples.
 
-`torch.load` runs no foreign code if it is asked for weights only, but a crafted file can still make it allocate
-gigabytes, hand out views that are larger than their data, or overflow the stack. A file that passes here yields no more
-data than it holds, in no other shape than `torch.save` gives it.
+`torch.load` runs no foreign code with weights_only, but a crafted file can still make it allocate gigabytes, return
+views that are larger than their data, or overflow the stack. A file that passes this check yields no more data than it
+contains, in no other form than `torch.save` writes.
 """
 
 import io
@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LARGEST_PICKLE = 1 << 22  # bytes; ten thousand tensors need a quarter of it, and each byte may become an object
-DEEPEST = 32  # containers within containers; whoever walks through them recurses
+LARGEST_PICKLE = 1 << 22  # bytes; ten thousand tensors need a quarter of this, and each byte may become an object
+DEEPEST = 32  # containers within containers; code that walks through them recurses
 MOST_AXES = 32
 DTYPES = {
     "torch BoolStorage": torch.bool,
@@ -30,16 +30,16 @@ DTYPES = {
     "torch BFloat16Storage": torch.bfloat16,
     "torch FloatStorage": torch.float32,
     "torch DoubleStorage": torch.float64,
-    "torch.storage UntypedStorage": torch.uint8,  # of these, whose dtype a tensor names itself:
+    "torch.storage UntypedStorage": torch.uint8,  # used for the following dtypes, which the tensor itself names
     "torch uint16": torch.uint16,
     "torch uint32": torch.uint32,
     "torch uint64": torch.uint64,
 }
-PLAIN = type(None), bool, int, float, str
+PLAIN = (type(None), bool, int, float, str)
 
 
 def check(content: bytes | memoryview) -> None:
-    """Raise an exception, mostly ValueError, for anything that `torch.save` does not write. No tensor is read."""
+    """Raise an exception, usually ValueError, for anything that `torch.save` does not write. No tensor is read."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         infos = archive.infolist()
         members = {info.filename: info for info in infos}
@@ -52,7 +52,7 @@ def check(content: bytes | memoryview) -> None:
         if members[f"{folder}/data.pkl"].file_size > LARGEST_PICKLE:
             raise ValueError("it describes too many objects")
         if archive.read(f"{folder}/byteorder").decode() != sys.byteorder:
-            raise ValueError("it was saved by a machine of another byte order")
+            raise ValueError("it was saved on a machine with another byte order")
         machine = _Machine(lambda key: members[f"{folder}/data/{key}"], archive.read)
         _check(machine.run(archive.read(f"{folder}/data.pkl")))
 
@@ -60,7 +60,10 @@ def check(content: bytes | memoryview) -> None:
 class _Machine:
     """Runs the instructions of pickle's protocol 2 that `torch.save` writes, with tensors that have no data.
 
-    member: what the archive says of a storage. read: gives its bytes."""
+    Args:
+        member: returns the archive's entry of a storage.
+        read: returns the bytes of an entry.
+    """
 
     def __init__(self, member: Callable[[str], zipfile.ZipInfo], read: Callable[[zipfile.ZipInfo], bytes]) -> None:
         self.member = member
@@ -76,14 +79,14 @@ class _Machine:
         }
 
     def run(self, pickled: bytes) -> Any:
-        """Return the one object that the instructions make."""
-        argument: Any  # a number, text or None, as the instruction has it
+        """Return the one object that the instructions create."""
+        argument: Any  # a number, text or None, depending on the instruction
         for opcode, argument, _ in pickletools.genops(pickled):
             match opcode.name:
                 case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT":
                     self.stack.append(argument)
                 case "BINUNICODE":
-                    argument.encode()  # raises for half a surrogate pair, which no terminal or file takes
+                    argument.encode()  # raises for half a surrogate pair, which cannot be printed or written
                     self.stack.append(argument)
                 case "NONE" | "NEWTRUE" | "NEWFALSE":
                     self.stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode.name])
@@ -108,7 +111,7 @@ class _Machine:
         return value
 
     def _contain(self, name: str) -> None:
-        """Make or fill a container."""
+        """Create or fill a container."""
         match name:
             case "EMPTY_DICT" | "EMPTY_LIST" | "EMPTY_TUPLE":
                 self.stack.append({"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}[name]())
@@ -130,7 +133,7 @@ class _Machine:
 
     def _take(self, count: int) -> list[Any]:
         if len(self.stack) < count:
-            raise ValueError("it uses objects that it has not made")
+            raise ValueError("it uses objects that it has not created")
         values = self.stack[-count:]
         del self.stack[-count:]
         return values
@@ -142,20 +145,20 @@ class _Machine:
         return values
 
     def _remembered(self, place: int) -> Any:
-        """An object again. Containers come once: else thirty lists of two could stand for a thousand million."""
+        """Return an object again. Containers may not repeat: thirty nested lists of two could stand for a billion."""
         value = self.memo[place]
         if isinstance(value, dict | list | tuple):
             raise ValueError("it holds a container twice")
         return value
 
     def _storage(self, _: str, dtype: torch.dtype, key: str, device: str, count: int) -> Tensor:
-        """Return a flat tensor without data in the place of a storage."""
+        """Return a flat tensor without data that stands for a storage."""
         if key not in self.storages:
             member = self.member(key)
             if member.file_size != count * dtype.itemsize:
-                raise ValueError(f"its storage {key} is of another size")
+                raise ValueError(f"its storage {key} has the wrong size")
             if dtype is torch.bool and max(self.read(member), default=0) > 1:
-                raise ValueError("it holds truth values that are neither true nor false")
+                raise ValueError("it holds booleans that are neither true nor false")
             self.storages[key] = torch.empty(count, dtype=dtype, device="meta")
         return self.storages[key]
 
@@ -169,17 +172,17 @@ def _strided(
     hooks: object,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Return a tensor without data, which stands for one within a storage, of no more elements than it has."""
+    """Return a tensor without data that stands for a view of a storage, no larger than the storage."""
     flat = storage if dtype is None else storage.view(dtype)
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
     count = math.prod(size, start=1)
     if len(size) > MOST_AXES or count > flat.numel() or (count and last >= flat.numel()):
         raise ValueError("it holds a tensor that is larger than its data")
-    return flat.as_strided(size, stride, offset)  # refuses negative numbers
+    return flat.as_strided(size, stride, offset)  # raises for negative numbers
 
 
 def _check(value: Any) -> None:
-    """Raise ValueError for objects that are no data, and for containers too deep to walk through."""
+    """Raise ValueError for objects that are not data, and for containers that are nested too deeply."""
     level = [value]
     for _ in range(DEEPEST):
         inner: list[Any] = []
@@ -191,4 +194,4 @@ def _check(value: Any) -> None:
         level = inner
         if not level:
             return
-    raise ValueError("its containers are too deep")
+    raise ValueError("its containers are nested too deeply")

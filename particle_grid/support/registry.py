@@ -1,8 +1,7 @@
-"""Classes of other people: named as `my_package.my_module:MyClass`, or by a name that an installed package registers
-as an entry point.
+"""Classes from outside the package: named `my_package.my_module:MyClass`, or as entry points of installed packages.
 
-A name is only ever imported, as `import` does it, and the class is looked at before it is called. To import a module is
-to run it, so a command imports none that only a checkpoint names: see `only`.
+A named class is imported like any other, and checked before it is called. Importing a module runs it, so a command does
+not import modules that only a checkpoint names: see `only`.
 """
 
 import functools
@@ -12,57 +11,80 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.metadata import entry_points
+from types import ModuleType
 
-OURS = "particle_grid."  # modules of this package may be imported in any case
-_asked: ContextVar[frozenset[str] | None] = ContextVar("asked", default=None)  # None: whatever a program names
+from particle_grid.support.errors import UserError
+
+GROUPS = {"task": "particle_grid.tasks", "policy": "particle_grid.policies", "head": "particle_grid.heads"}
+OURS = "particle_grid."  # modules of this package may always be imported
+_allowed: ContextVar[frozenset[str] | None] = ContextVar("allowed", default=None)  # None: everything
 
 
 @contextmanager
 def only(places: Iterable[str]) -> Iterator[None]:
-    """Import no places within this context but these, those that installed packages register, and our own."""
-    token = _asked.set(frozenset(places))
+    """Import, within this context, only these places, those that installed packages register, and our own."""
+    token = _allowed.set(frozenset(places))
     try:
         yield
     finally:
-        _asked.reset(token)
+        _allowed.reset(token)
 
 
 @functools.cache
 def registered(kind: str) -> dict[str, str]:
-    """The names of a kind ("task", "policy" or "head") that installed packages register, each with its place, from
-    their entry points in the group `particle_grid.tasks`, `particle_grid.policies` or `particle_grid.heads`."""
-    group = {"task": "tasks", "policy": "policies", "head": "heads"}[kind]
-    return {entry.name: entry.value for entry in entry_points(group=f"particle_grid.{group}")}
+    """Return the places of the classes that installed packages register as entry points, by name.
+
+    Args:
+        kind: "task", "policy" or "head".
+    """
+    return {entry.name: entry.value for entry in entry_points(group=GROUPS[kind])}
 
 
 def is_place(name: object) -> bool:
-    """Whether a name says where a class is."""
+    """Return whether a name says where a class is, as `module:Class`."""
     return isinstance(name, str) and ":" in name
 
 
 def load(kind: str, place: str, parts: Sequence[str]) -> type:
-    """The class at a place `module:Class`. Raises ValueError, in one sentence, where there is none, or one that lacks
-    some of the parts, or where it may not be imported, see `only`."""
+    """Import a class.
+
+    Args:
+        kind: "task", "policy" or "head".
+        place: `module:Class`.
+        parts: names of the attributes that the class must have.
+
+    Raises:
+        UserError: if there is no such class, if it lacks parts, or if it may not be imported (see `only`).
+    """
     module_name, _, name = place.partition(":")
+    module = _import(kind, place, module_name)
+    found = getattr(module, name, None)
+    if not inspect.isclass(found):
+        own = (value for value in vars(module).values() if getattr(value, "__module__", "") == module_name)
+        classes = ", ".join(value.__name__ for value in own if inspect.isclass(value)) or "none"
+        raise UserError(f"The {kind} {place} is not a class: {module_name} defines the classes {classes}.")
+    check_parts(kind, place, found, parts)
+    return found
+
+
+def check_parts(kind: str, place: str, found: type, parts: Sequence[str]) -> None:
+    """Raise UserError if a class lacks some of the attributes that its kind must have."""
+    if missing := [part for part in parts if not hasattr(found, part)]:
+        raise UserError(f"The {kind} {place} lacks {', '.join(missing)}: see docs/own.md for what they are.")
+
+
+def _import(kind: str, place: str, module_name: str) -> ModuleType:
     if not module_name or module_name.startswith("."):
-        raise ValueError(f"The {kind} {place} has no module in front of the colon: write module:Class.")
-    asked = _asked.get()
-    if not (asked is None or place in asked or place.startswith(OURS) or place in registered(kind).values()):
-        raise ValueError(
+        raise UserError(f"The {kind} {place} has no module before the colon: write module:Class.")
+    allowed = _allowed.get()
+    if not (allowed is None or place in allowed or place.startswith(OURS) or place in registered(kind).values()):
+        raise UserError(
             f"The {kind} {place} is named only by a checkpoint, and using it would run the module {module_name}: if "
             f"you trust that module, add allow=[{place}] to the command line."
         )
     try:
-        module = importlib.import_module(module_name)
+        return importlib.import_module(module_name)
     except (ImportError, SyntaxError) as error:
-        raise ValueError(
+        raise UserError(
             f"The {kind} {place} cannot be imported ({error}): write module:Class, and run where Python finds it."
         ) from error
-    found = getattr(module, name, None)
-    if not inspect.isclass(found):
-        classes = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module_name]
-        there = ", ".join(key for key in classes if inspect.isclass(vars(module)[key])) or "none"
-        raise ValueError(f"The {kind} {place} is no class: {module_name} defines the classes {there}.")
-    if missing := [part for part in parts if not hasattr(found, part)]:
-        raise ValueError(f"The {kind} {place} lacks {', '.join(missing)}: see docs/own.md for what they are.")
-    return found

@@ -1,1 +1,1 @@
-"""From a state to a picture."""
+"""Pictures, videos, pages and windows that show the state of a simulation."""

@@ -1,4 +1,4 @@
-"""A world as an image: one colour for each cell code, in colours that colour-blind people can tell apart."""
+"""A world as an image: one colour per cell code, chosen so that colour-blind people can tell them apart."""
 
 import functools
 import math
@@ -9,13 +9,14 @@ import numpy as np
 
 from particle_grid.sim.state import State
 from particle_grid.sim.world import AGENT_1, CODES, EMPTY, FOOD, WALL, World
+from particle_grid.support.errors import UserError
 
 # M. Okabe, K. Ito, "Color Universal Design", 2008: the agents' four also differ in brightness on the dark background.
 CELL_COLOURS = np.array(
     [
         (18, 18, 24),  # EMPTY
         (0, 140, 100),  # FOOD: bluish green, darkened so that agents stand out from it
-        (70, 70, 78),  # WALL: without green-sensitive cones, a lighter grey is too near to food
+        (70, 70, 78),  # WALL: without green-sensitive cones, a lighter grey is too close to food
         (86, 180, 233),  # AGENT_1: sky blue
         (230, 159, 0),  # AGENT_2: orange
         (240, 228, 66),  # AGENT_3: yellow
@@ -23,7 +24,7 @@ CELL_COLOURS = np.array(
     ],
     np.uint8,
 )
-# Codes of pictures alone, behind those of cells: what an agent sees, the one that is followed, the ways agents came.
+# Codes that only pictures have, after those of cells: what an agent sees, the agent that is followed, and trails.
 SEEN, FOLLOWED, TRAIL = CODES, CODES + 1, CODES + 2
 MOST_PIXELS = 1 << 28  # of a picture
 FADES = 6  # shades of a trail: code TRAIL + FADES * (agent - AGENT_1) + shade, 0 the freshest
@@ -41,21 +42,30 @@ Region = tuple[int, int, int, int]
 
 
 def frame(state: State, settings: World, world: int = 0, region: Region | None = None, zoom: float = 1) -> np.ndarray:
-    """Image u8[H, W, 3] in RGB of one world, or of a region (row, column, height, width in field cells) of it.
+    """Return an image u8[H, W, 3] in RGB of one world, or of a region of it.
 
-    zoom: pixels a cell along each axis; 2, 3, ... enlarge. 1/2, 1/3, ... shrink to ceil(cells * zoom) pixels: a pixel
-    then shows the commonest agent among its cells, if none food, if none wall, so that nothing small vanishes.
-    Raises ValueError for a world, a region or a zoom that there is not."""
+    Args:
+        state: the state of the simulation.
+        settings: its settings.
+        world: number of the world.
+        region: (row, column, height, width) in field cells; None for all of the field.
+        zoom: pixels per cell along each axis; 2, 3, ... enlarge, and 1/2, 1/3, ... shrink to ceil(cells * zoom) pixels.
+            A pixel of a shrunk image shows the most common agent among its cells, or else food, or else walls, so that
+            nothing small disappears.
+
+    Raises:
+        UserError: if there is no such world, region or zoom.
+    """
     return paint(scale(cells(state, settings, world, region), zoom))
 
 
 def paint(codes: np.ndarray) -> np.ndarray:
-    """Codes u8[h, w] in their colours, RGB u8[h, w, 3]."""
-    return PALETTE.take(codes, 0)  # five times as fast as an index
+    """Return codes u8[h, w] in their colours, RGB u8[h, w, 3]."""
+    return PALETTE.take(codes, 0)  # five times as fast as indexing
 
 
 def cells(state: State, settings: World, world: int = 0, region: Region | None = None) -> np.ndarray:
-    """The cell codes u8[h, w] of what `frame` shows: a view of the grid. Raises ValueError as it does."""
+    """Return the cell codes u8[h, w] of what `frame` shows, as a view of the grid."""
     check_world(world, len(state.grid))
     row, column, height, width = check_region(region, settings)
     top, left = settings.vision + row, settings.vision + column
@@ -63,42 +73,44 @@ def cells(state: State, settings: World, world: int = 0, region: Region | None =
 
 
 def check_world(world: int, worlds: int) -> None:
-    """Raises ValueError for a world that there is not."""
+    """Raise UserError unless `world` is the number of a world."""
     if not isinstance(world, int | np.integer) or not 0 <= world < worlds:
-        raise ValueError(f"world={world!r} is not there: there are worlds 0 to {worlds - 1}.")
+        raise UserError(f"world={world!r} is out of range: worlds are numbered 0 to {worlds - 1}.")
 
 
 def check_region(region: Region | None, settings: World) -> Region:
-    """The region itself, or that of the whole field for None. Raises ValueError for one that is not in the field."""
+    """Return the region, for None all of the field; raise UserError if it is not in the field."""
     if region is None:
         return 0, 0, settings.height, settings.width
     parts = list(region) if isinstance(region, Iterable) else []
     if len(parts) != 4 or not all(isinstance(part, int | np.integer) for part in parts):
-        raise ValueError(f"region={region!r} is none: it is (row, column, height, width) in cells, whole numbers.")
+        raise UserError(
+            f"region={region!r} is not a region: give (row, column, height, width) in cells, whole numbers."
+        )
     row, column, height, width = region
     inside = min(row, column) >= 0 and row + height <= settings.height and column + width <= settings.width
     if not inside or min(height, width) < 1:
-        raise ValueError(
+        raise UserError(
             f"region={tuple(region)} does not lie in the {settings.height} x {settings.width} field: "
-            f"it is (row, column, height, width) in cells."
+            f"give (row, column, height, width) in cells."
         )
     return region
 
 
 def scale(codes: np.ndarray, zoom: float) -> np.ndarray:
-    """Codes u8[h, w] enlarged or shrunk, see `frame`."""
+    """Return codes u8[h, w] enlarged or shrunk, see `frame`."""
     if isinstance(zoom, Real) and 1 / MOST_PIXELS <= zoom < math.inf:
         factor = round(max(zoom, 1 / zoom))
         if zoom == factor:
             if codes.size * factor**2 > MOST_PIXELS:
-                raise ValueError(
+                raise UserError(
                     f"zoom={zoom} makes a picture of {codes.shape[0] * factor} x {codes.shape[1] * factor} pixels: "
-                    f"choose fewer, {MOST_PIXELS} in all at most."
+                    f"choose at most {MOST_PIXELS} in all."
                 )
             return codes.repeat(factor, 0).repeat(factor, 1)
         if abs(zoom * factor - 1) < 1e-6 and factor <= max(codes.shape):
             return _shrink(codes, factor)
-    raise ValueError(f"zoom={zoom} is not possible: use a whole number of pixels a cell, or 1 over a whole number.")
+    raise UserError(f"zoom={zoom} is not possible: use a whole number of pixels per cell, or 1 over a whole number.")
 
 
 def _shrink(codes: np.ndarray, factor: int) -> np.ndarray:
@@ -107,7 +119,7 @@ def _shrink(codes: np.ndarray, factor: int) -> np.ndarray:
     padded[: codes.shape[0], : codes.shape[1]] = codes
 
     def blocks(x: np.ndarray, fold: np.ufunc) -> np.ndarray:
-        """Each block as one number. Row onto row, then column onto column: ten times as fast as both axes at once."""
+        """Reduce each block to one number; rows first, then columns, is ten times as fast as both axes at once."""
         rows = functools.reduce(fold, (x[k::factor] for k in range(factor)))
         return functools.reduce(fold, (rows[:, k::factor] for k in range(factor)))
 

@@ -1,4 +1,4 @@
-"""What stands beside a world in which one agent is steered: what it sees, does and earns."""
+"""The panel beside a world in which one agent is steered: what the agent sees, does and earns."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,15 @@ from particle_grid.view.frame import FOLLOWED, PALETTE, paint, scale
 from particle_grid.view.free import MARGIN
 
 WIDTH, HEIGHT = 272, 624  # pixels; it may be higher
-EDGE = 16  # pixels to each side
-SIGHT, PAD, PLOT = 240, 64, 56  # pixels: the window at most, the square of the action, the height of the rewards
+EDGE = 16  # pixels of margin on each side
+SIGHT, PAD = 240, 64  # pixels: largest size of the window, size of the square with the action
+PLOT = 56  # pixels: height of the plot of rewards
 LINE = 19  # pixels from one line of text to the next
-SPAN = WIDTH - 2 * EDGE  # rewards that are shown, one a pixel
-BACK, DARK, DIM, TEXT, ALERT = tuple(MARGIN.tolist()), (18, 18, 24), (150, 150, 160), (235, 235, 240), (255, 120, 70)
-GREY = (70, 70, 78)
+SPAN = WIDTH - 2 * EDGE  # rewards that are shown, one per pixel
+BACK = tuple(MARGIN.tolist())
+DARK, GREY = (18, 18, 24), (70, 70, 78)
+DIM, TEXT = (150, 150, 160), (235, 235, 240)
+ALERT = (255, 120, 70)
 GAIN, LOSS = (0, 170, 120), (213, 94, 0)  # bars of rewards
 
 
@@ -29,19 +32,20 @@ class Facts(NamedTuple):
     colour: int  # cell code of the agent
     window: np.ndarray  # u8[side, side] cell codes, the agent in the middle
     action: np.ndarray  # f32[2] in [-1, 1]: row, column
-    rewards: Sequence[float]  # the last ones in [-1, 1], the newest at the end
-    lines: Sequence[tuple[str, str]]  # what is worth saying, and how much it is
+    rewards: Sequence[float]  # the most recent ones in [-1, 1], the latest at the end
+    lines: Sequence[tuple[str, str]]  # labels and values
     state: str
-    alert: str = ""  # in place of the state, to be noticed
+    alert: str = ""  # shown instead of the state, in a bright colour
 
 
 @functools.cache
 def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """Return the font of the panel in a size."""
     return ImageFont.load_default(size)
 
 
 def draw_panel(facts: Facts, height: int = HEIGHT) -> np.ndarray:
-    """RGB u8[height, WIDTH, 3]."""
+    """Return the panel, RGB u8[height, WIDTH, 3]."""
     image = Image.new("RGB", (WIDTH, height), BACK)
     draw = ImageDraw.Draw(image)
     _text(draw, EDGE, 10, facts.title, DIM, 12)
@@ -68,18 +72,18 @@ def draw_panel(facts: Facts, height: int = HEIGHT) -> np.ndarray:
 
 
 def window_at(window: np.ndarray) -> tuple[int, int]:
-    """Row and column of the upper left pixel of the window in the panel."""
+    """Return the row and column of the window's upper left pixel in the panel."""
     return 56 + (SIGHT - len(draw_window(window))) // 2, (WIDTH - len(draw_window(window))) // 2
 
 
 def draw_window(window: np.ndarray) -> np.ndarray:
-    """The window as large as fits, a square of pixels a cell."""
+    """Return the window as large as it fits, with a square of pixels per cell."""
     zoom = max(SIGHT // len(window), 1)
     return paint(scale(window, zoom))
 
 
 def draw_help(picture: np.ndarray, lines: Sequence[tuple[str, str]], legend: Mapping[int, str]) -> np.ndarray:
-    """The picture u8[H, W, 3], darkened, with a table of keys and what they do on it, and labels of cell codes."""
+    """Return the picture u8[H, W, 3], darkened, with a table of keys and what they do, and labels of cell codes."""
     image = Image.fromarray(picture // 4)
     draw = ImageDraw.Draw(image)
     widths = [max(font(14).getlength(text) for text in column) for column in zip(*lines, strict=True)]
@@ -94,7 +98,7 @@ def draw_help(picture: np.ndarray, lines: Sequence[tuple[str, str]], legend: Map
 
 
 def _action(draw: ImageDraw.ImageDraw, action: np.ndarray, y: int) -> None:
-    """An arrow in a square of all that it could be, and the numbers."""
+    """Draw the action as an arrow in the square of possible actions, and as numbers."""
     half = PAD // 2
     middle = np.array((y + half, EDGE + half))
     draw.rectangle((EDGE, y, EDGE + PAD, y + PAD), fill=DARK)
@@ -112,7 +116,7 @@ def _action(draw: ImageDraw.ImageDraw, action: np.ndarray, y: int) -> None:
 
 
 def _rewards(image: Image.Image, draw: ImageDraw.ImageDraw, rewards: Sequence[float], y: int) -> None:
-    """A bar for each of the last rewards, up or down from 0, as long as the largest of them allows."""
+    """Draw a bar for each of the last rewards, up or down from 0, scaled to the largest of them."""
     _text(draw, EDGE, y, "reward", DIM, 13)
     _text(draw, WIDTH - EDGE, y, f"{(rewards[-1] if rewards else 0) + 0.0:+.3f}", TEXT, 13, "ra")
     shown = np.array(rewards)[-SPAN:]

@@ -1,12 +1,12 @@
-"""A picture as text for a terminal with 24-bit colours: two pixels a character, one above the other."""
+"""A picture as text for a terminal with 24-bit colours, two pixels per character, one above the other."""
 
 import numpy as np
 
-UPPER, RESET = "\u2580", "\x1b[0m"  # a character whose upper half has the text's colour
+UPPER, RESET = "\u2580", "\x1b[0m"  # a character whose upper half has the colour of the text
 
 
 def ansi(image: np.ndarray) -> str:
-    """RGB u8[H, W, 3] as ceil(H / 2) lines of W half blocks. A colour is named where it changes only."""
+    """Return RGB u8[H, W, 3] as ceil(H / 2) lines of W half blocks, with colour codes only where colours change."""
     if len(image) % 2:
         image = np.concatenate([image, np.zeros_like(image[:1])])
     lines = []

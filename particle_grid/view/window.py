@@ -1,4 +1,4 @@
-"""A window on a screen. Needs pygame, which comes with the extra `window`."""
+"""A window on the screen. It needs pygame, which comes with the extra `window`."""
 
 import os
 import sys
@@ -9,35 +9,41 @@ import numpy as np
 
 from particle_grid.support import optional
 
-INVISIBLE = ("dummy", "offscreen", "evdev")  # drivers without a screen, which SDL falls back to where it finds none
+INVISIBLE = ("dummy", "offscreen", "evdev")  # drivers without a screen, which SDL falls back to
 BUTTONS = {1: "mouse left", 2: "mouse middle", 3: "mouse right"}
 DRIVER, SCREENS = "SDL_VIDEODRIVER", ("DISPLAY", "WAYLAND_DISPLAY")  # environment variables
 
 
 class Event(NamedTuple):
-    """What a user did."""
+    """Something the user did."""
 
-    kind: str  # "press" or "release" of a key or button, "move" of the mouse, "wheel", "leave" for elsewhere, "close"
-    key: str = ""  # as it is labelled: "a", "left", "space", "tab", ...; or one of BUTTONS
-    shift: bool = False  # with a shift key held
-    place: tuple[int, int] = (0, 0)  # of the mouse: row, column, in pixels of the picture
+    kind: str  # "press" or "release" of a key or button, "move" of the mouse, "wheel", "leave" the window, "close" it
+    key: str = ""  # its label: "a", "left", "space", "tab", ...; or one of BUTTONS
+    shift: bool = False  # while a shift key is held
+    place: tuple[int, int] = (0, 0)  # of the mouse: row and column in pixels of the picture
     turn: int = 0  # notches of the wheel, away from the user
 
 
 class Window:
-    """Shows pictures; opens with the first one, as large as it is. Where several are open, what the user does in any of
-    them is told to the one that shows a picture next. Raises ValueError where there is no pygame, and OSError where
-    there is no screen, each with the remedy."""
+    """A window that shows pictures. It opens with the first one and takes its size.
 
-    _open_ones: ClassVar["WeakSet[Window]"] = WeakSet()  # the display is there until the last of them is closed
+    If several windows are open, the one that shows a picture next receives the events of all.
+
+    Raises:
+        UserError: if pygame is not installed.
+        OSError: from `show`, if there is no screen.
+    """
+
+    _open_ones: ClassVar["WeakSet[Window]"] = WeakSet()  # the display exists until the last of them is closed
 
     def __init__(self, caption: str) -> None:
-        self.pygame, self._caption = load(), caption
+        self.pygame = load()
+        self._caption = caption
         self._window: Any = None
         self._clock = self.pygame.time.Clock()
 
     def show(self, image: np.ndarray) -> list[Event]:
-        """Shows RGB u8[H, W, 3]. Returns what the user did since the last picture."""
+        """Show RGB u8[H, W, 3], and return what the user did since the last picture."""
         size = image.shape[1::-1]
         if self._window is None:
             self._open(size)
@@ -48,11 +54,11 @@ class Window:
         return [event for event in map(self._event, self.pygame.event.get()) if event]
 
     def wait(self, fps: float) -> float:
-        """Waits until the next of `fps` pictures a second is due; returns the seconds since the last one was."""
+        """Wait until the next of `fps` pictures per second is due; return the seconds since the last one was."""
         return self._clock.tick(fps) / 1000
 
     def _open(self, size: tuple[int, ...]) -> None:
-        unseen = not os.environ.get(DRIVER)  # nobody asked for a driver, as tests do for an invisible one
+        unseen = not os.environ.get(DRIVER)  # unless a driver was chosen, as tests choose an invisible one
         try:
             if unseen and sys.platform == "linux" and not any(map(os.environ.get, SCREENS)):
                 raise self.pygame.error("there is no screen")
@@ -68,7 +74,7 @@ class Window:
         self._open_ones.add(self)
 
     def _event(self, event: Any) -> Event | None:
-        """An event in our words; None for one that nobody asks for."""
+        """Translate an event of pygame; None for those that do not matter here."""
         pygame = self.pygame
         match event.type:
             case pygame.QUIT:
@@ -76,8 +82,9 @@ class Window:
             case pygame.WINDOWFOCUSLOST:
                 return Event("leave")
             case pygame.KEYDOWN | pygame.KEYUP:
-                kind, name = "press" if event.type == pygame.KEYDOWN else "release", pygame.key.name(event.key)
-                return Event(kind, name.strip("[]"), bool(getattr(event, "mod", 0) & pygame.KMOD_SHIFT))
+                kind = "press" if event.type == pygame.KEYDOWN else "release"
+                name = pygame.key.name(event.key).strip("[]")
+                return Event(kind, name, bool(getattr(event, "mod", 0) & pygame.KMOD_SHIFT))
             case pygame.MOUSEBUTTONDOWN | pygame.MOUSEBUTTONUP if event.button in BUTTONS:
                 kind = "press" if event.type == pygame.MOUSEBUTTONDOWN else "release"
                 return Event(kind, BUTTONS[event.button], place=event.pos[::-1])
@@ -88,7 +95,7 @@ class Window:
         return None
 
     def close(self) -> None:
-        """Closes the window, if it is open; others stay."""
+        """Close the window, if it is open; other windows stay open."""
         if self._window is not None:
             self._window.destroy()
             self._window = None
@@ -98,9 +105,9 @@ class Window:
 
 
 def load() -> Any:
-    """The module pygame. Raises ValueError where it is not installed."""
+    """Return the module pygame, or raise UserError if it is not installed."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    # Else SDL catches SIGTERM, and even after a window that could not be opened: what multiprocessing terminates, like
-    # PufferLib's workers, would live on and write into memory that the next ones use.
+    # Otherwise SDL catches SIGTERM, even if the window could not be opened. Processes that multiprocessing terminates,
+    # such as PufferLib's workers, would survive and write into memory that the next ones use.
     os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")
     return optional.load("pygame", "window", "A window")

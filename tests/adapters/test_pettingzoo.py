@@ -75,7 +75,7 @@ def test_a_truncated_agent_gets_its_last_observation_and_never_comes_back(task, 
         gone = gone | native.due()
         assert [name for name, flag in truncations.items() if flag] == names(living & gone)
         assert env.agents == names(~gone)
-    with pytest.raises(RuntimeError, match=r"There are no agents in this episode any more: call reset\(\)"):
+    with pytest.raises(RuntimeError, match=r"No agents are left in this episode: call reset\(\)"):
         env.step({})
 
 
@@ -117,11 +117,11 @@ def test_wrong_actions_and_settings_are_told_in_a_sentence():
     with pytest.raises(ValueError, match="0 is not in `agents`"):
         env.step(right | {0: right["agent_0"]})
     for wrong in (np.ones(3, np.int32), None, "x", [[1], [1, 2]]):
-        with pytest.raises(ValueError, match=r"actions cannot be put together .*: give two numbers for each agent"):
+        with pytest.raises(ValueError, match=r"actions do not form an array .*: give two numbers for each agent"):
             env.step(right | {"agent_7": wrong})
     with pytest.raises(TypeError, match="this action form needs integers"):
         env.step({name: np.ones(2, np.float32) for name in env.agents})
-    with pytest.raises(ValueError, match="worlds=2 cannot be: a ParallelEnv is one world"):
+    with pytest.raises(ValueError, match="worlds=2 is not possible: a ParallelEnv is one world"):
         parallel("group", "discrete", worlds=2)
     with pytest.raises(ValueError, match="max_episode_steps=1 leaves no step"):
         parallel("group", "discrete", max_episode_steps=1)
@@ -138,5 +138,5 @@ def test_rendering_shows_the_world():
 def test_actions_that_are_no_dict_are_refused_in_a_sentence(actions):
     env = ParticleGridParallelEnv(task="group", action="discrete", agents=3, height=16, width=16)
     env.reset(0)
-    with pytest.raises(TypeError, match="give a dict with one for each name in `agents`"):
+    with pytest.raises(TypeError, match="give a dict with an action for each of `agents`"):
         env.step(actions)

@@ -110,7 +110,7 @@ def test_a_refused_seed_changes_nothing_and_none_lets_the_generators_go_on():
     try:
         assert np.array_equal(envs.reset(5)[0], single.reset(5)[0])
         for seed in (-5, 1.5, "a", True):
-            with pytest.raises(ValueError, match="is no seed"):
+            with pytest.raises(ValueError, match="is not a seed"):
                 envs.reset(seed)
         assert np.array_equal(envs.reset(None)[0], single.reset(None)[0])
     finally:

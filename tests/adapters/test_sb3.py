@@ -113,6 +113,6 @@ def test_its_wrappers_and_attributes_work():
 @pytest.mark.parametrize("seed", ["x", -1, 1.5, True])
 def test_what_is_no_seed_is_refused_at_once_and_nothing_is_changed(seed):
     env = vec_env("center", "discrete")
-    with pytest.raises(ValueError, match="is no seed: give a whole number from 0 on"):
+    with pytest.raises(ValueError, match="is not a seed: use a whole number of at least 0"):
         env.seed(seed)
     env.reset()

@@ -320,10 +320,10 @@ def test_the_command_opens_a_window_to_play_in_and_ends_when_it_is_closed(invoke
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["agent=256"], "agent=256"),
-        (["agent=-1"], "agent=-1"),
+        (["agent=256"], "agent=256 is out of range: agents are numbered 0 to 255"),
+        (["agent=-1"], "agent=-1 is out of range"),
         (["agent=first"], "agent=first is invalid: give a whole number, such as 0"),
-        (["seed=-1"], "seed=-1 is "),
+        (["seed=-1"], "seed=-1 is not a seed"),
         (["seed=99999999999999999999"], "seed=99999999999999999999 is invalid: give at most"),
         (["rate=nan"], "rate=nan is invalid: give a finite number"),
         (["checkpoint=5"], "checkpoint=5 is not a path: give one, or leave it out"),

@@ -182,7 +182,7 @@ def test_a_failed_run_leaves_its_reason_and_the_others_run(call):
     [reason] = Path("sweep").glob("*/error.txt")
     lines = reason.read_text().splitlines()
     assert lines[0].startswith("Traceback")
-    assert lines[-1] == "error: trainer.epochs=-1 cannot be: choose a value that is positive."
+    assert lines[-1] == "error: trainer.epochs=-1 is out of range: it must be positive."
     [results] = Path("sweep").glob("*/results.json")
     assert results.parent != reason.parent
 
@@ -280,7 +280,7 @@ def test_optuna_searches_and_resumes(call, trained):
     assert len(trained) <= before + 1
     assert "Best: " in out
     for path in Path("sweep").glob("*/error.txt"):
-        assert path.read_text().endswith("error: trainer.epochs=-1 cannot be: choose a value that is positive.\n")
+        assert path.read_text().endswith("error: trainer.epochs=-1 is out of range: it must be positive.\n")
     code, _, err = call(*arguments, "trainer.gamma=interval(0.6,0.9)", "hydra.sweeper.trials=5")
     assert code == 1
     assert "sweep is about other runs (trainer.epochs=" in err

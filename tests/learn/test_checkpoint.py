@@ -28,7 +28,7 @@ def state():
     }
 
 
-def test_what_is_saved_is_what_is_loaded(tmp_path):
+def test_a_loaded_state_is_the_saved_one(tmp_path):
     saved = state()
     checkpoint.save(tmp_path / "c.pt", saved)
     loaded = checkpoint.load(tmp_path / "c.pt")
@@ -60,7 +60,7 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_no_litter(call, tmp_path, 
     assert os.listdir(tmp_path) == ["c.pt"]
 
 
-def test_a_folder_that_is_missing_is_reported_in_a_sentence(tmp_path):
+def test_a_missing_folder_is_reported_in_a_sentence(tmp_path):
     with pytest.raises(OSError, match="could not be written"):
         checkpoint.save(tmp_path / "no" / "c.pt", {"steps": 1})
 
@@ -75,7 +75,7 @@ def test_a_truncated_file_is_refused(keep, tmp_path):
     path = tmp_path / "c.pt"
     checkpoint.save(path, state())
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ValueError, match="is no checkpoint, or is damaged"):
+    with pytest.raises(ValueError, match="is not a checkpoint or is damaged"):
         checkpoint.load(path)
 
 
@@ -88,15 +88,16 @@ class Payload:
 
 
 def test_a_crafted_file_is_refused_and_runs_nothing(tmp_path):
-    """Also one whose digest is right: whoever can craft the rest can do that too."""
-    trap, buffer = tmp_path / "trap", io.BytesIO()
+    """Even if its digest is right, which the author of a crafted file can compute too."""
+    trap = tmp_path / "trap"
+    buffer = io.BytesIO()
     torch.save({"version": checkpoint.VERSION, "policy": Payload(trap)}, buffer)
     for name, content in (("zip.pt", buffer.getvalue()), ("raw.pt", pickle.dumps(Payload(trap)))):
         digest = hashlib.sha256(content).digest()
         (tmp_path / name).write_bytes(content)
         (tmp_path / f"digest-{name}").write_bytes(content + checkpoint.MARK + digest)
     for name in ("zip.pt", "raw.pt", "digest-zip.pt", "digest-raw.pt"):
-        with pytest.raises(ValueError, match="is no checkpoint, or is damaged"):
+        with pytest.raises(ValueError, match="is not a checkpoint or is damaged"):
             checkpoint.load(tmp_path / name)
     assert not trap.exists()
 
@@ -111,7 +112,7 @@ def test_a_foreign_file_is_refused(content, tmp_path):
 @pytest.mark.parametrize("foreign", [{"weights": torch.zeros(2)}, [1, 2]])
 def test_a_file_of_another_program_is_refused(foreign, tmp_path):
     torch.save(foreign, tmp_path / "c.pt")
-    with pytest.raises(ValueError, match=r"c.pt is no checkpoint, or is damaged"):
+    with pytest.raises(ValueError, match=r"c.pt is not a checkpoint or is damaged"):
         checkpoint.load(tmp_path / "c.pt")
     content = (tmp_path / "c.pt").read_bytes()
     (tmp_path / "c.pt").write_bytes(content + checkpoint.MARK + hashlib.sha256(content).digest())
@@ -119,15 +120,22 @@ def test_a_file_of_another_program_is_refused(foreign, tmp_path):
         checkpoint.load(tmp_path / "c.pt")
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_versions_one_and_two_are_loaded_and_told_apart(version, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "VERSION", version)
+    checkpoint.save(tmp_path / "c.pt", state())
+    assert checkpoint.load(tmp_path / "c.pt")["version"] == version
+
+
 def test_another_version_is_refused_by_number(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "VERSION", 99)
         checkpoint.save(tmp_path / "c.pt", state())
-    with pytest.raises(ValueError, match="has checkpoint version 99, and this program reads version 1"):
+    with pytest.raises(ValueError, match="has checkpoint version 99, and this program reads versions 1 and 2"):
         checkpoint.load(tmp_path / "c.pt")
 
 
-def test_what_could_not_be_loaded_is_not_saved(tmp_path):
+def test_a_value_that_could_not_be_loaded_is_not_saved(tmp_path):
     with pytest.raises(TypeError, match=r"checkpoint.config.path holds a PosixPath"):
         checkpoint.save(tmp_path / "c.pt", {"config": {"path": tmp_path}})
     for value in ({1.5: 2}, {(1, 2): 3}, torch.zeros(2, dtype=torch.complex64), torch.eye(2).to_sparse(), b"bytes"):
@@ -187,7 +195,7 @@ def ring():
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_is_saved_can_be_loaded_or_is_refused_and_the_old_file_stays(value, tmp_path):
+def test_a_value_that_cannot_be_saved_is_refused_and_the_old_file_stays(value, tmp_path):
     checkpoint.save(tmp_path / "c.pt", {"steps": 1})
     with pytest.raises(TypeError, match=r"cannot be saved: use tensors|could not be loaded again \(.*: save less"):
         checkpoint.save(tmp_path / "c.pt", {"value": value})
@@ -212,15 +220,15 @@ Point = namedtuple("Point", "row column")
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_only_looks_otherwise_is_saved_as_what_it_holds(value, loaded, tmp_path):
+def test_a_value_of_a_related_type_is_saved_as_its_plain_content(value, loaded, tmp_path):
     checkpoint.save(tmp_path / "c.pt", {"value": value, "version": 99})
     got = checkpoint.load(tmp_path / "c.pt")["value"]
     assert (got.tolist() if isinstance(got, torch.Tensor) else got) == loaded
 
 
 @pytest.mark.parametrize("state", [None, [1], 5])
-def test_a_state_that_is_no_dict_is_refused(state, tmp_path):
-    with pytest.raises(TypeError, match=r"The state is a \w+: a checkpoint is made of a dict"):
+def test_a_state_that_is_not_a_dict_is_refused(state, tmp_path):
+    with pytest.raises(TypeError, match=r"The state is a \w+: give a dict"):
         checkpoint.save(tmp_path / "c.pt", state)
 
 
@@ -229,7 +237,7 @@ DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat
 
 @pytest.mark.parametrize("dtype", [*DTYPES, "uint16", "uint32", "uint64"])
 @pytest.mark.parametrize("shape", [(), (0,), (3, 4), (2, 3, 5)])
-def test_a_tensor_of_any_kind_and_form_is_loaded_as_it_was(dtype, shape, tmp_path):
+def test_a_tensor_of_any_dtype_and_layout_is_loaded_as_it_was(dtype, shape, tmp_path):
     x = (torch.rand(shape) * 2).to(getattr(torch, dtype))
     forms = {"whole": x, "turned": x.T if x.ndim == 2 else x, "part": x[1:] if x.ndim > 1 else x, "same": x}
     forms |= {"one for many": torch.ones(1).expand(50, 4), "weight": torch.nn.Parameter(torch.ones(2))}

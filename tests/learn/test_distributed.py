@@ -1,4 +1,4 @@
-"""Two processes that learn together do what one would with the agents of both."""
+"""Two processes that learn together do what one process would do with the agents of both."""
 
 import random
 
@@ -8,19 +8,21 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from particle_grid.learn import checkpoint
-from particle_grid.learn.distributed import Group, ranks
+from particle_grid.learn.config import TrainerConfig
+from particle_grid.learn.distributed import ProcessGroup, ranks
 from particle_grid.learn.policy import make_policy
 from particle_grid.learn.ppo import ppo_loss
-from particle_grid.learn.trainer import Trainer, TrainerConfig
-from tests.learn.test_trainer import Record
+from particle_grid.learn.trainer import Trainer
 from tests.learn.toy import SPACES, Toy
+from tests.learn.training import Record
 
-T, N = 5, 24
+T = 5
+N = 24
 COEFFICIENTS = {"clip": 0.2, "value_coef": 0.5, "entropy_coef": 0.01}
 
 
 def batch():
-    """A made-up batch of N agents; those of the first half are truncated more often."""
+    """Return a random batch of N agents. The first half is truncated more often."""
     generator = torch.Generator().manual_seed(0)
     cells = torch.randint(0, 7, (T, N, 9), generator=generator)
     obs = torch.cat([cells, torch.randint(0, 256, (T, N, 7), generator=generator)], -1).to(torch.uint8)
@@ -31,10 +33,11 @@ def batch():
 
 
 def gradient(agents, group):
-    """The gradient of the loss of some agents' part of the batch, summed over the group, and the statistics."""
+    """Return gradient and statistics of the loss on some agents' part of the batch, summed over the group."""
     torch.manual_seed(0)
     policy = make_policy("conv", 1, SPACES["discrete"], hidden=16)
-    obs, actions, old, advantage, returns, valid = (x[:, agents] for x in batch())
+    share = [x[:, agents] for x in batch()]
+    obs, actions, old, advantage, returns, valid = share
     out, value, _ = policy(obs, torch.zeros(obs.shape[:2], dtype=torch.bool), ())
     logp, entropy = policy.head.log_prob_and_entropy(out, actions)
     loss, shares = ppo_loss(logp, entropy, value, old, advantage, returns, valid, **COEFFICIENTS, total=group.sum)
@@ -44,36 +47,17 @@ def gradient(agents, group):
     return whole, torch.stack([group.sum(x.clone()) for x in shares.values()])
 
 
-def half(rank, store, queue):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    agents = torch.arange(N)[rank * N // 2 : (rank + 1) * N // 2]
-    got = gradient(agents, Group(rank, 2))
-    if rank == 0:
-        queue.put([x.numpy() for x in got])
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-def test_two_processes_give_the_gradient_of_one_with_the_joined_batch(tmp_path):
-    context = mp.get_context("spawn")
-    queue = context.SimpleQueue()
-    processes = [context.Process(target=half, args=(rank, tmp_path / "store", queue)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    got = [torch.from_numpy(x) for x in queue.get()]
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
-    expected = gradient(torch.arange(N), Group())
-    for a, b in zip(got, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+def gradient_of_a_share(group):
+    """The same for the agents of one of two processes, as arrays."""
+    share = torch.arange(N).tensor_split(group.size)[group.rank]
+    return [x.numpy() for x in gradient(share, group)]
 
 
 def together(target, tmp_path, *arguments):
-    """What the first of two processes returns."""
+    """Call a function in two processes, and return the result of the first."""
     context = mp.get_context("spawn")
-    queue, store = context.SimpleQueue(), tmp_path / f"store{len(list(tmp_path.iterdir()))}"
+    queue = context.SimpleQueue()
+    store = tmp_path / f"store{len(list(tmp_path.iterdir()))}"
     processes = [context.Process(target=joining, args=(target, rank, store, queue, *arguments)) for rank in (0, 1)]
     for process in processes:
         process.start()
@@ -86,15 +70,22 @@ def together(target, tmp_path, *arguments):
 def joining(target, rank, store, queue, *arguments):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    result = target(Group(rank, 2), *arguments)
+    result = target(ProcessGroup(rank, 2), *arguments)
     if rank == 0:
         queue.put(result)
     dist.barrier()
     dist.destroy_process_group()
 
 
+def test_two_processes_give_the_gradient_of_one_with_the_joined_batch(tmp_path):
+    got = together(gradient_of_a_share, tmp_path)
+    expected = gradient(torch.arange(N), ProcessGroup())
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(torch.from_numpy(a), b, rtol=1e-5, atol=1e-6)
+
+
 def trained(group, path, cut, resume):
-    """Trains to the end, or until an iteration whose logger interrupts the first process."""
+    """Train to the end, or until a logger interrupts the first process after `cut` steps."""
     torch.manual_seed(0)
     env = Toy(8, SPACES["discrete"], ends=0.1)
     policy = make_policy("conv_lstm", 1, env.single_action_space, hidden=16)
@@ -109,27 +100,28 @@ def trained(group, path, cut, resume):
 
 
 @pytest.mark.slow
-def test_processes_that_are_cut_and_resumed_end_as_those_that_are_not(tmp_path):
+def test_processes_that_are_interrupted_and_resumed_end_as_uninterrupted_ones(tmp_path):
     cut = 128 * random.randrange(1, 6)
-    whole, parts = tmp_path / "whole.pt", tmp_path / "parts.pt"
+    whole = tmp_path / "whole.pt"
+    parts = tmp_path / "parts.pt"
     assert together(trained, tmp_path, whole, 0, False) == 128 * 6
     assert together(trained, tmp_path, parts, cut, False) == cut
     assert together(trained, tmp_path, parts, 0, True) == 128 * 6
     assert whole.read_bytes() == parts.read_bytes(), f"cut at {cut}"
-    with pytest.raises(ValueError, match=r"has 2 process\(es\) and this run 1: use as many"):
-        trained(Group(), whole, 0, True)
+    with pytest.raises(ValueError, match="checkpoint has processes=2 and this run has processes=1"):
+        trained(ProcessGroup(), whole, 0, True)
 
 
 def test_a_checkpoint_of_one_process_is_refused_by_several(tmp_path):
     path = tmp_path / "c.pt"
-    trained(Group(), path, 0, False)
-    with pytest.raises(ValueError, match=r"has 1 process\(es\) and this run 2: use as many"):
-        trained(Group(1, 2), path, 0, True)
+    trained(ProcessGroup(), path, 0, False)
+    with pytest.raises(ValueError, match="checkpoint has processes=1 and this run has processes=2"):
+        trained(ProcessGroup(1, 2), path, 0, True)
 
 
 def test_alone_nothing_is_summed(monkeypatch):
     x = torch.tensor([1.0, 2.0])
-    assert Group().sum(x).tolist() == [1, 2]
+    assert ProcessGroup().sum(x).tolist() == [1, 2]
     for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     assert ranks() == (0, 1, 1)
@@ -147,4 +139,4 @@ def test_a_minibatch_too_small_to_share_is_refused():
     env = Toy(space=SPACES["discrete"])
     policy = make_policy("conv", 1, env.single_action_space, hidden=16)
     with pytest.raises(ValueError, match="minibatch=8 is too small to share among 2 processes: give 16 or more"):
-        Trainer(env, policy, config, group=Group(0, 2))
+        Trainer(env, policy, config, group=ProcessGroup(0, 2))

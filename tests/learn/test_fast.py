@@ -1,4 +1,4 @@
-"""The fast path computes what the module says, to rounding, or is not taken."""
+"""A fast implementation computes what its module does, up to rounding, or it is not used."""
 
 import copy
 from unittest import mock
@@ -71,7 +71,8 @@ def test_outputs_state_and_gradients_equal_the_plain_modules(
     torch.manual_seed(seed)
     policy = lively(vision, form, hidden)
     obs, starts, state = inputs(policy, steps, n, density, ends, seed)
-    exact, nearest = copy.deepcopy(policy).double(), []
+    exact = copy.deepcopy(policy).double()
+    nearest = []
     exact.encoder.conv1.register_forward_hook(lambda _, __, out: nearest.append(out.abs().min()))
     expected = results(exact, exact, obs, starts, tuple(x.double() for x in state))
     got = results(FastConvLSTM(policy, dtype, threads), policy, obs, starts, state)
@@ -79,8 +80,9 @@ def test_outputs_state_and_gradients_equal_the_plain_modules(
         yardstick = results(policy, policy, obs, starts, state)
     assert expected.keys() == got.keys()
     for name, right in expected.items():
-        errors = ((x[name] - right).norm() / right.norm().clamp(min=1e-30) for x in (got, yardstick))
-        error, torchs = errors  # 0 where every step starts an episode
+        scale = right.norm().clamp(min=1e-30)  # right is 0 where every step starts an episode
+        error = (got[name] - right).norm() / scale
+        torchs = (yardstick[name] - right).norm() / scale
         # Where sums of a few units cancel, rounding loses more than the bound in anybody's hands, in bf16 up to all.
         bound = max(BOUNDS[dtype], 5 * torchs)
         if name.startswith("encoder.conv1") and min(nearest) < KINK:
@@ -88,7 +90,7 @@ def test_outputs_state_and_gradients_equal_the_plain_modules(
         assert error <= bound, f"{name}: {error:.1e}, and torch's own {torchs:.1e}"
 
 
-def test_in_bf16_over_many_agents_everything_is_within_a_hundredth():
+def test_in_bf16_over_many_agents_everything_is_within_one_percent():
     policy = lively()
     expected, got = (
         results(net, policy, *inputs(policy, 16, 300)) for net in (policy, FastConvLSTM(policy, torch.bfloat16, 2))
@@ -97,10 +99,12 @@ def test_in_bf16_over_many_agents_everything_is_within_a_hundredth():
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)
-def test_a_replay_repeats_the_rollout_to_the_bit_in_any_company(dtype):
+def test_a_replay_repeats_the_rollout_bit_for_bit_with_any_other_agents(dtype):
     policy = lively()
-    network, (obs, starts, state) = FastConvLSTM(policy, dtype, 2), inputs(policy, 8, 2100)
-    steps, now = [], state
+    network = FastConvLSTM(policy, dtype, 2)
+    obs, starts, state = inputs(policy, 8, 2100)
+    steps = []
+    now = state
     with torch.no_grad():
         for t in range(len(obs)):
             out, value, now = network(obs[t : t + 1], starts[t : t + 1], now)
@@ -123,9 +127,10 @@ def test_the_result_is_the_same_for_any_number_of_threads(dtype):
     assert all(torch.equal(one[name], three[name]) for name in one)
 
 
-def test_new_weights_are_seen_whoever_changed_them():
+def test_changed_weights_are_noticed_however_they_changed():
     policy = lively()
-    network, (obs, starts, state) = FastConvLSTM(policy, torch.float32, 1), inputs(policy, 1, 20)
+    network = FastConvLSTM(policy, torch.float32, 1)
+    obs, starts, state = inputs(policy, 1, 20)
     optimiser = torch.optim.Adam(policy.parameters(), lr=0.1, fused=True)
     saved = {name: x.clone() for name, x in policy.state_dict().items()}
     for change in (
@@ -142,7 +147,7 @@ def test_new_weights_are_seen_whoever_changed_them():
         assert (before != after).any()
 
 
-def test_a_frozen_policy_has_the_fast_path_and_keeps_its_gradients_as_they_are():
+def test_a_frozen_policy_is_accelerated_and_gradients_survive():
     policy = lively().requires_grad_(False)
     network, _ = accelerate(policy, "fp32", torch.device("cpu"), 1)
     assert isinstance(network, FastConvLSTM)
@@ -157,16 +162,17 @@ def test_a_frozen_policy_has_the_fast_path_and_keeps_its_gradients_as_they_are()
 @pytest.mark.parametrize("gradients", [True, False])
 def test_another_call_before_the_backward_pass_is_refused(gradients):
     policy = lively()
-    network, batch = FastConvLSTM(policy, torch.float32, 1), inputs(policy, 2, 5)
+    network = FastConvLSTM(policy, torch.float32, 1)
+    batch = inputs(policy, 2, 5)
     first = network(*batch)[0].sum()
     with torch.set_grad_enabled(gradients):
         network(*batch)
-    with pytest.raises(RuntimeError, match="ran again before this backward pass"):
+    with pytest.raises(RuntimeError, match="called again before this backward pass"):
         first.backward()
 
 
 class Edited(ConvLSTM):
-    """Somebody's own, under its own name."""
+    """A policy of a user."""
 
 
 def edit_forward(self, obs, starts, state):
@@ -177,7 +183,7 @@ def edit_forward(self, obs, starts, state):
 ConvLSTM_forward = ConvLSTM.forward
 
 
-def test_the_fast_path_is_taken_where_it_applies_and_says_so():
+def test_kernels_are_used_where_they_apply_and_say_so():
     policy = lively()
     network, how = accelerate(policy, "fp32", CPU, 2)
     assert isinstance(network, FastConvLSTM)
@@ -185,7 +191,7 @@ def test_the_fast_path_is_taken_where_it_applies_and_says_so():
     assert all(x.grad is None for x in policy.parameters())
 
 
-def test_a_changed_module_is_not_replaced_by_kernels_that_do_something_else(monkeypatch):
+def test_a_changed_module_is_not_replaced_by_kernels_that_differ(monkeypatch):
     monkeypatch.setattr(ConvLSTM, "forward", edit_forward)
     policy = lively()
     torch.set_num_threads(2)
@@ -204,7 +210,7 @@ def test_a_changed_module_is_not_replaced_by_kernels_that_do_something_else(monk
         (lively, "off", "in plain torch on cpu"),
     ],
 )
-def test_where_there_are_no_kernels_the_policy_itself_runs_and_the_reason_is_told(policy, mode, why):
+def test_without_kernels_the_policy_itself_runs_and_the_reason_is_given(policy, mode, why):
     policy = policy()
     network, how = accelerate(policy, mode, CPU, 1)
     assert network is policy
@@ -215,10 +221,10 @@ def test_where_there_are_no_kernels_the_policy_itself_runs_and_the_reason_is_tol
     ("change", "why"),
     [
         (lambda policy: policy.double(), "there are no kernels for weights in torch.float64"),
-        (lambda policy: policy.actor.bias.data.fill_(torch.nan), "some of its weights are no numbers"),
+        (lambda policy: policy.actor.bias.data.fill_(torch.nan), "some of its weights are NaN or infinite"),
     ],
 )
-def test_weights_that_kernels_do_not_take_are_the_reason_that_is_told(change, why):
+def test_weights_that_kernels_do_not_accept_are_given_as_the_reason(change, why):
     policy = lively()
     change(policy)
     network, how = accelerate(policy, "fp32", CPU, 1)
@@ -232,7 +238,7 @@ def test_an_unknown_mode_is_refused_by_name():
 
 
 @pytest.mark.parametrize(("has", "name"), [(True, "bf16"), (False, "fp32")])
-def test_auto_takes_bf16_where_the_processor_has_it(monkeypatch, has, name):
+def test_auto_means_bf16_if_the_processor_has_it(monkeypatch, has, name):
     monkeypatch.setattr(fast, "has_bf16", lambda: has)
     assert f"in {name} kernels" in accelerate(lively(), "auto", CPU, 1)[1]
 
@@ -247,20 +253,21 @@ def test_a_difference_in_a_gradient_alone_is_found():
         assert compare(policy, network) > 0.1
 
 
-def test_weights_that_are_not_numbers_give_no_numbers():
+def test_weights_that_are_nan_give_nan():
     policy = lively()
     with torch.no_grad():
         policy.lstm.weight_hh[0, 0] = float("nan")
-    network, batch = FastConvLSTM(policy, torch.bfloat16, 1), inputs(policy, 3, 10, ends=0)
+    network = FastConvLSTM(policy, torch.bfloat16, 1)
+    batch = inputs(policy, 3, 10, ends=0)
     got = results(network, policy, *batch)
     assert not all(x.isfinite().all() for x in got.values())
 
 
-@pytest.mark.parametrize("form", SPACES)
 @pytest.mark.parametrize("kind", POLICIES)
-def test_what_runs_on_gpus_is_one_graph_that_computes_what_the_module_does(kind, form):
+def test_every_policy_compiles_for_gpus_to_one_graph_that_computes_the_same(kind):
     """As far as a CPU can tell: traced and differentiated as for a GPU, and run by torch."""
-    policy, options = lively(kind=kind, form=form), {"backend": "aot_eager"}
+    policy = lively(kind=kind)
+    options = {"backend": "aot_eager"}
     network, how = compiled(policy, "fp32", CPU, options)
     assert isinstance(network, Compiled)
     assert "compiled for cpu, in fp32" in how
@@ -273,7 +280,7 @@ def test_what_runs_on_gpus_is_one_graph_that_computes_what_the_module_does(kind,
     assert {x.dtype for x in (out, value, *state)} == {torch.float32}
 
 
-def test_a_policy_that_cannot_be_compiled_runs_in_plain_torch_and_the_reason_is_told():
+def test_a_policy_that_cannot_be_compiled_runs_in_plain_torch_and_the_reason_is_given():
     def broken(graph, examples):
         raise RuntimeError("no compiler here.\nAnd much more.")
 
@@ -285,9 +292,31 @@ def test_a_policy_that_cannot_be_compiled_runs_in_plain_torch_and_the_reason_is_
     assert all(x.grad is None for x in policy.parameters())
 
 
-def test_without_the_compiler_the_policy_runs_in_plain_torch(monkeypatch):
+def test_without_numbas_compiler_the_policy_runs_in_plain_torch(monkeypatch):
     monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
     policy = lively()
     network, how = accelerate(policy, "auto", CPU, 1)
     assert network is policy
     assert "NUMBA_DISABLE_JIT" in how
+
+
+def test_the_kernels_refuse_inputs_of_another_shape_or_dtype():
+    policy = lively(hidden=16)
+    network = FastConvLSTM(policy, torch.float32, 1)
+    obs = torch.zeros(2, 8, policy.observation_size, dtype=torch.uint8)
+    starts = torch.ones(2, 8, dtype=torch.bool)
+    h = torch.zeros(8, 16)
+    c = torch.zeros(8, 16)
+    network(obs, starts, (h, c))
+    for wrong in (
+        (obs[..., :50], starts, (h, c)),
+        (obs.float(), starts, (h, c)),
+        (obs, starts[:1], (h, c)),
+        (obs, starts[:, :3], (h, c)),
+        (obs, starts.to(torch.uint8), (h, c)),
+        (obs, starts, (h[1:], c[1:])),
+        (obs, starts, (h, c[:, :3])),
+        (obs, starts, (h.double(), c)),
+    ):
+        with pytest.raises(ValueError, match=r"takes \(obs, starts, h, c\) as"):
+            network(*wrong)

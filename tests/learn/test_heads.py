@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from particle_grid.learn.heads import BetaHead, BinsHead, CategoricalHead, make_head
 from particle_grid.learn.policy import make_policy
+from particle_grid.support.errors import UserError
 
 NVECS = ([3, 3], [2, 5, 1])
 
@@ -16,7 +17,8 @@ def categorical(nvec, out):
     return [torch.distributions.Categorical(logits=part) for part in out.split(nvec, -1)]
 
 
-BOX, MOVES = Box(-1, 1, (2,)), MultiDiscrete([3, 3])
+BOX = Box(-1, 1, (2,))
+MOVES = MultiDiscrete([3, 3])
 
 
 def gaussian_head(**kwargs):
@@ -62,9 +64,10 @@ def test_gaussian_agrees_with_torch_distributions(seed, raw):
 @pytest.mark.parametrize("head", ["discrete", "bins", "gaussian", "squashed", "snapped", "beta"])
 @given(rms=st.floats(0.2, 0.55))
 @settings(max_examples=5)
-def test_first_moves_are_as_large_as_asked_for_whatever_the_head(head, rms):
+def test_first_actions_have_the_requested_size_with_every_head(head, rms):
     discrete = head == "discrete"
-    policy = make_policy("mlp", 2, MOVES if discrete else BOX, head="auto" if discrete else head, init_action_rms=rms)
+    space = MOVES if discrete else BOX
+    policy = make_policy("mlp", 2, space, hidden=8, head="auto" if discrete else head, init_action_rms=rms)
     out = policy.actor.bias.detach().expand(40_000, -1)
     actions = policy.head.to_action(policy.head.sample(out, torch.Generator().manual_seed(0))[0]).detach() - float(
         discrete
@@ -73,7 +76,7 @@ def test_first_moves_are_as_large_as_asked_for_whatever_the_head(head, rms):
     assert actions.mean(0).abs().max() < 0.02
 
 
-def test_with_first_moves_as_large_snapped_and_discrete_actions_begin_alike():
+def test_snapped_and_discrete_actions_of_the_same_size_have_the_same_distribution():
     shares = []
     for space, head in ((MOVES, "auto"), (BOX, "snapped")):
         policy = make_policy("mlp", 2, space, head=head, init_action_rms=0.6)
@@ -84,15 +87,15 @@ def test_with_first_moves_as_large_snapped_and_discrete_actions_begin_alike():
 
 
 @pytest.mark.parametrize("head", ["gaussian", "squashed", "beta"])
-def test_a_first_move_out_of_reach_is_refused(head):
+def test_a_size_of_first_actions_out_of_reach_is_refused(head):
     with pytest.raises(
-        ValueError, match=r"policy.init_action_rms=0.95 is out of reach for this head: it can be between 0"
+        ValueError, match=r"policy.init_action_rms=0.95 is out of reach for this head: it must be between 0"
     ):
         make_policy("mlp", 2, BOX, head=head, init_action_rms=0.95)
 
 
 @pytest.mark.parametrize("nvec", NVECS)
-def test_choices_come_as_often_as_their_probability_says(nvec):
+def test_choices_are_as_frequent_as_their_probabilities(nvec):
     n = 40_000
     out = torch.randn(sum(nvec))
     action, _ = CategoricalHead(nvec).sample(out.expand(n, -1), torch.Generator().manual_seed(1))
@@ -129,7 +132,7 @@ def test_the_squashed_entropy_is_that_of_many_samples(means, log_std):
     assert abs(surprise.mean().item() - entropy) < noise + quadrature
 
 
-def test_bins_are_even_choices_from_end_to_end():
+def test_bins_are_evenly_spread_from_end_to_end():
     head = BinsHead(2, 5)
     assert head.outputs == 10
     assert head.to_action(torch.tensor([[0, 2], [3, 4]])).tolist() == [[-1.0, 0.0], [0.5, 1.0]]
@@ -145,7 +148,7 @@ def test_snapped_actions_are_the_nearest_of_nine_moves_and_as_likely_as_the_norm
 
 
 @pytest.mark.parametrize("name", ["squashed", "snapped", "beta", "bins"])
-def test_what_is_done_lies_within_the_box(name):
+def test_bounded_actions_lie_within_the_box(name):
     head = make_head(BOX, name)
     sample, _ = head.sample(10 * torch.randn(10_000, head.outputs), torch.Generator().manual_seed(1))
     for action in (head.to_action(sample), head.to_action(head.mode(10 * torch.randn(100, head.outputs)))):
@@ -162,7 +165,7 @@ def test_the_components_of_an_action_are_drawn_independently(head):
     assert torch.corrcoef(action.T.float())[0, 1].abs() < 5 / math.sqrt(n)
 
 
-def test_gaussian_samples_have_the_mean_and_deviation_asked_for_and_are_not_clipped():
+def test_gaussian_samples_have_the_right_mean_and_deviation_and_are_not_clipped():
     n, head = 40_000, gaussian_head(log_std_init=0.2)
     action, _ = head.sample(torch.tensor([0.9, -2.0]).expand(n, 2), torch.Generator().manual_seed(1))
     std = math.exp(0.2)
@@ -195,8 +198,8 @@ def test_log_std_follows_the_gradient_of_the_entropy():
 
 
 @pytest.mark.parametrize("space", [Discrete(3), Box(-1, 1, (2, 2)), MultiDiscrete([[3], [3]])])
-def test_an_action_space_nobody_acts_in_is_refused_by_name(space):
-    with pytest.raises(ValueError, match=r"(?s)No policy acts in .*use MultiDiscrete"):
+def test_an_unsupported_action_space_is_refused_by_name(space):
+    with pytest.raises(ValueError, match=r"(?s)No policy can act in .*use MultiDiscrete"):
         make_head(space)
 
 
@@ -213,8 +216,8 @@ def test_an_initial_log_std_outside_its_bounds_is_refused(start):
 
 @pytest.mark.parametrize("bound", [-math.inf, math.inf, math.nan, -1e308, 1e20, -21, "a", None, True, 10**400])
 @pytest.mark.parametrize("name", ["log_std_min", "log_std_max"])
-def test_a_bound_of_log_std_that_float32_cannot_take_is_refused(name, bound):
-    with pytest.raises(ValueError, match=rf"{name}=.* cannot be: give a number from -20 to 20"):
+def test_a_bound_of_log_std_beyond_float32_is_refused(name, bound):
+    with pytest.raises(ValueError, match=f"{name}=.* is invalid: it must be a number from -20 to 20"):
         gaussian_head(**{name: bound})
 
 
@@ -225,8 +228,8 @@ def test_a_log_std_between_its_bounds_is_finite(low, high, start):
 
 
 @pytest.mark.parametrize("start", ["a", None, True])
-def test_an_initial_log_std_that_is_no_number_is_refused(start):
-    with pytest.raises(ValueError, match=r"log_std_init=.* is no number"):
+def test_an_initial_log_std_that_is_not_a_number_is_refused(start):
+    with pytest.raises(ValueError, match=r"log_std_init=.* is not a number"):
         gaussian_head(log_std_init=start)
 
 
@@ -239,10 +242,31 @@ def test_an_initial_log_std_that_is_no_number_is_refused(start):
             "policy.head=normal is not known: choose auto, gaussian, squashed, snapped, beta, bins",
         ),
         (MultiDiscrete([3, 3]), {"head": "beta"}, "policy.head=beta is for continuous actions"),
-        (BOX, {"head": "bins", "bins": 1}, "policy.bins=1 is no number of choices"),
-        (BOX, {"head": "bins", "bins": 2.5}, "policy.bins=2.5 is no number of choices"),
+        (BOX, {"head": "bins", "bins": 1}, "policy.bins=1 is invalid"),
+        (BOX, {"head": "bins", "bins": 2.5}, "policy.bins=2.5 is invalid"),
     ],
 )
-def test_a_head_that_cannot_be_is_refused_by_name(space, options, message):
+def test_an_invalid_head_is_refused_by_name(space, options, message):
     with pytest.raises(ValueError, match=message):
         make_head(space, **options)
+
+
+class OldHead:
+    """A head with the method names of an earlier version."""
+
+    outputs = 2
+
+    def __init__(self, space):
+        pass
+
+    def sample(self, out, generator): ...
+    def evaluate(self, out, action): ...
+    def greedy(self, out): ...
+    def act(self, sample): ...
+    def begin(self, rms): ...
+
+
+def test_a_head_with_old_method_names_is_refused_with_the_new_names():
+    renames = "evaluate to log_prob_and_entropy, greedy to mode, act to to_action, begin to init_bias"
+    with pytest.raises(UserError, match=f"OldHead has method names of an earlier version: rename {renames}"):
+        make_head(BOX, f"{__name__}:OldHead")

@@ -6,9 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from particle_grid.learn.policy import POLICIES, make_policy
+from particle_grid.support.errors import UserError
 from tests.learn.toy import DISCRETE, SPACES
 
-T, N = 6, 5
+T = 6
+N = 5
 
 
 def observations(steps, n, vision):
@@ -32,7 +34,7 @@ def random_state(policy, n):
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("form", SPACES)
 @pytest.mark.parametrize("vision", [1, 2, 3, 5, 6])
-def test_every_policy_has_the_one_interface_with_any_head_and_vision(name, form, vision):
+def test_every_policy_has_the_same_interface_with_any_head_and_vision(name, form, vision):
     policy = make_policy(name, vision, SPACES[form], hidden=16)
     state = policy.initial_state(N)
     assert all(x.shape == (N, 16) and not x.any() for x in state)
@@ -48,7 +50,7 @@ def test_every_policy_has_the_one_interface_with_any_head_and_vision(name, form,
 @pytest.mark.parametrize("name", POLICIES)
 @given(seed=st.integers(0, 1000), chance=st.sampled_from([0.0, 0.3, 1.0]))
 @settings(max_examples=10)
-def test_replaying_a_segment_equals_acting_step_by_step(name, seed, chance):
+def test_replaying_a_rollout_equals_acting_step_by_step(name, seed, chance):
     torch.manual_seed(seed)
     policy, obs, starts = lively(name), observations(T, N, 2), torch.rand(T, N) < chance
     state = first = random_state(policy, N)
@@ -89,7 +91,7 @@ def test_no_gradient_crosses_the_start_of_an_episode():
     assert all((x.grad[0] != 0).any() for x in state)
 
 
-def test_conv_lstm_is_its_layers_in_a_row():
+def test_conv_lstm_equals_its_layers_applied_one_by_one():
     """The layers as torch applies them, one by one, against the composed and unrolled form."""
     policy, obs = lively("conv_lstm", vision=5), observations(T, N, 5)
     starts, state = torch.rand(T, N) < 0.3, random_state(policy, N)
@@ -109,7 +111,7 @@ def test_conv_lstm_is_its_layers_in_a_row():
 
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("vision", [1, 2, 3, 4, 5, 6, 7])
-def test_every_cell_and_every_feature_in_sight_reaches_the_output(name, vision):
+def test_every_cell_and_every_feature_reaches_the_output(name, vision):
     policy = lively(name, vision)
     window = (2 * vision + 1) ** 2
     obs = torch.zeros(1, window + 7 + 1, window + 7, dtype=torch.uint8)
@@ -120,7 +122,7 @@ def test_every_cell_and_every_feature_in_sight_reaches_the_output(name, vision):
 
 
 @pytest.mark.parametrize("vision", [1, 2, 3, 4, 5, 6, 7])
-def test_the_patches_reach_every_cell_evenly(vision):
+def test_the_patches_cover_all_cells_evenly(vision):
     """With positive weights every cell counts, and the window mirrored counts the same."""
     policy = make_policy("conv", vision, DISCRETE)
     side = 2 * vision + 1
@@ -162,36 +164,41 @@ def test_a_cell_code_that_does_not_exist_is_an_error():
         make_policy("mlp", 2, DISCRETE)(obs, torch.ones(1, 3, dtype=torch.bool), ())
 
 
-def test_an_unknown_policy_is_refused_with_a_list_of_what_there_is():
+def test_an_unknown_policy_is_refused_with_a_list_of_policies():
     with pytest.raises(ValueError, match=r"no policy 'lstm'.*conv_lstm, conv, mlp"):
         make_policy("lstm", 5, DISCRETE)
 
 
-def test_an_unknown_option_is_refused_with_a_list_of_what_there_is():
+def test_an_old_option_is_refused_with_its_new_name():
+    with pytest.raises(UserError, match="The policy option first_move is now called init_action_rms"):
+        make_policy("conv", 5, DISCRETE, first_move=0.5)
+
+
+def test_an_unknown_option_is_refused_with_a_list_of_options():
     with pytest.raises(ValueError, match=r"no option 'hiden'.*hidden, head, bins, log_std_min"):
         make_policy("conv", 5, DISCRETE, hiden=3)
 
 
 @pytest.mark.parametrize("name", [None, ["mlp"], 3, {}])
-def test_what_is_no_name_of_a_policy_is_refused(name):
-    with pytest.raises(ValueError, match=r"There is no policy .*The policies are: conv_lstm, conv, mlp"):
+def test_a_name_of_the_wrong_type_is_refused(name):
+    with pytest.raises(ValueError, match=r"There is no policy .*choose conv_lstm, conv, mlp"):
         make_policy(name, 5, DISCRETE)
 
 
 @pytest.mark.parametrize("vision", [None, 0, -1, 1.5, "a", True, 65, 10**30])
-def test_a_vision_that_no_environment_has_is_refused(vision):
-    with pytest.raises(ValueError, match=r"vision=.* cannot be: give that of the environment, 1 to 64 cells"):
+def test_an_invalid_vision_is_refused(vision):
+    with pytest.raises(ValueError, match=r"vision=.* is invalid: give that of the environment, 1 to 64 cells"):
         make_policy("mlp", vision, DISCRETE)
 
 
 @pytest.mark.parametrize("init_action_rms", ["maybe", [0.5], True, -1, 1.5, float("nan"), float("inf")])
-def test_a_first_move_that_is_none_is_refused(init_action_rms):
-    with pytest.raises(ValueError, match=r"policy.init_action_rms=.* cannot be: give a number from 0 to 1"):
+def test_an_invalid_size_of_first_actions_is_refused(init_action_rms):
+    with pytest.raises(ValueError, match=r"policy.init_action_rms=.* is invalid: it must be a number from 0 to 1"):
         make_policy("mlp", 2, DISCRETE, init_action_rms=init_action_rms)
 
 
 @pytest.mark.parametrize("hidden", [0, -1, 1.5, "a"])
-def test_a_size_that_is_none_is_refused(hidden):
+def test_an_invalid_number_of_units_is_refused(hidden):
     with pytest.raises(ValueError, match="is not a number of units"):
         make_policy("mlp", 5, DISCRETE, hidden=hidden)
 

@@ -46,15 +46,15 @@ def test_advantages_equal_a_slow_oracle(seed, steps, gamma, lam, often):
     np.testing.assert_allclose(got.numpy(), oracle(rewards, values, terminals, truncations, gamma, lam), atol=1e-10)
 
 
-def test_the_step_before_a_truncation_is_worth_its_reward_and_the_bootstrap():
+def test_the_return_before_a_truncation_is_the_reward_and_the_bootstrap():
     rewards, values = torch.tensor([[1.0], [2.0], [40.0], [3.0]]), torch.tensor([[5.0], [6.0], [7.0], [8.0], [9.0]])
     none, truncations = torch.zeros(4, 1, dtype=torch.bool), torch.tensor([[False], [False], [True], [False]])
     got = advantages(rewards, values, none, truncations, 0.9, 0.8)[:, 0]
-    second = 2 + 0.9 * 7 - 6  # 7 is the value of what was seen last; 40 and 8 are of no account
+    second = 2 + 0.9 * 7 - 6  # 7 is the value of the last observation; 40 and 8 do not count
     torch.testing.assert_close(got, torch.tensor([1 + 0.9 * 6 - 5 + 0.72 * second, second, 0.0, 3 + 0.9 * 9 - 8]))
 
 
-def test_nothing_behind_a_terminal_step_counts():
+def test_nothing_after_a_terminal_step_counts():
     rewards, values = torch.ones(3, 1), torch.randn(4, 1)
     terminals, none = torch.tensor([[False], [True], [False]]), torch.zeros(3, 1, dtype=torch.bool)
     a = advantages(rewards, values, terminals, none, 0.9, 0.8)
@@ -83,7 +83,7 @@ def loss_and_gradients(arguments):
 
 @given(seed=st.integers(0, 1000))
 @settings(max_examples=25)
-def test_the_loss_is_the_textbook_one_on_the_valid_steps_alone(seed):
+def test_the_loss_is_that_of_the_textbook_on_valid_steps_only(seed):
     arguments = batch(seed)
     logp, entropy, value, old_logp, advantage, returns, valid = arguments
     loss, statistics, gradients = loss_and_gradients(arguments)
@@ -122,7 +122,7 @@ def test_a_truncated_step_is_never_learnt_from(seed, noise):
         assert (a[valid] != 0).any()
 
 
-def test_the_loss_stays_finite_when_policies_are_worlds_apart():
+def test_the_loss_stays_finite_when_policies_differ_greatly():
     arguments = batch()
     arguments[3] = arguments[0].detach() + 1000 * torch.randn(5, 6)
     loss, statistics, gradients = loss_and_gradients(arguments)
@@ -137,7 +137,7 @@ def test_a_minibatch_without_a_valid_step_changes_nothing():
     assert all((x == 0).all() for x in gradients)
 
 
-def test_equal_advantages_push_the_policy_nowhere():
+def test_equal_advantages_give_no_policy_gradient():
     arguments = batch()
     arguments[4][:] = 3.0
     _, _, (d_logp, _, _) = loss_and_gradients(arguments)

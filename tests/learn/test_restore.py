@@ -1,12 +1,13 @@
-"""A state that a run cannot go on from is refused, and the run stays as it is."""
+"""A state that a run cannot resume from is refused, and the run does not change."""
 
 import copy
 
 import pytest
 import torch
 
+from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.policy import make_policy
-from particle_grid.learn.trainer import Trainer, TrainerConfig
+from particle_grid.learn.trainer import Trainer
 from tests.learn.toy import DISCRETE, Toy
 
 SETTINGS = TrainerConfig(total_steps=64, rollout_length=4, minibatch=16, threads=1, device="cpu", fast="off")
@@ -25,27 +26,28 @@ def saved():
 
 
 def put(state, *keys):
-    """The innermost of nested containers, and its last key."""
+    """Return the innermost of nested containers, and its last key."""
     for key in keys[:-1]:
         state = state[key]
     return state, keys[-1]
 
 
-NOT_WHOLE, OTHER = "cannot go on from a state without", "policy or device differs"
+INCOMPLETE = "cannot resume from a state without"
+OTHER = "policy or device differs"
 NAMES = ("steps", "policy", "optimiser", "generator", "envs", "opponents", "starts", "state")
 
 
 @pytest.mark.parametrize(
     ("keys", "value", "reason"),
     [
-        *(((name,), None, f"{NOT_WHOLE} {name}") for name in NAMES),
-        (("steps",), "a", f"{NOT_WHOLE} steps"),
-        (("steps",), -5, "cannot go on from -5 steps"),
-        (("steps",), 10**30, "cannot go on from 10* steps"),
+        *(((name,), None, f"{INCOMPLETE} {name}") for name in NAMES),
+        (("steps",), "a", f"{INCOMPLETE} steps"),
+        (("steps",), -5, "cannot resume from -5 steps"),
+        (("steps",), 10**30, "cannot resume from 10* steps"),
         (("starts",), torch.full((8,), 7, dtype=torch.int32), OTHER),
         (("starts",), torch.zeros(8, 3, dtype=torch.bool), OTHER),
-        (("starts",), torch.zeros(7, dtype=torch.bool), "has 7 agents and this run 8"),
-        (("starts",), [False] * 8, f"{NOT_WHOLE} starts"),
+        (("starts",), torch.zeros(7, dtype=torch.bool), "has agents=7 and this run has agents=8"),
+        (("starts",), [False] * 8, f"{INCOMPLETE} starts"),
         (("state", 0), torch.zeros(8, 9), OTHER),
         (("state", 1), torch.full((8, 8), torch.nan), OTHER),
         (("state", 1), None, OTHER),
@@ -56,13 +58,14 @@ NAMES = ("steps", "policy", "optimiser", "generator", "envs", "opponents", "star
         (("optimiser", "state"), 3, OTHER),
         (("optimiser", "state", 0), {}, OTHER),
         (("generator",), torch.zeros(3, dtype=torch.uint8), OTHER),
-        (("envs",), [{}, {}], r"has 2 env split\(s\) and this run 1"),
-        (("others",), [{}], f"{NOT_WHOLE} generator"),
-        (("others",), [5], f"{NOT_WHOLE} generator"),
+        (("envs",), [{}, {}], "has env_splits=2 and this run has env_splits=1"),
+        (("others",), [{}], f"{INCOMPLETE} generator"),
+        (("others",), [5], f"{INCOMPLETE} generator"),
     ],
 )
-def test_a_state_that_no_run_can_go_on_from_is_refused_and_changes_nothing(saved, keys, value, reason):
-    trainer, broken = trained(2), copy.deepcopy(saved)
+def test_a_damaged_state_is_refused_and_changes_nothing(saved, keys, value, reason):
+    trainer = trained(2)
+    broken = copy.deepcopy(saved)
     broken["state"] = list(broken["state"])
     inner, key = put(broken, *keys)
     inner[key] = value
@@ -80,6 +83,6 @@ def test_a_state_that_no_run_can_go_on_from_is_refused_and_changes_nothing(saved
 
 
 @pytest.mark.parametrize("state", [{}, "x", None, [1]])
-def test_what_is_no_state_of_a_run_is_refused(state):
-    with pytest.raises(ValueError, match=NOT_WHOLE):
+def test_other_objects_than_states_are_refused(state):
+    with pytest.raises(ValueError, match=INCOMPLETE):
         trained(2).load_state_dict(state)

@@ -5,16 +5,23 @@ from collections.abc import Callable
 import numpy as np
 from gymnasium.spaces import Box, MultiDiscrete, Space
 
-DISCRETE, CONTINUOUS = MultiDiscrete([3, 3], dtype=np.int32), Box(-1.0, 1.0, (2,), np.float32)
+DISCRETE = MultiDiscrete([3, 3], dtype=np.int32)
+CONTINUOUS = Box(-1.0, 1.0, (2,), np.float32)
 SPACES = {"discrete": DISCRETE, "continuous": CONTINUOUS}
 Reward = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Toy:
-    """N agents that see random cells. An agent's episode ends with chance `ends` a step.
+    """N agents that see random cells.
 
-    terminal: by a terminal step; else by a truncated one, in which the agent does not act and gets nothing.
-    period: instead of by chance, after so many decisions. reward(observations seen, actions) -> f32[N], or 0.
+    Args:
+        n: the number of agents.
+        space: of their actions.
+        vision: cells that they see on each side.
+        ends: probability that an agent's episode ends in a step.
+        terminal: whether episodes end by a terminal step, instead of a truncated one, in which the agent does not act.
+        period: decisions after which episodes end, instead of at random.
+        reward: returns f32[N] for observations and actions; 0 by default.
     """
 
     def __init__(
@@ -27,18 +34,18 @@ class Toy:
         period: int = 0,
         reward: Reward | None = None,
     ) -> None:
-        self.num_agents, self.single_action_space = n, space
-        self.window, self.ends, self.terminal, self.period, self.reward = (
-            (2 * vision + 1) ** 2,
-            ends,
-            terminal,
-            period,
-            reward,
-        )
+        self.num_agents = n
+        self.single_action_space = space
+        self.window = (2 * vision + 1) ** 2
+        self.ends = ends
+        self.terminal = terminal
+        self.period = period
+        self.reward = reward
         self.single_observation_space = Box(0, 255, (self.window + 7,), np.uint8)
         self.observations = np.zeros((n, self.window + 7), np.uint8)
         self.rewards = np.zeros(n, np.float32)
-        self.terminals, self.truncations = np.zeros(n, bool), np.zeros(n, bool)
+        self.terminals = np.zeros(n, bool)
+        self.truncations = np.zeros(n, bool)
         self.age = np.zeros(n, np.int64)
         self.ticks = 0
 
@@ -58,7 +65,8 @@ class Toy:
         self.ticks += 1
         self.rewards[:] = 0 if self.reward is None else self.reward(self.observations, actions)
         over = self.age >= self.period - self.terminal if self.period else self.rng.random(self.num_agents) < self.ends
-        self.terminals[:], self.truncations[:] = over & self.terminal, over & (not self.terminal)
+        self.terminals[:] = over & self.terminal
+        self.truncations[:] = over & (not self.terminal)
         self.rewards[self.truncations] = 0
         self.age += 1
         self.age[over] = 0
@@ -75,7 +83,7 @@ class Toy:
         }
 
     def load_state_dict(self, saved: dict[str, np.ndarray]) -> None:
-        a, b, c, d = (int(x) for x in saved["rng"])
+        a, b, c, d = map(int, saved["rng"])
         self.rng = np.random.Generator(np.random.PCG64())
         self.rng.bit_generator.state |= {
             "state": {"state": b << 64 | a, "inc": d << 64 | c},

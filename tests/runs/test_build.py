@@ -72,7 +72,7 @@ def test_opponents_play_their_part_and_the_others_their_policy(action, config):
     config = replace(config, rollout_length=4, minibatch=64)
     policy = a_policy(env)
     trainer = Trainer(env, policy, config, opponents=opponents_for(policy, config))
-    opponents = trainer.env_splits[0].opponents
+    opponents = trainer.collector.splits[0].opponents
     played, real = [], env.step
 
     def step(actions):

@@ -68,10 +68,10 @@ def test_a_file_that_unpacks_to_more_than_it_holds_is_refused_before_it_is_unpac
 def test_instructions_that_torch_does_not_write_are_refused_and_do_nothing(call, good):
     for name, instructions in TRAPS.items():
         Path("trapped.pt").write_bytes(signed(rewritten(unsigned(good), {"archive/data.pkl": instructions})))
-        with pytest.raises(ValueError, match=r"is no checkpoint, or is damaged|has no config"):
+        with pytest.raises(ValueError, match=r"is not a checkpoint or is damaged|has no config"):
             load_checkpoint("trapped.pt", resume=True)
         assert not Path("trap").exists(), name
-    assert "is no checkpoint, or is damaged" in refused(call, evaluation.main, "checkpoint=trapped.pt")
+    assert "is not a checkpoint or is damaged" in refused(call, evaluation.main, "checkpoint=trapped.pt")
 
 
 @pytest.mark.parametrize(

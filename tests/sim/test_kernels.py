@@ -94,7 +94,7 @@ class Buffers:
         n = world.worlds * world.agents
         self.actions = np.zeros((n, 2), np.int32 if discrete else np.float32)
         self.truncations, self.rewards = np.zeros(n, bool), np.zeros(n, np.float32)
-        self.observations = np.zeros((n, world.row), np.uint8)
+        self.observations = np.zeros((n, world.observation_size), np.uint8)
 
     def stages(self, state, rules, sight):
         arrays = self.actions, self.truncations, self.observations, self.rewards
@@ -149,7 +149,7 @@ def test_vector_windows_equal_plain_windows(vision, seed):
     layout.mix_colours(4)
     rules, state = make_rules(layout, True), allocate(layout)
     state.rng[:] = rng.seeded(seed, 2)
-    plain, seen = rules._replace(rows=np.zeros(0, np.uint8)), []
+    plain, seen = rules._replace(window_rows=np.zeros(0, np.uint8)), []
     Buffers(world, True).stages(state, plain, sight=True).start()
     for those in (rules, plain):
         buffers = Buffers(world, True)

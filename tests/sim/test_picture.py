@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from particle_grid.sim import picture
+from particle_grid.sim.tasks import _picture as picture
 from tests.cases import small
 
 
@@ -17,7 +17,7 @@ def test_an_image_in_tiles_is_matched_as_each_pixel_by_itself(tmp_path, monkeypa
     Image.fromarray(pixels).save(path)
     monkeypatch.setattr(picture, "TILE", 5)
     nearest = ((pixels[..., None, :3] - picture.ANCHORS.astype(float)) ** 2).sum(-1).argmin(-1)
-    np.testing.assert_array_equal(picture.of_image(path, 4), np.where(pixels[..., 3] >= 128, 1 + nearest, 0))
+    np.testing.assert_array_equal(picture.of_image(path, 4), np.where(pixels[..., 3] >= picture.OPAQUE, 1 + nearest, 0))
 
 
 def test_an_image_is_measured_before_it_is_decoded(tmp_path):

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from particle_grid.sim.observation import FEATURES, SIGNED_ZERO
 from particle_grid.sim.scripted import fetch
-from particle_grid.sim.world import AGENT_1, FEATURES, FOOD
+from particle_grid.sim.world import AGENT_1, FOOD
 
 
 def best_food(window, vision):
@@ -28,7 +29,7 @@ def test_a_forager_goes_to_the_food_that_is_best_by_a_plain_count(vision):
         np.array([0, FOOD, 2, AGENT_1, 6], np.uint8), (200, side, side), p=[0.6, 0.1, 0.1, 0.1, 0.1]
     )
     windows[:, vision, vision] = AGENT_1
-    features = np.full((200, FEATURES), 128, np.uint8)
+    features = np.full((200, FEATURES), SIGNED_ZERO, np.uint8)
     observations = np.concatenate([windows.reshape(200, -1), features], 1)
     aim = np.full((200, 2), np.nan, np.float32)
     fetch(observations, vision, np.zeros(1, np.uint64), aim)

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from particle_grid.sim import picture, rng, tasks
-from particle_grid.sim.scripted import actions_for
+from particle_grid.sim import rng, tasks
+from particle_grid.sim.actions import actions_for
+from particle_grid.sim.tasks import _picture as picture
 from particle_grid.sim.world import AGENT_1, DYNAMICS, FOOD
 from tests.cases import ACTIONS, CASES, field, play, small
 

@@ -65,7 +65,7 @@ FAULTS = {
     colours_from_0: r"layout.colour holds \[0, 1, 2, 3\]: use AGENT_1 to AGENT_4",
     colours_of_another_type: r"layout.colour is int64\[8\], but must be uint8\[8\]",
     too_few_colours: r"layout.colour is uint8\[4\]",
-    area_beyond_the_field: r"layout.spawn\[2\] is \[16, 0, 32, 32\], no area of the 32 x 32 field",
+    area_beyond_the_field: r"layout.spawn\[2\] is \[16, 0, 32, 32\], which is not an area of the 32 x 32 field",
     area_before_the_field: r"layout.spawn\[2\] is \[0, -1, 32, 32\]",
     area_of_nothing: r"layout.spawn\[2\] is \[0, 0, 32, 0\]",
     area_with_a_sum_that_wraps: r"layout.spawn\[2\]",
@@ -91,7 +91,7 @@ def test_what_is_laid_out_amiss_is_refused(fault):
 @pytest.mark.parametrize("colours", ["a", 2.5, None, 0, 5])
 def test_what_is_no_number_of_colours_is_refused(colours):
     with pytest.raises(
-        (ValueError, TypeError), match=r"is out of range: there are 1 to 4 colours|is not a whole number"
+        (ValueError, TypeError), match=r"is out of range: agents have 1 to 4 colours|is not a whole number"
     ):
         Layout(World(agents=8, height=SIDE, width=SIDE)).mix_colours(colours)
 

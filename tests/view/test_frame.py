@@ -87,7 +87,7 @@ def test_a_region_outside_the_field_is_refused_by_name(region):
 
 @pytest.mark.parametrize("world", [-1, 2])
 def test_a_world_that_is_not_there_is_refused_by_name(world):
-    with pytest.raises(ValueError, match=f"world={world} is not there"):
+    with pytest.raises(ValueError, match=f"world={world} is out of range"):
         frame(state_of(*random_fields()), settings, world)
 
 

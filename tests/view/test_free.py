@@ -145,7 +145,7 @@ def test_a_large_field_is_shrunk_and_no_further(env):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"agent": 120}, "agent=120 is not there to be followed: there are agents 0 to 119"),
+        ({"agent": 120}, "agent=120 is out of range: agents are numbered 0 to 119"),
         ({"zoom": 1.5}, "zoom=1.5 is not possible"),
         ({"zoom": 2}, "zoom=2 is out of range: 3 shows all of the field, 160 one cell"),
         ({"zoom": 161}, "zoom=161 is out of range"),

@@ -66,7 +66,7 @@ def shown(env):
     """What the window of an environment shows: u8[H, W, 3]."""
     import pygame
 
-    return pygame.surfarray.array3d(env._window._window.get_surface()).transpose(1, 0, 2)
+    return pygame.surfarray.array3d(env._renderer._window._window.get_surface()).transpose(1, 0, 2)
 
 
 def test_a_window_shows_the_picture_on_a_virtual_screen_and_closes(monkeypatch):
@@ -107,7 +107,9 @@ def test_without_screen_pygame_or_render_mode_the_remedy_is_named(monkeypatch):
     env.reset(0)
     with pytest.raises(ValueError, match="build it with render_mode=rgb_array"):
         env.render()
-    with pytest.raises(ValueError, match=r"There is no render_mode 'film'. There are: rgb_array, ansi, human, or None"):
+    with pytest.raises(
+        ValueError, match=r"There is no render_mode 'film'. Choose one of: rgb_array, ansi, human, or None"
+    ):
         make("film")
     monkeypatch.setenv("SDL_VIDEODRIVER", "nonesuch")
     with pytest.raises(OSError, match="record a video instead"):

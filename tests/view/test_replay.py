@@ -86,8 +86,8 @@ def test_what_is_stored_is_every_frame_and_every_reward(
     replay, fields, rewards = record(env, steps, worlds - 1)
     data = replay.data()
     assert (np.array(list(played(data))) == fields).all()
-    stored = (unpack(data, "rewards").reshape(steps, -1).astype(float) - 128) / 127
-    assert np.abs(stored - rewards).max() <= 0.5 / 127 + 1e-6
+    stored = (unpack(data, "rewards").reshape(steps, -1).astype(float) - data["zero"]) / data["unit"]
+    assert np.abs(stored - rewards).max() <= 0.5 / data["unit"] + 1e-6
     assert np.shape(data["scores"]) == (steps, env.task.teams)
     if task == "forage":
         assert data["eats"]
@@ -109,18 +109,18 @@ def test_four_thousand_agents_and_three_hundred_steps_take_less_than_three_megab
 def test_a_path_that_is_none_and_a_run_without_steps_are_refused(tmp_path, name):
     env = ParticleGrid("forage", "discrete", agents=5, height=20, width=20)
     replay, *_ = record(env, 1)
-    with pytest.raises(ValueError, match=r"let it end in \.html|there is no folder"):
+    with pytest.raises(ValueError, match=r"ends in \.html|there is no folder"):
         replay.write(tmp_path / name)
     with pytest.raises(ValueError, match="0 steps"):
         Replay(env.world, "", {}).write(tmp_path / "a.html")
-    with pytest.raises(ValueError, match="world=1 is not there"):
+    with pytest.raises(ValueError, match="world=1 is out of range"):
         Replay(env.world, "", {}, world=1)
-    with pytest.raises(ValueError, match="world=None is not there"):
+    with pytest.raises(ValueError, match="world=None is out of range"):
         Replay(env.world, "", {}, world=None)
     for fps in (0, np.nan, np.inf, "a", None):
-        with pytest.raises(ValueError, match=f"fps={fps} cannot be"):
+        with pytest.raises(ValueError, match=f"fps={fps} is out of range"):
             Replay(env.world, "", {}, fps)
-    with pytest.raises(ValueError, match="0 replays"):
+    with pytest.raises(ValueError, match="at least one replay"):
         write_page(tmp_path / "a.html", [])
     assert not list(tmp_path.iterdir())
 
@@ -136,7 +136,7 @@ def test_a_field_larger_than_a_page_can_hold_is_refused():
 def test_rewards_that_are_not_one_number_for_each_agent_are_refused(rewards):
     env = ParticleGrid("forage", "discrete", agents=5, height=20, width=20)
     env.reset(0)
-    with pytest.raises(ValueError, match=r"rewards .* are none: give a number for each agent"):
+    with pytest.raises(ValueError, match=r"rewards .* are invalid: give a finite number for each agent"):
         Replay(env.world, "", {}).add(env.state, rewards, env.score())
 
 

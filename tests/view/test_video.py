@@ -40,15 +40,15 @@ def test_a_gif_of_a_still_world_is_small(tmp_path):
 @pytest.mark.parametrize(
     ("name", "changes", "reason"),
     [
-        ("a.avi", {}, "end in .gif or .mp4"),
+        ("a.avi", {}, "ends in .gif or .mp4"),
         ("a.mp4", {"fps": 300}, "fps=300"),
-        ("a.mp4", {"frames": []}, "0 frames"),
-        ("a.mp4", {"frames": [frames(1)[0], frames(1, width=31)[0]]}, "all be of one size"),
+        ("a.mp4", {"frames": []}, "has no frames"),
+        ("a.mp4", {"frames": [frames(1)[0], frames(1, width=31)[0]]}, "use one size for all"),
         ("none/a.gif", {}, "there is no folder"),
         ("a.gif", {"fps": 60}, "fps=60"),
         ("a.gif", {"fps": 0}, "fps=0"),
-        ("a.gif", {"frames": []}, "0 frames"),
-        ("a.gif", {"frames": [frames(1)[0], frames(1, width=31)[0]]}, "all be of one size"),
+        ("a.gif", {"frames": []}, "has no frames"),
+        ("a.gif", {"frames": [frames(1)[0], frames(1, width=31)[0]]}, "use one size for all"),
     ],
 )
 def test_what_makes_no_gif_is_refused_in_one_sentence_and_leaves_no_file(tmp_path, name, changes, reason):
@@ -100,11 +100,11 @@ def test_an_mp4_shows_every_frame_at_its_rate(tmp_path):
 @pytest.mark.parametrize(
     ("frame", "reason"),
     [
-        (frames(1)[0].astype(np.float32), r"a frame is float32 \[20, 30, 3\]"),
-        (np.zeros((20, 30, 4), np.uint8), r"a frame is uint8 \[20, 30, 4\]"),
-        (np.zeros((20, 30), np.uint8), r"a frame is uint8 \[20, 30\]"),
-        (frames(1)[0].tolist(), "a frame is a list"),
-        (None, "a frame is a NoneType"),
+        (frames(1)[0].astype(np.float32), r"A frame of a video is float32 \[20, 30, 3\]"),
+        (np.zeros((20, 30, 4), np.uint8), r"A frame of a video is uint8 \[20, 30, 4\]"),
+        (np.zeros((20, 30), np.uint8), r"A frame of a video is uint8 \[20, 30\]"),
+        (frames(1)[0].tolist(), "A frame of a video is a list"),
+        (None, "A frame of a video is a NoneType"),
         (np.zeros((0, 30, 3), np.uint8), "0 x 30 pixels"),
         (np.zeros((1, 70_000, 3), np.uint8), "1 x 70000 pixels"),
     ],

@@ -1,7 +1,8 @@
 """What happens between the matrix products of the fast path: convolution of one-hot windows, and LSTM cells.
 
-Arrays marked `real` hold float32, or bf16 as its bits in uint16, which NumPy lacks. A row of those is unpacked into a
-float32 scratch, computed there and packed again: loops over contiguous slices of the same length become vectors.
+Arrays marked `real` hold float32, or bf16 as bits in uint16, because NumPy has no bf16. Each of their rows is unpacked
+into a float32 scratch row, computed there and packed again: the compiler vectorises loops over contiguous slices of
+equal length.
 """
 
 import numpy as np
@@ -12,18 +13,23 @@ from numba.extending import intrinsic, overload
 from particle_grid.support.jit import math_kernel
 
 CHANNELS = 32  # of the first convolution; a row of its table
-HALF, ONE, ZERO = np.float32(0.5), np.float32(1), np.float32(0)
-BYTE, LAST_CODE = np.uint64(0xFF), np.uint64(6)
-S3, S16, S64 = np.uint64(3), np.uint32(16), np.uint64(64)
-ROUND, ODD = np.uint32(0x7FFF), np.uint32(1)
+HALF = np.float32(0.5)
+ONE = np.float32(1)
+ZERO = np.float32(0)
+BYTE = np.uint64(0xFF)
+LAST_CODE = np.uint64(6)
+S3 = np.uint64(3)
+S16 = np.uint32(16)
+ROUND = np.uint32(0x7FFF)
+ODD = np.uint32(1)
 
 
 def unpack(row, x):
-    """x[:] = row, as float32."""
+    """Copy a row to x[:], as float32."""
 
 
 def pack(x, row):
-    """row[:] = x, rounded to the nearest, ties to even."""
+    """Copy x to row[:], rounded to nearest, ties to even."""
 
 
 @overload(unpack)
@@ -56,8 +62,11 @@ def _pack(x, row):
 
 @intrinsic
 def _add_row(typing_context, into, at, rows, start):
-    """into[at : at + 32] += rows[start : start + 32], of flat float32 arrays. Spelt out, since Numba unrolls a loop of
-    constant length into scalars, and a slice of run-time length costs three times as much."""
+    """Add rows[start : start + 32] to into[at : at + 32], both flat float32 arrays.
+
+    This is spelt out because Numba unrolls a loop of constant length into scalars, and a slice of run-time length costs
+    three times as much.
+    """
 
     def generate(context, builder, signature, args):
         vector = ir.VectorType(ir.FloatType(), CHANNELS).as_pointer()
@@ -76,7 +85,7 @@ def _add_row(typing_context, into, at, rows, start):
 
 @intrinsic
 def _word(typing_context, array, k):
-    """Bytes 8 * k to 8 * k + 7 of a uint8 array, as uint64."""
+    """Return bytes 8 * k to 8 * k + 7 of a uint8 array as uint64."""
 
     def generate(context, builder, signature, args):
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
@@ -88,7 +97,7 @@ def _word(typing_context, array, k):
 
 @intrinsic
 def _zeros_below(typing_context, word):
-    """How many of the lowest bits of a uint64 are 0 before the first 1."""
+    """Return the number of 0 bits of a uint64 below its lowest 1."""
 
     def generate(context, builder, signature, args):
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
@@ -98,8 +107,11 @@ def _zeros_below(typing_context, word):
 
 @math_kernel
 def _seen(window, cells, found):
-    """Writes the numbers of the cells that are not empty, and returns how many there are. Eight are looked at at once:
-    most windows are nearly empty. `window` has at least a byte behind each eight cells that begin in it."""
+    """Write the numbers of the cells that are not empty to `found`, and return their count.
+
+    Eight cells are tested at once, because most windows are nearly empty. This reads up to seven bytes after the last
+    cell, which are the features of the same observation.
+    """
     count = 0
     for k in range((cells + 7) // 8):
         word = _word(window, k)
@@ -116,12 +128,21 @@ def _seen(window, cells, found):
 
 @math_kernel
 def convolve(obs, places, base, table, hidden):
-    """The first convolution and its ReLU. obs u8[T, n, row] -> hidden real[T * n, patches * 32].
+    """Compute the first convolution and its ReLU.
 
-    A patch with nothing in it comes to its part of base f32[patches * 32]; each cell that is not empty adds a row of
-    table f32[25 * 7 * 32] to each patch that it is in. places i64[cells, 1 + 2 * 4]: in how many patches a cell is, and
-    for each where the patch begins in `hidden`, and where the rows of its position begin in `table`."""
-    row, found = np.empty(hidden.shape[1], np.float32), np.empty(len(places), np.int64)
+    An empty patch yields its part of `base`. Each cell that is not empty adds a row of `table` to each patch that
+    contains it.
+
+    Args:
+        obs: u8[T, n, observation size].
+        places: i64[cells, 1 + 2 * 4]. The number of patches that contain a cell, and for each of these where the patch
+            starts in a row of `hidden`, and where the rows of the cell's position start in `table`.
+        base: f32[patches * 32].
+        table: f32[25 * 7 * 32].
+        hidden: real[T * n, patches * 32], the result.
+    """
+    row = np.empty(hidden.shape[1], np.float32)
+    found = np.empty(len(places), np.int64)
     for n in range(len(hidden)):
         window = obs[n // obs.shape[1], n % obs.shape[1]]
         for k in range(len(row)):
@@ -138,8 +159,9 @@ def convolve(obs, places, base, table, hidden):
 
 @math_kernel
 def convolve_back(obs, places, hidden, d_hidden, d_base, d_table):
-    """Adds the gradients of `convolve` to d_base and d_table. d_hidden real[T * n, patches * 32]: behind the ReLU."""
-    row, out = np.empty(hidden.shape[1], np.float32), np.empty(hidden.shape[1], np.float32)
+    """Add the gradients of `convolve` to d_base and d_table, given d_hidden real[T * n, patches * 32]."""
+    row = np.empty(hidden.shape[1], np.float32)
+    out = np.empty(hidden.shape[1], np.float32)
     found = np.empty(len(places), np.int64)
     for n in range(len(hidden)):
         window = obs[n // obs.shape[1], n % obs.shape[1]]
@@ -158,17 +180,22 @@ def convolve_back(obs, places, hidden, d_hidden, d_base, d_table):
 
 @math_kernel
 def join(x, obs, cells, h, starts, joint):
-    """joint real[n, ...] = x real[n, 32], the features as shares of 255, a 1, zeros, and at the end h f32[n, H], which
-    is 0 where an episode starts."""
-    width, row = joint.shape[1], np.zeros(joint.shape[1], np.float32)
-    features, hidden = obs.shape[1] - cells, h.shape[1]
+    """Write the input of a step's product to joint real[n, ...].
+
+    A row is x real[n, 32], the features divided by 255, a 1, zeros, and h f32[n, H], or 0 if an episode starts.
+    """
+    width = joint.shape[1]
+    row = np.zeros(width, np.float32)
+    features = obs.shape[1] - cells
+    hidden = h.shape[1]
     for n in range(len(obs)):
         keep = ZERO if starts[n] else ONE
         unpack(x[n], row[:CHANNELS])
         for k in range(features):
             row[CHANNELS + k] = np.float32(obs[n, cells + k]) * np.float32(1 / 255)
         row[CHANNELS + features] = ONE
-        last, old = row[width - hidden :], h[n]
+        last = row[width - hidden :]
+        old = h[n]
         for k in range(len(last)):
             last[k] = keep * old[k]
         pack(row, joint[n])
@@ -176,8 +203,11 @@ def join(x, obs, cells, h, starts, joint):
 
 @math_kernel
 def _tanh(x):
-    """Rational approximation, within 4e-7: products and one division, so that it becomes vectors. The coefficients are
-    a minimax fit that is in common use (Eigen, "generic_fast_tanh_float")."""
+    """Return the hyperbolic tangent by a rational approximation, within 4e-7.
+
+    It consists of products and one division, so that loops of it are vectorised. The coefficients are a minimax fit in
+    common use (Eigen, "generic_fast_tanh_float").
+    """
     f = np.float32
     x = min(max(x, f(-7.9)), f(7.9))
     s = x * x
@@ -195,23 +225,41 @@ def _sigmoid(x):
 
 @math_kernel
 def step(gates, c, starts, heads, bias, c_next, h, out):
-    """An LSTM step, and the heads on it. gates real[n, 4 H] (input, forget, cell, output) are activated in place;
-    c f32[n, H], 0 where an episode starts -> c_next, which may be c, h f32[n, H] and out f32[n, A].
-    heads f32[A, H], bias f32[A]."""
+    """Compute an LSTM step, and actor and critic on its output.
+
+    Args:
+        gates: real[n, 4 H], input, forget, cell and output gates. They are activated in place.
+        c: f32[n, H], the cell state before, taken as 0 where an episode starts.
+        starts: bool[n].
+        heads: f32[A, H].
+        bias: f32[A].
+        c_next, h: f32[n, H], results; c_next may be c.
+        out: f32[n, A], result.
+    """
     size = h.shape[1]
     act = np.empty(4 * size, np.float32)
-    i, f, g, o = act[:size], act[size : 2 * size], act[2 * size : 3 * size], act[3 * size :]
+    i = act[:size]
+    f = act[size : 2 * size]
+    g = act[2 * size : 3 * size]
+    o = act[3 * size :]
     for n in range(len(gates)):
-        keep, old, new, hidden = ZERO if starts[n] else ONE, c[n], c_next[n], h[n]
+        keep = ZERO if starts[n] else ONE
+        old = c[n]
+        new = c_next[n]
+        hidden = h[n]
         unpack(gates[n], act)
         for k in range(size):
-            i[k], f[k], g[k], o[k] = _sigmoid(i[k]), _sigmoid(f[k]), _tanh(g[k]), _sigmoid(o[k])
+            i[k] = _sigmoid(i[k])
+            f[k] = _sigmoid(f[k])
+            g[k] = _tanh(g[k])
+            o[k] = _sigmoid(o[k])
         for k in range(size):
             new[k] = f[k] * (keep * old[k]) + i[k] * g[k]
             hidden[k] = o[k] * _tanh(new[k])
         pack(act, gates[n])
         for a in range(len(bias)):
-            total, head = ZERO, heads[a]
+            total = ZERO
+            head = heads[a]
             for k in range(size):
                 total += head[k] * hidden[k]
             out[n, a] = total + bias[a]
@@ -219,30 +267,47 @@ def step(gates, c, starts, heads, bias, c_next, h, out):
 
 @math_kernel
 def step_back(gates, c, starts, c_next, d_out, heads, d_h_next, starts_next, d_c, d_heads, d_bias):
-    """Turns the activated gates of `step` into gradients before the activation, in place. The gradient of h comes from
-    the heads and from the next step, d_h_next real[n, H]; that of c, f32[n, H], is passed on in place. Nothing flows
-    back over the start of an episode. Adds to d_heads f32[A, H] and d_bias f32[A]."""
+    """Replace the activated gates of `step` by gradients before the activation, and add to d_heads and d_bias.
+
+    The gradient of h comes from d_out and from the next step, d_h_next real[n, H]. That of c is passed on in
+    d_c f32[n, H]. Nothing flows back across the start of an episode.
+    """
     size = c.shape[1]
-    act, d_h, y = np.empty(4 * size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
-    i, f, g, o = act[:size], act[size : 2 * size], act[2 * size : 3 * size], act[3 * size :]
+    act = np.empty(4 * size, np.float32)
+    d_h = np.empty(size, np.float32)
+    y = np.empty(size, np.float32)
+    i = act[:size]
+    f = act[size : 2 * size]
+    g = act[2 * size : 3 * size]
+    o = act[3 * size :]
     for n in range(len(gates)):
-        keep, keep_next = ZERO if starts[n] else ONE, ZERO if starts_next[n] else ONE
-        old, new, d_cell = c[n], c_next[n], d_c[n]
+        keep = ZERO if starts[n] else ONE
+        keep_next = ZERO if starts_next[n] else ONE
+        old = c[n]
+        new = c_next[n]
+        d_cell = d_c[n]
         unpack(gates[n], act)
         unpack(d_h_next[n], d_h)
         for k in range(size):
             d_h[k] *= keep_next
             y[k] = _tanh(new[k])
         for a in range(len(heads)):
-            head, d_head, d = heads[a], d_heads[a], d_out[n, a]
+            head = heads[a]
+            d_head = d_heads[a]
+            d = d_out[n, a]
             d_bias[a] += d
             for k in range(size):
                 d_h[k] += d * head[k]
                 d_head[k] += d * o[k] * y[k]
         for k in range(size):
             d = d_cell[k] + d_h[k] * o[k] * (ONE - y[k] * y[k])
-            d_i, d_f = d * g[k] * i[k] * (ONE - i[k]), d * keep * old[k] * f[k] * (ONE - f[k])
-            d_g, d_o = d * i[k] * (ONE - g[k] * g[k]), d_h[k] * y[k] * o[k] * (ONE - o[k])
+            d_i = d * g[k] * i[k] * (ONE - i[k])
+            d_f = d * keep * old[k] * f[k] * (ONE - f[k])
+            d_g = d * i[k] * (ONE - g[k] * g[k])
+            d_o = d_h[k] * y[k] * o[k] * (ONE - o[k])
             d_cell[k] = d * f[k] * keep
-            i[k], f[k], g[k], o[k] = d_i, d_f, d_g, d_o
+            i[k] = d_i
+            f[k] = d_f
+            g[k] = d_g
+            o[k] = d_o
         pack(act, gates[n])

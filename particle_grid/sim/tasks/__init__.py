@@ -1,84 +1,126 @@
-"""The tasks: one file each. A task is a frozen dataclass of parameters that lays a world out and rewards its agents.
+"""The registry of tasks, and the tasks that ship, one in each file of this folder.
 
-The file `my_task.py` in this folder defines the class `MyTask` and is thereby registered as `my_task`. A task may as
-well be anywhere else: docs/own.md.
+A file `my_task.py` here defines the class `MyTask` and is thereby registered as `my_task`. Installed packages register
+tasks as entry points of the group `particle_grid.tasks`, and any other class is named by its place, `my_module:MyTask`.
 """
 
 import pkgutil
-from dataclasses import fields, is_dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import Field, fields, is_dataclass
+from typing import Any
 
 import numpy as np
 
-from particle_grid.sim.state import State
-from particle_grid.sim.world import Layout
-from particle_grid.support import registry
+from particle_grid.sim.task import PARTS, Task, check_task
+from particle_grid.sim.world import World
+from particle_grid.support import registry, renamed
+from particle_grid.support.errors import UserError, UserTypeError
 
-PARTS = ("unit", "teams", "sight", "init", "reward", "score", "scripted")
-
-
-class Task(Protocol):
-    """What a task provides. N = worlds * agents; the arrays of `state` are described at `State`.
-
-    Its fields are its parameters: numbers or texts, each with a default. It may have besides: `kinds`, a name for the
-    agents of each colour, for legends; and `settings`, what of `world` and `trainer` its command line starts from, as
-    in {"world": {"max_episode_steps": 256}}."""
-
-    unit: str  # of the score, for people
-    teams: int  # 1, or 2 if agents of AGENT_1 play against those of AGENT_2: then each side has a score of its own
-    sight: bool  # whether reward or score use `own_in_sight` and `others_in_sight`; if not, they stay at UNSEEN
-
-    def init(self, layout: Layout) -> None:
-        """Lays the world out. Runs once, before anything is placed. Raises ValueError for parameters that fail."""
-
-    def reward(self, state: State, layout: Layout, rewards: np.ndarray) -> None:
-        """Writes rewards f32[N] in [-1, 1] for the step just made, once everybody has moved and looked around.
-
-        What it writes for agents that spawned in this step is replaced by 0."""
-
-    def score(self, state: State, layout: Layout) -> np.ndarray:
-        """Success of each agent in this step, f32[N] in the `unit`; its mean over agents and steps is the score."""
-
-    def scripted(self, observations: np.ndarray, layout: Layout, rng: np.ndarray, aim: np.ndarray) -> None:
-        """Plays by hand: from observations u8[N, row] to aim f32[N, 2], where the agent wants to be, in cells from
-        where it is. rng u64[1] is the script's own generator."""
+LARGEST = float(np.finfo(np.float32).max)  # kernels take the parameters of tasks as float32
+# Keywords of `ParticleGrid` and keys of the command line, which parameters of tasks cannot be named after.
+RESERVED = {"name", "task", "action", "seed", "buf", "world", "checked", "render_mode"}
+RESERVED |= {field.name for field in fields(World)}
 
 
 def _places() -> dict[str, str]:
-    """Where the classes of the registered tasks are: in the files here, and where installed packages say."""
-    files = [module.name for module in pkgutil.iter_modules(__path__)]
+    """Return the places of the registered tasks' classes: in the files here, and where installed packages say."""
+    files = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
     here = {name: f"{__name__}.{name}:{''.join(part.capitalize() for part in name.split('_'))}" for name in files}
     return registry.registered("task") | here
 
 
 def names() -> list[str]:
-    """Names of the registered tasks."""
+    """Return the names of the registered tasks."""
     return sorted(_places())
 
 
 def load(name: str) -> type:
-    """The class of a task: a registered one, or one at a place `my_package.my_module:MyTask`. Raises ValueError where
-    there is none, or an unfinished one."""
+    """Return the class of a task.
+
+    Args:
+        name: a registered name, or a place `my_package.my_module:MyTask`.
+
+    Raises:
+        UserError: if there is no such task, or if its class lacks a part.
+    """
     place = name if registry.is_place(name) else _places().get(str(name))
     if place is None:
-        raise ValueError(
-            f"There is no task {name!r}. The tasks are: {', '.join(names())}; my_module:MyTask names one of your own."
+        raise UserError(
+            f"There is no task {name!r}. Choose one of: {', '.join(names())}; or name your own as my_module:MyTask."
         )
     kind = registry.load("task", place, PARTS)
-    if not is_dataclass(kind):
-        raise ValueError(f"The task {place} is no dataclass, whose fields are its parameters: decorate it with one.")
-    for field in fields(kind):
-        if field.init and not isinstance(field.default, int | float | str | None):
-            raise ValueError(
-                f"The parameter {field.name} of the task {place} has no number or text as its default: give it one."
-            )
+    _check_class(place, kind)
     return kind
 
 
-def check(name: str, task: Task) -> None:
-    """Raises ValueError where a task with its parameters set says what cannot be of its agents."""
-    if task.teams not in (1, 2):
-        raise ValueError(f"Task {name} has teams={task.teams!r}: let it have 1, or 2 that play against each other.")
-    kinds = getattr(task, "kinds", ())
-    if not isinstance(kinds, tuple | list) or not all(isinstance(kind, str) for kind in kinds):
-        raise ValueError(f"Task {name} has kinds={kinds!r}: give a tuple of names, one for each colour.")
+def make(task: str | Task, params: Mapping[str, Any]) -> tuple[str, Task]:
+    """Return the name of a task, and the task with its parameters set.
+
+    Args:
+        task: a name, see `load`; or a task, which has its parameters already.
+        params: the parameters that differ from their defaults, if `task` is a name.
+
+    Raises:
+        UserError: for an unknown task, or an unknown or invalid parameter.
+    """
+    for key, value in params.items():
+        if new := renamed.successor("world", key):
+            raise UserError(f"{key}={value!r} was renamed: use {new}={value!r}.")
+    if isinstance(task, str) or not is_dataclass(task) or isinstance(task, type):
+        name, kind = str(task), load(task)  # type: ignore[arg-type]  # refuses anything but a text
+        _check_params(name, kind, params)
+        made: Task = kind(**params)
+    else:
+        name, made = _name_of(type(task)), task
+        _check_object(name, task, params)
+    check_task(name, made)
+    return name, made
+
+
+def _check_object(name: str, task: Task, params: Mapping[str, Any]) -> None:
+    """Raise UserError for an object that is not a task, or that is given with parameters besides its own."""
+    for key, value in params.items():
+        raise UserError(f"{key}={value!r} belongs to the task: give it to the {name} object itself.")
+    kind = type(task)
+    registry.check_parts("task", name, kind, PARTS)
+    _check_class(name, kind)
+    own = fields(kind)  # type: ignore[arg-type]  # a dataclass, as was just checked
+    _check_params(name, kind, {field.name: getattr(task, field.name) for field in own if field.init})
+
+
+def _name_of(kind: type) -> str:
+    """Return the registered name of a task's class, or else its place."""
+    place = f"{kind.__module__}:{kind.__qualname__}"
+    return next((name for name, registered in _places().items() if registered == place), place)
+
+
+def _check_class(place: str, kind: type) -> None:
+    if not is_dataclass(kind):
+        raise UserError(f"The task {place} is not a dataclass, whose fields are its parameters: decorate it as one.")
+    for field in fields(kind):
+        if field.init and not isinstance(field.default, int | float | str | None):
+            raise UserError(
+                f"The parameter {field.name} of the task {place} has no number or text as its default: give it one."
+            )
+
+
+def _check_params(name: str, kind: type, params: Mapping[str, Any]) -> None:
+    known: dict[str, Field] = {field.name: field for field in fields(kind)}
+    if taken := known.keys() & RESERVED:
+        raise UserError(f"The parameter {min(taken)} of task {name} is a setting of every task: rename it.")
+    for key, value in params.items():
+        if key not in known:
+            raise UserError(f"Task {name} has no parameter {key!r}. Its parameters are: {', '.join(known) or 'none'}.")
+        _check_value(f"Parameter {key}={value!r} of task {name}", value, known[key].default)
+
+
+def _check_value(what: str, value: Any, default: Any) -> None:
+    """Raise UserError unless a value is of the kind of a parameter's default."""
+    kinds = int | float | np.integer | np.floating if isinstance(default, int | float) else str
+    fits = isinstance(value, kinds) and (isinstance(default, bool) or not isinstance(value, bool))
+    if not fits and not (value is None and default is None):  # a parameter that defaults to None takes None or a text
+        raise UserTypeError(f"{what} should be {'a text, or None' if default is None else f'like {default!r}'}.")
+    if isinstance(default, int) and not isinstance(value, int | np.integer):
+        raise UserTypeError(f"{what} is not a whole number.")
+    if isinstance(default, float) and not abs(value) <= LARGEST:
+        raise UserError(f"{what} is not a finite float32.")

@@ -1,7 +1,7 @@
-"""Spawn packed in a blob, get away from everyone."""
+"""Get away from everyone: agents spawn packed together in a blob."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,25 +13,30 @@ from particle_grid.support.jit import parallel_kernel, prange
 
 @dataclass(frozen=True)
 class Scatter:
-    """reward: minus the others in sight, scaled."""
+    """Reward: minus the other agents in sight, scaled and clipped to -1."""
 
-    scale: float = 0.1  # reward for each other agent in sight
+    scale: float = 0.1  # reward lost for each other agent in sight
     packing: float = 0.5  # share of the blob's cells that hold an agent at the start
 
     unit: ClassVar[str] = "others in sight, negative"
     teams: ClassVar[int] = 1
     sight: ClassVar[bool] = True
+    settings: ClassVar[dict[str, Any]] = {"trainer": {"total_steps": 6_000_000}}
 
     def init(self, layout: Layout) -> None:
+        """Let all agents spawn in a blob in the middle."""
         layout.blob(self.packing)
 
     def reward(self, state: State, layout: Layout, rewards: np.ndarray) -> None:
+        """Write minus the scaled count."""
         _reward(state.own_in_sight, np.float32(self.scale), rewards)
 
     def score(self, state: State, layout: Layout) -> np.ndarray:
+        """Return minus the count."""
         return -state.own_in_sight.astype(np.float32)
 
     def scripted(self, observations: np.ndarray, layout: Layout, rng: np.ndarray, aim: np.ndarray) -> None:
+        """Move away from all agents, and a little from walls."""
         steer(observations, layout.world.vision, rng, aim, own=-1.0, others=-1.0, wall=-0.5, wander=False)
 
 

@@ -1,4 +1,4 @@
-"""A run that is interrupted, or whose output fails, ends well: what was learnt is saved, handlers are given back."""
+"""A run that is interrupted, or whose logger fails, saves what it learnt and restores signal handlers."""
 
 import os
 import signal
@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 
 from particle_grid.learn import checkpoint
-from tests.learn.test_trainer import SMALL, Record, make
+from tests.learn.training import SMALL, Record, make
 
 
-def test_ctrl_c_finishes_the_iteration_saves_and_gives_the_handler_back(tmp_path):
-    path, before = tmp_path / "checkpoint.pt", signal.getsignal(signal.SIGINT)
+def test_ctrl_c_finishes_the_iteration_saves_and_restores_the_handler(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    before = signal.getsignal(signal.SIGINT)
     record = Record(lambda step: step == 128 and os.kill(os.getpid(), signal.SIGINT))
     result = make(config=replace(SMALL, total_steps=10**6), loggers=[record], path=path).run()
     assert (result.steps, result.interrupted) == (128, True)
@@ -21,7 +22,7 @@ def test_ctrl_c_finishes_the_iteration_saves_and_gives_the_handler_back(tmp_path
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_end_is_as_good_as_ctrl_c_unless_somebody_handles_it(number, tmp_path):
+def test_a_request_to_terminate_acts_as_ctrl_c_unless_it_is_ignored(number, tmp_path):
     path = tmp_path / "checkpoint.pt"
     run = make(path=path)
     run.loggers = [Record(lambda step: os.kill(os.getpid(), number) if step == 64 else None)]
@@ -48,7 +49,7 @@ def test_what_was_learnt_is_saved_when_a_logger_fails(failure, tmp_path):
     assert checkpoint.load(tmp_path / "checkpoint.pt")["steps"] == 128
 
 
-def test_a_second_ctrl_c_stops_at_once_and_gives_the_handler_back():
+def test_a_second_ctrl_c_stops_at_once_and_restores_the_handler():
     def twice(step):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
@@ -59,7 +60,7 @@ def test_a_second_ctrl_c_stops_at_once_and_gives_the_handler_back():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_trainer_runs_in_a_thread_which_may_not_touch_signals():
+def test_a_trainer_runs_in_a_thread_without_signal_handlers():
     results = []
     thread = threading.Thread(target=lambda: results.append(make().run()))
     thread.start()

@@ -1,11 +1,10 @@
-"""Settings of the trainer that cannot be are refused by name."""
+"""Invalid settings of the trainer are refused by name."""
 
 import math
 
 import pytest
-import torch
 
-from particle_grid.learn.trainer import TrainerConfig, choose_device
+from particle_grid.learn.config import TrainerConfig
 
 
 @pytest.mark.parametrize(
@@ -21,6 +20,8 @@ from particle_grid.learn.trainer import TrainerConfig, choose_device
         ({"clip": 0.0}, "clip=0.0"),
         ({"device": "tpu"}, "device='tpu' .*auto, cpu or cuda"),
         ({"threads": -1}, "threads=-1"),
+        ({"threads": 1025}, "threads=1025 .*at most 1024"),
+        ({"scripted_opponents": 0.75, "opponent_pool": 0.5}, "opponent_pool=0.5 .*at most 0.25"),
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_name(change, words):
@@ -32,9 +33,3 @@ def test_a_setting_out_of_range_is_refused_by_name(change, words):
 def test_a_setting_of_the_wrong_type_is_refused_by_name(change):
     with pytest.raises(TypeError, match=f"trainer.{next(iter(change))}="):
         TrainerConfig(**change)
-
-
-def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="device=cuda cannot be: torch finds no GPU"):
-        choose_device("cuda")

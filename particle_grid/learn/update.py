@@ -1,0 +1,157 @@
+"""Update a policy with PPO: minibatches of whole sequences, the loss, and one optimiser step for each."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from time import perf_counter
+
+import torch
+from torch import Tensor, nn
+
+from particle_grid.learn.collect import RolloutBuffer
+from particle_grid.learn.config import TrainerConfig
+from particle_grid.learn.distributed import ProcessGroup
+from particle_grid.learn.heads import GaussianHead
+from particle_grid.learn.policy import Network, Policy
+from particle_grid.learn.ppo import advantages, explained_variance, masked_mean, ppo_loss
+
+
+class Updater:
+    """Updates a policy from the rollout in a buffer.
+
+    Args:
+        policy: holds the parameters and the head.
+        network: computes the policy, see `particle_grid.learn.fast`.
+        buffer: holds the rollout.
+        learning: bool[N], the agents to learn from.
+        config: the settings of PPO.
+        generator: draws the order of the agents.
+        group: the processes that share each minibatch.
+
+    Attributes:
+        optimiser: Adam.
+        batch: agent-steps that all processes learn from in an update.
+        seconds: time of the last update.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        network: Network,
+        buffer: RolloutBuffer,
+        learning: Tensor,
+        config: TrainerConfig,
+        generator: torch.Generator,
+        group: ProcessGroup,
+    ) -> None:
+        self.policy = policy
+        self.network = network
+        self.buffer = buffer
+        self.learning = learning
+        self.learners = learning.nonzero().squeeze(1)
+        self.config = config
+        self.generator = generator
+        self.group = group
+        self.batch = len(self.learners) * config.rollout_length * group.size
+        self.optimiser = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, eps=config.adam_eps, fused=True)
+        self.seconds = 0.0
+
+    def update(self, steps: int) -> dict[str, float]:
+        """Learn from the buffer, and return statistics: means over minibatches and processes.
+
+        Args:
+            steps: agent-steps learnt from before, which decide how far the schedules have come.
+        """
+        begin = perf_counter()
+        factor = self.schedule(steps)
+        self._set_learning_rate(self.config.learning_rate * factor)
+        advantage = self._advantages()
+        returns = advantage + self.buffer.values[:-1]
+        collected = defaultdict(list)
+        for _ in range(self.config.epochs):
+            for agents in self._minibatches():
+                statistics = self._minibatch(agents, advantage, returns, self.config.entropy_coef * factor)
+                for name, value in statistics.items():
+                    collected[name].append(value)
+        means = {name: torch.stack(values).mean() for name, values in collected.items()}
+        scalars = self._across_processes(means | self._iteration_statistics(returns))
+        self.seconds = perf_counter() - begin
+        return scalars | {"optim/learning_rate": self.config.learning_rate * factor}
+
+    def schedule(self, steps: int) -> float:
+        """Return the factor of the learning rate and of the entropy bonus after some agent-steps."""
+        return 1 - steps / self.config.total_steps if self.config.anneal else 1
+
+    def _set_learning_rate(self, rate: float) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+
+    def _advantages(self) -> Tensor:
+        """Return the advantages f32[T, N] of the steps in the buffer."""
+        buffer = self.buffer
+        rewards = buffer.rewards * self.config.reward_scale
+        return advantages(
+            rewards, buffer.values, buffer.terminals, buffer.truncations, self.config.gamma, self.config.gae_lambda
+        )
+
+    def _minibatches(self) -> Iterator[Tensor]:
+        """Yield the agents of each minibatch, in random order and in parts of equal size, or nearly."""
+        count = math.ceil(self.batch / self.config.minibatch)  # processes share a minibatch
+        order = torch.randperm(len(self.learners), generator=self.generator, device=self.learners.device)
+        yield from self.learners[order].tensor_split(count)
+
+    def _minibatch(self, agents: Tensor, advantage: Tensor, returns: Tensor, entropy_coef: float) -> dict[str, Tensor]:
+        """Take one optimiser step on the whole sequences of some agents, and return statistics."""
+        loss, statistics = self._loss(agents, advantage, returns, entropy_coef)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.group.sum_gradients(self.policy)
+        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
+        self.optimiser.step()
+        shares = statistics | {"loss/total": loss.detach()}
+        return {name: share * self.group.size for name, share in shares.items()} | {"optim/grad_norm": norm}
+
+    def _loss(
+        self, agents: Tensor, advantage: Tensor, returns: Tensor, entropy_coef: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of some agents' sequences, computed from the recurrent state they really started with."""
+        buffer = self.buffer
+
+        def select(x: Tensor) -> Tensor:
+            return x.index_select(1, agents)  # many times faster than x[:, agents]
+
+        state = tuple(x[agents] for x in buffer.state)
+        out, value, _ = self.network(select(buffer.obs), select(buffer.starts[:-1]), state)
+        logp, entropy = self.policy.head.log_prob_and_entropy(out, select(buffer.actions))
+        return ppo_loss(
+            logp,
+            entropy,
+            value,
+            select(buffer.logp),
+            select(advantage),
+            select(returns),
+            ~select(buffer.truncations),
+            clip=self.config.clip,
+            value_coef=self.config.value_coef,
+            entropy_coef=entropy_coef,
+            total=self.group.sum,
+        )
+
+    @torch.no_grad()
+    def _iteration_statistics(self, returns: Tensor) -> dict[str, Tensor]:
+        """Return statistics that are computed once per iteration."""
+        buffer = self.buffer
+        valid = ~buffer.truncations & self.learning
+        statistics = {
+            "env/reward": masked_mean(buffer.rewards, valid),
+            "value/explained_variance": explained_variance(buffer.values[:-1], returns, valid),
+            "optim/weight_norm": nn.utils.get_total_norm(self.policy.parameters()),
+        }
+        if isinstance(self.policy.head, GaussianHead):
+            statistics["policy/log_std"] = self.policy.head.log_std.mean()
+        return statistics
+
+    def _across_processes(self, statistics: dict[str, Tensor]) -> dict[str, float]:
+        """Return the means over the processes. This is the only place that waits for a GPU."""
+        means = self.group.sum(torch.stack(list(statistics.values()))) / self.group.size
+        return dict(zip(statistics, means.tolist(), strict=True))

@@ -1,0 +1,109 @@
+"""What a task must provide, and the checks of what it returns and writes."""
+
+from typing import Protocol
+
+import numpy as np
+
+from particle_grid.sim.state import State
+from particle_grid.sim.world import Layout
+from particle_grid.support.errors import UserError, UserTypeError
+
+PARTS = ("unit", "teams", "sight", "init", "reward", "score", "scripted")
+
+
+class Task(Protocol):
+    """A task: how worlds are laid out, what agents are rewarded for, how success is measured, and a scripted policy.
+
+    A task is a frozen dataclass. Its fields are its parameters, numbers or texts, each with a default. Its parts are
+    class attributes and methods, of which all but `kinds` and `settings` are required:
+
+    - `unit`: what the score counts, in words.
+    - `teams`: 1, or 2 if the agents of AGENT_1 play against those of AGENT_2. Each team then has its own score.
+    - `sight`: whether `reward` or `score` use `state.own_in_sight` and `state.others_in_sight`, which stay at UNSEEN
+      otherwise.
+    - `kinds`: names of the agents of each colour, for legends.
+    - `settings`: what a training run of the task starts from, where it differs from the defaults of every task, for
+      example `{"world": {"max_episode_steps": 256}, "trainer": {"total_steps": 5_000_000}}`. The command line overrides
+      it; `ParticleGrid` does not use it. Parameters have their defaults in the fields; an entry under "task" is for a
+      default that depends on another setting, for example `{"task": {"gamma": "${trainer.gamma}"}}`.
+
+    The methods work on all agents of all worlds at once: N = worlds * agents. The arrays of `state` are described at
+    `State`, and what can be laid out at `Layout`. Positions are in grid cells: subtract `layout.world.vision` to get
+    the row and column in the field. Methods that write into an argument return nothing.
+    """
+
+    unit: str
+    teams: int
+    sight: bool
+
+    def init(self, layout: Layout) -> None:
+        """Lay out the worlds. Runs once, before anything is placed.
+
+        Raises:
+            ValueError: if the task's parameters do not fit the world.
+        """
+
+    def reward(self, state: State, layout: Layout, rewards: np.ndarray) -> None:
+        """Write the rewards f32[N], within [-1, 1], of the step that was just made.
+
+        All agents have moved, and agents in sight are counted. Rewards of agents that spawned in this step are replaced
+        by 0.
+        """
+
+    def score(self, state: State, layout: Layout) -> np.ndarray:
+        """Return the success of each agent in the last step, f32[N], in the `unit`.
+
+        The score of a policy is the mean over agents and steps.
+        """
+
+    def scripted(self, observations: np.ndarray, layout: Layout, rng: np.ndarray, aim: np.ndarray) -> None:
+        """Play by hand: write where each agent wants to be.
+
+        Args:
+            observations: u8[N, size]; `decode` turns them into numbers.
+            layout: the layout of the worlds.
+            rng: u64[1], a generator for this script alone.
+            aim: f32[N, 2], which is written: (row, column) in cells from where the agent is.
+        """
+
+
+def check_task(name: str, task: Task) -> None:
+    """Raise UserError if the attributes of a task are invalid."""
+    if task.teams not in (1, 2):
+        raise UserError(f"Task {name} has teams={task.teams!r}: use 1, or 2 teams that play against each other.")
+    kinds = getattr(task, "kinds", ())
+    if not isinstance(kinds, tuple | list) or not all(isinstance(kind, str) for kind in kinds):
+        raise UserError(f"Task {name} has kinds={kinds!r}: give a tuple of names, one for each colour.")
+
+
+def check_written(name: str, method: str, returned: object) -> None:
+    """Raise UserError if a method of a task returned something instead of writing it."""
+    if returned is not None:
+        raise UserTypeError(
+            f"`{method}` of task {name} returns a {type(returned).__name__}: write into its last argument and return "
+            f"nothing."
+        )
+
+
+def check_rewards(name: str, rewards: np.ndarray) -> None:
+    """Raise UserError for rewards f32[N] that are NaN or outside [-1, 1]."""
+    wrong = np.flatnonzero(~(np.abs(rewards) <= 1))
+    if len(wrong):
+        raise UserError(f"Task {name} gave agent {wrong[0]} the reward {rewards[wrong[0]]}: scale it into [-1, 1].")
+
+
+def check_scores(name: str, scores: np.ndarray, agents: int) -> None:
+    """Raise UserError unless scores are finite numbers, one for each agent."""
+    if scores.shape != (agents,):
+        raise UserError(f"Task {name} returned scores of shape {list(scores.shape)}: return one number for each agent.")
+    if scores.dtype.kind not in "biuf" or not np.isfinite(scores).all():
+        raise UserError(f"Task {name} returned scores that are not finite numbers: return one for each agent.")
+
+
+def check_aim(name: str, aim: np.ndarray) -> None:
+    """Raise UserError for aims f32[N, 2] of a scripted policy that are NaN or infinite."""
+    wrong = np.flatnonzero(~np.isfinite(aim).all(1))
+    if len(wrong):
+        raise UserError(
+            f"The script of task {name} aims at {aim[wrong[0]]} for agent {wrong[0]}: write finite numbers."
+        )
