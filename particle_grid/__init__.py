@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from particle_grid.env import ParticleGrid
     from particle_grid.runs.results import Results
     from particle_grid.settings.run_config import RunConfig
-    from particle_grid.sim.tasks import Task
-    from particle_grid.sim.world import World
     from particle_grid.support.errors import UserError
+    from particle_grid.tasks import Task, World
 
 __version__ = "0.1.0"
 __all__ = [
@@ -38,10 +37,10 @@ HOMES = {  # where each name is defined; imported when it is first used, since s
     "ParticleGrid": "env",
     "Results": "runs.results",
     "RunConfig": "settings.run_config",
-    "Task": "sim.tasks",
+    "Task": "tasks",
     "TrainedPolicy": "api",
     "UserError": "support.errors",
-    "World": "sim.world",
+    "World": "tasks",
     "evaluate": "api",
     "load_policy": "api",
     "make_config": "api",

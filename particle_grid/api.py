@@ -51,8 +51,8 @@ class TrainedPolicy:
         """Return a new environment with the settings that the policy was trained with.
 
         Args:
-            **changes: arguments of `ParticleGrid` that replace some of them. With another `task`, the parameters of the
-                old one are left out.
+            **changes: arguments of `ParticleGrid` that replace some of them. Another `task` has its own parameters,
+                and a `world` replaces the whole world.
 
         Raises:
             UserError: for settings that are invalid.
@@ -61,9 +61,12 @@ class TrainedPolicy:
         16
         """
         config = self.config
-        same = changes.get("task", config.task) == config.task
-        settings = vars(config.world) | {"task": config.task, "action": config.action, "seed": config.seed}
-        return ParticleGrid(**settings | (dict(config.task_params) if same else {}) | changes)
+        settings: dict[str, Any] = {"task": config.task, "action": config.action, "seed": config.seed}
+        if "task" not in changes or changes["task"] == config.task:
+            settings |= config.task_params
+        if "world" not in changes:
+            settings |= vars(config.world)
+        return ParticleGrid(**settings | changes)
 
     def player(self, env: ParticleGrid, seed: int = 0, greedy: bool = False) -> ActFn:
         """Return a function from observations and episode starts to the actions of all agents. It keeps their memory.

@@ -14,6 +14,7 @@ from particle_grid import api
 from particle_grid.env import ParticleGrid
 from particle_grid.runs.load import shipped_path
 from particle_grid.support.renamed import MODULES
+from particle_grid.tasks import load
 
 
 def test_every_example_of_the_public_names_runs(tmp_path, monkeypatch):
@@ -56,9 +57,12 @@ def test_a_page_is_written_if_the_path_ends_in_html(tmp_path):
     assert "<html" in (tmp_path / "center.html").read_text("utf-8")
 
 
-def test_an_environment_for_another_task_has_the_defaults_of_that_task():
-    env = particle_grid.load_policy("group").make_env(task="scatter", agents=16, height=32, width=32)
-    assert env.task_name == "scatter"
+def test_an_environment_takes_another_task_and_world_by_name_or_as_objects():
+    policy = particle_grid.load_policy("group")
+    world = particle_grid.World(agents=16, height=32, width=32)
+    env = policy.make_env(task="scatter", agents=16, height=32, width=32)
+    assert type(env.task) is load("scatter")
+    assert policy.make_env(task=load("scatter")(), world=world).world == world
 
 
 def test_an_environment_that_the_policy_cannot_play_in_is_refused():

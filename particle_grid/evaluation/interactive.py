@@ -11,6 +11,7 @@ import numpy as np
 from particle_grid.env import ParticleGrid
 from particle_grid.evaluation.players import PlayerFactory
 from particle_grid.sim.actions import actions_for
+from particle_grid.sim.observation import decode
 from particle_grid.sim.rng import check_seed
 from particle_grid.sim.world import World
 from particle_grid.support.errors import UserError
@@ -264,7 +265,6 @@ class Game:
         env = self.env
         agent = self.agent
         state = env.state
-        side = 2 * env.vision + 1
         colour = int(state.colour[agent])
         age = int(state.tick[agent // env.world.agents] - state.born[agent])
         scores = " / ".join(f"{score:.2f}" for score in np.mean(self._scores, 0)) if self._scores else "-"
@@ -273,7 +273,7 @@ class Game:
             title=f"{env.task_name}, {'discrete' if env.discrete else 'continuous'} actions",
             agent=f"{env.legend()[colour]}, number {agent}",
             colour=colour,
-            window=env.observations[agent, : side**2].reshape(side, side),
+            window=decode(env.observations[agent], env.world).window,
             action=self.action,
             rewards=self.rewards,
             lines=(

@@ -101,7 +101,8 @@ def record(
 
     Args:
         env: the environment, whose state is overwritten.
-        policy, console: whose actions are sampled, and where progress and the names of the files are printed.
+        policy: the policy, whose actions are sampled.
+        console: where progress and the names of the files are printed.
         show: what is shown. A replay always shows all of a world.
         video, replay: paths of a GIF or an MP4, and of an HTML page.
         title: of the page.
@@ -111,9 +112,8 @@ def record(
     """
     camera = show.camera(env)
     page = Replay(env.world, title, env.legend(), show.fps, camera.world) if replay else None
-    with contextlib.ExitStack() as stack:
-        film = stack.enter_context(Video(video, show.fps)) if video else None
-        progress = stack.enter_context(Progress(console=console, transient=True, disable=not console.is_terminal))
+    filming = Video(video, show.fps) if video else contextlib.nullcontext()
+    with filming as film, Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("Recording", total=show.steps)
 
         def watch() -> None:

@@ -14,10 +14,16 @@ from particle_grid.learn.policy import POLICIES, Policy, make_policy
 from particle_grid.runs.opponents import TeamOpponents
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.support.errors import UserError
+from particle_grid.support.registry import check_allowed
 
 
 def build_env(config: RunConfig) -> ParticleGrid:
-    """Return the environment of a run."""
+    """Return the environment of a run.
+
+    Raises:
+        UserError: if something is invalid, or the run names classes that may not be imported, its policy's included.
+    """
+    check_allowed(config.places())
     return ParticleGrid(config.task, config.action, seed=config.seed, **vars(config.world), **config.task_params)
 
 

@@ -73,15 +73,23 @@ def check_parts(kind: str, place: str, found: type, parts: Sequence[str]) -> Non
         raise UserError(f"The {kind} {place} lacks {', '.join(missing)}: see docs/own.md for what they are.")
 
 
+def check_allowed(places: Iterable[str]) -> None:
+    """Raise UserError if some of these places may not be imported (see `only`), and name all of those."""
+    allowed = _allowed.get()
+    if allowed is None:
+        return
+    trusted = allowed.union(*(registered(kind).values() for kind in GROUPS))
+    if refused := [place for place in places if place not in trusted and not place.startswith(OURS)]:
+        raise UserError(
+            f"Only a checkpoint names {' and '.join(refused)}, and using a class runs its module: if you trust it, add "
+            f"allow=[{','.join(refused)}] to the command line."
+        )
+
+
 def _import(kind: str, place: str, module_name: str) -> ModuleType:
     if not module_name or module_name.startswith("."):
         raise UserError(f"The {kind} {place} has no module before the colon: write module:Class.")
-    allowed = _allowed.get()
-    if not (allowed is None or place in allowed or place.startswith(OURS) or place in registered(kind).values()):
-        raise UserError(
-            f"The {kind} {place} is named only by a checkpoint, and using it would run the module {module_name}: if "
-            f"you trust that module, add allow=[{place}] to the command line."
-        )
+    check_allowed([place])
     try:
         return importlib.import_module(module_name)
     except (ImportError, SyntaxError) as error:

@@ -11,6 +11,7 @@ from particle_grid.evaluation.interactive import HEADINGS, KEYS, NOTICE, RATES, 
 from particle_grid.evaluation.players import policy_player, scripted_player
 from particle_grid.learn.policy import make_policy
 from particle_grid.settings.compose import config_folder
+from particle_grid.sim.observation import decode
 from particle_grid.sim.world import World
 from particle_grid.view.frame import PALETTE
 from particle_grid.view.panel import WIDTH, draw_window, window_at
@@ -159,13 +160,13 @@ def test_faster_and_slower_go_from_one_speed_to_the_next():
 @every_case
 def test_beside_the_world_is_what_the_agent_sees(task, action):
     game = started(small(task, action))
-    side = 2 * game.env.vision + 1
     for agent in (0, 1, 2):
         game.step()
         picture, facts = game.picture(), game.facts()
         assert picture.shape == (640, 640 + WIDTH, 3)
         assert (picture[:, :640] == game.camera.look(game.env.state)).all()
-        window = game.env.observations[agent, : side**2].reshape(side, side)
+        window = decode(game.env.observations[agent], game.env.world).window
+        side = len(window)
         top, left = window_at(window)
         shown = draw_window(window)
         assert (picture[top : top + len(shown), 640 + left :][:, : len(shown)] == shown).all()
