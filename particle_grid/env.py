@@ -218,8 +218,8 @@ class ParticleGrid(pufferlib.PufferEnv):
 
     def _reward(self, stages: Stages, actions: np.ndarray) -> None:
         """Write the rewards of the step that was just made."""
-        write: Callable[..., object] = self.task.reward
-        if (returned := write(self.state, self.layout, self.rewards)) is not None:
+        returned: object = self.task.reward(self.state, self.layout, self.rewards)  # type: ignore[func-returns-value]
+        if returned is not None:
             check_written(self.task_name, "reward", returned)
         if self.world.action_cost:
             charge(self.rewards, actions, self.rules.centre, np.float32(self.world.action_cost))

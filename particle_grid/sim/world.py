@@ -4,7 +4,7 @@ Coordinates are (row, column) in *grid cells*. The playing field is grid[w, visi
 vision : vision + width]; the walls around it form a margin that keeps every window inside the array.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -50,9 +50,10 @@ class World:
     action_cost: float = 0.0  # share of the reward that is minus the effort, the mean square of an action's components
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
+        for setting in fields(self):
+            value = getattr(self, setting.name)
             if isinstance(value, np.generic):  # products of NumPy integers might overflow
-                object.__setattr__(self, name, value.item())
+                object.__setattr__(self, setting.name, value.item())
         for name, least in _WHOLE.items():
             _check_whole(name, getattr(self, name), least)
         for name in _NUMBERS:
