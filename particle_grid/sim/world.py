@@ -15,7 +15,7 @@ from particle_grid.support.errors import UserError, UserTypeError
 EMPTY, FOOD, WALL, AGENT_1, AGENT_2, AGENT_3, AGENT_4 = range(7)
 CODES = 7  # number of cell codes; every code from AGENT_1 on is an agent
 MAX_COLOURS = 4
-UNSEEN = -(1 << 15)  # the counts of agents in sight where nobody counts: too odd to be mistaken for a count
+UNSEEN = -(1 << 15)  # the counts of agents in sight if they are not counted: an impossible count
 DYNAMICS = ("kinematic", "inertial")
 POSITIONS_PER_MOVE = 8  # least number of float32 positions that a full move passes, so rounding changes it by 1/16
 MAX_SIDE = 1 << 20  # cells: float32 positions are too coarse beyond
