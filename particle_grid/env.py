@@ -108,7 +108,6 @@ class ParticleGrid(pufferlib.PufferEnv):
             *(dynamics, acceleration, drag, action_cost),
         )
         self.world = settings if world is None else _only(world, settings)
-        check_memory(self.world)
         self.task_name, self.task = tasks.make(task, task_params)
         self.discrete, self.checked = action == "discrete", checked
         self._build(buf)
@@ -119,6 +118,7 @@ class ParticleGrid(pufferlib.PufferEnv):
 
     def _build(self, buf: dict[str, np.ndarray] | None) -> None:
         """Lay out the task, allocate its arrays and set PufferLib's attributes."""
+        check_memory(self.world)
         self.vision = self.world.vision
         self.layout = Layout(self.world)
         init: Callable[..., object] = self.task.init
@@ -218,8 +218,8 @@ class ParticleGrid(pufferlib.PufferEnv):
 
     def _reward(self, stages: Stages, actions: np.ndarray) -> None:
         """Write the rewards of the step that was just made."""
-        write: Callable[..., object] = self.task.reward
-        if (returned := write(self.state, self.layout, self.rewards)) is not None:
+        returned: object = self.task.reward(self.state, self.layout, self.rewards)  # type: ignore[func-returns-value]
+        if returned is not None:
             check_written(self.task_name, "reward", returned)
         if self.world.action_cost:
             charge(self.rewards, actions, self.rules.centre, np.float32(self.world.action_cost))
@@ -316,6 +316,7 @@ class ParticleGrid(pufferlib.PufferEnv):
 
     @camera.setter
     def camera(self, camera: Camera) -> None:
+        """Let `render` use another camera."""
         self._renderer.camera = camera
 
     def render(self) -> np.ndarray | str | None:

@@ -97,7 +97,7 @@ def test_a_window_shows_the_grid_around_its_agent(task, action):
 
 
 @every_case
-def test_agents_in_sight_are_counted_where_the_task_says_that_it_needs_them(task, action):
+def test_agents_in_sight_are_counted_if_the_task_needs_them(task, action):
     env = small(task, action)
     for observations, *_ in play(env, 5):
         window, colour, *_ = decode(observations, env.world)
@@ -186,7 +186,7 @@ def test_a_saved_state_continues_bit_for_bit(task, action):
 
 
 @every_case
-def test_reset_with_a_seed_repeats_and_without_one_goes_on(task, action):
+def test_reset_repeats_with_a_seed_and_continues_without_one(task, action):
     env = small(task, action)
     first = env.reset(7)[0].copy()
     assert (env.reset(7)[0] == first).all()
@@ -292,7 +292,7 @@ def test_out_of_range_actions_are_clipped_or_stay_and_raise_in_checked_mode(acti
     checked.step(right)
 
 
-def test_reports_come_every_32_steps_and_tell_episodes():
+def test_reports_come_every_32_steps_and_cover_episodes():
     env = small("forage", "discrete")
     infos = [info for *_, info in play(env, 64)]
     assert [bool(info) for info in infos] == [step in (31, 63) for step in range(64)]
@@ -302,7 +302,7 @@ def test_reports_come_every_32_steps_and_tell_episodes():
     assert report["score"] == env.score()[0]
 
 
-def test_a_crowded_world_still_moves_on():
+def test_crowded_worlds_keep_running():
     env = ParticleGrid(task="forage", action="discrete", agents=100, height=11, width=11, food=0.16, lifespan=2.0)
     for _ in play(env, 50):
         assert (field(env) >= AGENT_1).sum() == 100

@@ -78,7 +78,7 @@ def test_wrong_arguments_raise_one_clear_sentence(arguments, message):
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, "a", True])
-def test_what_is_no_seed_is_refused_by_reset_too(seed):
+def test_reset_refuses_invalid_seeds(seed):
     with pytest.raises(ValueError, match="is not a seed: use a whole number of at least 0"):
         small("group", "discrete").reset(seed)
 
@@ -91,7 +91,7 @@ def test_what_is_no_seed_is_refused_by_reset_too(seed):
         (lambda state, layout: np.full(120, np.nan), "returned scores that are not finite numbers"),
     ],
 )
-def test_scores_that_are_none_are_refused_by_the_name_of_the_task(score, what, monkeypatch):
+def test_invalid_scores_are_refused_with_the_name_of_the_task(score, what, monkeypatch):
     env = small("center", "discrete")
     env.reset(0)
     monkeypatch.setattr(type(env.task), "score", staticmethod(score))
@@ -138,7 +138,7 @@ def test_a_state_of_other_settings_is_refused_and_nothing_is_changed():
 
 
 @every_case
-def test_integers_and_floats_of_any_width_are_taken(task, action):
+def test_integers_and_floats_of_any_width_are_accepted(task, action):
     kinds = (np.uint8, np.int16, np.int64, np.uint64) if action == "discrete" else (np.float16, np.float64)
     env, twin = small(task, action), small(task, action)
     for kind in kinds:
@@ -194,7 +194,7 @@ def test_a_damaged_state_is_refused_and_nothing_is_changed(name):
         ("actions", np.zeros((1, 2), np.int32)),
     ],
 )
-def test_buffers_that_kernels_would_write_beyond_are_refused_by_name(name, array):
+def test_buffers_of_another_shape_or_dtype_are_refused_by_name(name, array):
     wanted = {"observations": ((20, SIZE), np.uint8), "rewards": (20, np.float32), "actions": ((20, 2), np.int32)}
     wanted |= {flag: (20, bool) for flag in ("terminals", "truncations", "masks")}
     buf = {key: np.zeros(*value) for key, value in wanted.items()}
@@ -204,7 +204,7 @@ def test_buffers_that_kernels_would_write_beyond_are_refused_by_name(name, array
 
 
 @pytest.mark.parametrize("name", ["observations", "rewards", "terminals", "truncations", "masks", "actions"])
-def test_buffers_that_are_missing_read_only_shared_or_no_arrays_are_refused_by_name(name):
+def test_missing_read_only_and_shared_buffers_are_refused_by_name(name):
     buf = {key: getattr(small("center", "discrete"), key) for key in BUFFERS}
     small("center", "discrete", buf=buf)
     other = "masks" if name != "masks" else "truncations"
@@ -228,12 +228,12 @@ def test_buffers_that_are_missing_read_only_shared_or_no_arrays_are_refused_by_n
         small("center", "discrete", buf=buf)
 
 
-def test_what_is_no_dict_of_buffers_is_refused():
+def test_buffers_must_be_a_dict():
     with pytest.raises(TypeError, match="buf is a int: give a dict of the arrays observations"):
         small("center", "discrete", buf=3)
 
 
-def test_actions_are_taken_whatever_their_memory_looks_like():
+def test_actions_of_any_memory_layout_are_accepted():
     env, twin = small("group", "discrete"), small("group", "discrete")
     env.reset(0), twin.reset(0)
     good = random_actions(env, np.random.default_rng(0))
@@ -254,7 +254,7 @@ def test_actions_are_taken_whatever_their_memory_looks_like():
 
 
 @every_case
-def test_what_needs_a_started_world_says_so_before_the_first_reset(task, action):
+def test_calls_that_need_a_started_world_say_so_before_the_first_reset(task, action):
     env = small(task, action)
     for call, name in (
         (env.score, "score"),
@@ -265,7 +265,7 @@ def test_what_needs_a_started_world_says_so_before_the_first_reset(task, action)
 
 
 @every_case
-def test_a_script_survives_observations_that_are_none(task, action):
+def test_scripts_survive_meaningless_observations(task, action):
     env = small(task, action)
     env.reset(0)
     for code in (0, 7, 255):
@@ -276,7 +276,7 @@ def test_a_script_survives_observations_that_are_none(task, action):
 @pytest.mark.parametrize(
     "generator", [None, 0, np.zeros(0, np.uint64), np.zeros(2, np.uint64), np.zeros(1), np.random.default_rng(0)]
 )
-def test_what_is_no_generator_of_a_script_is_refused(generator):
+def test_scripts_refuse_invalid_generators(generator):
     env = small("forage", "discrete")
     env.reset(0)
     with pytest.raises(
@@ -286,7 +286,7 @@ def test_what_is_no_generator_of_a_script_is_refused(generator):
 
 
 @pytest.mark.parametrize("k", [-1, 1, 2, None, "a"])
-def test_a_side_that_there_is_not_is_refused(k):
+def test_unknown_teams_are_refused(k):
     with pytest.raises(ValueError, match=r"There is no team .*: task group has the teams 0 to 0"):
         small("group", "discrete").team(k)
 
@@ -306,7 +306,7 @@ def test_a_task_that_returns_what_it_should_write_is_refused(method, monkeypatch
 
 
 @pytest.mark.parametrize("task", ["group", "predator_prey", "puffer"])
-def test_the_memory_that_worlds_need_is_known_before(task):
+def test_the_memory_that_worlds_need_is_known_in_advance(task):
     env = small(task, "discrete")
     arrays = [*env.state, *(getattr(env, name) for name in BUFFERS)]
     assert needed(env.world) == sum(array.nbytes for array in arrays)

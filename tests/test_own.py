@@ -124,7 +124,7 @@ def test_a_head_of_one_s_own_has_the_density_it_says(folder):
         ),
     ],
 )
-def test_what_is_wrong_with_a_class_is_said_in_one_sentence(tmp_path, monkeypatch, invoke, text, place, problem):
+def test_invalid_classes_are_refused_in_one_sentence(tmp_path, monkeypatch, invoke, text, place, problem):
     (tmp_path / "mine.py").write_text(text, "utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
@@ -194,7 +194,7 @@ def write_task(tmp_path, monkeypatch):
         ("init", "layout.blob(0.5, row=np.nan)", "row=nan is not a finite number"),
     ],
 )
-def test_what_a_task_says_or_lays_out_amiss_is_told_in_one_sentence(write_task, part, text, problem):
+def test_invalid_tasks_and_layouts_are_refused_in_one_sentence(write_task, part, text, problem):
     write_task(**{part: text})
     with pytest.raises((ValueError, TypeError), match=re.escape(problem)):
         ParticleGrid("mine:Task", agents=6, height=20, width=20)

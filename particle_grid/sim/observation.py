@@ -37,13 +37,20 @@ class Extents(Protocol):
     """The settings that `decode` needs: a `World` has them, and so do the `Rules` of a simulation."""
 
     @property
-    def vision(self) -> int: ...
+    def vision(self) -> int:
+        """Return the cells seen in each direction."""
+
     @property
-    def height(self) -> int: ...
+    def height(self) -> int:
+        """Return the rows of the field."""
+
     @property
-    def width(self) -> int: ...
+    def width(self) -> int:
+        """Return the columns of the field."""
+
     @property
-    def speed(self) -> float | np.float32: ...
+    def speed(self) -> float | np.float32:
+        """Return the largest move per step, in cells."""
 
 
 class Observation(NamedTuple):

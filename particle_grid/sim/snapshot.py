@@ -107,7 +107,8 @@ def _agents(a: Arrays, r: Rules) -> Checks:
 
 
 def _cells(a: Arrays, r: Rules) -> Checks:
-    grid, under, debt = a["grid"], a["under"], a["food_debt"]
+    grid, under = a["grid"], a["under"]
+    debt = a["food_debt"]
     yield "a cell has an unknown code", grid.max() >= CODES
     walls = grid == WALL
     yield "a wall around or inside the field is missing", _any(walls < (r.ground == WALL))
@@ -153,7 +154,7 @@ def _sights(a: Arrays, r: Rules, sight: bool) -> Checks:
 
 def _flat_cells(a: Arrays) -> np.ndarray:
     """Return the cell of each agent, as an index into the flat grid, i64[N]."""
-    worlds, rows, stride = a["grid"].shape
+    worlds, rows, stride = np.shape(a["grid"])
     row, column = a["position"].astype(np.int64)
     world = np.arange(len(row)) // (len(row) // worlds)
     return (world * rows + row) * stride + column

@@ -40,7 +40,7 @@ class Task(Protocol):
         """Lay out the worlds. Runs once, before anything is placed.
 
         Raises:
-            ValueError: if the task's parameters do not fit the world.
+            UserError: if the task's parameters do not fit the world.
         """
 
     def reward(self, state: State, layout: Layout, rewards: np.ndarray) -> None:

@@ -4,7 +4,7 @@ Coordinates are (row, column) in *grid cells*. The playing field is grid[w, visi
 vision : vision + width]; the walls around it form a margin that keeps every window inside the array.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from particle_grid.support.errors import UserError, UserTypeError
 EMPTY, FOOD, WALL, AGENT_1, AGENT_2, AGENT_3, AGENT_4 = range(7)
 CODES = 7  # number of cell codes; every code from AGENT_1 on is an agent
 MAX_COLOURS = 4
-UNSEEN = -(1 << 15)  # the counts of agents in sight where nobody counts: too odd to be mistaken for a count
+UNSEEN = -(1 << 15)  # the counts of agents in sight if they are not counted: an impossible count
 DYNAMICS = ("kinematic", "inertial")
 POSITIONS_PER_MOVE = 8  # least number of float32 positions that a full move passes, so rounding changes it by 1/16
 MAX_SIDE = 1 << 20  # cells: float32 positions are too coarse beyond
@@ -50,9 +50,10 @@ class World:
     action_cost: float = 0.0  # share of the reward that is minus the effort, the mean square of an action's components
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
+        for setting in fields(self):
+            value = getattr(self, setting.name)
             if isinstance(value, np.generic):  # products of NumPy integers might overflow
-                object.__setattr__(self, name, value.item())
+                object.__setattr__(self, setting.name, value.item())
         for name, least in _WHOLE.items():
             _check_whole(name, getattr(self, name), least)
         for name in _NUMBERS:

@@ -25,7 +25,8 @@ CELL_COLOURS = np.array(
     np.uint8,
 )
 # Codes that only pictures have, after those of cells: what an agent sees, the agent that is followed, and trails.
-SEEN, FOLLOWED, TRAIL = CODES, CODES + 1, CODES + 2
+SEEN, FOLLOWED = CODES, CODES + 1
+TRAIL = CODES + 2
 MOST_PIXELS = 1 << 28  # of a picture
 FADES = 6  # shades of a trail: code TRAIL + FADES * (agent - AGENT_1) + shade, 0 the freshest
 

@@ -46,7 +46,8 @@ class Video:
     """
 
     def __init__(self, path: str | Path, fps: float = 20) -> None:
-        self.path, self.fps, self.count = check_video(path, fps), fps, 0
+        self.path, self.fps = check_video(path, fps), fps
+        self.count = 0
         self._part = atomic.beside(self.path)
         self._shape: tuple[int, ...] = ()
         self._images: list[Image.Image] = []  # of a GIF
@@ -115,7 +116,7 @@ def check_frame(frame: Any, longest: int) -> None:
     if not (is_array and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3):
         what = f"{frame.dtype} {list(frame.shape)}" if is_array else f"a {type(frame).__name__}"
         raise UserError(f"A frame of a video is {what}: give RGB, uint8 [height, width, 3].")
-    height, width, _ = frame.shape
+    height, width = frame.shape[:2]
     if not 1 <= min(height, width) <= max(height, width) <= longest:
         raise UserError(
             f"A frame of {height} x {width} pixels does not fit into a video: give 1 to {longest} along a side."
@@ -148,5 +149,5 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 20)
 
 def _ffmpeg() -> str:
     """Return the program of the encoder."""
-    path: str = optional.load("imageio_ffmpeg", "video", "A video that is no .gif").get_ffmpeg_exe()
+    path: str = optional.load("imageio_ffmpeg", "video", "A video other than a .gif").get_ffmpeg_exe()
     return path

@@ -239,6 +239,6 @@ def test_a_part_of_the_agents_cannot_be_reset():
 @pytest.mark.parametrize(
     ("num_envs", "settings"), [("7", {}), (50, {"worlds": None}), (2.5, {}), (1.0, {}), (True, {})]
 )
-def test_what_is_no_number_of_environments_is_refused_in_a_sentence(num_envs, settings):
+def test_invalid_numbers_of_environments_are_refused_in_a_sentence(num_envs, settings):
     with pytest.raises(TypeError, match="is not a whole number"):
         ParticleGridVectorEnv(num_envs, task="group", **settings)

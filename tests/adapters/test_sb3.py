@@ -111,7 +111,7 @@ def test_its_wrappers_and_attributes_work():
 
 
 @pytest.mark.parametrize("seed", ["x", -1, 1.5, True])
-def test_what_is_no_seed_is_refused_at_once_and_nothing_is_changed(seed):
+def test_invalid_seeds_are_refused_at_once_and_change_nothing(seed):
     env = vec_env("center", "discrete")
     with pytest.raises(ValueError, match="is not a seed: use a whole number of at least 0"):
         env.seed(seed)

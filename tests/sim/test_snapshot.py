@@ -155,7 +155,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_a_state_that_no_run_comes_to_is_refused_by_what_is_wrong_with_it(fault):
+def test_unreachable_states_are_refused_with_the_reason(fault):
     env = small("forage", "discrete", max_episode_steps=500)
     for _ in play(env, 3):
         pass
@@ -170,8 +170,8 @@ def test_a_state_that_no_run_comes_to_is_refused_by_what_is_wrong_with_it(fault)
 
 @pytest.mark.parametrize("speed", [0.3, 1.0, 7.7])
 @pytest.mark.parametrize(("task", "action"), CASES)
-def test_every_state_of_a_run_is_taken(task, action, speed):
-    """With as few cells as agents can be in, and worlds that start anew in between."""
+def test_every_state_of_a_run_is_accepted(task, action, speed):
+    """In crowded worlds that restart in between."""
     size = {} if task == "puffer" else {"height": 14, "width": 11, "walls": 0.1}
     other, env = (
         small(task, action, lifespan=5.0, max_episode_steps=19, agents=40, dynamics="inertial", speed=speed, **size)
@@ -191,7 +191,7 @@ def test_every_state_of_a_run_is_taken(task, action, speed):
         ({"grid": [[1, 2]]}, r"saved 'grid' is int64\[1, 2\]"),
     ],
 )
-def test_what_is_no_state_is_refused_in_a_sentence(saved, message):
+def test_incomplete_states_are_refused_in_a_sentence(saved, message):
     with pytest.raises(ValueError, match=message):
         small("group", "discrete").load_state_dict(saved)
 

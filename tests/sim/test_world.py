@@ -1,4 +1,4 @@
-"""What a task of one's own may lay out amiss is refused before a kernel trusts it."""
+"""Invalid layouts of a task are refused before a kernel trusts them."""
 
 import numpy as np
 import pytest
@@ -79,7 +79,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_what_is_laid_out_amiss_is_refused(fault):
+def test_invalid_layouts_are_refused(fault):
     layout = Layout(World(agents=8, height=SIDE, width=SIDE))
     make_rules(layout, discrete=True)
     fault(layout)
@@ -89,7 +89,7 @@ def test_what_is_laid_out_amiss_is_refused(fault):
 
 
 @pytest.mark.parametrize("colours", ["a", 2.5, None, 0, 5])
-def test_what_is_no_number_of_colours_is_refused(colours):
+def test_invalid_numbers_of_colours_are_refused(colours):
     with pytest.raises(
         (ValueError, TypeError), match=r"is out of range: agents have 1 to 4 colours|is not a whole number"
     ):

@@ -129,6 +129,6 @@ def test_shrunk_trails_hide_nothing_else():
         ({"pixels": (90, 0)}, "pixels=0 is out of range: give a whole number of at least 1"),
     ],
 )
-def test_what_cannot_be_shown_is_refused_at_once(options, reason):
+def test_invalid_cameras_are_refused_at_once(options, reason):
     with pytest.raises(ValueError, match=reason):
         Camera(playing(steps=0).world, **options)

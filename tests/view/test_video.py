@@ -51,7 +51,7 @@ def test_a_gif_of_a_still_world_is_small(tmp_path):
         ("a.gif", {"frames": [frames(1)[0], frames(1, width=31)[0]]}, "use one size for all"),
     ],
 )
-def test_what_makes_no_gif_is_refused_in_one_sentence_and_leaves_no_file(tmp_path, name, changes, reason):
+def test_invalid_videos_are_refused_in_one_sentence_and_leave_no_file(tmp_path, name, changes, reason):
     with pytest.raises(ValueError, match=reason):
         write_video(tmp_path / name, **({"frames": frames()} | changes))
     assert not list(tmp_path.iterdir())
@@ -109,7 +109,7 @@ def test_an_mp4_shows_every_frame_at_its_rate(tmp_path):
         (np.zeros((1, 70_000, 3), np.uint8), "1 x 70000 pixels"),
     ],
 )
-def test_what_is_no_frame_is_refused_in_one_sentence_and_leaves_no_file(tmp_path, kind, frame, reason):
+def test_invalid_frames_are_refused_in_one_sentence_and_leave_no_file(tmp_path, kind, frame, reason):
     with pytest.raises(ValueError, match=reason):
         write_video(tmp_path / f"a{kind}", [frame] * 2)
     assert not list(tmp_path.iterdir())
