@@ -60,19 +60,8 @@ def _copy_windows(cells, position, agents, cells_of_world, stride, rows, observa
 def window_copy(env: ParticleGrid) -> Callable[[], None]:
     """The limit: copies the window of each agent of an environment that has been reset, and does nothing else."""
     target, grid = np.zeros_like(env.observations), env.state.grid
-<<<<<<< HEAD
-    arguments = (
-        grid.reshape(-1),
-        env.state.position,
-        env.world.agents,
-        grid[0].size,
-        grid.shape[2],
-        env.rules.window_rows,
-    )
-=======
     shape = env.world.agents, grid[0].size, grid.shape[2]
     arguments = grid.reshape(-1), env.state.position, *shape, env.rules.window_rows
->>>>>>> sim
     return lambda: _copy_windows(*arguments, target)
 
 

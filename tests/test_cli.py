@@ -181,7 +181,8 @@ def test_a_task_without_a_yaml_file_has_its_class_for_one(run, monkeypatch):
         size: int = 3
 
     monkeypatch.setattr(tasks, "names", lambda: ["my_task", "group"])
-    monkeypatch.setattr(tasks, "load", lambda name: {"my_task": MyTask}[name])
+    load = tasks.load
+    monkeypatch.setattr(tasks, "load", lambda name: MyTask if name == "my_task" else load(name))
     _, out, _ = run("task=my_task", "task.size=4")
     assert json.loads(out)["task"] == {"name": "my_task", "size": 4}
     _, _, err = run("task.syze=4", "task=my_task")

@@ -2,21 +2,16 @@
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 from particle_grid import train
 from particle_grid.evaluation import match
-from particle_grid.experiments.sweep import flat
-from particle_grid.settings.compose import config_folder
+from particle_grid.settings.composed import composed
 from tests.cases import CASES, small
 from tests.test_train import BATCH, TINY
 
-with initialize_config_dir(str(config_folder()), version_base="1.3"):
-    BASE = compose("train", ["task=forage", "action=continuous"])
-    KEYS = sorted(flat({key: value for key, value in OmegaConf.to_container(BASE, resolve=True).items()}))
+KEYS = sorted([*composed(["task=forage", "action=continuous"]).flat(), "resume", "allow"])
 GROUPS = ["task", "action", "policy", "trainer", "world", "experiment"]
 LONG = ("trainer.total_steps", "trainer.epochs", "evaluations", "task.food_reward")  # large ones make a long run
 HUGE = ["10000000000000", "1e300", "9223372036854775808", "99999999999999999999", "inf"]
