@@ -144,7 +144,7 @@ def _invocation() -> Invocation:
         trial = Trial(number, Path(info.sweep.dir), info.sweeper.storage, info.sweeper.pruner)
     return Invocation(
         folder=Path(info.runtime.output_dir),
-        overrides=tuple(info.overrides.task),
+        overrides=tuple(OmegaConf.to_container(info.overrides.task)),  # as written: nothing is resolved
         swept=swept,
         side_by_side=swept and info.runtime.choices["hydra/launcher"] != "basic",
         trial=trial,

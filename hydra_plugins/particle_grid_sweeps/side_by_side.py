@@ -54,7 +54,9 @@ class SideBySideLauncher(Launcher):
     """Runs jobs in processes of their own."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.context, self.function, self.config = hydra_context, task_function, config
+        self.context = hydra_context
+        self.function = task_function
+        self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         setup_globals()

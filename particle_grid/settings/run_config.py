@@ -39,9 +39,9 @@ class RunConfig:
         task, policy = dict(values["task"]), dict(values["policy"])
         others = {key: values[key] for key in ("seed", "name", "clips", "evaluations") if key in values}
         return cls(
-            task=task.pop("name"),
+            task=task.pop("name", ""),
             action=values["action"]["name"],
-            policy=policy.pop("name"),
+            policy=policy.pop("name", ""),
             task_params=task,
             policy_options=policy,
             world=World(**values["world"]),
