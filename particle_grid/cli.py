@@ -137,6 +137,7 @@ def _job_of(module: str) -> Any:
 def _invocation() -> Invocation:
     """Return what Hydra knows about the call of this job."""
     info: Any = HydraConfig.get()
+    overrides: Any = OmegaConf.to_container(info.overrides.task)  # as written: nothing is resolved
     swept = info.mode == RunMode.MULTIRUN
     number = OmegaConf.select(info, "sweeper.trial") if swept else None
     trial = None
@@ -144,7 +145,7 @@ def _invocation() -> Invocation:
         trial = Trial(number, Path(info.sweep.dir), info.sweeper.storage, info.sweeper.pruner)
     return Invocation(
         folder=Path(info.runtime.output_dir),
-        overrides=tuple(OmegaConf.to_container(info.overrides.task)),  # as written: nothing is resolved
+        overrides=tuple(overrides),
         swept=swept,
         side_by_side=swept and info.runtime.choices["hydra/launcher"] != "basic",
         trial=trial,
