@@ -51,8 +51,8 @@ class Evaluator:
         Raises:
             UserError: for anything that is invalid, before a policy is played.
         """
-        check_recording(show, video, replay)  # now, before minutes of work
         saved = self.request.load(path)
+        check_recording(show, video, replay)  # now, before minutes of work
         env = build_env(saved.config)
         show.camera(env)  # likewise
         policy = policy_for(saved, env, self.device)
