@@ -61,9 +61,9 @@ def call(invoke, monkeypatch):
 @pytest.fixture
 def trained(monkeypatch):
     """The steps at which each call of the trainer's loop started."""
-    begun, run = [], Trainer.run
-    monkeypatch.setattr(Trainer, "run", lambda self: (begun.append(self.steps), run(self))[1])
-    return begun
+    starts, run = [], Trainer.run
+    monkeypatch.setattr(Trainer, "run", lambda self: (starts.append(self.steps), run(self))[1])
+    return starts
 
 
 def score_of(folder):
