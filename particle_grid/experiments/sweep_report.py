@@ -71,8 +71,10 @@ class Sweep:
         return [key for key in self.keys if key != "seed"]
 
     def groups(self) -> dict[tuple[Any, ...], list[float]]:
-        """Return the final scores of runs that differ only in their seeds, by their values of the group keys, the best
-        group first."""
+        """Return the final scores of runs that differ only in their seeds, by their values of the group keys.
+
+        The best group comes first.
+        """
         groups: dict[tuple[Any, ...], list[float]] = {}
         for run in self.runs:
             if run.scored:

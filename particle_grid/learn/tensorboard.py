@@ -83,7 +83,7 @@ class Logger:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            with suppress(OSError) if kind else nullcontext():  # the exception that is under way says enough
+            with suppress(OSError) if kind else nullcontext():  # the exception being raised says enough
                 self.close()
         finally:
             threading.excepthook = self._hook

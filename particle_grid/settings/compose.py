@@ -38,8 +38,9 @@ def config_folder() -> Path:
 
 
 def register_groups(arguments: Iterable[str] = ()) -> None:
-    """Register the choices of Hydra's groups that are defined by classes instead of files: world, trainer, tasks and
-    policies, with the defaults of their classes.
+    """Register the choices of Hydra's groups that are defined by classes instead of files.
+
+    These are world, trainer, tasks and policies, with the defaults of their classes.
 
     Args:
         arguments: of the command line; tasks and policies that it names as module:Class are registered, too.
@@ -151,8 +152,9 @@ def _in_words(kind: Any) -> str:
 
 
 def resumed_config(saved: RunConfig, overrides: Iterable[str]) -> RunConfig:
-    """Return the settings of a resumed run: the saved ones. Only `trainer.*` may be overridden, except its seed, since
-    the random generators continue.
+    """Return the settings of a resumed run: the saved ones, except that `trainer.*` may be overridden.
+
+    `trainer.seed` may not, because the random generators continue.
 
     Raises:
         UserError: for any other override.
@@ -164,7 +166,7 @@ def resumed_config(saved: RunConfig, overrides: Iterable[str]) -> RunConfig:
             f"new run."
         )
     config = OmegaConf.create(saved.to_dict())
-    for override in OverridesParser.create().parse_overrides(values):  # as Hydra reads them: off is a word
+    for override in OverridesParser.create().parse_overrides(values):  # Hydra's parser: for it, `off` is a word
         if OmegaConf.select(config, override.key_or_group, default=MISSING) is MISSING:
             raise UserError(unknown_key(config.trainer, override.key_or_group.partition(".")[2]))
         OmegaConf.update(config, override.key_or_group, override.value())

@@ -1,4 +1,4 @@
-"""Write files in one step, so that neither a crash nor a full disk leaves half of one."""
+"""Write files atomically, so that neither a crash nor a full disk leaves an incomplete one."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 from particle_grid.support.errors import UserError
 
 TEMPORARY = ".particle_grid-"  # prefix of files that are being written
-ABANDONED = 24 * 3600  # seconds after which nobody is still writing one: its process was killed
+ABANDONED = 24 * 3600  # seconds after which such a file is abandoned: its process was killed
 
 
 def check_place(path: Path) -> None:
@@ -54,7 +54,8 @@ def write(path: str | Path, content: bytes | memoryview) -> None:
 
 
 def beside(path: Path) -> Path:
-    """Return the path of a new file in the same folder, with the same suffix, that no other process can know."""
+    """Return the path of a new file in the same folder, with the same suffix and a name that no other process can
+    guess."""
     return path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}{path.suffix[:16].lower()}")
 
 

@@ -26,7 +26,7 @@ LONGEST = 1 << 16  # cells along a side: positions have 16 bits, and browsers dr
 JUMP, FARTHEST = (
     255,
     7,
-)  # the byte of an agent that moved farther than that many cells: its new cell is stored separately
+)  # byte that marks an agent that moved farther than that many cells; its new cell is stored separately
 
 
 def check_page(path: str | Path) -> Path:
@@ -70,9 +70,9 @@ class Replay:
         self._scores: list[list[float]] = []
         self._ground = np.zeros(
             (settings.height, settings.width), np.uint8
-        )  # the cells as they would be without agents, now
+        )  # the current cells as they would be without agents
         self._first = self._ground
-        self._changes: list[tuple[np.ndarray, np.ndarray]] = []  # where (i64, in order) and to which code (u8)
+        self._changes: list[tuple[np.ndarray, np.ndarray]] = []  # which cells (i64, in order) change to which code (u8)
         self._eats = True  # so far no agent stood on food, so food disappears when an agent enters its cell
 
     def add(self, state: State, rewards: np.ndarray, score: np.ndarray) -> None:
@@ -161,7 +161,7 @@ def write_page(path: str | Path, replays: Sequence[Replay]) -> None:
 
     Raises:
         UserError: if the path does not name a page, or if there are no runs.
-        OSError: if the page cannot be written. A file that existed before is kept then.
+        OSError: if the page cannot be written. An older file is kept then.
     """
     path = check_page(path)
     if not replays:

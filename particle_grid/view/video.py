@@ -42,7 +42,7 @@ class Video:
 
     Raises:
         UserError: if path, rate or frames do not make a video.
-        OSError: if the file cannot be written. A file that existed before is kept then.
+        OSError: if the file cannot be written. An older file is kept then.
     """
 
     def __init__(self, path: str | Path, fps: float = 20) -> None:
@@ -82,7 +82,7 @@ class Video:
         if self._encoder is None:
             return 0
         assert self._encoder.stdin is not None
-        with contextlib.suppress(OSError):  # it has already stopped, as its exit code tells
+        with contextlib.suppress(OSError):  # it has already stopped, as its exit code shows
             self._encoder.stdin.close()
         return self._encoder.wait()
 
