@@ -94,8 +94,7 @@ def _prepare_arguments() -> None:
 
 
 class Job:
-    """The function that Hydra calls for each job of a command. It reports a failed job, and keeps the reason in its
-    folder.
+    """The function that Hydra calls for each job of a command. A failed job is reported, with the reason in its folder.
 
     It is pickled as the name of its command, so that a worker imports the command. Pickled by value, like functions of
     `__main__`, it would contain globals of this process, such as a number of threads that the worker does not have.

@@ -46,7 +46,7 @@ class ParticleGrid(pufferlib.PufferEnv):
     reward is 0, `truncations` is set, and the observation is the first of its new episode. The observation before it
     was the last of the old episode: its value is the exact bootstrap for the step before. Nothing ever terminates.
 
-    Copies and pickles have arrays of their own, with or without `buf`, and continue bit for bit. Threads may take
+    Copies and pickles have their own arrays, with or without `buf`, and continue bit for bit. Threads may take
     turns.
 
     Args:

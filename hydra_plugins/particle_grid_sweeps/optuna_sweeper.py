@@ -71,8 +71,7 @@ class OptunaSweeper(Sweeper):
     def split(self, arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
         """Return the overrides of all runs, and the distribution of each searched key.
 
-        Searched are the keys to which the command line gives several values or an interval, or else those of the
-        preset.
+        These are the keys to which the command line gives several values or an interval, or else those of the preset.
         """
         from particle_grid.support.errors import UserError
 
@@ -93,8 +92,8 @@ class OptunaSweeper(Sweeper):
         from optuna.trial import Trial, TrialState
 
         done = study.get_trials(deepcopy=False)
-        begun = [Trial(study, trial._trial_id) for trial in done if trial.state == TrialState.RUNNING]
-        return begun[:jobs] or [study.ask(space) for _ in range(min(jobs, self.trials - len(done)))]
+        running = [Trial(study, trial._trial_id) for trial in done if trial.state == TrialState.RUNNING]
+        return running[:jobs] or [study.ask(space) for _ in range(min(jobs, self.trials - len(done)))]
 
     def run(self, study: Any, trials: list[Any], fixed: list[str]) -> Sequence[JobReturn]:
         """Run trials, and report their scores to the study."""

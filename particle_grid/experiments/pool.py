@@ -43,8 +43,7 @@ class Job:
         return [*what, ONE_THREAD, f"hydra.run.dir={quoted(self.folder.path)}"]
 
     def _resumed(self) -> list[str]:
-        """Return the overrides that resume the run. User-defined classes that it was started with may be imported
-        again."""
+        """Return the overrides that resume the run, and may again import the user's classes it was started with."""
         values = [override.partition("=")[2] for override in self.overrides]
         places = ",".join(value for value in values if registry.is_place(value))
         allow = [f"allow=[{places}]"] if places else []
@@ -59,7 +58,7 @@ class Job:
         Raises:
             UserError: naming the first override that differs.
         """
-        if not self.folder.begun or not self.folder.overrides.exists():
+        if not self.folder.started or not self.folder.overrides.exists():
             return
         there = by_key(self.folder.read_overrides())
         here = by_key([*self.overrides, ONE_THREAD])

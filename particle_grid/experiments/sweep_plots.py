@@ -183,7 +183,7 @@ def share_of_variance(values: Sequence[Any], scores: np.ndarray) -> float:
         scores: f64[runs].
 
     Returns:
-        The share, or NaN if each run is a group of its own.
+        The share, or NaN if every group has a single run.
     """
     labels = [str(value) for value in values]
     if _has_many_numbers(values):

@@ -100,7 +100,7 @@ class RunFolder:
         return self.status() in (FINISHED, PRUNED)
 
     @property
-    def begun(self) -> bool:
+    def started(self) -> bool:
         """Whether the folder holds something that a run with other settings must not continue."""
         return self.results.exists() or self.checkpoint.exists()
 

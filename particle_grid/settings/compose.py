@@ -32,7 +32,7 @@ UNCHANGED = [field.name for field in fields(World) if field.name != "vision"]  #
 
 
 def config_folder() -> Path:
-    """Return the folder of the configs: inside an installed package, else beside it in the repository."""
+    """Return the folder of the configs: inside an installed package, or else next to it in the repository."""
     packaged = PACKAGE / "conf"
     return packaged if packaged.is_dir() else PACKAGE.parent / "conf"
 
@@ -110,7 +110,7 @@ def typed(cls: type[T], node: DictConfig) -> T:
     """Return a dataclass from a node of the config. What the node does not hold takes its default.
 
     Raises:
-        UserError: for an unknown key, a wrong type or a missing value, and whatever the dataclass itself refuses.
+        UserError: for an unknown key, a wrong type or a missing value, and for what the dataclass itself refuses.
     """
     types = {field.name: field.type for field in fields(cls)}  # type: ignore[arg-type]
     values = {}
@@ -143,7 +143,7 @@ def _mistyped(cls: type, node: DictConfig, values: dict[Any, Any], error: OmegaC
 
 
 def _in_words(kind: Any) -> str:
-    """Return what a field of a type takes, or nothing for types with a structure of their own."""
+    """Return what a field of a type takes, or nothing for types with their own structure."""
     if isinstance(kind, UnionType):
         return " or ".join(map(_in_words, get_args(kind)))
     if get_origin(kind) is list:

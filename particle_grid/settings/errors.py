@@ -46,7 +46,7 @@ def report(error: Exception, where: str = "") -> int:
 
 
 def explain(error: Exception) -> str:
-    """Return what is wrong and what to do, in one line, whatever a file has put into it."""
+    """Return what is wrong and what to do, in one line, whatever characters a file has put into it."""
     return printable(_sentence(error))
 
 

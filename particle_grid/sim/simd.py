@@ -127,9 +127,8 @@ def prefetch(typing_context, array, at):
         pointer = _pointer(context, builder, signature.args[0], args[0], args[1], BYTE)
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, INDEX, INDEX, INDEX])
         function = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], kind)
-        builder.call(
-            function, [pointer, INDEX(1), INDEX(3), INDEX(1)]
-        )  # for writing, in the nearest cache, data rather than code
+        # The flags mean: for writing, into the nearest cache, data rather than code.
+        builder.call(function, [pointer, INDEX(1), INDEX(3), INDEX(1)])
         return context.get_dummy_value()
 
     return types.void(array, at), generate

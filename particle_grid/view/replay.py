@@ -23,10 +23,8 @@ from particle_grid.view.frame import PALETTE, check_world
 
 PAGE = Path(__file__).parent / "replay.html"
 LONGEST = 1 << 16  # cells along a side: positions have 16 bits, and browsers draw no larger pictures either
-JUMP, FARTHEST = (
-    255,
-    7,
-)  # byte that marks an agent that moved farther than that many cells; its new cell is stored separately
+JUMP = 255  # byte of an agent that moved farther than FARTHEST cells; its new cell is stored separately
+FARTHEST = 7
 
 
 def check_page(path: str | Path) -> Path:
@@ -68,9 +66,8 @@ class Replay:
         self._cells: list[np.ndarray] = []  # u16[2, agents] each
         self._rewards: list[np.ndarray] = []  # u8[agents] each
         self._scores: list[list[float]] = []
-        self._ground = np.zeros(
-            (settings.height, settings.width), np.uint8
-        )  # the current cells as they would be without agents
+        # The current cells as they would be without agents.
+        self._ground = np.zeros((settings.height, settings.width), np.uint8)
         self._first = self._ground
         self._changes: list[tuple[np.ndarray, np.ndarray]] = []  # which cells (i64, in order) change to which code (u8)
         self._eats = True  # so far no agent stood on food, so food disappears when an agent enters its cell

@@ -48,7 +48,7 @@ class Video:
     def __init__(self, path: str | Path, fps: float = 20) -> None:
         self.path, self.fps = check_video(path, fps), fps
         self.count = 0
-        self._part = atomic.beside(self.path)
+        self._part = atomic.temporary_path(self.path)
         self._shape: tuple[int, ...] = ()
         self._images: list[Image.Image] = []  # of a GIF
         self._encoder: subprocess.Popen[bytes] | None = None  # of an MP4
