@@ -139,8 +139,9 @@ def options() -> argparse.Namespace:
 
 def main() -> None:
     """Run the benchmark."""
+    chosen = options()
     try:
-        learn(options())
+        learn(chosen)
     except Exception as error:
         sys.exit(report(error))
 

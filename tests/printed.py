@@ -29,7 +29,6 @@ FILLED = {
     "task=TASK action=FORM seed=SEED": "task=center action=discrete seed=0",
     "particle_grid.NAME": "particle_grid.train",
     "particle_grid.study NAME": "particle_grid.study smoke",
-    "particle_grid.study PLAN": "particle_grid.study smoke",
     "partition=NAME": "partition=all",
     "checkpoints=[...]": "checkpoints=[pretrained]",
     "checkpoint=PATH": "checkpoint=pretrained task=group",

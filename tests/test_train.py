@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from particle_grid import eval as evaluation
 from particle_grid import train
-from particle_grid.experiments.training import TORCH_THREADS
+from particle_grid.experiments import training
 from particle_grid.learn import checkpoint
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.heads import HEADS
@@ -130,7 +130,7 @@ def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(call):
 
 def test_a_run_uses_its_own_number_of_threads_whatever_ran_before_in_the_process(call):
     small = [argument for argument in TINY if not argument.startswith("trainer.threads")]
-    for policy, threads, own in (("conv_lstm", 1, 1), ("mlp", 0, TORCH_THREADS), ("mlp", 1, 1)):
+    for policy, threads, own in (("conv_lstm", 1, 1), ("mlp", 0, training.TORCH_THREADS), ("mlp", 1, 1)):
         more = [f"policy={policy}", f"trainer.threads={threads}", f"trainer.total_steps={BATCH}"]
         assert call(train.main, *small, *more)[0] == 0
         assert torch.get_num_threads() == own
@@ -166,9 +166,9 @@ def test_eval_prints_scores_for_the_same_and_another_task(call):
         ("video=x.avi", "ends in .gif or .mp4"),
         ("show.agent=99", "agent=99 is out of range: agents are numbered 0 to 31"),
         ("show.region=[0,0,99,9]", "region=(0, 0, 99, 9) does not lie in the"),
-        ("show.region=[1,2]", "show.region=[1, 2] is no region"),
-        ("show.steps=0", "show.steps=0 is no number of steps"),
-        ("show.seed=-1", "show.seed=-1 is not a seed"),
+        ("show.region=[1,2]", "show.region=[1, 2] is not a region"),
+        ("show.steps=0", "show.steps=0 is out of range"),
+        ("show.seed=-1", "show.seed=-1 is out of range"),
         ("show.world=5", "world=5 is out of range: worlds are numbered 0 to 0"),
         ("show.pixels=0", "pixels=0 is out of range: give a whole number of at least 1"),
         ("show.zom=2", "There is no key 'zom' in show. Did you mean zoom?"),
@@ -183,8 +183,8 @@ def test_eval_prints_scores_for_the_same_and_another_task(call):
             "show.region=[1, 'a', 2, 3] is invalid: give a list, each entry of which is a whole num",
         ),
         ("device=null", "device=None is not known"),
-        ("video=5", "video=5 is no path: give one, or leave it out"),
-        ("replay=[1]", "replay=[1] is no path"),
+        ("video=5", "video=5 is not a path: give one, or leave it out"),
+        ("replay=[1]", "replay=[1] is not a path"),
     ],
 )
 def test_eval_refuses_invalid_options_before_it_plays(call, argument, message):
@@ -211,7 +211,7 @@ def test_a_checkpoint_of_something_else_is_refused_in_one_sentence(call):
     for main, argument in ((evaluation.main, "checkpoint=other.pt"), (train.main, "resume=other.pt")):
         code, _, err = call(main, argument)
         assert code == 1
-        assert "other.pt is no checkpoint of a run: it has no config" in err
+        assert "other.pt is not a checkpoint of a run: it has no config" in err
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_a_run_changes_nothing_in_a_folder_of_foreign_files(call):
         (Path(name) / name).write_text("mine: 1")
         code, _, err = call(train.main, *TINY, FEW, f"hydra.run.dir={name}")
         assert code == 1
-        assert f"holds {name}, which no run of this program has left" in err
+        assert f"holds {name}, which is damaged or not from this program" in err
         assert (Path(name) / name).read_text() == "mine: 1"
 
 
@@ -347,7 +347,7 @@ def test_a_resumed_finished_run_counts_as_unfinished_until_it_has_new_results(ca
 
     more = ["resume=run/checkpoint.pt", "hydra.run.dir=run", f"trainer.total_steps={8 * BATCH}"]
     with monkeypatch.context() as patched:
-        patched.setattr(train.results, "evaluate_policy", interrupt)
+        patched.setattr(training.report, "evaluate_policy", interrupt)
         assert call(train.main, *more)[0] == 130
     assert not Path("run/results.json").exists()
     assert call(train.main, *more)[0] == 0

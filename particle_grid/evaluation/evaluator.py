@@ -51,8 +51,8 @@ class Evaluator:
         Raises:
             UserError: for anything that is invalid, before a policy is played.
         """
-        check_recording(show, video, replay)  # check this before minutes of work
         saved = self.request.load(path)
+        check_recording(show, video, replay)  # fails now instead of after minutes of work
         env = build_env(saved.config)
         show.camera(env)  # for the same reason
         policy = policy_for(saved, env, self.device)

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.settings import resolvers as resolvers  # registers them
+from particle_grid.settings.checks import check_name
 from particle_grid.settings.errors import unknown_key
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.sim import tasks
@@ -103,7 +104,8 @@ def run_config(config: DictConfig) -> RunConfig:
     world = typed(World, config.world)
     trainer = typed(TrainerConfig, config.trainer)
     values: Any = OmegaConf.to_container(config, resolve=True)
-    return RunConfig.from_dict(values | {"world": asdict(world), "trainer": asdict(trainer)})
+    checked = {"world": asdict(world), "trainer": asdict(trainer), "name": check_name(values["name"])}
+    return RunConfig.from_dict(values | checked)
 
 
 def typed(cls: type[T], node: DictConfig) -> T:

@@ -72,8 +72,11 @@ def cross(s, lo, hi):
         row, column = np.int32(rows[i]), np.int32(columns[i])
         to_row, to_column = np.int32(rows[i] + desired_rows[i]), np.int32(columns[i] + desired_columns[i])
         near = (abs(to_row - row) <= NEAR) & (abs(to_column - column) <= NEAR)
-        desired_rows[i] = desired_rows[i] if near else ZERO
-        desired_columns[i] = desired_columns[i] if near else ZERO
+        # Both are read before either is written: otherwise the vector code has to check for overlaps.
+        desired_rows[i], desired_columns[i] = (
+            desired_rows[i] if near else ZERO,
+            desired_columns[i] if near else ZERO,
+        )
         leaves = np.uint32(row * stride + column)
         enters = np.uint32(to_row * stride + to_column) if near else leaves
         crossing[i] = np.uint64(leaves) | (np.uint64(under[i]) << SIGN) | (np.uint64(enters) << HIGH)

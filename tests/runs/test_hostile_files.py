@@ -80,7 +80,7 @@ def test_instructions_that_torch_never_writes_are_refused_and_not_executed(call,
         (["steps"], -5, "steps is -5"),
         (["steps"], float("nan"), "steps is nan"),
         (["steps"], "many", "steps is 'many'"),
-        (["steps"], (1 << 63) - 1, "steps is 9223372036854775807, more than a run can have made"),
+        (["steps"], (1 << 63) - 1, "steps is 9223372036854775807, more than a run can make"),
         (["policy"], "weights", "policy is not a group of weights"),
         (["policy", "actor.weight"], lambda x: x.fill_(float("nan")), "policy.actor.weight is not finite"),
         (["policy", "critic.bias"], lambda x: x.fill_(float("inf")), "policy.critic.bias is not finite"),
@@ -93,10 +93,10 @@ def test_instructions_that_torch_never_writes_are_refused_and_not_executed(call,
         (["config", "world", "mass"], 3, "config.world.mass is not a setting that worlds have"),
         (["config", "task"], "group", "config.task is not a group of settings"),
         (["config", "task", "buf"], {}, "config.task.buf is not a parameter of a task"),
-        (["config", "name"], "${oc.env:HOME}", "'${oc.env:HOME}', which stands for another one"),
-        (["config", "name"], "a\x1b[31mb", r"config.name is not a name, but 'a\x1b[31mb'"),
+        (["config", "name"], "${oc.env:HOME}", "'${oc.env:HOME}', which refers to another value"),
+        (["config", "name"], "a\x1b[31mb", r"config.name is 'a\x1b[31mb', not a name"),
         (["config", "seed"], -1, "config.seed is -1"),
-        (["config", "action", "name"], "jump", "config.action.name is neither discrete nor continuous, but 'jump'"),
+        (["config", "action", "name"], "jump", "config.action.name is 'jump', not discrete or continuous"),
         (["config"], None, "it has no config"),
     ],
 )
@@ -110,7 +110,7 @@ def test_impossible_values_in_a_checkpoint_are_refused_in_one_sentence(call, goo
     ("keys", "value", "reason"),
     [
         (["config", "trainer"], 3, "config.trainer is not a group of settings"),
-        (["config", "trainer", "gamma"], "${oc.env:HOME}", "which stands for another one"),
+        (["config", "trainer", "gamma"], "${oc.env:HOME}", "which refers to another value"),
         (["envs"], [], "envs is not a list of the states of worlds"),
         (["envs", 0, "grid"], None, "has no 'grid'"),
         (["envs", 0, "grid"], lambda x: x.bfloat16(), "envs is not a list of the states of worlds"),
@@ -186,7 +186,7 @@ def test_a_name_never_leads_to_another_folder(call, name, tmp_path):
 def test_files_that_are_not_results_are_refused_in_a_sentence(content, tmp_path):
     (tmp_path / "results.json").write_text(content)
     with pytest.raises(
-        ValueError, match=r"results\.json (cannot be read|is not a run's results): .* Remove this run's folder"
+        ValueError, match=r"results\.json (cannot be read|is not a run's results).* Remove this run's folder"
     ):
         RunFolder(tmp_path).read_results()
 

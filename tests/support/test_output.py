@@ -14,6 +14,7 @@ import pytest
 from particle_grid import eval as evaluation
 from particle_grid import report, train
 from particle_grid.learn import checkpoint
+from particle_grid.support.errors import UserError
 from tests.test_train import BATCH, ROOT, TINY
 
 RUN = [*TINY, f"trainer.total_steps={2 * BATCH}", "clips=0", "evaluations=1", "hydra.run.dir=run"]
@@ -37,7 +38,7 @@ def test_characters_missing_in_a_terminal_are_replaced_and_results_are_saved(cal
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding))
     code, _, err = call(train.main, *RUN, "name='\u4f60'")
     assert (code, err) == (0, "")
-    assert b"mean " + sign + b" deviation" in shown.getvalue()
+    assert b"mean " + sign + b" standard deviation" in shown.getvalue()
     assert Path("run/results.json").exists()
     monkeypatch.setattr(sys, "argv", ["report", "."])
     report.main()
@@ -58,7 +59,7 @@ def test_a_run_continues_without_a_disk_for_its_output_and_says_so_once(call, mo
     with open("/dev/full", "w") as full:
         monkeypatch.setattr(sys, "stdout", full)
         code, _, err = call(train.main, *RUN)
-    assert (code, err) == (0, "Output cannot be written (No space left on device), and is left out from here on.\n")
+    assert (code, err) == (0, "Output cannot be written (No space left on device) and is omitted from here on.\n")
     assert Path("run/results.json").exists()
 
 
@@ -76,7 +77,7 @@ def test_a_process_survives_the_end_of_its_pipe(tmp_path):
 def test_results_are_saved_before_they_are_shown(call, monkeypatch):
     def fail(*_):
         assert Path("run/results.json").exists()
-        raise ValueError("there is no terminal")
+        raise UserError("there is no terminal")
 
     monkeypatch.setattr("particle_grid.evaluation.report.show_results", fail)
     code, _, err = call(train.main, *RUN)
@@ -114,7 +115,8 @@ def test_a_sweep_without_evaluations_ends_and_repeats_nothing(call, monkeypatch)
         code, out, err = call(train.main, *sweep)
         assert (code, err) == (0, "")
         assert out.count("not evaluated") == 2
-    assert out.count("\n") == 2
+    assert out.count("ended before, so nothing is trained") == 2
+    assert out.count("\n") == 4
     monkeypatch.setattr(sys, "argv", ["report", "sweep"])
     report.main()
 
