@@ -1,6 +1,6 @@
-# With CUDA, which is what pip finds by itself:  docker build -t particle_grid .
-# Smaller, for CPUs alone:                       docker build -t particle_grid --build-arg WHEELS=URL .
-#   where URL is the index of CPU wheels that PyTorch's installation page names
+# With CUDA, which pip selects by default:       docker build -t particle_grid .
+# Smaller, for CPUs only:                        docker build -t particle_grid --build-arg WHEELS=URL .
+#   where URL is the index of CPU wheels named on PyTorch's installation page
 # docker run --rm -v "$PWD/outputs:/app/outputs" particle_grid train task=forage     (CUDA: with --gpus all)
 FROM python:3.11-slim
 ARG WHEELS=""

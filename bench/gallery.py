@@ -1,4 +1,4 @@
-"""Draw the pictures of the README, and a page that replays each shipped policy: docs/assets/*.gif, docs/gallery.html.
+"""Draw the films of the README, and a page that replays each shipped policy: docs/assets/*.gif, docs/gallery.html.
 
 python bench/gallery.py             # a minute
 """
@@ -19,17 +19,18 @@ from particle_grid.sim import tasks
 from particle_grid.view.replay import Replay, write_page
 from particle_grid.view.video import Video
 
-# A world in which single agents can be told apart, as dense as in training.
+# A world as dense as in training, but small enough to tell single agents apart.
 FIELD = 96  # cells along each side
 PIXELS = 288
 SEED = 3
-FILM = 260  # steps that are filmed
+FILM = 260  # steps in a film
 EVERY = 2  # steps per frame
 REPLAY = 300  # steps on the page
 
 
 def make_env(policy: TrainedPolicy) -> ParticleGrid:
-    """Return one world to show a policy in, smaller than in training if that was large. Puffer's must hold its word."""
+    """Return one world to show a policy in, smaller than a large training world. Puffer keeps its size, to fit its
+    word."""
     world = policy.config.world
     if policy.config.task == "puffer" or max(world.height, world.width) <= FIELD:
         return policy.make_env(worlds=1, max_episode_steps=0)
@@ -38,7 +39,7 @@ def make_env(policy: TrainedPolicy) -> ParticleGrid:
 
 
 def show(task: str, action: str, film: Path) -> Replay:
-    """Play a policy that ships with the package, write the film, and return the replay."""
+    """Play a shipped policy, write the film, and return the replay."""
     policy = load_policy(task, action)
     env = make_env(policy)
     size = max(env.world.height, env.world.width)
@@ -62,7 +63,7 @@ def show(task: str, action: str, film: Path) -> Replay:
 def main() -> None:
     """Write the films and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of the page and of assets/")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for the page and assets/")
     out = parser.parse_args().out
     (out / "assets").mkdir(parents=True, exist_ok=True)
     cases = [(task, action) for task in tasks.names() for action in ACTIONS]

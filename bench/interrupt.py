@@ -1,4 +1,4 @@
-"""How a benchmark ends on Ctrl-C."""
+"""The exit of benchmarks on Ctrl-C."""
 
 import sys
 from collections.abc import Callable

@@ -1,16 +1,16 @@
-"""Learning: the six tasks with both action forms over several seeds, as CSV, a Markdown table, and learning curves.
+"""Learning benchmark: every task and action form over several seeds, as CSV, a Markdown table, and learning curves.
 
     python bench/learn.py --out outputs/learn                                # everything: an hour or two on two cores
     python bench/learn.py --tasks center --seeds 2 --overrides trainer.total_steps=5e5
     python bench/learn.py --out outputs/learn --ship                         # and ship the best policies in the package
 
-Each run is one of `python -m particle_grid.train` with that command's own defaults, on one core; as many run at a time
-as there are cores. Finished runs are not repeated, so an interrupted benchmark resumes. A folder with runs that were
+Each run is one run of `python -m particle_grid.train` with its defaults on one core, and as many run in parallel as
+there are cores. Finished runs are not repeated, so that an interrupted benchmark resumes. A folder with runs that were
 started with other overrides is refused.
 
-Score: normalised, of sampled actions after training, over 3 evaluation seeds. Minutes: of training only, at its median
-speed. End / best: mean normalised score over the last tenth of training, divided by the best tenth. Tasks of two teams
-have none, because self-play does not measure progress.
+The score is the normalised score of sampled actions after training, over 3 evaluation seeds. Minutes count training
+only, at its median speed. End / best is the mean normalised score over the last tenth of training, divided by that of
+the best tenth. Tasks with two teams have no such value, because self-play does not measure progress.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def result(out: Path, task: str, action: str, seed: int) -> Row:
 
 
 def kinds(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
-    """Return the rows by task and action form."""
+    """Group rows by task and action form."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         found.setdefault((row["task"], row["action"]), []).append(row)
@@ -66,7 +66,7 @@ def kinds(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
 
 
 def iqm(values: list[float]) -> float:
-    """Return the interquartile mean of the seeds of a task."""
+    """Return the interquartile mean of the scores of a task's seeds."""
     return float(interquartile_mean(np.array([values])))
 
 
@@ -89,7 +89,7 @@ def table(rows: list[Row]) -> str:
 
 
 def plot(out: Path, rows: list[Row], path: Path) -> None:
-    """Draw learning curves, the median and the range of seeds, with a panel for each task that has them."""
+    """Draw the median and the range of the learning curves over seeds, with a panel for each task that has curves."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -117,7 +117,7 @@ def plot(out: Path, rows: list[Row], path: Path) -> None:
 
 
 def options() -> argparse.Namespace:
-    """Return the options of the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     own = [name for name in tasks.names() if name not in registered("task")]
     parser.add_argument(
@@ -129,9 +129,9 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("--actions", nargs="+", default=list(ACTIONS), choices=ACTIONS)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path("outputs/learn"), help="folder of the runs and the results")
+    parser.add_argument("--out", type=Path, default=Path("outputs/learn"), help="folder for the runs and the results")
     parser.add_argument(
-        "--overrides", nargs="*", default=[], help="of the training command, such as trainer.gamma=0.95"
+        "--overrides", nargs="*", default=[], help="overrides for the training command, such as trainer.gamma=0.95"
     )
     parser.add_argument("--ship", action="store_true", help="store the best policy of each kind in the package")
     return parser.parse_args()
@@ -147,7 +147,7 @@ def main() -> None:
 
 
 def learn(chosen: argparse.Namespace) -> None:
-    """Train what has not been trained yet, and write the results."""
+    """Train the runs that are not finished yet, and write the results."""
     wanted = [
         {"task": task, "action": action, "seed": seed}
         for seed in range(chosen.seeds)
@@ -158,7 +158,7 @@ def learn(chosen: argparse.Namespace) -> None:
         Job(folder_of(chosen.out, row), (*(f"{key}={value}" for key, value in row.items()), *chosen.overrides))
         for row in wanted
     ]
-    print(f"{len(jobs)} runs, {sum(job.done for job in jobs)} of them done: {', '.join(chosen.tasks)}", flush=True)
+    print(f"{len(jobs)} runs, {sum(job.done for job in jobs)} already done: {', '.join(chosen.tasks)}", flush=True)
     failures = train(jobs)
     rows = [result(chosen.out, **row) for row, job in zip(wanted, jobs, strict=True) if job.done]
     rows.sort(key=lambda row: (row["task"], ACTIONS.index(row["action"]), row["seed"]))

@@ -1,8 +1,8 @@
 """Training loops of other libraries in our environment, with the network of `policy=conv_lstm` in plain torch.
 
-`clean_loop` is written in the manner of CleanRL's recurrent PPO: one function, torch's own LSTM stepped with masks of
-episodes, distribution objects, and minibatches of whole sequences. `recurrent_ppo` is the unchanged RecurrentPPO of
-sb3-contrib, with the same layers through its own options. Both return a function that runs one iteration.
+`clean_loop` follows CleanRL's recurrent PPO: one function, torch's own LSTM stepped with episode masks, distribution
+objects, and minibatches of whole sequences. `recurrent_ppo` is the unchanged RecurrentPPO of sb3-contrib, given the
+same layers through its options. Both return a function that runs one iteration.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from particle_grid.learn.policy import CHANNELS, FEATURES, ConvEncoder
 
 
 class Eyes(nn.Module):
-    """The layers of ConvLSTM before its LSTM: observations [B, 128] of any dtype to f32[B, hidden]."""
+    """The layers of ConvLSTM before its LSTM, from observations [B, 128] of any dtype to f32[B, hidden]."""
 
     def __init__(self, side: int, hidden: int) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Eyes(nn.Module):
 
 
 class Agent(nn.Module):
-    """The policy in the manner of CleanRL."""
+    """The policy in the style of CleanRL."""
 
     def __init__(self, env: ParticleGrid, hidden: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Agent(nn.Module):
 
 
 class CleanLoop:
-    """Collects rollouts and learns from them, in the manner of CleanRL."""
+    """A loop that collects rollouts and learns from them in the style of CleanRL."""
 
     def __init__(self, env: ParticleGrid, config: TrainerConfig, hidden: int) -> None:
         self.env = env
@@ -130,7 +130,7 @@ class CleanLoop:
 
 
 def clean_loop(env: ParticleGrid, config: TrainerConfig, hidden: int = 128) -> Callable[[], None]:
-    """Return a function that runs one iteration in the manner of CleanRL."""
+    """Return a function that runs one iteration in the style of CleanRL."""
     return CleanLoop(env, config, hidden).iterate
 
 
@@ -169,7 +169,7 @@ def recurrent_ppo(env: ParticleGrid, config: TrainerConfig, hidden: int = 128) -
 
 
 def extractor(side: int, hidden: int) -> type:
-    """Return `Eyes` as Stable-Baselines3's class of a features extractor."""
+    """Return `Eyes` as a features extractor class for Stable-Baselines3."""
     from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
     class Extractor(BaseFeaturesExtractor):

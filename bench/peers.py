@@ -1,8 +1,8 @@
-"""Speed of other multi-agent simulators beside this one, in turn, in one process on one core.
+"""Speed of other multi-agent simulators compared with this one, in turn, in one process on one core.
 
-Each is driven by the fastest interface it has, with fresh random actions, and writes observations and rewards: MAgent2
-by its C library without the dictionaries around it, VMAS by a batch of worlds, MPE2 (PettingZoo) as it is. They do not
-play the same game, so the ratio tells what a researcher gets for an agent's step, not who programs better.
+Each simulator is driven by its fastest interface with new random actions, and writes observations and rewards: MAgent2
+by its C library without the dictionaries around it, VMAS by a batch of worlds, MPE2 (PettingZoo) as it is. The games
+differ, so the ratio tells what an agent-step costs a researcher, not which program is written better.
 
     pip install -e ".[bench]"
     python bench/peers.py                                        # a minute; --seconds 300 for steadier figures
@@ -23,10 +23,10 @@ from timing import announced, interleaved, report
 
 from particle_grid.env import ParticleGrid
 
-STEPS = 20  # of a case's turn
+STEPS = 20  # in a turn of a case
 OURS = "particle_grid"
 COLUMNS = ["case", "agents", "ns per agent", "M agent-steps/s", "times slower", "quartiles"]
-Step = Callable[[], int]  # one step of a simulator; returns how many agents acted
+Step = Callable[[], int]  # runs one step of a simulator and returns how many agents acted
 
 
 def particle_grid(task: str, action: str) -> tuple[str, Step]:
@@ -44,7 +44,7 @@ def particle_grid(task: str, action: str) -> tuple[str, Step]:
 
 
 def magent2() -> Iterator[tuple[str, Step]]:
-    """Two armies of some 2,500 agents each that see 13 x 13 cells; the battle begins anew every 100 steps."""
+    """Two armies of about 2,500 agents each that see 13 x 13 cells; the battle restarts every 100 steps."""
     from magent2.environments import battle_v4
 
     battle, generator, steps = battle_v4.parallel_env(map_size=250).unwrapped, np.random.default_rng(0), 0
@@ -71,10 +71,11 @@ def magent2() -> Iterator[tuple[str, Step]]:
 
 
 def vmas() -> Iterator[tuple[str, Step]]:
-    """Many worlds of 4 agents, on the processor; in `flocking` the agents look around with a lidar."""
+    """Many worlds of 4 agents, on the CPU; in `flocking` agents see their surroundings with a lidar."""
     from vmas import make_env
 
-    for scenario, number in (("dispersion", 65_536), ("flocking", 1024)):  # more would help little
+    # More worlds would be hardly faster per agent.
+    for scenario, number in (("dispersion", 65_536), ("flocking", 1024)):
         worlds = make_env(scenario, num_envs=number, device="cpu", continuous_actions=True, seed=0, n_agents=4)
         worlds.reset()
 
@@ -86,7 +87,7 @@ def vmas() -> Iterator[tuple[str, Step]]:
 
 
 def mpe2() -> Iterator[tuple[str, Step]]:
-    """One world, with three agents that spread out or with three that chase a fourth."""
+    """One world, with three agents that spread out or three that chase a fourth."""
     from mpe2 import simple_spread_v3, simple_tag_v3
 
     for name, module in (("simple_spread", simple_spread_v3), ("simple_tag", simple_tag_v3)):
@@ -104,7 +105,7 @@ PEERS = {"MAgent2": magent2, "VMAS": vmas, "MPE2": mpe2}
 
 
 def turn(step: Step) -> Callable[[], float]:
-    """A case: seconds for an agent's step, the drawing of actions counted, since every one of them needs some."""
+    """Return a case that measures seconds per agent-step, including the time to draw actions, which all need."""
 
     def one() -> float:
         acted, begin = 0, time.perf_counter()
@@ -117,10 +118,10 @@ def turn(step: Step) -> Callable[[], float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of all cases together")
-    parser.add_argument("--json", help="path to write the figures to")
+    parser.add_argument("--seconds", type=float, default=60.0, help="total measuring time")
+    parser.add_argument("--json", help="path for the figures")
     options = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"  # for libraries that are loaded from here on
+    os.environ["OMP_NUM_THREADS"] = "1"  # for libraries that are imported later
     torch.set_num_threads(1)
     numba.set_num_threads(1)
     ours = announced("Starting particle_grid", (("group", "discrete"), ("group", "continuous")))
@@ -132,7 +133,7 @@ def main() -> None:
             for case, step in PEERS[name]():
                 steps[case], agents[case] = step, step()
         except ImportError as error:
-            print(f'{name} is left out ({error}): pip install -e ".[bench]"')
+            print(f'{name} is skipped ({error}): pip install -e ".[bench]"')
     times = interleaved({name: turn(step) for name, step in steps.items()}, options.seconds)
     rows = []
     for name, seconds in times.items():

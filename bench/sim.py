@@ -1,12 +1,12 @@
-"""Speed of the simulator: whole `env.step`s beside the bare copy of the windows, which is the limit.
+"""Speed of the simulator: whole `env.step` calls compared with a bare copy of the windows, which is the limit.
 
     python bench/sim.py                                          # every task and action form, 4096 agents, one thread
     python bench/sim.py --agents 1024 4096 32768 --threads 1 2 --json sim.json --plot sim.png
     python bench/sim.py --scale                                  # many worlds, a million agents, 64 agents
 
-Worlds have 1024 x 1024 cells. Actions are random and fresh in each step: cycling a few would drive agents into the
-walls, where nothing happens. The copy is that of windows of agents all over the world; cases take turns with it, and
-ratios are between neighbours in time. Plots need the extra `bench`.
+Worlds have 1024 x 1024 cells. Every step has new random actions, since repeating a few would drive agents into walls,
+where nothing happens. The copy covers the windows of agents all over the world. Cases alternate with it, and ratios
+compare measurements close in time. Plots need the extra `bench`.
 """
 
 import argparse
@@ -22,20 +22,21 @@ from timing import announced, interleaved, peak, plot_lines, report, timed, wind
 from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.sim import tasks
 
-WARM, STEPS = 5, 20  # a case's turn: steps that do not count, for the caches, and steps that do
+WARM, STEPS = 5, 20  # unmeasured steps in a case's turn, which fill the caches, and measured ones
 COPY = "window copy"
 COLUMNS = ["case", "agents", "threads", "ns per agent", "M agent-steps/s", "times the copy", "quartiles"]
-# Worlds, agents in each, cells along a side. Of each group the first is the one whose windows are copied.
+# Worlds, agents per world, cells along a side. The windows of the first world in each group are copied.
 SCALES = [
     [(1, 64, 64)],
-    [(1, 32_768, 2048), (64, 512, 256), (512, 64, 90)],  # as many agents, as dense, in fewer or more worlds
+    # Equal numbers of agents at equal density, in fewer or more worlds.
+    [(1, 32_768, 2048), (64, 512, 256), (512, 64, 90)],
     [(1, 262_144, 8192), (64, 4096, 1024), (4096, 64, 128)],
     [(1, 1 << 20, 16_384)],
 ]
 
 
 def stepping(env: ParticleGrid, generator: np.random.Generator, threads: int) -> Callable[[], float]:
-    """A case: seconds of one step of an environment, the drawing of its actions not counted."""
+    """Return a case that measures seconds per step of an environment, without the time to draw its actions."""
 
     def one() -> float:
         if env.discrete:
@@ -52,7 +53,7 @@ def stepping(env: ParticleGrid, generator: np.random.Generator, threads: int) ->
 
 
 def copying(env: ParticleGrid, threads: int) -> Callable[[], float]:
-    """The case of the limit: seconds of one copy of all windows."""
+    """Return a case that measures seconds per copy of all windows: the limit."""
     copy = window_copy(env)
 
     def turn() -> float:
@@ -66,8 +67,10 @@ def copying(env: ParticleGrid, threads: int) -> Callable[[], float]:
 def measure(
     envs: dict[str, ParticleGrid], spread: ParticleGrid, threads: list[int], seconds: float
 ) -> list[dict[str, Any]]:
-    """A row of figures for each environment and number of threads, and for the copy of the windows in `spread`. The
-    ratios are of each round by itself, since load comes and goes."""
+    """Return a row of figures for each environment and number of threads, and for the copy of the windows in `spread`.
+
+    Ratios are taken within each round, because the load of the machine varies.
+    """
     generator, cases = np.random.default_rng(0), {}
     spread.reset(0)
     for name in announced("Resetting", envs):
@@ -94,7 +97,7 @@ def measure(
 
 
 def sweep(names: list[str], sizes: list[int], threads: list[int], seconds: float) -> list[dict[str, Any]]:
-    """Every task and action form, for each number of agents."""
+    """Measure every task and action form for each number of agents."""
     rows = []
     for agents in sizes:
         cases = announced(f"Preparing {agents:,} agents,", itertools.product(names, ACTIONS))
@@ -104,7 +107,7 @@ def sweep(names: list[str], sizes: list[int], threads: list[int], seconds: float
 
 
 def scale(threads: list[int], seconds: float) -> list[dict[str, Any]]:
-    """Worlds of very different size and number, with the task group and continuous actions."""
+    """Measure worlds of very different size and number, with the task group and continuous actions."""
     rows = []
     for group in SCALES:
         envs = {
@@ -112,7 +115,7 @@ def scale(threads: list[int], seconds: float) -> list[dict[str, Any]]:
             for worlds, agents, size in announced("Preparing worlds, agents, size,", group)
         }
         rows += measure(envs, next(iter(envs.values())), threads, seconds)
-        print(f"{', '.join(envs)}: the process has needed {peak() / 1024:.2f} GiB at most so far")
+        print(f"{', '.join(envs)}: peak memory of the process so far {peak() / 1024:.2f} GiB")
     return rows
 
 
@@ -121,10 +124,10 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=tasks.names(), choices=tasks.names())
     parser.add_argument("--agents", type=int, nargs="+", default=[4096])
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
-    parser.add_argument("--seconds", type=float, default=30.0, help="of each number of agents")
+    parser.add_argument("--seconds", type=float, default=30.0, help="measuring time for each number of agents")
     parser.add_argument("--scale", action="store_true", help="measure worlds of very different size instead")
-    parser.add_argument("--json", help="path to write the figures to")
-    parser.add_argument("--plot", help="path to write a picture to: cost against agents and against threads")
+    parser.add_argument("--json", help="path for the figures")
+    parser.add_argument("--plot", help="path for a plot of the cost against agents and threads")
     options = parser.parse_args()
     if options.scale:
         rows = scale(options.threads, options.seconds)

@@ -1,15 +1,15 @@
-"""A long run, to see that nothing leaks, slows down or goes wrong: half of the time simulating, half of it training.
+"""Long run that checks for leaks, slowdowns and errors: half of the time simulating, half of it training.
 
     python bench/soak.py                    # an hour
     python bench/soak.py --minutes 2
 
-Simulating goes round every task, action form and dynamics, with random actions, some of them NaN. After each turn all
-of the state is looked through, and what the agents saw is compared with a plain reading of the grid. Training goes
-round every task, with a checkpoint after each iteration; either goes five rounds at least, which may take longer. Exit
-code 1, and what was wrong, if something was. Peak memory must not grow once every case has had some turns; glibc is
-asked to give back what is freed, or the peak would tell how scattered that is, and not what is held. Speed is only
-reported: the last third of the rounds beside the first, and the bare copy of windows likewise, which tells the
-machine's moods.
+Simulation cycles through every task, action form and dynamics with random actions, some of them NaN. After each turn
+the whole state is checked, and observations are compared with a plain reading of the grid. Training cycles through
+every task, with a checkpoint after each iteration. Both run at least five rounds, which may take longer than requested.
+If something is wrong, the program says what and exits with code 1. Peak memory must not grow once every case has had a
+few turns; glibc is told to return freed memory, since otherwise the peak would measure fragmentation rather than use.
+Speed is only reported: the last third of the rounds compared with the first, and likewise for the bare copy of
+windows, which shows how the machine itself varies.
 """
 
 import argparse
@@ -35,10 +35,11 @@ from particle_grid.sim.snapshot import flaw
 from particle_grid.sim.world import AGENT_1, DYNAMICS, FOOD, WALL
 
 WORLDS, AGENTS, SIDE = 4, 1024, 192
-MMAP_THRESHOLD = -3  # of glibc's mallopt: bytes from which on memory is the system's own, and back there when freed
-WARM, MEGABYTES = 2, 16  # rounds after which memory is to stand still, and how much of it is no growth
-Case = Callable[[], tuple[int, float, str]]  # gives agent-steps, the seconds they took, and what was wrong after them
-TURN = 64  # steps of a case before the next one has its turn
+# Parameter of glibc's mallopt: blocks of at least this many bytes are returned to the system when freed.
+MMAP_THRESHOLD = -3
+WARM, MEGABYTES = 2, 16  # rounds after which memory should be constant, and the growth in MB that is tolerated
+Case = Callable[[], tuple[int, float, str]]  # returns agent-steps, the seconds they took, and what was wrong after them
+TURN = 64  # steps in a turn of a case
 
 
 def build(task: str, action: str, dynamics: str) -> ParticleGrid:
@@ -48,7 +49,7 @@ def build(task: str, action: str, dynamics: str) -> ParticleGrid:
 
 
 def actions_of(env: ParticleGrid, generator: np.random.Generator) -> np.ndarray:
-    """Random ones, of which a few are no numbers or far out of range."""
+    """Return random actions, a few of which are NaN or out of range."""
     if env.discrete:
         return generator.integers(-1, 4, (env.num_agents, 2), dtype=np.int32)
     actions = generator.uniform(-1.2, 1.2, (env.num_agents, 2)).astype(np.float32)
@@ -57,7 +58,7 @@ def actions_of(env: ParticleGrid, generator: np.random.Generator) -> np.ndarray:
 
 
 def fixed(env: ParticleGrid) -> dict[str, int]:
-    """What no step may change: cells that are walls, and food in the field, under agents, and due to regrow."""
+    """Count what no step may change: walls, and food in the field, under agents, and due to regrow."""
     v, state = env.vision, env.state
     cells = state.grid[:, v : v + SIDE, v : v + SIDE]
     food = (cells == FOOD).sum() + (state.under == FOOD).sum() + state.food_debt.sum()
@@ -65,28 +66,28 @@ def fixed(env: ParticleGrid) -> dict[str, int]:
 
 
 def seen(env: ParticleGrid) -> np.ndarray:
-    """The windows of all agents by a plain reading of the grid, u8[N, side, side]."""
+    """Return the windows of all agents by a plain reading of the grid, u8[N, side, side]."""
     v, (row, column) = env.vision, env.state.position.astype(np.int64)
     windows = np.lib.stride_tricks.sliding_window_view(env.state.grid, (2 * v + 1, 2 * v + 1), (1, 2))
     return windows[np.arange(env.num_agents) // AGENTS, row - v, column - v]
 
 
 def wrong(env: ParticleGrid, before: dict[str, int]) -> str:
-    """What holds no longer in an environment that has stepped; empty if all does."""
+    """Return what is wrong with an environment that has stepped, or an empty string."""
     state = env.state
     if found := flaw(env.state_dict(), env.rules, env.task.sight):
-        return f"no run comes to this state: {found}"
+        return f"no run reaches this state: {found}"
     windows = seen(env).reshape(env.num_agents, -1)
     own, every = (windows == state.colour[:, None]).sum(1), (windows >= AGENT_1).sum(1)
     counted = (state.own_in_sight == own - 1).all() and (state.others_in_sight == every - own).all()
     reach = np.float32(env.world.speed) + np.float32(1e-4)
     holds = {
-        "walls and food are what they were": fixed(env) == before,
+        "walls and food are conserved": fixed(env) == before,
         "agents see the cells around them": (env.observations[:, : windows.shape[1]] == windows).all(),
         "neighbours are counted": counted or not env.task.sight,
-        "nobody is faster than the speed": (np.abs(state.displacement) <= reach).all(),
+        "no agent exceeds the speed": (np.abs(state.displacement) <= reach).all(),
         "rewards are within [-1, 1]": (np.abs(env.rewards) <= 1).all(),
-        "who spawned got nothing": not env.rewards[env.truncations].any(),
+        "agents that spawned have no reward": not env.rewards[env.truncations].any(),
         "lives end in the future": (state.expiry.reshape(WORLDS, AGENTS) > state.tick[:, None]).all(),
         "worlds end at their max_episode_steps": (state.tick < env.world.max_episode_steps).all(),
     }
@@ -94,7 +95,7 @@ def wrong(env: ParticleGrid, before: dict[str, int]) -> str:
 
 
 def simulating(env: ParticleGrid, generator: np.random.Generator) -> Case:
-    """A case: some steps with random actions."""
+    """Return a case that takes some steps with random actions."""
     env.reset(0)
     before = fixed(env)
 
@@ -109,15 +110,16 @@ def simulating(env: ParticleGrid, generator: np.random.Generator) -> Case:
 
 
 def training(env: ParticleGrid, path: Path) -> Case:
-    """A case: one iteration of PPO and a checkpoint. The trainer itself looks for what is not finite."""
+    """Return a case that runs one iteration of PPO and saves a checkpoint. The trainer itself detects non-finite
+    values."""
     policy = make_policy("conv_lstm", env.vision, env.single_action_space)
     trainer = Trainer(env, policy, TrainerConfig(total_steps=1 << 60, anneal=False), path=path)
     before = fixed(env)
 
     def turn() -> tuple[int, float, str]:
-        trainer.config = TrainerConfig(total_steps=trainer.steps + 1, anneal=False)  # one iteration more
+        trainer.config = TrainerConfig(total_steps=trainer.steps + 1, anneal=False)  # one more iteration
         seconds = timed(trainer.run)
-        if trainer.interrupted:  # it takes Ctrl-C, and what asks it to end, for itself
+        if trainer.interrupted:  # it handles Ctrl-C and SIGTERM itself
             raise KeyboardInterrupt
         return trainer.batch, seconds, wrong(env, before)
 
@@ -125,8 +127,10 @@ def training(env: ParticleGrid, path: Path) -> Case:
 
 
 def rounds(cases: dict[str, Case], seconds: float) -> Iterator[tuple[int, float]]:
-    """Gives each case a turn, again and again. Yields agent-steps and seconds of each round; ends the program when
-    something is wrong."""
+    """Give each case a turn, repeatedly, and yield the agent-steps and seconds of each round.
+
+    The program exits if something is wrong.
+    """
     begin = time.monotonic()
     for k in itertools.count():
         if time.monotonic() - begin > seconds and k > WARM + 2:
@@ -141,17 +145,17 @@ def rounds(cases: dict[str, Case], seconds: float) -> Iterator[tuple[int, float]
 
 
 def soak(what: str, cases: dict[str, Case], seconds: float) -> None:
-    """Runs the cases; prints what was seen. Ends the program when something is wrong, or memory grows."""
+    """Run the cases and print the results. Exit if something is wrong or memory grows."""
     still = build("center", "discrete", DYNAMICS[0])
-    still.reset(0)  # before that agents are nowhere, and their windows outside the grid
+    still.reset(0)  # until then agents have no position, and their windows lie outside the grid
     copy = window_copy(still)
     speeds, copies, total, memory = list[float](), list[float](), 0, 0.0
     for k, (steps, took) in enumerate(rounds(cases, seconds)):
         total, memory = total + steps, peak() if k == WARM else memory
         speeds.append(steps / took)
         copies.append(1 / timed(copy, 100))
-        if k & (k - 1) == 0:  # each time there are twice as many
-            done = f"{total:,} agent-steps, {speeds[-1] / 1e3:,.0f}k a second, {peak():.0f} MB"
+        if k & (k - 1) == 0:  # at every power of two
+            done = f"{total:,} agent-steps, {speeds[-1] / 1e3:,.0f}k per second, {peak():.0f} MB"
             print(f"{what}: round {k}, {done}", flush=True)
     third = len(speeds) // 3
     slower, mood = (np.median(x[:third]) / np.median(x[-third:]) for x in (speeds[WARM:], copies[WARM:]))
@@ -165,9 +169,11 @@ def soak(what: str, cases: dict[str, Case], seconds: float) -> None:
 
 
 def give_back() -> None:
-    """Lets freed memory go back to the system. glibc does so with 128 KiB and more, until something larger has been
-    freed; from then on it keeps that much, in heaps with gaps in them."""
-    with suppress(AttributeError):  # another library than glibc
+    """Make glibc return freed blocks of 128 KiB and more to the system.
+
+    By default it raises this limit after a larger block was freed, and keeps fragmented heaps.
+    """
+    with suppress(AttributeError):  # a C library other than glibc
         ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, 128 << 10)
 
 

@@ -1,4 +1,5 @@
-"""Start-up: seconds from `import torch` to the first step with kernels compiled before, and of compiling everything.
+"""Start-up time: seconds from `import torch` to the first step with compiled kernels, and seconds to compile
+everything.
 
 python bench/start.py               # a minute or two
 python bench/start.py --runs 20
@@ -38,10 +39,10 @@ print(time.perf_counter() - begin)
 
 
 def seconds(code: str, *arguments: str, **variables: str) -> float:
-    """What a fresh process prints that runs `code`."""
+    """Return the seconds that a fresh process prints when it runs `code`."""
     command = [sys.executable, "-c", code, *arguments]
     environment = os.environ | variables
-    # In a session of its own: Ctrl-C reaches this process alone, which then ends that one.
+    # In its own session, so that Ctrl-C reaches only this process, which then ends the other.
     done = subprocess.run(
         command, check=True, text=True, stdout=subprocess.PIPE, env=environment, start_new_session=True
     )
@@ -57,12 +58,12 @@ def main() -> None:
         one = seconds(EVERYTHING, "1", NUMBA_CACHE_DIR=folder)
         print(f"Every task and action form, nothing compiled, one thread: {one:.1f} s")
         if os.cpu_count() != 1:
-            print("Compiling what several threads need", flush=True)
+            print("Compiling for several threads", flush=True)
             several = seconds(EVERYTHING, "2", NUMBA_CACHE_DIR=folder)
-            print(f"What several threads need besides, as soon as they are used: {several:.1f} s")
+            print(f"Additional compilation for several threads, when they are first used: {several:.1f} s")
         print(f"Starting {runs} times", flush=True)
         warm = [seconds(FIRST_STEP, NUMBA_CACHE_DIR=folder) for _ in range(runs + 1)][1:]
-    print(f"To the first step, all compiled: {np.median(warm):.2f} s ({min(warm):.2f} to {max(warm):.2f}, {runs} runs)")
+    print(f"First step, compiled kernels: {np.median(warm):.2f} s ({min(warm):.2f} to {max(warm):.2f}, {runs} runs)")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measuring on a machine that others use too: cases take turns, and what counts is their ratio to a limit."""
+"""Measuring on a shared machine: cases take turns, and the result is their ratio to a limit."""
 
 import json
 import platform
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def announced(what: str, items: Iterable[T]) -> Iterator[T]:
-    """Yields the items, and says on stderr which one comes, so that a long run shows from the start what it does."""
+    """Yield the items and name each one on stderr, so that a long run shows from the start what it does."""
     items = list(items)
     for k, item in enumerate(items, 1):
         name = item if isinstance(item, str) else " ".join(map(str, item))  # type: ignore[call-overload]
@@ -34,10 +34,11 @@ def announced(what: str, items: Iterable[T]) -> Iterator[T]:
 
 
 def interleaved(cases: dict[str, Callable[[], float]], seconds: float) -> dict[str, np.ndarray]:
-    """Runs the cases in turn for about `seconds`, after one round that does not count; seconds by case and round.
+    """Run the cases in turn for about `seconds`, after a warm-up round, and return the seconds of each case by round.
 
-    A case returns the seconds that it took itself, without what it prepares."""
-    for name in announced("Warming up", cases):  # compiles, allocates
+    A case returns the seconds that it measured itself, without its preparation.
+    """
+    for name in announced("Warming up", cases):  # compiles and allocates
         cases[name]()
     print(f"Measuring for {seconds:.0f} s", file=sys.stderr, flush=True)
     times: dict[str, list[float]] = {name: [] for name in cases}
@@ -53,12 +54,12 @@ def _copy_windows(cells, position, agents, cells_of_world, stride, rows, observa
     for i in prange(position.shape[1]):
         corner = (rows.ndim // 2) * (stride + 1)
         start = i // agents * cells_of_world + int(position[0, i]) * stride + int(position[1, i]) - corner
-        for row in range(rows.ndim):  # of known number, so the loop is unrolled
+        for row in range(rows.ndim):  # a compile-time constant, so the loop is unrolled
             copy_row(observations, i * observations.shape[1] + row * rows.ndim, cells, start + row * stride)
 
 
 def window_copy(env: ParticleGrid) -> Callable[[], None]:
-    """The limit: copies the window of each agent of an environment that has been reset, and does nothing else."""
+    """Return the limit: a function that only copies the window of each agent. The environment must have been reset."""
     target, grid = np.zeros_like(env.observations), env.state.grid
     shape = env.world.agents, grid[0].size, grid.shape[2]
     arguments = grid.reshape(-1), env.state.position, *shape, env.rules.window_rows
@@ -66,7 +67,7 @@ def window_copy(env: ParticleGrid) -> Callable[[], None]:
 
 
 def timed(function: Callable[[], Any], repeat: int = 1) -> float:
-    """Seconds of one call, on average over `repeat` of them."""
+    """Return the mean seconds of a call over `repeat` calls."""
     begin = time.perf_counter()
     for _ in range(repeat):
         function()
@@ -74,8 +75,8 @@ def timed(function: Callable[[], Any], repeat: int = 1) -> float:
 
 
 def peak() -> float:
-    """The most memory that this process has held, in MB."""
-    with suppress(OSError):  # getrusage of Linux also counts what its parent held while it started this process
+    """Return the peak memory of this process in MB."""
+    with suppress(OSError):  # on Linux, getrusage may include memory that the parent held when it started this process
         if found := re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text("utf-8")):
             return int(found[1]) / (1 << 10)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -83,7 +84,7 @@ def peak() -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures belong to."""
+    """Describe the machine and the versions that the figures belong to."""
     names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
     return {
         "processor": names[0] if names else platform.processor() or platform.machine(),
@@ -101,7 +102,7 @@ def _cpuinfo() -> list[str]:
 
 
 def report(title: str, columns: list[str], rows: list[dict[str, Any]], path: str | None) -> None:
-    """Prints rows as a table, and writes them with the machine as JSON if there is a path."""
+    """Print rows as a table, and write them with the machine as JSON if there is a path."""
     info = machine()
     table = Table(*columns, title=f"{title} ({info['processor']})", title_justify="left", title_style="")
     for row in rows:
@@ -112,8 +113,10 @@ def report(title: str, columns: list[str], rows: list[dict[str, Any]], path: str
 
 
 def plot_lines(rows: list[dict[str, Any]], axes: dict[str, dict[str, Any]], value: str, path: str) -> None:
-    """Draws a value against each of the axes, a panel each, for the rows with the values that go with the axis. A case
-    is a line: its first word decides the colour, the others the style."""
+    """Draw a value against each axis in its own panel, using the rows that have the fixed values of that axis.
+
+    A case is a line: its first word selects the colour, the others the style.
+    """
     try:
         from matplotlib import colormaps
         from matplotlib.figure import Figure

@@ -1,11 +1,11 @@
-"""Speed of training: the whole loop of simulation, inference and learning, beside other loops and its own limit.
+"""Speed of training: the whole loop of simulation, inference and learning, compared with other loops and a limit.
 
     python bench/train.py
     python bench/train.py --threads 1 --minibatch 8192 --seconds 300 --json train.json
 
 Cases take turns, one iteration each, on the same threads, in the same environment and with the same network: conv_lstm
-on its fast path in bf16 and fp32, in plain torch, in a loop in the manner of CleanRL, and in sb3-contrib's RecurrentPPO
-(pip install -e ".[bench]"). The limit is the time that the matrix products of an iteration take by themselves.
+on its fast path in bf16 and fp32, in plain torch, in a loop in the style of CleanRL, and in sb3-contrib's RecurrentPPO
+(pip install -e ".[bench]"). The limit is the time of the matrix products of an iteration alone.
 """
 
 import argparse
@@ -89,7 +89,7 @@ def iterating(trainer: Trainer) -> Callable[[], None]:
 
 
 def turn(run: Callable[[], None], threads: int) -> Case:
-    """Return a case that runs a function with so many threads of torch."""
+    """Return a case that runs a function with this number of torch threads."""
 
     def one() -> float:
         torch.set_num_threads(threads)
@@ -100,7 +100,7 @@ def turn(run: Callable[[], None], threads: int) -> Case:
 
 
 class Bench:
-    """The cases of a benchmark, by name."""
+    """The cases of the benchmark by name."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -124,7 +124,7 @@ class Bench:
         self.add_loop("sb3-contrib RecurrentPPO", recurrent_ppo)
 
     def add_trainer(self, policy: str, action: str, fast: str) -> None:
-        """Add our own loop."""
+        """Add the trainer of this package."""
         env = self.world(action)
         network = make_policy(policy, env.vision, env.single_action_space)
         trainer = Trainer(env, network, TrainerConfig(fast=fast, **self.config))
@@ -133,7 +133,7 @@ class Bench:
         self.cases[name] = turn(iterating(trainer), self.options.threads if trainer.network is network else 1)
 
     def add_products(self, fast: str) -> None:
-        """Add the products of the discrete conv_lstm."""
+        """Add the matrix products of the discrete conv_lstm."""
         network = self.trainers[f"conv_lstm discrete, {fast}"].network
         assert isinstance(network, FastConvLSTM)
         run = products(network, self.options.agents, TrainerConfig(**self.config))
@@ -144,7 +144,7 @@ class Bench:
         try:
             run = loop(self.world("discrete"), TrainerConfig(**self.config))
         except ImportError as error:
-            print(f'{name} is left out ({error}): pip install -e ".[bench]"')
+            print(f'{name} is skipped ({error}): pip install -e ".[bench]"')
             return
         self.cases[f"{name}, discrete"] = turn(run, self.options.threads)
 
@@ -154,7 +154,7 @@ class Bench:
         return ParticleGrid(options.task, action, 1, options.agents, options.size, options.size)
 
     def row(self, name: str, seconds: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
-        """Return the row of a case in the table, from its times and those of the case that others are compared with."""
+        """Return the table row of a case from its times and those of the reference case."""
         batch = self.options.agents * self.options.rollout_length
         parts = self.trainers[name].seconds if name in self.trainers else {}
         return {
@@ -176,7 +176,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rollout-length", type=int, default=32)
     parser.add_argument("--minibatch", type=int, default=32_768)
     parser.add_argument("--seconds", type=float, default=240.0)
-    parser.add_argument("--json", help="path to write the figures to")
+    parser.add_argument("--json", help="path for the figures")
     return parser.parse_args()
 
 

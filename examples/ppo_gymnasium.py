@@ -1,4 +1,4 @@
-"""PPO in one file, in the manner of CleanRL: continuous actions, on ParticleGrid as a Gymnasium vector environment.
+"""PPO in one file in the style of CleanRL: continuous actions, with ParticleGrid as a Gymnasium vector environment.
 
 `python examples/ppo_gymnasium.py`: mean reward of `center` from -0.54 (random) to -0.17 in 246,000 agent-steps, 10 s.
 """
@@ -24,8 +24,12 @@ class Agent(nn.Module):
 
 
 def advantages(rewards: Tensor, values: Tensor, flags: Tensor) -> Tensor:
-    """f32[T, n] from rewards and flags [T, n] and values [T + 1, n]. The mode is NEXT_STEP: an observation that comes
-    with a flag is the last of its episode, so its value counts, and what comes behind it does not."""
+    """Return advantages f32[T, n] from rewards and flags [T, n] and values [T + 1, n].
+
+    The autoreset mode is NEXT_STEP: an observation that comes with a flag is the last of its episode, so its value
+    counts,
+    and nothing after it does.
+    """
     result = rewards + GAMMA * values[1:] - values[:-1]
     for t in reversed(range(len(result) - 1)):
         result[t] += GAMMA * LAMBDA * result[t + 1].masked_fill(flags[t], 0)
@@ -46,18 +50,18 @@ def learn(agent: Agent, adam: torch.optim.Optimizer, *batch: Tensor) -> None:
 
 
 def main(updates: int = 30, task: str = "center") -> list[float]:
-    """Learns, and returns the mean reward of each update's steps."""
-    torch.set_num_threads(1)  # the quickest for networks this small
+    """Train, and return the mean reward of each update's steps."""
+    torch.set_num_threads(1)  # the fastest choice for networks this small
     torch.manual_seed(0)
     envs = gymnasium.make_vec(environment_id(task), num_envs=256, action="continuous", height=64, width=64)
     observations, infos = envs.reset(seed=0)
     agent, scores = Agent(observations.shape[1]), []
     adam = torch.optim.Adam(agent.parameters(), lr=3e-3)
-    ignored = infos["due"]  # whose next action does nothing, since they respawn
+    ignored = infos["due"]  # agents whose next action has no effect, because they respawn
     for update in range(1, updates + 1):
         steps = []
         for _ in range(STEPS):
-            seen = torch.tensor(observations)  # a copy: the environment writes into the same buffer again
+            seen = torch.tensor(observations)  # a copy, because the environment reuses its buffers
             with torch.no_grad():
                 policy, value = agent(seen)
             action = policy.sample()

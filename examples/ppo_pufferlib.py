@@ -10,7 +10,7 @@ from torch import Tensor, distributions, nn
 from particle_grid import ParticleGrid
 
 STEPS, EPOCHS, MINIBATCH, GAMMA, LAMBDA, CLIP = 32, 4, 2048, 0.9, 0.8, 0.2
-BACKEND = pufferlib.vector.Serial  # or Multiprocessing, for a process each
+BACKEND = pufferlib.vector.Serial  # or Multiprocessing, for one process per environment
 
 
 class Agent(nn.Module):
@@ -25,8 +25,12 @@ class Agent(nn.Module):
 
 
 def advantages(rewards: Tensor, values: Tensor, reborn: Tensor) -> Tensor:
-    """f32[T, n] from rewards and reborn [T, n] and values [T + 1, n]. Whoever is reborn in a step does nothing in it;
-    what it saw before was the last of its episode, and the value of that is what the step before leads to."""
+    """Return advantages f32[T, n] from rewards and reborn [T, n] and values [T + 1, n].
+
+    The action of an agent that is reborn in a step has no effect. The observation before it was the last of its
+    episode, so
+    the previous step bootstraps from that observation's value.
+    """
     result = (rewards + GAMMA * values[1:] - values[:-1]).masked_fill(reborn, 0)
     for t in reversed(range(len(result) - 1)):
         result[t] += GAMMA * LAMBDA * result[t + 1].masked_fill(reborn[t], 0)
@@ -47,8 +51,8 @@ def learn(agent: Agent, adam: torch.optim.Optimizer, *batch: Tensor) -> None:
 
 
 def main(updates: int = 30, task: str = "center") -> list[float]:
-    """Learns, and returns the mean reward of each update's steps."""
-    torch.set_num_threads(1)  # the quickest for networks this small
+    """Train, and return the mean reward of each update's steps."""
+    torch.set_num_threads(1)  # the fastest choice for networks this small
     torch.manual_seed(0)
     settings = {"task": task, "action": "discrete", "agents": 128, "height": 64, "width": 64}
     envs = pufferlib.vector.make(ParticleGrid, env_kwargs=settings, backend=BACKEND, num_envs=2, num_workers=2, seed=0)
@@ -58,7 +62,7 @@ def main(updates: int = 30, task: str = "center") -> list[float]:
     for update in range(1, updates + 1):
         steps = []
         for _ in range(STEPS):
-            seen = torch.tensor(observations)  # a copy: the environments write into the same buffers again
+            seen = torch.tensor(observations)  # a copy, because the environments reuse their buffers
             with torch.no_grad():
                 policy, value = agent(seen)
             action = policy.sample()

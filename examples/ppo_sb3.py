@@ -1,7 +1,7 @@
 """PPO of Stable-Baselines3 on ParticleGrid: pip install -e ".[examples]".
 
 `python examples/ppo_sb3.py` raises the mean reward of `center` from -0.54, that of random actions, to -0.20 in 246,000
-agent-steps: some twelve seconds on one core. The task's script gets -0.24.
+agent-steps: about twelve seconds on one core. The task's script gets -0.24.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ SETTINGS = {"task": "center", "action": "continuous", "agents": 256, "height": 6
 
 
 class Scaled(BaseFeaturesExtractor):
-    """Observations u8[n, row], which come as floats from 0 to 255, brought to between 0 and 1."""
+    """Scale observations [n, row] from 0 to 255, which arrive as floats, to the range 0 to 1."""
 
     def __init__(self, space: Box) -> None:
         super().__init__(space, space.shape[0])
@@ -26,7 +26,7 @@ class Scaled(BaseFeaturesExtractor):
 
 
 def mean_reward(model: PPO, steps: int = 100) -> float:
-    """What the policy, as it is now, gets in a step."""
+    """Return the mean reward per step of the current policy."""
     env = ParticleGridVecEnv(**SETTINGS)
     env.seed(1)
     observations, total = env.reset(), []
@@ -37,8 +37,8 @@ def mean_reward(model: PPO, steps: int = 100) -> float:
 
 
 def main(steps: int = 240_000) -> list[float]:
-    """Learns for so many agent-steps, and returns the mean reward before and after."""
-    torch.set_num_threads(1)  # the quickest for networks this small
+    """Train for this many agent-steps, and return the mean reward before and after."""
+    torch.set_num_threads(1)  # the fastest choice for networks this small
     model = PPO(
         "MlpPolicy",
         ParticleGridVecEnv(**SETTINGS),

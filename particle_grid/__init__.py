@@ -49,7 +49,7 @@ HOMES = {  # where each name is defined; imported when it is first used, since s
 }
 
 startup.quiet()
-lifeline.follow()  # before imports that take seconds, during which the command that started this process may end
+lifeline.follow()  # before slow imports, during which the command that started this process may end
 renamed.refuse_old_modules()
 
 

@@ -119,7 +119,7 @@ def load_policy(name: str | Path, action: str = "discrete", device: str = "auto"
 def evaluate(
     policy: TrainedPolicy, env: ParticleGrid | None = None, seeds: Sequence[int] = SEEDS, steps: int | None = None
 ) -> Results:
-    """Return the scores of a policy's sampled and greedy actions beside those of random actions and the script.
+    """Return the scores of a policy's sampled and greedy actions, of random actions and of the script.
 
     Args:
         policy: a policy of `load_policy` or `train_policy`.

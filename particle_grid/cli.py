@@ -74,16 +74,16 @@ def command(config_name: str) -> Callable[[Main], Callable[[], None]]:
 
 
 def _prepare_arguments() -> None:
-    """Adapt the command line to Hydra, and refuse what would harm.
+    """Adapt the command line to Hydra, and refuse harmful options.
 
     Raises:
         UserError: for an empty folder, a rerun from a pickle, and a sweep in processes of torchrun.
     """
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of being printed
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
     # Hydra's "+" adds keys to a config. Here that is only ever a misspelt key, which should be reported.
     sys.argv[1:] = [re.sub(r"^\+{1,2}(?!hydra[./])", "", argument) for argument in sys.argv[1:]]
     together = os.environ.get("WORLD_SIZE", "1") != "1"  # torchrun
-    if together and os.environ.get("RANK") != "0":  # only the first of the processes has a folder
+    if together and os.environ.get("RANK") != "0":  # only the first process has a folder
         sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]
     if empty := {"hydra.run.dir=", "hydra.sweep.dir="} & set(sys.argv):
         raise UserError(f"{empty.pop()} is empty: name a folder, or leave it out.")
@@ -94,10 +94,10 @@ def _prepare_arguments() -> None:
 
 
 class Job:
-    """What Hydra calls for each job of a command. A job that fails is reported, and its reason stays in its folder.
+    """The function that Hydra calls for each job of a command. A failed job is reported, with the reason in its folder.
 
-    It is pickled as the name of its command, so that a worker imports the command. Pickled by value, as a function of
-    `__main__` is, it would take globals of this process along, such as a number of threads that the worker lacks.
+    It is pickled as the name of its command, so that a worker imports the command. Pickled by value, like functions of
+    `__main__`, it would contain globals of this process, such as a number of threads that the worker does not have.
     """
 
     def __init__(self, main: Main) -> None:
@@ -116,11 +116,12 @@ class Job:
         """Report an error. Exits, or raises JobError in a sweep: Hydra then continues with the next job."""
         info = HydraConfig.get()
         folder = RunFolder(Path(info.runtime.output_dir))
-        notes = None if isinstance(error, OccupiedError) else info.output_subdir  # in a folder of the run's own
+        # None if the folder belongs to another run.
+        notes = None if isinstance(error, OccupiedError) else info.output_subdir
         if info.mode != RunMode.MULTIRUN:
             if notes:
                 folder.remove_refused(notes)
-            sys.exit(report(error))  # Hydra would print a line of its own about an exception
+            sys.exit(report(error))  # for an exception, Hydra would print another line
         report(error, f"job {info.job.num} ({info.job.override_dirname})")
         if notes:
             folder.write_error(error)
@@ -153,7 +154,7 @@ def _invocation() -> Invocation:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Yield every string in a config: the places of classes that it may name are among them."""
+    """Yield every string in a config, and with them the places of classes that it names."""
     if isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _texts(inner)
@@ -162,18 +163,20 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 class Announce(Callback):
-    """Says where the runs of a sweep go, before the first of them. Removes links from where Hydra is about to write:
-    it would follow them."""
+    """Prints where the runs of a sweep go, before the first of them.
+
+    It also removes links from the places where Hydra is about to write, since Hydra would follow them.
+    """
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        with suppress(OmegaConfBaseException):  # a name that makes no folder, which Hydra meets next, and reports
+        with suppress(OmegaConfBaseException):  # an invalid name, which Hydra reports next
             RunFolder(Path(config.hydra.run.dir)).unlink_links(config.hydra.output_subdir)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         folder = config.hydra.sweep.dir
         for run in Path(folder).glob("*"):
             RunFolder(run).unlink_links(config.hydra.output_subdir)
-        logging.getLogger("hydra").info(  # as Hydra's own messages
+        logging.getLogger("hydra").info(  # like Hydra's own messages
             f"Runs go to {folder}. To resume after an interruption: the same command with hydra.sweep.dir={folder}. "
             f"A table of them, at any time: python -m particle_grid.report {folder}"
         )

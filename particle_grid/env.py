@@ -46,7 +46,7 @@ class ParticleGrid(pufferlib.PufferEnv):
     reward is 0, `truncations` is set, and the observation is the first of its new episode. The observation before it
     was the last of the old episode: its value is the exact bootstrap for the step before. Nothing ever terminates.
 
-    Copies and pickles have arrays of their own, with or without `buf`, and continue bit for bit. Threads may take
+    Copies and pickles have their own arrays, with or without `buf`, and continue bit for bit. Threads may take
     turns.
 
     Args:
@@ -228,7 +228,7 @@ class ParticleGrid(pufferlib.PufferEnv):
 
     @property
     def unit(self) -> str:
-        """Return the unit of the score: the task's, or the reward if actions cost something, which success does not."""
+        """Return the unit of the score: the task's, or that of the reward if actions have a cost."""
         return "reward a step" if self.world.action_cost else self.task.unit
 
     def score(self) -> np.ndarray:
@@ -247,9 +247,9 @@ class ParticleGrid(pufferlib.PufferEnv):
         return self.state.colour == AGENT_1 + k if self.task.teams > 1 else np.ones(self.num_agents, bool)
 
     def due(self) -> np.ndarray:
-        """Return which agents respawn in the next step whatever they do, bool[N].
+        """Return which agents respawn in the next step, whatever their actions, bool[N].
 
-        Their present observation is the last of their episode, and the next step's `truncations` will be the same.
+        Their current observation is the last of their episode, and the next step's `truncations` will be the same.
         """
         following = self.state.tick[:, None] + 1  # [worlds, 1]
         due = self.state.expiry.reshape(len(following), -1) <= following  # [N] -> [worlds, agents]
@@ -258,7 +258,7 @@ class ParticleGrid(pufferlib.PufferEnv):
         return due.reshape(-1)  # [worlds, agents] -> [N]
 
     def scripted_actions(self, generator: np.ndarray) -> np.ndarray:
-        """Return the scripted policy's actions for the present observations; generator u64[1] is the script's own."""
+        """Return the scripted policy's actions for the current observations; generator u64[1] is the script's own."""
         self._check_whole("scripted_actions")
         rng.check_generator(generator)
         aim = np.zeros((self.num_agents, 2), np.float32)
@@ -329,7 +329,7 @@ class ParticleGrid(pufferlib.PufferEnv):
 
 
 def _only(world: Any, settings: World) -> World:
-    """Return `world`, or raise UserError if it is not a World or if settings were given besides."""
+    """Return `world`, or raise UserError if it is not a World or settings are given as well."""
     if not isinstance(world, World):
         raise UserTypeError(f"world={world!r} is not a World: give World(...), or its settings one by one.")
     for field in fields(World):

@@ -17,8 +17,10 @@ from particle_grid.support.errors import UserError
 
 @command("train")
 def main(config: DictConfig, call: Invocation) -> float | None:
-    """Return the final normalised score of sampled actions, which a sweeper maximises; None for a run that was pruned
-    or has no evaluations."""
+    """Return the final normalised score of sampled actions, which a sweeper maximises.
+
+    It is None for a run that was pruned or has no evaluations.
+    """
     check_paths(config, "resume")
     saved = load_checkpoint(config.resume, resume=True) if config.resume else None
     run = resumed_config(saved.config, call.overrides) if saved else run_config(config)
@@ -29,7 +31,7 @@ def main(config: DictConfig, call: Invocation) -> float | None:
     folder = RunFolder(call.folder)
     if call.swept:
         score = run_in_sweep(run, call, saved)
-        if not call.side_by_side:  # else the process that started all runs prints it
+        if not call.side_by_side:  # otherwise the process that started all runs prints it
             print(f"{folder.name}: {ending(score, folder)}", flush=True)
         return score
     with folder.for_new_run(config.resume):

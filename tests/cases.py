@@ -1,4 +1,4 @@
-"""The environments that invariants are tested on: every registered task in both action forms, small and quick."""
+"""The environments on which invariants are tested: every registered task with both action forms, small and fast."""
 
 import numba
 import numpy as np
@@ -9,16 +9,16 @@ from particle_grid.sim import tasks
 
 CASES = [(task, action) for task in tasks.names() for action in ACTIONS]
 SMALL = {"worlds": 2, "agents": 60, "height": 40, "width": 48, "lifespan": 12.0, "walls": 0.02}
-PARAMS = {"puffer": {"text": "P"}}  # the default word is wider than the small world
+PARAMS = {"puffer": {"text": "P"}}  # the default word is wider than these small worlds
 
 
 def needs_jit(reason):
-    """Marks a test that cannot be, or takes minutes, where Numba's compiler is off."""
+    """Mark a test that is impossible, or takes minutes, when Numba's compiler is disabled."""
     return pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason=reason)
 
 
 def small(task, action, **changes):
-    """A small environment, not yet reset."""
+    """Return a small environment that has not been reset yet."""
     return ParticleGrid(task=task, action=action, **(SMALL | PARAMS.get(task, {}) | changes))
 
 
@@ -29,7 +29,7 @@ def random_actions(env, generator):
 
 
 def play(env, steps, seed=0):
-    """Plays random actions from a reset on; yields what `step` returns."""
+    """Reset the environment, play random actions, and yield what `step` returns."""
     env.reset(seed)
     generator = np.random.default_rng(seed)
     for _ in range(steps):
@@ -37,6 +37,6 @@ def play(env, steps, seed=0):
 
 
 def field(env):
-    """The playing field of all worlds, u8[worlds, height, width]."""
+    """Return the playing field of every world, u8[worlds, height, width]."""
     v = env.vision
     return env.state.grid[:, v : v + env.world.height, v : v + env.world.width]

@@ -1,4 +1,4 @@
-"""What several test files share."""
+"""Fixtures that several test files share."""
 
 import logging
 import sys
@@ -6,7 +6,7 @@ import sys
 import pytest
 from hypothesis import settings
 
-# The same examples each time, so that a change is judged by what it changes; new ones: --hypothesis-profile=explore.
+# Use the same examples every time, so that a failure is caused by a change. For new ones: --hypothesis-profile=explore.
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("repeatable")
@@ -14,7 +14,7 @@ settings.load_profile("repeatable")
 
 @pytest.fixture
 def invoke(monkeypatch, capsys, tmp_path):
-    """Runs the main of a command with arguments, in an empty folder: exit code, stdout, stderr."""
+    """Run a command's main function with arguments in an empty folder; return exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
 
     def run(main, *arguments):
@@ -25,7 +25,7 @@ def invoke(monkeypatch, capsys, tmp_path):
             code = 0
         except SystemExit as exit:
             code = exit.code
-        finally:  # Hydra leaves a handler that writes to the stdout of this moment
+        finally:  # Hydra leaves a handler that writes to the current stdout
             logging.root.handlers[:] = handlers
         return code, *capsys.readouterr()
 
@@ -34,6 +34,6 @@ def invoke(monkeypatch, capsys, tmp_path):
 
 @pytest.fixture
 def call(invoke, monkeypatch):
-    """Runs a command's main in an empty folder, with short evaluations: exit code, stdout, stderr."""
+    """Run a command's main function with short evaluations in an empty folder; return exit code, stdout and stderr."""
     monkeypatch.setattr("particle_grid.evaluation.match.STEPS", 8)
     return invoke

@@ -1,4 +1,4 @@
-"""What the documentation prints: finds every command and code block, and the stage in which each of them is run."""
+"""Find every command and code block that the documentation prints, and the stage in which each of them runs."""
 
 import ast
 import re
@@ -9,22 +9,22 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# What a command starts with. Inline code that starts otherwise is not a command.
+# The first words of commands. Inline code that starts with another word is not a command.
 PROGRAMS = (
     "python", "python3", "pip", "torchrun", "tensorboard", "pytest", "sphinx-build", "docker", "ruff", "mypy", "tar",
     "grep", "eval", ".", "particle-grid-train", "particle-grid-eval", "particle-grid-play", "particle-grid-rank",
 )  # fmt: skip
 LANGUAGES = ("bash", "python", "toml", "text", "{eval-rst}", "{toctree}")
-MARKERS = ("file", "continued", "ci")  # <!-- file: NAME --> before a fence: the block is that file
+MARKERS = ("file", "continued", "ci")  # <!-- file: NAME --> before a fence: the block is the content of that file
 SEEN = re.compile(
     r"\bpython3? (?:-m [a-z]|bench/|examples/)|\bpip install (?=-e|\"|\\\")|\btorchrun --|\btensorboard --"
     r"|\bsphinx-build |\bdocker (?:build|run) "
 )
-# What a command in a sentence ends with: a backtick, a comment, a note in brackets, a gap, or a punctuation mark.
+# What can follow a command in a sentence: a backtick, a comment, a parenthesis, a gap, or a punctuation mark.
 ENDS = re.compile(r"`|\s+#|\s+\((?=[A-Za-z{-])|\s{2,}|(?<=[\"\w\]])[).:;,]+(?=\s|$)")
 STAGES = ("quick", "release", "elsewhere")
 
-# Words that stand for something the reader fills in. Folders are filled in when a command is run.
+# Placeholders that readers replace by their own values. Folders are replaced when a command runs.
 FILLED = {
     "task=TASK action=FORM seed=SEED": "task=center action=discrete seed=0",
     "particle_grid.NAME": "particle_grid.train",
@@ -38,10 +38,11 @@ FILLED = {
     "WHEELS=URL": "WHEELS=https://download.example",
 }
 FOLDERS = ("outputs/RUN", "outputs/A", "outputs/B", "outputs/SWEEP")
-WORDS = ("HELLO", "WHEELS", "PWD")  # that look like a placeholder, and are meant as they are
+WORDS = ("HELLO", "WHEELS", "PWD")  # look like placeholders, but are literal
 PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b(?!=)|\.\.\.|\{\w+\}")
 
-# Run in seconds, in the order of their page, by `python -m pytest -m slow`. A * at the end stands for any rest.
+# Commands that take seconds, in the order of their pages; `python -m pytest -m slow` runs them. A final * matches any
+# rest.
 QUICK = (
     "python -m particle_grid",
     "python -m particle_grid.train --help",
@@ -54,10 +55,10 @@ QUICK = (
     "python -m particle_grid.train -m hydra/launcher=joblib experiment=smoke *",
     "python -m pytest tests/learn/test_trainer.py -k resumed",
 )
-# Not run here, each for its reason. All of them are still checked for options and keys that do not exist.
-HOURS = "takes hours: tests run a shorter one"
+# Commands that the tests do not run, with the reason. Their options and keys are checked all the same.
+HOURS = "takes hours: tests run a shorter command"
 WRITES = "rewrites a file of the package"
-NAME = "the name of a command, which is printed with arguments elsewhere"
+NAME = "the name of a command, printed with arguments elsewhere"
 CI = ".ci/run and .ci/full run it"
 ELSEWHERE = {
     "python3 -m venv .venv": CI,
@@ -67,9 +68,9 @@ ELSEWHERE = {
     "python -m pytest -m slow": CI,
     "python -m pytest -m release": CI,
     "python -m pytest -n 0 -x": "the default suite, in one process",
-    "python -m pytest --hypothesis-profile=explore": "the default suite, with examples that differ each time",
-    "ruff *": "tests/test_house.py holds the sources to it",
-    "mypy": "tests/test_house.py holds the sources to it",
+    "python -m pytest --hypothesis-profile=explore": "the default suite, with other examples each time",
+    "ruff *": "tests/test_house.py checks the sources with it",
+    "mypy": "tests/test_house.py checks the sources with it",
     "sphinx-build *": "tests/test_docs.py builds the site",
     "docker *": "needs Docker",
     "python -m particle_grid.play *": "opens a window",
@@ -90,12 +91,12 @@ ELSEWHERE = {
 
 
 class UnreadableError(ValueError):
-    """A page prints something that this module cannot take out of it."""
+    """A page prints something that this module cannot extract."""
 
 
 @dataclass(frozen=True)
 class Printed:
-    """A command (language bash) or a code block: where it stands, what it says, the marker in front of its fence."""
+    """A command (its language is bash) or a code block: page, line, language, text, and the marker before its fence."""
 
     page: str
     line: int
@@ -105,24 +106,24 @@ class Printed:
 
     @property
     def stage(self) -> str:
-        """Where the command is run: one of STAGES."""
+        """The stage in which the command runs: one of STAGES."""
         if any(matches(pattern, self.text) for pattern in QUICK):
             return "quick"
         return "elsewhere" if any(matches(pattern, self.text) for pattern in ELSEWHERE) else "release"
 
     @property
     def file(self) -> str:
-        """The file that a block is, by the marker in front of it."""
+        """The name of the file that the block is, from the marker before its fence; empty if there is none."""
         return self.marker.removeprefix("file: ") if self.marker.startswith("file: ") else ""
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Whether a pattern of QUICK or ELSEWHERE stands for a command."""
+    """Return whether a pattern of QUICK or ELSEWHERE matches a command."""
     return text.startswith(pattern[:-1]) if pattern.endswith("*") else text == pattern
 
 
 def pages() -> list[Path]:
-    """Every file that may print a command."""
+    """Return every file that may print a command."""
     found = [*ROOT.glob("*.md"), ROOT / "Dockerfile", ROOT / "pyproject.toml"]
     for folder, kind in (("docs", "md"), ("docs", "py"), ("conf", "yaml"), ("bench", "py"), ("examples", "py")):
         found += (ROOT / folder).rglob(f"*.{kind}")
@@ -133,31 +134,37 @@ def pages() -> list[Path]:
 
 @cache
 def printed() -> tuple[Printed, ...]:
-    """Everything that all pages print."""
+    """Return everything that all pages print."""
     return tuple(item for page in pages() for item in extract(str(page.relative_to(ROOT)), page.read_text("utf-8")))
 
 
 def commands(page: str | None = None) -> list[Printed]:
-    """The commands of a page, or of all pages."""
+    """Return the commands of one page, or of all pages."""
     return [item for item in printed() if item.language == "bash" and page in (None, item.page)]
 
 
 def first_printed(item: Printed) -> bool:
-    """Whether a command is to be run where it stands: one that does not depend on earlier ones only where it is printed
-    first."""
+    """Return whether a command should run at this place.
+
+    A command that does not depend on earlier ones runs only where it is printed first.
+    """
     if "outputs/" in item.text or "$" in item.text or any(other.file for other in printed() if other.page == item.page):
         return True
     return next(other for other in commands() if other.text == item.text) == item
 
 
 def extract(page: str, text: str) -> list[Printed]:
-    """What a page prints, in its order. Raises UnreadableError for what cannot be taken out of it."""
+    """Return the commands and blocks of a page in their order.
+
+    Raises:
+        UnreadableError: if something on the page cannot be extracted.
+    """
     if page.endswith(".md"):
         blocks = list(fences(page, text))
         prose = without(text, blocks)
         found = [item for block in blocks for item in split(block)] + list(inline(page, prose))
     else:
-        if page == "Dockerfile":  # what it runs itself is not printed for anybody
+        if page == "Dockerfile":  # its own instructions are not printed for readers
             text = re.sub(r"(?m)^[^#].*$", "", text)
         found = [Printed(page, line, "bash", part) for line, part in sources(page, text)]
     found = [fill(part) for item in sorted(found, key=lambda item: item.line) for part in joined(item)]
@@ -169,7 +176,7 @@ def extract(page: str, text: str) -> list[Printed]:
 
 
 def fences(page: str, text: str) -> Iterator[Printed]:
-    """The fenced blocks of a Markdown page, whole."""
+    """Yield the fenced blocks of a Markdown page."""
     opened: Printed | None = None
     inside: list[str] = []
     before = ""
@@ -196,7 +203,7 @@ def fences(page: str, text: str) -> Iterator[Printed]:
 
 
 def without(text: str, blocks: list[Printed]) -> str:
-    """A Markdown page with its fenced blocks blank, so that lines keep their numbers."""
+    """Return a Markdown page with its fenced blocks blanked, so that lines keep their numbers."""
     lines = text.splitlines()
     for block in blocks:
         end = block.line + block.text.count("\n") + 1
@@ -205,11 +212,11 @@ def without(text: str, blocks: list[Printed]) -> str:
 
 
 def split(block: Printed) -> Iterator[Printed]:
-    """The commands of a block in Bash, without comments and with continued lines joined; other blocks as they are."""
+    """Yield the commands of a Bash block, without comments and with continued lines joined; other blocks unchanged."""
     if block.language != "bash":
         yield block
         return
-    whole = re.sub(r"\s*\\\n\s*", " \0", block.text)  # \0 keeps count of the lines
+    whole = re.sub(r"\s*\\\n\s*", " \0", block.text)  # each \0 marks a line that was joined
     for number, line in zip(numbers(whole, block.line + 1), whole.splitlines(), strict=True):
         bare, comment = re.fullmatch(r"(.*?)((?:^|\s+)#.*)?", line.replace("\0", "").strip()).groups(default="")
         yield from (replace(block, line=number, text=part) for _, part in sources("", comment))
@@ -223,14 +230,14 @@ def split(block: Printed) -> Iterator[Printed]:
 
 
 def numbers(text: str, first: int) -> Iterator[int]:
-    """The number of each line of a text in which \\0 stands for a line that was joined to the one before."""
+    """Yield the number of each line of a text in which \\0 marks a line that was joined to the previous one."""
     for line in text.splitlines():
         yield first
         first += 1 + line.count("\0")
 
 
 def inline(page: str, prose: str) -> Iterator[Printed]:
-    """The inline code of a Markdown page that is a command."""
+    """Yield the commands among the inline code of a Markdown page."""
     for match in re.finditer(r"(?<!`)`([^`]+)`(?!`)", prose):
         words = match[1].split()
         if words[0] in PROGRAMS and len(words) > 1:
@@ -238,7 +245,7 @@ def inline(page: str, prose: str) -> Iterator[Printed]:
 
 
 def sources(page: str, text: str) -> Iterator[tuple[int, str]]:
-    """The commands in the strings of a Python file, or in any line of another file."""
+    """Yield the commands in the strings of a Python file, or in any line of another file."""
     for first, string in strings(text) if page.endswith(".py") else [(1, text)]:
         for number, line in enumerate(string.splitlines(), first):
             while match := SEEN.search(line):
@@ -250,8 +257,8 @@ def sources(page: str, text: str) -> Iterator[tuple[int, str]]:
 
 
 def strings(text: str) -> Iterator[tuple[int, str]]:
-    """The strings of a Python file with the number of their first line; what is computed in one stands as {NAME}."""
-    inner: set[int] = set()  # parts of f-strings, which come whole
+    """Yield the strings of a Python file with the number of their first line. Replacement fields become {NAME}."""
+    inner: set[int] = set()  # parts of f-strings, which are yielded as a whole
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.JoinedStr):
             inner |= {id(part) for part in node.values}
@@ -264,13 +271,17 @@ def strings(text: str) -> Iterator[tuple[int, str]]:
 
 
 def joined(item: Printed) -> Iterator[Printed]:
-    """The commands that && joins, one by one."""
+    """Yield the commands that && joins, one by one."""
     parts = item.text.split(" && ") if item.language == "bash" else [item.text]
     return (replace(item, text=part) for part in parts)
 
 
 def fill(item: Printed) -> Printed:
-    """A command with its placeholders filled in, but for folders. Raises UnreadableError for an unknown one."""
+    """Return a command with its placeholders replaced, except for folders.
+
+    Raises:
+        UnreadableError: if a placeholder is unknown.
+    """
     if item.language != "bash":
         return item
     text = item.text
@@ -289,5 +300,5 @@ def fill(item: Printed) -> Printed:
 
 
 def is_assignment(text: str) -> bool:
-    """Whether a line of Bash sets a variable, which the later commands of its page may use."""
+    """Return whether a line of Bash sets a variable, which later commands of the page may use."""
     return re.match(r"[A-Z]+=", text) is not None

@@ -1,4 +1,4 @@
-"""A terminal in a fresh checkout, in which a test types what the documentation prints."""
+"""A terminal in a fresh checkout, in which a test types the commands that the documentation prints."""
 
 import contextlib
 import itertools
@@ -18,7 +18,8 @@ from tests.printed import ROOT, commands, first_printed, is_assignment, printed
 
 LINKED = ("bench", "conf", "examples", "tests", "pyproject.toml", "README.md", "LICENSE", "Dockerfile")
 SMOKE = "python -m particle_grid.train experiment=smoke evaluations=1 clips=0"
-# What the reader is assumed to have already: where a command matches, and nothing matches the pattern, what makes it.
+# What readers are assumed to have already. If a command matches the first pattern and no file matches the second, the
+# commands in the list are run first.
 ASSUMED = (
     (r"outputs/(?:RUN|\*)/", "outputs/*/checkpoint.pt", [f"{SMOKE} hydra.run.dir=outputs/own"]),
     (
@@ -37,7 +38,7 @@ FAULTS = re.compile(r"^(?:Traceback|error)\b.*", re.MULTILINE)  # that no printe
 
 @dataclass(frozen=True)
 class Ran:
-    """How a command ended: what is wrong, empty if nothing is, the seconds it took, and all that it said."""
+    """The outcome of a command: its fault (empty if none), its duration in seconds, and its output."""
 
     command: str
     fault: str
@@ -50,14 +51,16 @@ class Ran:
 
 
 class Terminal:
-    """A folder with what a checkout has beside the package, and a shell that types commands in it. The package itself
-    is the one under test, so that its kernels need not be compiled again."""
+    """A folder with the files of a checkout except the package, and a shell that runs commands in it.
+
+    The package under test is on the path, so that its kernels need not be compiled again.
+    """
 
     def __init__(self, folder: Path, page: str) -> None:
         self.folder = folder
         for name in LINKED:
             (folder / name).symlink_to(ROOT / name)
-        shutil.copytree(ROOT / "docs", folder / "docs")  # a command draws its pictures anew
+        shutil.copytree(ROOT / "docs", folder / "docs")  # commands redraw its pictures
         (folder / "outputs").mkdir()
         for item in printed():
             if item.page == page and item.file and "/" not in item.file:
@@ -67,7 +70,7 @@ class Terminal:
         self.environment = {"PATH": path, "HOME": os.environ["HOME"], "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8"}
 
     def type(self, printed: str, timeout: float) -> Ran:
-        """Runs a command as printed, but for the folders of runs that the reader has to name."""
+        """Run a command as printed, except that the run folders that readers choose are filled in."""
         for pattern, there, missing in ASSUMED:
             if re.search(pattern, printed) and not list(self.folder.glob(there)):
                 for command in missing:
@@ -79,7 +82,8 @@ class Terminal:
         return Ran(printed, f"there is no {lacking[0]}", ran.seconds, ran.output) if lacking and not ran.fault else ran
 
     def _with_folders(self, command: str) -> str:
-        """Names the newest run for outputs/RUN, the newest sweep for outputs/SWEEP, two that compete for A and B."""
+        """Replace outputs/RUN by the newest run, outputs/SWEEP by the newest sweep, and A and B by two competing
+        runs."""
 
         def newest(pattern: str) -> list[str]:
             files = sorted(self.folder.glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
@@ -114,7 +118,7 @@ class Terminal:
         return Ran(command, fault, time.monotonic() - begin, said)
 
     def _serve(self, command: str) -> Ran:
-        """Starts a server, fetches its page once it says where that is, and ends it."""
+        """Start a server, fetch its page as soon as it prints the address, and end it."""
         begin = time.monotonic()
         process = self._start(command)
         fault = "it did not say within a minute where its page is"
@@ -133,14 +137,14 @@ class Terminal:
         return (self.folder / ".said").read_text("utf-8", errors="replace")
 
     def _end(self, process: subprocess.Popen) -> None:
-        """Ends a command with all that it has started."""
+        """End a command and everything that it has started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
 def made(words: list[str]) -> list[str]:
-    """The files, or patterns of them, that a command says it writes."""
+    """Return the files, or patterns of files, that a command says it writes."""
     values = dict(word.split("=", 1) for word in words if "=" in word)
     options = dict(itertools.pairwise(words))
     files = [values[key] for key in ("video", "replay", "table") if key in values]
@@ -155,8 +159,11 @@ def made(words: list[str]) -> list[str]:
 
 
 def type_page(page: str, stages: tuple[str, ...], folder: Path, timeout: float) -> Terminal:
-    """Types the commands of a page, those of some stages, in its order. Raises AssertionError, with what they said, if
-    some fail; the time of each is printed."""
+    """Run the commands of a page that belong to some stages, in their order, and print the time each of them takes.
+
+    Raises:
+        AssertionError: if commands fail, with their output.
+    """
     terminal = Terminal(folder, page)
     failed: list[str] = []
     for item in commands(page):

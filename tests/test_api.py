@@ -17,7 +17,7 @@ from particle_grid.support.renamed import MODULES
 from particle_grid.tasks import load
 
 
-def test_every_example_of_the_public_names_runs(tmp_path, monkeypatch):
+def test_every_example_in_the_docstrings_of_the_public_names_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for module in (particle_grid, api):
         result = doctest.testmod(module, extraglobs={"np": np}, verbose=False)
@@ -34,13 +34,13 @@ def test_every_public_name_is_documented():
         assert name in dir(particle_grid)
 
 
-def test_importing_the_package_imports_nothing_that_takes_seconds():
+def test_importing_the_package_loads_no_slow_library():
     code = "import sys, particle_grid; print(*sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not set(said) & {"numpy", "torch", "numba", "hydra", "pufferlib", "gymnasium"}
 
 
-def test_a_checkpoint_and_a_shipped_policy_are_loaded_alike():
+def test_checkpoints_and_shipped_policies_are_loaded_in_the_same_way():
     by_name, by_path = (
         particle_grid.load_policy("center"),
         particle_grid.load_policy(shipped_path("center", "discrete")),
@@ -57,7 +57,7 @@ def test_a_page_is_written_if_the_path_ends_in_html(tmp_path):
     assert "<html" in (tmp_path / "center.html").read_text("utf-8")
 
 
-def test_an_environment_takes_another_task_and_world_by_name_or_as_objects():
+def test_an_environment_accepts_tasks_and_worlds_by_name_or_as_objects():
     policy = particle_grid.load_policy("group")
     world = particle_grid.World(agents=16, height=32, width=32)
     env = policy.make_env(task="scatter", agents=16, height=32, width=32)
@@ -65,7 +65,7 @@ def test_an_environment_takes_another_task_and_world_by_name_or_as_objects():
     assert policy.make_env(task=load("scatter")(), world=world).world == world
 
 
-def test_an_environment_that_the_policy_cannot_play_in_is_refused():
+def test_an_environment_that_does_not_fit_the_policy_is_refused():
     policy = particle_grid.load_policy("center", action="continuous")
     discrete = ParticleGrid("center", "discrete", agents=16, height=32, width=32)
     with pytest.raises(particle_grid.UserError, match="has continuous actions: use an environment with"):
@@ -85,7 +85,7 @@ def test_an_unknown_policy_is_refused(name, reason):
 
 
 @pytest.mark.parametrize("old", MODULES)
-def test_a_module_that_has_moved_is_refused_with_its_new_place(old):
+def test_importing_a_moved_module_names_its_new_place(old):
     new = f"particle_grid.{MODULES[old]}"
     assert importlib.util.find_spec(new)
     with pytest.raises(ImportError, match=f"particle_grid.{old} is now {new}: import that"):

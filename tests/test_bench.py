@@ -1,4 +1,4 @@
-"""The programs of bench/ say at once what they do, and end in a word when they are interrupted."""
+"""The programs in bench/ start promptly, and end with one word when they are interrupted."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ QUICK = {
 }
 
 
-def test_every_program_is_tried():
+def test_every_program_is_tested():
     programs = [path.stem for path in BENCH.glob("*.py") if "__main__" in path.read_text("utf-8")]
     assert sorted(programs) == sorted(QUICK)
 
@@ -31,7 +31,7 @@ def test_every_program_is_tried():
 @pytest.mark.slow
 @needs_jit("compiled kernels are what they measure")
 @pytest.mark.parametrize("name", QUICK)
-def test_an_interrupted_program_ends_in_a_word_with_code_130(name, tmp_path):
+def test_an_interrupted_program_prints_one_word_and_exits_with_code_130(name, tmp_path):
     process = subprocess.Popen(
         [sys.executable, str(BENCH / f"{name}.py"), *QUICK[name]],
         cwd=tmp_path,

@@ -1,4 +1,4 @@
-"""Invariants of the commands: what a user sees when something is wrong."""
+"""Invariants of the commands: what users see when something is wrong."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from particle_grid.support.renamed import SETTINGS
 
 @command("train")
 def dummy(config: DictConfig, call: Invocation) -> None:
-    """Fails as its seed says, else prints its config."""
+    """Fail in the way that the seed selects, or print the config."""
     run_config(config)
     if config.seed == 1:
         raise UserError("seed=1 is no good: take another one.")
@@ -45,7 +45,7 @@ def dummy(config: DictConfig, call: Invocation) -> None:
 
 @pytest.fixture
 def run(invoke, monkeypatch):
-    """Runs the dummy command with these arguments, in an empty folder: exit code, stdout, stderr."""
+    """Run the dummy command with arguments in an empty folder; return exit code, stdout and stderr."""
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     return lambda *arguments: invoke(dummy, *arguments)
 
@@ -65,13 +65,13 @@ def run(invoke, monkeypatch):
         ("trainer.foo.bar=1", "key 'foo' in trainer", None, "minibatch"),
     ],
 )
-def test_a_misspelt_word_fails_at_once_and_is_told_what_there_is(run, argument, wrong, nearest, listed):
+def test_a_misspelt_word_fails_at_once_and_the_error_lists_the_valid_ones(run, argument, wrong, nearest, listed):
     code, out, err = run(argument)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert err.startswith(f"error: There is no {wrong}. ")
     assert (f"Did you mean {nearest}?" in err) if nearest else ("Did you mean" not in err)
     assert listed in err.partition("There are: ")[2]
-    assert not list(Path().iterdir())  # no folder for a run that never was
+    assert not list(Path().iterdir())  # no folder for a run that did not start
 
 
 @pytest.mark.parametrize(
@@ -82,13 +82,13 @@ def test_a_misspelt_word_fails_at_once_and_is_told_what_there_is(run, argument, 
         ("~nome", "nome"),
     ],
 )
-def test_an_override_that_cannot_be_applied_is_one_line(run, argument, message):
+def test_an_override_that_cannot_be_applied_gives_one_line(run, argument, message):
     code, _, err = run(argument)
     assert (code, err.count("\n")) == (1, 1)
     assert message in err
 
 
-def test_overrides_presets_and_interpolations_arrive(run):
+def test_overrides_presets_and_interpolations_reach_the_config(run):
     code, out, err = run("+experiment=smoke", "task=forage", "action=continuous", "world.height=99", "++seed=7")
     config = json.loads(out)
     assert (code, err) == (0, "")
@@ -100,19 +100,19 @@ def test_overrides_presets_and_interpolations_arrive(run):
     assert folder.name.endswith("_forage_continuous_seed7")
 
 
-def test_a_users_error_is_shown_as_it_is(run):
+def test_the_message_of_a_user_error_is_printed_unchanged(run):
     assert run("seed=1") == (1, "", "error: seed=1 is no good: take another one.\n")
 
 
 @pytest.mark.parametrize(("seed", "kind"), [(2, "ValueError: invalid literal")])
-def test_an_error_without_words_of_ours_is_one_line_that_says_where(run, seed, kind):
+def test_any_other_value_error_gives_one_line_that_names_its_place(run, seed, kind):
     code, _, err = run(f"seed={seed}")
     assert (code, err.count("\n")) == (1, 1)
     assert err.startswith(f"error: {kind}")
     assert "PARTICLE_GRID_TRACEBACK=1 shows" in err
 
 
-def test_a_path_that_cannot_be_used_is_named_with_the_reason_and_the_remedy(run):
+def test_an_unusable_path_is_named_with_the_reason_and_the_remedy(run):
     code, _, err = run("seed=5")
     assert code == 1
     assert (
@@ -120,14 +120,14 @@ def test_a_path_that_cannot_be_used_is_named_with_the_reason_and_the_remedy(run)
     )
 
 
-def test_a_bug_comes_with_its_traceback(run):
+def test_a_bug_shows_its_traceback(run):
     code, _, err = run("seed=4")
     assert code == 1
     assert err.startswith("Traceback")
     assert err.splitlines()[-1].startswith("error: KeyError: 'bug' (test_cli.py:")
 
 
-def test_a_traceback_can_be_asked_for(run, monkeypatch):
+def test_an_environment_variable_shows_the_traceback_of_a_user_error(run, monkeypatch):
     monkeypatch.setenv("PARTICLE_GRID_TRACEBACK", "1")
     code, _, err = run("seed=1")
     assert code == 1
@@ -135,11 +135,11 @@ def test_a_traceback_can_be_asked_for(run, monkeypatch):
     assert err.endswith("error: seed=1 is no good: take another one.\n")
 
 
-def test_ctrl_c_is_one_line_and_its_own_exit_code(run):
+def test_ctrl_c_prints_one_line_and_has_its_own_exit_code(run):
     assert run("seed=3") == (130, "", "interrupted\n")
 
 
-def test_a_run_that_is_refused_before_it_began_leaves_no_folder_and_others_keep_theirs(run):
+def test_a_run_refused_at_its_start_leaves_no_folder_and_keeps_existing_ones(run):
     assert run("seed=1")[0] == 1
     assert not [*Path("outputs").iterdir()]
     Path("mine").mkdir()
@@ -148,7 +148,7 @@ def test_a_run_that_is_refused_before_it_began_leaves_no_folder_and_others_keep_
     assert sorted(path.name for path in Path("mine").iterdir()) == [".hydra", "notes.txt"]
 
 
-def test_in_a_sweep_a_failing_job_is_reported_and_the_others_run(run):
+def test_a_sweep_reports_a_failing_job_and_runs_the_others(run):
     code, out, err = run("-m", "seed=0,1,4,6", "hydra/hydra_logging=disabled")
     assert code == 1
     assert [json.loads(line)["seed"] for line in out.splitlines()] == [0, 6]
@@ -159,13 +159,13 @@ def test_in_a_sweep_a_failing_job_is_reported_and_the_others_run(run):
     assert jobs == [f"group_discrete_seed{seed}" for seed in (0, 1, 4, 6)]
 
 
-def test_in_a_sweep_a_misspelt_value_fails_before_the_first_job(run):
+def test_a_misspelt_value_in_a_sweep_fails_before_the_first_job(run):
     code, out, err = run("-m", "task=forage,grup", "hydra/hydra_logging=disabled")
     assert (code, out) == (1, "")
     assert err.startswith("error: There is no task 'grup'. Did you mean group?")
 
 
-def test_help_names_the_purpose_the_groups_and_the_keys(run):
+def test_help_shows_the_purpose_the_groups_and_the_keys(run):
     code, out, _ = run("--help")
     assert code == 0
     assert out.startswith("Trains a policy")
@@ -175,7 +175,7 @@ def test_help_names_the_purpose_the_groups_and_the_keys(run):
         assert key in out or key in ("defaults", "hydra")
 
 
-def test_a_task_without_a_yaml_file_has_its_class_for_one(run, monkeypatch):
+def test_a_task_without_a_yaml_file_is_configured_by_its_class(run, monkeypatch):
     @dataclass(frozen=True)
     class MyTask:
         size: int = 3
@@ -191,21 +191,21 @@ def test_a_task_without_a_yaml_file_has_its_class_for_one(run, monkeypatch):
 
 
 @pytest.mark.parametrize("flag", ["--experimental-rerun", "--exp"])
-def test_no_pickle_is_read(run, flag):
+def test_no_pickle_is_loaded(run, flag):
     code, _, err = run(flag, "job.pickle")
     assert code == 1
     assert "unpickles a file" in err
 
 
 @pytest.mark.parametrize("name", tasks.names())
-def test_the_command_line_starts_from_the_defaults_of_a_task_s_class(name):
+def test_the_command_line_starts_from_the_defaults_of_the_task_class(name):
     register_groups()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         node = OmegaConf.to_container(compose("train", [f"task={name}"]).task, resolve=True)
     assert node == {"name": name} | {field.name: field.default for field in fields(tasks.load(name))}
 
 
-def test_the_environment_the_command_line_and_the_class_start_from_the_same_world():
+def test_environment_class_and_command_line_start_from_the_same_world():
     register_groups()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config = compose("train", ["task=group"])
@@ -216,8 +216,8 @@ def test_the_environment_the_command_line_and_the_class_start_from_the_same_worl
     assert typed(TrainerConfig, config.trainer) == TrainerConfig(**own.get("trainer", {}))
 
 
-def test_no_setting_in_a_file_repeats_a_default():
-    """The dataclass is the one home of a default: a file holds only what differs."""
+def test_no_config_file_repeats_a_default():
+    """The dataclass is the only home of a default: a config file holds only what differs."""
     homes = {"world": World(), "trainer": TrainerConfig()}
     for path in config_folder().rglob("*.yaml"):
         node = OmegaConf.load(path)
@@ -277,7 +277,7 @@ def test_a_typed_node_is_converted_and_checked_by_its_class():
         ({"steps": 1, "rat": 1}, "There is no key 'rat' in part. Did you mean rate?"),
     ],
 )
-def test_a_typed_node_names_what_is_wrong(values, message):
+def test_a_typed_node_names_the_invalid_value(values, message):
     with pytest.raises(ValueError, match=message):
         settings(**values)
 
@@ -289,7 +289,7 @@ def test_an_installed_package_reads_its_own_configs(monkeypatch, tmp_path):
     assert config_folder() == tmp_path / "conf"
 
 
-def test_a_real_process_exits_with_one_line(tmp_path):
+def test_a_process_with_a_user_error_exits_with_one_line(tmp_path):
     code = "from tests.test_cli import dummy; dummy()"
     process = subprocess.run(
         [sys.executable, "-c", code, f"hydra.run.dir={tmp_path}", "seed=1"], capture_output=True, text=True
@@ -299,7 +299,7 @@ def test_a_real_process_exits_with_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["train", "report", "study"])
-def test_ctrl_c_while_a_command_starts_is_no_traceback(name, tmp_path):
+def test_ctrl_c_during_the_start_of_a_command_shows_no_traceback(name, tmp_path):
     with subprocess.Popen(
         [sys.executable, "-X", "importtime", "-m", f"particle_grid.{name}", "--help"],
         cwd=tmp_path,
@@ -318,7 +318,7 @@ def test_ctrl_c_while_a_command_starts_is_no_traceback(name, tmp_path):
 
 
 @pytest.mark.slow
-def test_variables_that_torchrun_has_not_set_change_nothing_or_are_refused(tmp_path):
+def test_foreign_or_invalid_torchrun_variables_are_ignored_or_refused(tmp_path):
     def run(**variables):
         command = [sys.executable, "-m", "particle_grid.train", "task=center", "hydra.run.dir=run"]
         small = ["experiment=smoke", "trainer.total_steps=64", "world.agents=32", "evaluations=0", "clips=0"]
@@ -335,6 +335,6 @@ def test_variables_that_torchrun_has_not_set_change_nothing_or_are_refused(tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_an_empty_folder_is_refused(call):
+def test_an_empty_folder_name_is_refused(call):
     code, _, err = call(dummy, "hydra.run.dir=")
     assert (code, err) == (1, "error: hydra.run.dir= is empty: name a folder, or leave it out.\n")

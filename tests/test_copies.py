@@ -1,4 +1,4 @@
-"""Copies and pickles of an environment are environments of their own, and continue bit for bit."""
+"""Copies and pickles of an environment are independent of it and continue bit for bit."""
 
 import copy
 import multiprocessing
@@ -24,7 +24,7 @@ every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 
 def everything(native):
-    """All bytes that a step may change."""
+    """Return all bytes that a step may change."""
     arrays = native.state_dict() | {"masks": native.masks, "actions": native.actions}
     return {name: array.tobytes() for name, array in arrays.items()}
 
@@ -38,7 +38,7 @@ def stepped(env, steps=3):
 
 
 def check_they_continue_alike(one, other, act, steps=5):
-    """That two environments give the same for the same actions."""
+    """Assert that two environments return the same for the same actions."""
     generator = np.random.default_rng(2)
     for _ in range(steps):
         actions = act(generator)
@@ -61,7 +61,7 @@ def test_a_copied_environment_leaves_the_original_alone_and_continues_bit_for_bi
 
 
 @every_way
-def test_a_copy_of_a_copy_and_one_before_the_first_reset_are_environments_too(way):
+def test_copies_of_copies_and_of_unstarted_environments_work(way):
     env = small("group", "discrete", seed=3)
     other = way(way(env))
     assert (env.reset()[0] == other.reset()[0]).all()
@@ -70,7 +70,7 @@ def test_a_copy_of_a_copy_and_one_before_the_first_reset_are_environments_too(wa
 
 
 @every_way
-def test_a_copy_of_an_environment_on_given_buffers_has_buffers_of_its_own(way):
+def test_a_copy_of_an_environment_on_given_buffers_allocates_its_own(way):
     n, size = 120, World().observation_size
     shared = np.zeros((2, n, size), np.uint8)
     flags = {name: np.zeros(n, bool) for name in ("terminals", "truncations", "masks")}
@@ -118,7 +118,7 @@ def test_a_copied_adapter_leaves_the_original_alone_and_continues_bit_for_bit(wa
     check_they_continue_alike(env, way(env), act)
 
 
-def test_a_copy_made_in_the_middle_of_a_search_plays_each_branch_from_the_same_state():
+def test_copies_made_during_a_search_play_each_branch_from_the_same_state():
     env = stepped(small("forage", "discrete"))
     actions = np.ones((env.num_agents, 2), np.int32)
     branches = [copy.deepcopy(env) for _ in range(3)]
@@ -127,7 +127,7 @@ def test_a_copy_made_in_the_middle_of_a_search_plays_each_branch_from_the_same_s
     assert env.step(actions)[0].tobytes() == seen[0]
 
 
-def test_pictures_of_a_copy_are_of_the_copy():
+def test_rendering_a_copy_shows_the_copy():
     env = stepped(small("group", "discrete", render_mode="rgb_array"))
     other = copy.deepcopy(env)
     picture = env.render()
@@ -138,7 +138,7 @@ def test_pictures_of_a_copy_are_of_the_copy():
 
 
 @every_way
-def test_a_trainer_and_a_player_refuse_copies_and_say_what_to_do(way):
+def test_trainers_and_players_refuse_to_be_copied_and_name_the_alternative(way):
     env = small("center", "discrete")
     policy = make_policy("conv_lstm", env.vision, env.single_action_space, hidden=8)
     trainer = Trainer(env, policy, TrainerConfig(rollout_length=8, minibatch=64, threads=1, device="cpu"))
@@ -154,7 +154,7 @@ def _digest(env, pipe):
 
 
 @pytest.mark.slow
-def test_an_environment_sent_to_a_new_process_plays_there_as_here():
+def test_an_environment_sent_to_a_new_process_plays_as_it_does_here():
     env = stepped(small("group", "continuous"))
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
@@ -166,14 +166,14 @@ def test_an_environment_sent_to_a_new_process_plays_there_as_here():
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_a_pickle_is_of_the_state_and_holds_no_machine_code(action):
+def test_a_pickle_holds_the_state_and_no_machine_code(action):
     env = stepped(small("group", action))
     arrays = sum(len(array) for array in everything(env).values())
     assert len(pickle.dumps(env)) < 1.2 * arrays + 100_000
 
 
 @pytest.mark.slow
-def test_a_pickle_is_played_by_a_process_that_has_compiled_nothing(tmp_path):
+def test_a_process_that_has_compiled_nothing_can_play_a_pickled_environment(tmp_path):
     env = stepped(small("puffer", "discrete", **PARAMS["puffer"]))
     (tmp_path / "env.pickle").write_bytes(pickle.dumps(env))
     code = "import pickle, sys; e = pickle.load(open(sys.argv[1], 'rb')); print(e.step(e.actions)[0].sum())"

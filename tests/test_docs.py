@@ -1,4 +1,4 @@
-"""The site of the documentation builds, and pages name what exists. tests/test_printed.py runs what they print."""
+"""The documentation site builds, and its pages name only what exists. tests/test_printed.py runs what they print."""
 
 import ast
 import re
@@ -10,12 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-# A file, and perhaps a function, class, method or field in it: `sim/state.py: State`, or `env.py`: `ParticleGrid.step`.
+# A file, optionally with a function, class, method or field: `sim/state.py: State`, or `env.py`: `ParticleGrid.step`.
 NAMED = re.compile(r"`((?:\w+/)*\w+\.py)(?:(?:: |`: `)([\w.]+))?`")
 
 
 @pytest.mark.slow
-def test_the_site_builds_without_a_warning_and_links_to_what_is_there(tmp_path):
+def test_the_site_builds_without_warnings_and_its_links_lead_to_existing_files(tmp_path):
     build = [sys.executable, "-m", "sphinx", "-W", "-q", "--keep-going", str(DOCS), str(tmp_path)]
     process = subprocess.run(build, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
@@ -27,7 +27,7 @@ def test_the_site_builds_without_a_warning_and_links_to_what_is_there(tmp_path):
 
 
 def defined(path):
-    """The names that a file defines, anywhere in it."""
+    """Return every name that a file defines."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name
@@ -36,7 +36,7 @@ def defined(path):
 
 
 @pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
-def test_the_files_and_functions_that_a_page_on_the_code_names_exist(page):
+def test_the_files_and_functions_named_by_the_code_pages_exist(page):
     found = NAMED.findall((ROOT / page).read_text("utf-8"))
     assert len(found) > 10
     for file, name in found:

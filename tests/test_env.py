@@ -1,4 +1,4 @@
-"""Invariants of the environment, over every registered task and action form."""
+"""Invariants of the environment, for every registered task and action form."""
 
 import numba
 import numpy as np
@@ -21,12 +21,13 @@ def test_each_cell_holds_one_agent_and_grid_and_positions_agree(task, action):
         world = np.arange(env.num_agents) // env.world.agents
         row, column = env.state.position.astype(int)
         assert (env.state.grid[world, row, column] == env.state.colour).all()
-        assert (env.state.grid >= AGENT_1).sum() == env.num_agents  # with the line above: no two share a cell
+        # Together with the previous line: no two agents share a cell.
+        assert (env.state.grid >= AGENT_1).sum() == env.num_agents
         assert len({*zip(world, row, column, strict=True)}) == env.num_agents
 
 
 @every_case
-def test_inertial_agents_carry_their_velocity_on_and_stay_within_bounds(task, action):
+def test_inertial_agents_keep_their_velocity_and_stay_within_bounds(task, action):
     inertia = {"dynamics": "inertial", "acceleration": 0.25, "drag": 0.1}
     env = small(task, action, speed=0.8, **inertia)
     before = None
@@ -37,7 +38,7 @@ def test_inertial_agents_carry_their_velocity_on_and_stay_within_bounds(task, ac
         world = np.arange(env.num_agents) // env.world.agents
         assert (env.state.grid[world, row, column] == env.state.colour).all()
         if before is not None:
-            free = ~truncations & now.any(0)  # neither barred nor new
+            free = ~truncations & now.any(0)  # neither blocked nor just spawned
             change = np.abs(now - np.clip(0.9 * before, -0.8, 0.8))[:, free]
             assert change.max() <= 0.25 + 1e-5
         before = now
@@ -61,13 +62,13 @@ def test_an_inertial_agent_speeds_up_coasts_and_stops_at_a_wall(action):
         velocity = 0.9 * velocity + 0.25 * (k < 3)
         expected.append(velocity)
     assert moved[:10] == pytest.approx(expected, abs=1e-5)
-    assert max(moved) == pytest.approx(1, abs=1e-5)  # the speed, which is the most
+    assert max(moved) == pytest.approx(1, abs=1e-5)  # `speed`, the maximum
     assert env.state.position[0, 0] < 25
-    assert moved[-1] < 0.3  # at the wall it starts from rest again
+    assert moved[-1] < 0.3  # after hitting the wall it starts from rest again
 
 
 @every_case
-def test_walls_and_colours_stay_and_food_is_conserved(task, action):
+def test_walls_and_colours_never_change_and_food_is_conserved(task, action):
     env = small(task, action)
     steps = play(env, 60)
     next(steps)
@@ -97,7 +98,7 @@ def test_a_window_shows_the_grid_around_its_agent(task, action):
 
 
 @every_case
-def test_agents_in_sight_are_counted_if_the_task_needs_them(task, action):
+def test_agents_in_sight_are_counted_if_the_task_needs_the_counts(task, action):
     env = small(task, action)
     for observations, *_ in play(env, 5):
         window, colour, *_ = decode(observations, env.world)
@@ -109,7 +110,7 @@ def test_agents_in_sight_are_counted_if_the_task_needs_them(task, action):
 
 
 @every_case
-def test_decoded_observations_agree_with_the_state_to_the_precision_of_a_byte(task, action):
+def test_decoded_observations_equal_the_state_up_to_byte_precision(task, action):
     env = small(task, action, speed=0.7)
     size = np.array([env.world.height, env.world.width])
     rounding = 0.51 / SIGNED_UNIT + 1e-5
@@ -124,7 +125,7 @@ def test_decoded_observations_agree_with_the_state_to_the_precision_of_a_byte(ta
 
 
 @every_case
-def test_rewards_are_finite_and_within_one(task, action):
+def test_rewards_are_finite_and_between_minus_one_and_one(task, action):
     for _, rewards, terminals, _, _ in play(small(task, action), 60):
         assert np.isfinite(rewards).all()
         assert np.abs(rewards).max() <= 1
@@ -132,7 +133,7 @@ def test_rewards_are_finite_and_within_one(task, action):
 
 
 @every_case
-def test_every_jump_is_flagged_as_truncation_in_its_step_and_nothing_else_is(task, action):
+def test_every_respawn_is_flagged_as_a_truncation_and_nothing_else_is(task, action):
     env = small(task, action, lifespan=6.0, max_episode_steps=25)
     before, flagged, steps = None, 0, 0
     for _, rewards, _, truncations, _ in play(env, 100):
@@ -140,20 +141,20 @@ def test_every_jump_is_flagged_as_truncation_in_its_step_and_nothing_else_is(tas
         position = env.state.position.T.copy()
         assert (env.state.displacement.T[truncations] == 0).all()
         assert (rewards[truncations] == 0).all()
-        anew = (steps + 25 * np.arange(env.world.worlds) // env.world.worlds) % 25 == 0  # in turn
-        assert (truncations.reshape(len(anew), -1).all(1) == anew).all()
+        restarted = (steps + 25 * np.arange(env.world.worlds) // env.world.worlds) % 25 == 0  # one world after another
+        assert (truncations.reshape(len(restarted), -1).all(1) == restarted).all()
         if before is not None:
             jumped = np.abs(position - before).max(1) > 1.001
             assert truncations[jumped].all()
             walked = before + env.state.displacement.T
             assert np.allclose(position[~truncations], walked[~truncations], atol=1e-5)
         before, flagged = position, flagged + truncations.mean()
-    assert 0.12 < flagged / steps < 0.25  # 1 / 6 of the lives end in a step, and each world every 25 steps
+    assert 0.12 < flagged / steps < 0.25  # a sixth of all lives ends in a step, and each world restarts every 25 steps
 
 
 @needs_jit("plain Python has one thread")
 @every_case
-@pytest.mark.parametrize("worlds", [1, 3])  # few worlds share their agents out among threads, many themselves
+@pytest.mark.parametrize("worlds", [1, 3])  # threads share the agents of a single world, and otherwise the worlds
 def test_the_same_seed_gives_the_same_bytes_with_one_and_two_threads(task, action, worlds, monkeypatch):
     monkeypatch.setattr(jit, "FEW_AGENTS", 1)
     monkeypatch.setattr(advance, "MANY", 1)
@@ -165,7 +166,7 @@ def test_the_same_seed_gives_the_same_bytes_with_one_and_two_threads(task, actio
         runs.append((digests, env.state_dict()["grid"].tobytes()))
     numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
     assert runs[0] == runs[1]
-    assert runs[0] != runs[2]  # another seed
+    assert runs[0] != runs[2]  # a different seed
 
 
 @every_case
@@ -186,7 +187,7 @@ def test_a_saved_state_continues_bit_for_bit(task, action):
 
 
 @every_case
-def test_reset_repeats_with_a_seed_and_continues_without_one(task, action):
+def test_reset_with_a_seed_repeats_and_reset_without_one_continues(task, action):
     env = small(task, action)
     first = env.reset(7)[0].copy()
     assert (env.reset(7)[0] == first).all()
@@ -206,11 +207,11 @@ def test_a_script_beats_random_actions(task, action):
             env.step(env.scripted_actions(bits) if scripted else random_actions(env, generator))
             total.append(env.score())
         scores.append(np.mean(total, 0))
-    # Of two sides that play against each other only the hunters can be compared with random ones here.
+    # Of two teams that play against each other, only the hunters can be compared with random ones here.
     assert scores[1][0] > scores[0][0]
 
 
-def test_a_continuous_agent_crosses_a_cell_in_four_steps_of_three_tenths():
+def test_a_continuous_agent_crosses_a_cell_in_four_steps_of_length_three_tenths():
     env = ParticleGrid(task="center", action="continuous", agents=1, height=20, width=20, lifespan=0)
     env.reset(0)
     env.state.grid[0, int(env.state.position.T[0, 0]), int(env.state.position.T[0, 1])] = 0
@@ -225,7 +226,7 @@ def test_a_continuous_agent_crosses_a_cell_in_four_steps_of_three_tenths():
 
 
 @pytest.mark.parametrize("action", ["discrete", "continuous"])
-def test_a_fast_agent_jumps_over_nothing(action):
+def test_a_fast_agent_never_jumps_over_an_obstacle(action):
     env = ParticleGrid(task="center", action=action, agents=1, height=20, width=20, speed=5.0, lifespan=0)
     env.reset(0)
     for obstacle in range(12, 16):
@@ -238,7 +239,7 @@ def test_a_fast_agent_jumps_over_nothing(action):
 
 
 def contest(offsets, rounds):
-    """How often each of several agents wins a cell that all want, alone in a world with bystanders."""
+    """Count how often each of several agents wins a cell that all want, in a world with only bystanders otherwise."""
     env = ParticleGrid(task="group", action="discrete", agents=23, height=30, width=30, lifespan=0)
     env.reset(0)
     wins, start = np.zeros(len(offsets)), env.state.position.T.copy()
@@ -247,7 +248,7 @@ def contest(offsets, rounds):
     for _ in range(rounds):
         field(env)[:] = 0
         env.state.position.T[:] = start
-        env.state.position.T[:, 0] = 30.5  # bystanders wait in a row of their own
+        env.state.position.T[:, 0] = 30.5  # bystanders wait in a separate row
         env.state.position.T[:, 1] = 6.5 + np.arange(23)
         env.state.position.T[offsets] = 15.5 + around
         row, column = env.state.position.astype(int)
@@ -263,13 +264,13 @@ def contest(offsets, rounds):
 @pytest.mark.parametrize("offsets", [[0, 1], [1, 0], [3, 20], [5, 6, 7], [2, 9, 16, 22]])
 def test_no_agent_is_favoured_in_a_contested_cell(offsets):
     rounds, share = 6000, 1 / len(offsets)
-    # Orders of moving stay similar for some ticks, so fewer rounds count than were played: a third of them.
+    # The moving order changes slowly, so rounds are correlated: only a third of them counts.
     error = np.sqrt(share * (1 - share) / (rounds / 3))
     assert np.abs(contest(offsets, rounds) - share).max() < 4 * error
 
 
 @pytest.mark.parametrize("action", ["discrete", "continuous"])
-def test_out_of_range_actions_are_clipped_or_stay_and_raise_in_checked_mode(action):
+def test_out_of_range_actions_are_clipped_or_ignored_and_raise_in_checked_mode(action):
     env = small("group", action, checked=False, lifespan=0)
     env.reset(0)
     if action == "discrete":
@@ -298,11 +299,11 @@ def test_reports_come_every_32_steps_and_cover_episodes():
     assert [bool(info) for info in infos] == [step in (31, 63) for step in range(64)]
     report = infos[63][0]
     assert set(report) == {"score", "moved", "episode_return", "episode_length"}
-    assert 8 < report["episode_length"] < 16  # lifespan 12
+    assert 8 < report["episode_length"] < 16  # lifespan is 12
     assert report["score"] == env.score()[0]
 
 
-def test_crowded_worlds_keep_running():
+def test_crowded_worlds_run_without_errors():
     env = ParticleGrid(task="forage", action="discrete", agents=100, height=11, width=11, food=0.16, lifespan=2.0)
     for _ in play(env, 50):
         assert (field(env) >= AGENT_1).sum() == 100

@@ -1,4 +1,4 @@
-"""Bad input to the environment gets one clear sentence, and odd input does what it should."""
+"""Invalid input to the environment raises one clear sentence, and unusual but valid input works."""
 
 import copy
 from pathlib import Path
@@ -71,7 +71,7 @@ every_case = pytest.mark.parametrize(("task", "action"), CASES)
         ({"task": "puffer", "image": "missing.png"}, r"image=missing.png: there is no such file"),
     ],
 )
-def test_wrong_arguments_raise_one_clear_sentence(arguments, message):
+def test_invalid_arguments_raise_one_clear_sentence(arguments, message):
     with pytest.raises((ValueError, TypeError), match=message) as caught:
         ParticleGrid(**({"agents": 16, "height": 128, "width": 128} | arguments))
     assert "\n" not in str(caught.value)
@@ -99,7 +99,7 @@ def test_invalid_scores_are_refused_with_the_name_of_the_task(score, what, monke
         env.score()
 
 
-def test_a_script_that_aims_nowhere_is_refused(monkeypatch):
+def test_a_script_with_a_non_finite_aim_is_refused(monkeypatch):
     def scripted(self, observations, layout, rng, aim):
         aim[7, 1] = np.nan
 
@@ -111,7 +111,7 @@ def test_a_script_that_aims_nowhere_is_refused(monkeypatch):
 
 
 @every_case
-def test_actions_of_a_wrong_shape_or_kind_raise(task, action):
+def test_actions_of_the_wrong_shape_or_kind_raise(task, action):
     env = small(task, action)
     env.reset(0)
     good = random_actions(env, np.random.default_rng(0))
@@ -128,7 +128,7 @@ def test_actions_of_a_wrong_shape_or_kind_raise(task, action):
             env.step(ragged)
 
 
-def test_a_state_of_other_settings_is_refused_and_nothing_is_changed():
+def test_a_state_of_other_settings_is_refused_and_changes_nothing():
     env, other = small("group", "discrete"), small("group", "discrete", agents=61)
     env.reset(0), other.reset(0)
     before = env.state_dict()
@@ -161,7 +161,7 @@ def test_a_step_before_the_first_reset_is_refused():
     "name",
     ["position", "displacement", "order", "grid", "colour", "under", "food_debt", "two in one cell", "edge", "rewards"],
 )
-def test_a_damaged_state_is_refused_and_nothing_is_changed(name):
+def test_a_damaged_state_is_refused_and_changes_nothing(name):
     env = small("group", "discrete")
     env.reset(0)
     before, saved = env.state_dict(), env.state_dict()
@@ -170,7 +170,7 @@ def test_a_damaged_state_is_refused_and_nothing_is_changed(name):
     elif name == "two in one cell":
         mine, other = np.flatnonzero(saved["colour"] == saved["colour"][0])[:2]
         saved["position"][:, other] = saved["position"][:, mine]
-    elif name == "edge":  # an agent in the margin around the field, and the grid says so too
+    elif name == "edge":  # an agent in the margin around the field, where the grid has it too
         w, row, column = 0, *saved["position"][:, 0].astype(int)
         saved["grid"][w, row, column], saved["grid"][w, 0, 0] = 0, saved["colour"][0]
         saved["position"][:, 0] = 0.5
@@ -194,7 +194,7 @@ def test_a_damaged_state_is_refused_and_nothing_is_changed(name):
         ("actions", np.zeros((1, 2), np.int32)),
     ],
 )
-def test_buffers_of_another_shape_or_dtype_are_refused_by_name(name, array):
+def test_buffers_of_the_wrong_shape_or_dtype_are_refused_by_name(name, array):
     wanted = {"observations": ((20, SIZE), np.uint8), "rewards": (20, np.float32), "actions": ((20, 2), np.int32)}
     wanted |= {flag: (20, bool) for flag in ("terminals", "truncations", "masks")}
     buf = {key: np.zeros(*value) for key, value in wanted.items()}
@@ -254,7 +254,7 @@ def test_actions_of_any_memory_layout_are_accepted():
 
 
 @every_case
-def test_calls_that_need_a_started_world_say_so_before_the_first_reset(task, action):
+def test_calls_that_need_a_started_world_are_refused_before_the_first_reset(task, action):
     env = small(task, action)
     for call, name in (
         (env.score, "score"),
@@ -265,7 +265,7 @@ def test_calls_that_need_a_started_world_say_so_before_the_first_reset(task, act
 
 
 @every_case
-def test_scripts_survive_meaningless_observations(task, action):
+def test_scripts_handle_meaningless_observations(task, action):
     env = small(task, action)
     env.reset(0)
     for code in (0, 7, 255):
@@ -292,7 +292,7 @@ def test_unknown_teams_are_refused(k):
 
 
 @pytest.mark.parametrize("method", ["reward", "scripted"])
-def test_a_task_that_returns_what_it_should_write_is_refused(method, monkeypatch):
+def test_a_task_method_that_returns_instead_of_writing_is_refused(method, monkeypatch):
     env = small("center", "discrete")
     env.reset(0)
 
@@ -306,23 +306,23 @@ def test_a_task_that_returns_what_it_should_write_is_refused(method, monkeypatch
 
 
 @pytest.mark.parametrize("task", ["group", "predator_prey", "puffer"])
-def test_the_memory_that_worlds_need_is_known_in_advance(task):
+def test_the_memory_that_worlds_need_is_estimated_correctly(task):
     env = small(task, "discrete")
     arrays = [*env.state, *(getattr(env, name) for name in BUFFERS)]
     assert needed(env.world) == sum(array.nbytes for array in arrays)
 
 
-def test_less_memory_than_worlds_need_is_refused_with_both_figures(monkeypatch):
+def test_worlds_that_do_not_fit_into_memory_are_refused_with_both_figures(monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: 2 << 30)
     with pytest.raises(
         ValueError, match=r"agents=16777216.* need 3.\d GiB of memory, but only 2.0 GiB are available: use"
     ):
         ParticleGrid("center", "discrete", agents=1 << 24, height=8192, width=8192)
-    monkeypatch.setattr(memory, "available", lambda: None)  # nobody tells
+    monkeypatch.setattr(memory, "available", lambda: None)  # unknown
     small("center", "discrete")
 
 
-def test_a_limit_of_a_control_group_counts(monkeypatch, tmp_path):
+def test_the_memory_limit_of_a_control_group_applies(monkeypatch, tmp_path):
     free = memory.available()
     assert free is None or 1 << 20 < free < 1 << 60
     (tmp_path / "memory").mkdir()
@@ -332,7 +332,7 @@ def test_a_limit_of_a_control_group_counts(monkeypatch, tmp_path):
     assert not Path("/proc/self/cgroup").exists() or memory.available() == 123456789
 
 
-def test_a_layout_counts_as_it_was_laid_out():
+def test_changing_a_layout_after_use_has_no_effect():
     env, twin = small("group", "discrete", lifespan=3.0), small("group", "discrete", lifespan=3.0)
     env.layout.spawn[:], env.layout.colour[:], env.layout.walls[:] = 10**6, 255, True
     both = env, copy.deepcopy(env)
@@ -344,7 +344,7 @@ def test_a_layout_counts_as_it_was_laid_out():
 
 
 def test_a_fast_agent_at_the_edge_is_looked_up_inside_the_map():
-    """Displacements of several stretches are rounded, so where an agent came from may come out a hair outside."""
+    """Displacements of several substeps are rounded, so the computed origin may lie slightly outside the field."""
     env = small("puffer", "continuous", speed=4.0)
     env.reset(0)
     edge = env.vision + env.world.height

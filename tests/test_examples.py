@@ -1,4 +1,4 @@
-"""The examples run, and what they train gets better."""
+"""The examples run, and what they train improves."""
 
 import importlib.util
 from pathlib import Path
@@ -12,7 +12,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 @pytest.fixture
 def load():
-    """Loads an example by its name; what it sets of torch is set back afterwards."""
+    """Load an example by its name, and restore the torch settings that it changes afterwards."""
     threads = torch.get_num_threads()
 
     def module(name):
@@ -26,7 +26,7 @@ def load():
 
 
 @pytest.mark.parametrize("name", ["ppo_gymnasium", "ppo_pufferlib"])
-def test_a_loop_of_ones_own_raises_the_mean_reward(load, name):
+def test_the_single_file_training_loops_raise_the_mean_reward(load, name):
     scores = load(name).main(updates=20)
     assert len(scores) == 20
     assert scores[0] < -0.5
@@ -39,7 +39,7 @@ def test_stable_baselines3_raises_the_mean_reward(load):
     assert after > before + 0.15
 
 
-def test_the_pufferlib_example_runs_with_processes_too(load, monkeypatch):
+def test_the_pufferlib_example_also_runs_with_processes(load, monkeypatch):
     example = load("ppo_pufferlib")
     serial = example.main(updates=2)
     monkeypatch.setattr(example, "BACKEND", pufferlib.vector.Multiprocessing)

@@ -1,4 +1,4 @@
-"""What can go wrong with a machine, done to real runs: nothing that was saved is lost, and the reason is said."""
+"""Machine failures during real runs: nothing that was saved is lost, and the reason is reported."""
 
 import contextlib
 import json
@@ -31,8 +31,8 @@ from tests.cases import small
 from tests.support.test_atomic import no_file_beyond
 from tests.test_train import BATCH, ROOT, TINY
 
-KILLS, EVERY = 50, 2 * BATCH  # a checkpoint each two iterations
-# What a command would import besides is left out, or it would take as long again.
+KILLS, EVERY = 50, 2 * BATCH  # a checkpoint every two iterations
+# The imports of a command that training does not need are left out, since they would double the time.
 RUN = f"""
 import os
 from particle_grid.learn.config import TrainerConfig
@@ -64,19 +64,19 @@ trainer.run()
 
 
 def run(call, folder="run", *arguments):
-    """A short run that leaves a checkpoint."""
+    """Start a short run that saves checkpoints."""
     return call(train.main, *TINY, f"trainer.total_steps={2 * BATCH}", "clips=0", f"hydra.run.dir={folder}", *arguments)
 
 
 @pytest.mark.release
-def test_a_run_that_is_killed_fifty_times_always_finds_a_whole_checkpoint_and_loses_no_more_than_an_interval(tmp_path):
+def test_a_run_killed_fifty_times_keeps_a_whole_checkpoint_and_loses_at_most_one_interval(tmp_path):
     generator, path, reached, before = random.Random(0), tmp_path / "checkpoint.pt", tmp_path / "reached", 0
     for kill in range(KILLS):
         reached.write_bytes(bytes(8))
         process = subprocess.Popen(
             [sys.executable, "-c", RUN], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}
         )
-        for _ in range(3000 * (kill % 10 > 0)):  # a tenth of them may be killed before they have begun
+        for _ in range(3000 * (kill % 10 > 0)):  # one kill in ten may come before training has started
             if any(reached.read_bytes()):
                 break
             assert process.poll() is None
@@ -84,17 +84,17 @@ def test_a_run_that_is_killed_fifty_times_always_finds_a_whole_checkpoint_and_lo
         time.sleep(generator.uniform(0, 0.3))
         process.kill()
         process.wait()
-        saved = load_checkpoint(path).steps if path.exists() else 0  # refuses whatever is not whole
+        saved = load_checkpoint(path).steps if path.exists() else 0  # raises for an incomplete file
         assert before <= saved
         assert int.from_bytes(reached.read_bytes(), "little") - saved <= EVERY
         before = saved
-    assert before >= 10 * EVERY  # it gets somewhere all the same
+    assert before >= 10 * EVERY  # the run advances nevertheless
     unfinished = set(os.listdir(tmp_path)) - {"checkpoint.pt", "reached"}
-    assert all(name.startswith(atomic.TEMPORARY) for name in unfinished)  # of writes that were cut off
+    assert all(name.startswith(atomic.TEMPORARY) for name in unfinished)  # left by interrupted writes
 
 
 @pytest.mark.slow
-def test_a_killed_command_goes_on_from_its_last_checkpoint_in_its_own_folder(tmp_path):
+def test_a_killed_command_resumes_from_its_last_checkpoint_in_its_own_folder(tmp_path):
     arguments = [*TINY, "trainer.total_steps=1e9", f"trainer.checkpoint_every={BATCH}", "clips=0", "hydra.run.dir=run"]
     command, path = [sys.executable, "-m", "particle_grid.train"], tmp_path / "run" / "checkpoint.pt"
     steps = [0]
@@ -118,7 +118,7 @@ def test_a_killed_command_goes_on_from_its_last_checkpoint_in_its_own_folder(tmp
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_full_ends_a_run_in_a_sentence_and_keeps_the_last_checkpoint(call):
+def test_a_full_disk_ends_a_run_in_one_sentence_and_keeps_the_last_checkpoint(call):
     assert run(call)[0] == 0
     whole = Path("run/checkpoint.pt").read_bytes()
     more = ["resume=run/checkpoint.pt", "hydra.run.dir=run", f"trainer.total_steps={6 * BATCH}"]
@@ -132,7 +132,7 @@ def test_a_disk_that_is_full_ends_a_run_in_a_sentence_and_keeps_the_last_checkpo
     assert checkpoint.load("run/checkpoint.pt")["steps"] == 6 * BATCH
 
 
-def test_a_folder_that_is_taken_away_ends_a_run_in_a_sentence(tmp_path):
+def test_removing_the_folder_of_a_run_ends_it_in_one_sentence(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     env = small("center", "discrete")
@@ -150,7 +150,7 @@ def test_a_folder_that_is_taken_away_ends_a_run_in_a_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["/proc/run", "file/run"])
-def test_a_place_that_cannot_be_written_is_one_sentence(call, tmp_path, place):
+def test_a_folder_that_cannot_be_written_is_reported_in_one_sentence(call, tmp_path, place):
     (tmp_path / "file").write_text("")
     code, _, err = run(call, place)
     assert code == 1
@@ -158,7 +158,7 @@ def test_a_place_that_cannot_be_written_is_one_sentence(call, tmp_path, place):
     assert err.count("\n") == 1
 
 
-def test_a_folder_that_another_process_trains_in_is_refused(call):
+def test_a_folder_in_which_another_process_trains_is_refused(call):
     Path("run").mkdir()
     with FileLock("run/.lock"):
         code, _, err = run(call)
@@ -168,7 +168,7 @@ def test_a_folder_that_another_process_trains_in_is_refused(call):
     assert run(call)[0] == 0
 
 
-def test_a_finished_run_is_not_overwritten_by_another(call):
+def test_another_run_does_not_overwrite_a_finished_one(call):
     assert run(call)[0] == 0
     whole = Path("run/checkpoint.pt").read_bytes()
     assert run(call, "other", "seed=1")[0] == 0
@@ -179,20 +179,20 @@ def test_a_finished_run_is_not_overwritten_by_another(call):
     assert Path("run/checkpoint.pt").read_bytes() == whole
 
 
-def test_results_are_safely_on_the_disk_before_they_are_in_their_place(tmp_path, monkeypatch):
-    """Else a power loss could leave an empty file, and with it a run that counts as finished."""
+def test_results_reach_the_disk_before_they_replace_the_old_file(tmp_path, monkeypatch):
+    """Otherwise a power failure could leave an empty file, and with it a run that counts as finished."""
     done, path = [], tmp_path / "results.json"
     for name in ("fsync", "replace"):
         real = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *args, name=name, real=real: (done.append(name), real(*args))[1])
     Results({"sampled": np.ones((2, 1))}, {"sampled": np.array([0.5, 0.5])}).write(path)
-    assert done == ["fsync", "replace", "fsync"]  # of the file, and of the folder that says where it is
+    assert done == ["fsync", "replace", "fsync"]  # of the file, then of the folder that lists it
     assert json.loads(path.read_text())["sampled"]["normalised_scores"] == [0.5, 0.5]
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A checkpoint of a trainer, small and with all that one holds."""
+    """Return a small checkpoint of a trainer with every part that one can have."""
     path = tmp_path_factory.mktemp("saved") / "c.pt"
     env = small("center", "discrete", worlds=1, agents=8, height=16, width=16)
     torch.manual_seed(0)
@@ -202,7 +202,7 @@ def saved(tmp_path_factory):
 
 
 def same(a, b):
-    """Whether two nested states are equal, tensors to the last bit."""
+    """Return whether two nested states are equal, tensors bit for bit."""
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict):
@@ -218,7 +218,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(saved, place, bit):
     whole[int(place * len(whole))] ^= 1 << bit
     damaged = saved.with_name("damaged.pt")
     damaged.write_bytes(whole)
-    with contextlib.suppress(ValueError):  # what other kinds there are would be a traceback for the user
+    with contextlib.suppress(ValueError):  # any other exception would show users a traceback
         assert same(checkpoint.load(damaged), checkpoint.load(saved))
 
 
@@ -231,7 +231,7 @@ def test_a_checkpoint_cut_off_anywhere_is_refused(saved, keep):
         checkpoint.load(damaged)
 
 
-def test_a_policy_made_for_another_window_is_refused_in_a_sentence(call):
+def test_a_policy_for_another_window_size_is_refused_in_one_sentence(call):
     assert run(call)[0] == 0
     code, _, err = call(evaluation.main, "checkpoint=run/checkpoint.pt", "world.vision=3", "steps=2")
     assert code == 1
@@ -240,7 +240,7 @@ def test_a_policy_made_for_another_window_is_refused_in_a_sentence(call):
 
 
 @pytest.mark.slow
-def test_a_process_of_a_run_that_dies_ends_the_others_within_seconds(tmp_path):
+def test_when_one_process_of_a_run_dies_the_others_end_within_seconds(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
     command += ["particle_grid.train", *TINY, "task=center", "trainer.total_steps=1e9", "clips=0", "hydra.run.dir=run"]
     process = subprocess.Popen(

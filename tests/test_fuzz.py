@@ -1,4 +1,4 @@
-"""Whatever is written for whatever key: a valid run, or one clear sentence."""
+"""Any value for any config key gives either a valid run or one clear sentence."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from tests.test_train import BATCH, TINY
 
 KEYS = sorted([*composed(["task=forage", "action=continuous"]).flat(), "resume", "allow"])
 GROUPS = ["task", "action", "policy", "trainer", "world", "experiment"]
-LONG = ("trainer.total_steps", "trainer.epochs", "evaluations", "task.food_reward")  # large ones make a long run
+LONG = ("trainer.total_steps", "trainer.epochs", "evaluations", "task.food_reward")  # large values make a long run
 HUGE = ["10000000000000", "1e300", "9223372036854775808", "99999999999999999999", "inf"]
 JUNK = ["null", "true", "a", "'1'", "''", "[]", "[1,2]", "{}", "{a:1}", "-1", "0", "1", "2", "3", "0.5", "-0.5", "1e-9"]
 JUNK += ["???", "${foo:1}", "'${a:'", "abc", "maybe", "[a]", "1.5", "[[1]]", "{a:{b:1}}"]
@@ -22,7 +22,7 @@ JUNK += ["nan", "-inf", "${seed}", "${nothing}", "../x", "fish", "\u00fc", "a:B"
 
 @st.composite
 def overrides(draw):
-    """One key and what somebody might write for it."""
+    """Draw a config key and something that a user might write for it."""
     key = draw(st.sampled_from([*KEYS, *GROUPS]))
     values = st.sampled_from(JUNK if key in LONG else JUNK + HUGE)
     numbers = st.integers(-100, 100).map(str) | st.floats(-100, 100).map(str)
@@ -41,7 +41,7 @@ def check(call, override):
 
 
 def fuzz(examples):
-    """A test of so many overrides, each in a run of its own."""
+    """Return a test of this many overrides, each in its own run."""
 
     @settings(max_examples=examples, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(override=overrides())
@@ -88,7 +88,7 @@ test_many_overrides_are_a_valid_run_or_one_sentence = pytest.mark.release(fuzz(2
         ("hydra.run.dir=[1]", "hydra.run.dir cannot have this value"),
     ],
 )
-def test_what_was_once_a_traceback_is_a_sentence(invoke, override, words):
+def test_overrides_that_once_caused_a_traceback_give_a_sentence(invoke, override, words):
     task = ["task=puffer", "task.text=A"] if "task.text" in override else []
     code, _, err = invoke(train.main, *TINY, *task, override)
     assert code == 1
@@ -99,7 +99,7 @@ def test_what_was_once_a_traceback_is_a_sentence(invoke, override, words):
 @pytest.mark.parametrize(("task", "action"), CASES)
 @settings(max_examples=10)
 @given(data=st.data())
-def test_any_array_of_actions_is_played_or_refused_and_the_world_stays_whole(task, action, data):
+def test_any_array_of_actions_is_played_or_refused_and_the_world_stays_valid(task, action, data):
     env = small(task, action)
     env.reset(0)
     shape = data.draw(st.sampled_from([env.actions.shape, (env.num_agents,), (env.num_agents, 3), (0, 2), ()]))
@@ -114,5 +114,5 @@ def test_any_array_of_actions_is_played_or_refused_and_the_world_stays_whole(tas
         return
     observations, rewards, *_ = env.step(actions)
     assert np.isfinite(rewards).all()
-    env.load_state_dict(env.state_dict())  # refuses agents in walls, two in a cell, and whatever else cannot be
+    env.load_state_dict(env.state_dict())  # refuses every invalid state, such as two agents in a cell
     assert observations[:, : (2 * env.vision + 1) ** 2].max() <= 6

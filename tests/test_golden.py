@@ -1,6 +1,6 @@
-"""The same seed gives the same bytes on every machine: golden hashes of each task and action form.
+"""The same seed gives the same bytes on every machine: golden hashes for each task and action form.
 
-A change that means to change what happens renews them: python -m tests.test_golden
+A change that alters trajectories on purpose renews them: python -m tests.test_golden
 """
 
 import hashlib
@@ -14,11 +14,12 @@ from tests.cases import CASES, play, small
 
 GOLDEN = Path(__file__).with_name("golden.json")
 STEPS = 50
-HASHED_AS = {"desired_move": "wish", "entered_cell": "met"}  # arrays that have been renamed since the hashes were taken
+# Current names of arrays, and their names when the hashes were taken.
+HASHED_AS = {"desired_move": "wish", "entered_cell": "met"}
 
 
 def digest(task, action, dynamics):
-    """Sixteen hexadecimal digits of everything that happened: what agents saw and got, and the state at the end."""
+    """Return sixteen hexadecimal digits that depend on every observation, reward and flag, and on the final state."""
     env, seen = small(task, action, dynamics=dynamics), hashlib.sha256()
     for observations, rewards, _, truncations, _ in play(env, STEPS, seed=7):
         for array in (observations, rewards, truncations):
@@ -39,12 +40,12 @@ def every_digest():
 
 @pytest.mark.parametrize("dynamics", ["kinematic", "inertial"])
 @pytest.mark.parametrize(("task", "action"), CASES)
-def test_what_happens_is_what_happened_when_the_hash_was_taken(task, action, dynamics):
+def test_trajectories_have_the_golden_hashes(task, action, dynamics):
     golden = json.loads(GOLDEN.read_text("utf-8"))
     assert digest(task, action, dynamics) == golden[f"{task} {action} {dynamics}"]
 
 
-def test_every_task_and_action_form_has_a_hash_of_its_own():
+def test_every_task_and_action_form_has_a_different_hash():
     golden = json.loads(GOLDEN.read_text("utf-8"))
     assert len(golden) == 2 * len(CASES)
     assert len(set(golden.values())) == len(golden)

@@ -1,4 +1,4 @@
-"""The house rules: what may import what, how long things may be, and how they are written."""
+"""The house rules: what may import what, how long functions and files may be, and how they are written."""
 
 import ast
 import subprocess
@@ -14,9 +14,9 @@ PACKAGE = ROOT / "particle_grid"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 COMMANDS = {"train", "eval", "play", "rank", "study", "report", "baselines", "__main__"}
 SIMULATOR = ("support", "sim", "tasks", "view", "env", "adapters")  # each may import those before it
-STAGES = ("settings", "runs", "evaluation", "experiments")  # likewise, and all of the simulator and the learner
+STAGES = ("settings", "runs", "evaluation", "experiments")  # likewise, and also all of the simulator and the learner
 LONGEST_FUNCTION, LONGEST_FILE, LONGEST_COMMAND, MOST_MODULES = 40, 400, 60, 14
-# What a part may import besides the standard library and this package. Parts that are not named may import anything.
+# What a part may import besides the standard library and this package. Parts that are not listed may import anything.
 LIBRARIES = {
     "support": {"numpy", "numba", "llvmlite", "torch", "yaml", "omegaconf"},
     "sim": {"numpy", "numba", "llvmlite", "PIL"},
@@ -32,12 +32,12 @@ LONG_KERNELS = {"particle_grid/learn/fast/kernels.py: step_back"}  # compiled as
 
 
 def part(path):
-    """The part of the package that a file belongs to: a folder, or a file without its suffix."""
+    """Return the part of the package that a file belongs to: a folder, or a file without its suffix."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def allowed(name):
-    """The parts that a part may import, derived from its place in the order."""
+    """Return the parts that a part may import, derived from its position in the order."""
     if name == "contrib":
         return {"tasks"}
     if name == "learn":
@@ -58,7 +58,7 @@ def tree(path):
 
 
 def imports(path):
-    """Every name that a file imports, anywhere in it."""
+    """Return every name that a file imports anywhere."""
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -75,7 +75,7 @@ MODULES = {module_name(path): path for path in SOURCES}
 
 
 def imported_modules(path):
-    """The modules of this package that a file imports."""
+    """Return the modules of this package that a file imports."""
     for name in imports(path):
         if name in MODULES:
             yield name
@@ -86,13 +86,13 @@ def imported_modules(path):
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_file_imports_only_what_is_below_it(path):
     if path == PACKAGE / "__init__.py":
-        return  # the public names, each imported when it is asked for; nothing imports them from there, see below
+        return  # imports the public names on demand; nothing imports them from there, as the next test checks
     for name in imported_modules(path):
         below = name.split(".")[1] if "." in name else "__init__"
         assert below in allowed(part(path)), f"{path.relative_to(PACKAGE)} imports {name}"
 
 
-def test_no_file_imports_the_public_names_but_the_version():
+def test_no_file_imports_the_public_names_except_the_version():
     for path in SOURCES:
         found = [
             name for name in imports(path) if name in ("particle_grid",) or name.split(".")[:1] == ["particle_grid"]
@@ -106,7 +106,7 @@ def test_no_file_imports_the_public_names_but_the_version():
 @pytest.mark.parametrize(
     "path", [p for p in SOURCES if part(p) in LIBRARIES], ids=lambda p: str(p.relative_to(PACKAGE))
 )
-def test_a_part_knows_only_its_libraries(path):
+def test_each_part_imports_only_its_libraries(path):
     for name in imports(path):
         top = name.split(".")[0]
         known = sys.stdlib_module_names | LIBRARIES[part(path)] | {"particle_grid"}
@@ -127,12 +127,12 @@ def test_no_module_is_imported_by_half_of_the_others():
     assert most <= len(SOURCES) / 2, f"{name} is imported by {most} of {len(SOURCES)} modules"
 
 
-def test_no_folder_has_many_modules():
+def test_no_folder_has_too_many_modules():
     count = Counter(path.parent for path in SOURCES if path.name not in ("__init__.py", "__main__.py"))
     assert max(count.values()) <= MOST_MODULES, count.most_common(1)
 
 
-def test_only_the_command_line_knows_hydras_state():
+def test_only_the_command_line_accesses_the_state_of_hydra():
     assert [module_name(path) for path in SOURCES if "HydraConfig" in path.read_text("utf-8")] == ["particle_grid.cli"]
 
 
@@ -145,7 +145,7 @@ def test_the_simulator_runs_without_torch_hydra_pufferlib_and_gymnasium():
 
 
 @pytest.mark.parametrize("tool", ["ruff check", "ruff format --check", "mypy"])
-def test_lint_layout_and_types_are_clean(tool):
+def test_lint_format_and_types_are_clean(tool):
     process = subprocess.run([sys.executable, "-m", *tool.split()], cwd=ROOT, capture_output=True, text=True)
     assert process.returncode == 0, process.stdout + process.stderr
 
@@ -182,13 +182,13 @@ def is_kernel(node):
 
 
 def kernel_lines(path):
-    """The lines of a file that are compiled, where values are unpacked into registers."""
+    """Return the lines of a file that are compiled, where unpacking several values is allowed."""
     spans = [range(node.lineno, node.end_lineno + 1) for node in functions(path) if is_kernel(node)]
     return {line for span in spans for line in span}
 
 
 def test_a_statement_assigns_one_thing():
-    """Unrelated values are not packed into one statement: what is unpacked comes from one call or one name."""
+    """A statement does not pack unrelated values: unpacked values come from one call or one name."""
     for path in sources("particle_grid", "hydra_plugins"):
         compiled = kernel_lines(path)
         for node in ast.walk(tree(path)):
@@ -197,7 +197,7 @@ def test_a_statement_assigns_one_thing():
                 assert count <= 2, f"{path.relative_to(ROOT)}:{node.lineno} assigns {count} values"
 
 
-def test_whatever_is_public_says_what_it_does():
+def test_everything_public_has_a_docstring():
     for path in SOURCES:
         assert ast.get_docstring(tree(path)), f"{path.relative_to(ROOT)} has no docstring"
         for node in tree(path).body:
@@ -212,8 +212,8 @@ def is_protocol_stub(node):
     return isinstance(node, ast.FunctionDef) and ast.unparse(node.body[-1]) == "..."
 
 
-def test_whatever_is_not_a_kernel_has_type_hints():
-    """mypy cannot hold the simulator to this, since kernels have none: Numba infers their types."""
+def test_everything_except_kernels_has_type_hints():
+    """mypy cannot check this in the simulator, because kernels have no type hints: Numba infers their types."""
     for path in (PACKAGE / "sim").rglob("*.py"):
         for node in functions(path):
             assert is_kernel(node) or node.returns, f"{path.name}: {node.name} has no type hints"

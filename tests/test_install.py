@@ -1,4 +1,4 @@
-"""What is installed works for others: the wheel by itself, and types for their checkers."""
+"""The installed package works for users: the wheel by itself, and its types under their type checkers."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ROOT / "particle_grid", ROOT / "hydra_plugins"
-# What a user's file gets from the package, each with the type that their checker should know it by.
+# A user's file, which asserts the type of each value that it gets from the package.
 USER = """
 import numpy as np
 
@@ -46,7 +46,7 @@ def wheel(tmp_path_factory):
     return path
 
 
-def test_the_wheel_holds_the_package_and_its_configs(wheel):
+def test_the_wheel_contains_the_package_and_its_configs(wheel):
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     package = {str(path.relative_to(ROOT)) for folder in FOLDERS for path in folder.rglob("*") if path.is_file()}
@@ -78,7 +78,7 @@ def test_the_wheel_trains_evaluates_and_lists_outside_the_repository(wheel, tmp_
 
 
 def check(folder, text):
-    """What mypy says of a user's file, and its exit code."""
+    """Return mypy's report on a user's file, and its exit code."""
     (folder / "theirs.py").write_text(text, "utf-8")
     process = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "theirs.py"], cwd=folder, capture_output=True, text=True
@@ -87,7 +87,7 @@ def check(folder, text):
 
 
 @pytest.mark.release
-def test_a_users_code_is_checked_against_the_types_of_the_package(tmp_path):
+def test_the_code_of_users_is_checked_against_the_types_of_the_package(tmp_path):
     code, out = check(tmp_path, USER)
     assert code == 0, out
     code, out = check(tmp_path, USER + "\n".join(WRONG) + "\n")

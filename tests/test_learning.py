@@ -1,4 +1,4 @@
-"""What the defaults are for: a task is learnt from the simulator as it ships, in a quarter of the default budget."""
+"""The defaults learn: a task is learnt with the shipped simulator in a quarter of the default budget."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from particle_grid.learn.trainer import Trainer
 
 
 @pytest.mark.release
-def test_forage_is_learnt_well_beyond_half_of_the_script_in_two_million_steps():
+def test_forage_clearly_beats_half_of_the_script_after_two_million_steps():
     env = ParticleGrid(task="forage", action="discrete", height=512, width=512)
     torch.manual_seed(0)
     policy = make_policy("conv_lstm", env.vision, env.single_action_space)

@@ -1,4 +1,4 @@
-"""python -m particle_grid lists what there is."""
+"""`python -m particle_grid` lists commands, tasks, policies, heads and plans."""
 
 import sys
 
@@ -19,7 +19,7 @@ def listed(monkeypatch, capsys):
     return capsys.readouterr().out
 
 
-def test_every_command_task_policy_head_and_plan_is_listed_with_what_it_is_for(listed):
+def test_every_command_task_policy_head_and_plan_is_listed_with_its_purpose(listed):
     lines = {line.split()[0]: line.split()[1:] for line in listed.splitlines() if line.startswith("  ")}
     plans = [path.stem for path in (module.config_folder() / "study").glob("*.yaml")]
     for name in [*module.COMMANDS, *tasks.names(), *POLICIES, *plans]:
@@ -29,18 +29,18 @@ def test_every_command_task_policy_head_and_plan_is_listed_with_what_it_is_for(l
     assert all(word in listed for word in [*HEADS, *ACTIONS])
 
 
-def test_every_file_that_is_a_command_is_listed():
+def test_every_file_that_defines_a_command_is_listed():
     runs = [path.stem for path in module.PACKAGE.glob("*.py") if '__name__ == "__main__"' in path.read_text("utf-8")]
     assert set(module.COMMANDS) == set(runs) - {"__main__"}
 
 
-def test_an_argument_is_refused_with_how_a_command_is_run(monkeypatch):
+def test_an_argument_is_refused_with_the_way_to_run_a_command(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["particle_grid", "train"])
     with pytest.raises(SystemExit, match=r"error: train is not an argument: .* python -m particle_grid.train --help"):
         module.main()
 
 
-def test_a_shell_completes_the_words_of_a_command(invoke):
+def test_a_shell_completes_the_arguments_of_a_command(invoke):
     code, out, err = invoke(train.main, "--shell-completion", "install=bash")
     assert (code, err) == (0, "")
     assert "complete" in out

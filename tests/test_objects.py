@@ -1,4 +1,4 @@
-"""`ParticleGrid` takes a `Task` and a `World` instead of their names and settings, whose defaults have one home."""
+"""`ParticleGrid` accepts a `Task` and a `World` object instead of names and settings, with the same defaults."""
 
 import inspect
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from tests.cases import play, small
 WORLD = World(agents=20, height=24, width=30, lifespan=9.0)
 
 
-def test_a_task_and_a_world_do_what_their_names_and_settings_do():
+def test_task_and_world_objects_act_like_their_names_and_settings():
     named = ParticleGrid("group", "continuous", agents=20, height=24, width=30, lifespan=9.0, colours=3, scale=0.2)
     given = ParticleGrid(Group(colours=3, scale=0.2), "continuous", world=WORLD)
     assert (given.task, given.task_name, given.world) == (named.task, named.task_name, named.world)
@@ -28,7 +28,7 @@ def test_a_task_and_a_world_do_what_their_names_and_settings_do():
         assert all((a == b).all() for a, b in zip(one[:4], other[:4], strict=True))
 
 
-def test_a_task_of_the_users_own_is_known_by_its_place():
+def test_a_task_defined_by_a_user_is_named_by_its_place():
     @dataclass(frozen=True)
     class Crowd(Group):
         colours: int = 2
@@ -43,7 +43,7 @@ def test_the_defaults_of_the_environment_are_those_of_a_world():
     assert (World().height, World().width, parameters["action"].default) == (512, 512, "discrete")
 
 
-def test_no_parameter_of_a_task_can_hide_a_keyword_of_the_environment():
+def test_no_task_parameter_can_shadow_a_keyword_of_the_environment():
     keywords = {name for name in inspect.signature(ParticleGrid).parameters if name != "task_params"}
     assert keywords | {"name"} == RESERVED
 
@@ -81,7 +81,7 @@ def test_a_state_saved_under_old_array_names_continues_bit_for_bit():
     assert all((a == b).all() for a, b in zip(env.step(stay)[:4], other.step(stay)[:4], strict=True))
 
 
-def test_tasks_of_contrib_import_what_a_user_imports():
+def test_contrib_tasks_import_only_what_users_import():
     for path in (Path(__file__).parents[1] / "particle_grid" / "contrib").glob("*.py"):
         imported = {line.split()[1] for line in path.read_text("utf-8").splitlines() if line.startswith("from ")}
         assert {name for name in imported if name.startswith("particle_grid")} <= {"particle_grid.tasks"}

@@ -1,4 +1,4 @@
-"""What docs/own.md prints works as printed: a task, a policy and a head in files outside the package."""
+"""The code in docs/own.md works as printed: a task, a policy and a head in files outside the package."""
 
 import importlib
 import json
@@ -28,7 +28,8 @@ BOX = Box(-1.0, 1.0, (2,))
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The folder that the page tells to make, on Python's path as when one stands there. Evaluations are short."""
+    """The folder that the page tells readers to make, on Python's path as if it were the current one. Evaluations are
+    short."""
     monkeypatch.setattr(match, "STEPS", 8)
     for name, text in FILES.items():
         (tmp_path / name).write_text(text, "utf-8")
@@ -61,7 +62,7 @@ def test_every_command_of_the_page_runs_as_printed(folder, invoke):
     assert len(list(Path("outputs").iterdir())) == 4
 
 
-def test_the_settings_of_a_task_s_class_are_what_the_command_line_starts_from(folder, invoke):
+def test_the_command_line_starts_from_the_defaults_of_a_users_task_class(folder, invoke):
     code, out, err = invoke(train.main, "--cfg", "job", "task=corners:Corners", "world.width=100")
     assert code == 0, err
     assert "agents: 512\n" in out
@@ -70,7 +71,7 @@ def test_the_settings_of_a_task_s_class_are_what_the_command_line_starts_from(fo
 
 
 @pytest.mark.slow
-def test_several_places_make_a_sweep(folder, invoke):
+def test_several_classes_make_a_sweep(folder, invoke):
     sweep = ["-m", "task=corners:Corners,center", "policy=deeper:Deeper", "hydra/hydra_logging=disabled"]
     code, _, err = invoke(train.main, *sweep, *QUICK)
     assert code == 0, err
@@ -80,7 +81,7 @@ def test_several_places_make_a_sweep(folder, invoke):
     assert [result.keys() >= {"sampled"} for result in results] == [True, True]
 
 
-def test_the_script_of_the_page_beats_random_actions_by_far(folder):
+def test_the_script_of_the_page_clearly_beats_random_actions(folder):
     env = ParticleGrid("corners:Corners", "continuous", agents=20, height=48, width=48, lifespan=0)
     *_, _ = play(env, 100)
     random = env.score()
@@ -90,7 +91,7 @@ def test_the_script_of_the_page_beats_random_actions_by_far(folder):
     assert env.score() > random / 3  # both are negative
 
 
-def test_a_head_of_one_s_own_has_the_density_it_says(folder):
+def test_the_head_of_the_page_has_the_density_that_it_reports(folder):
     head = make_head(BOX, "laplace:Laplace")
     generator = torch.Generator().manual_seed(0)
     out = torch.zeros(200_000, 2)
@@ -162,7 +163,7 @@ class Task:
 
 @pytest.fixture
 def write_task(tmp_path, monkeypatch):
-    """Makes mine:Task of some parts, until the test is over."""
+    """Return a function that defines the class mine:Task from some parts, until the test ends."""
 
     def write(field="", attribute="teams = 1", init="pass"):
         (tmp_path / "mine.py").write_text(TASK.format(field=field, attribute=attribute, init=init), "utf-8")
@@ -200,14 +201,14 @@ def test_invalid_tasks_and_layouts_are_refused_in_one_sentence(write_task, part,
         ParticleGrid("mine:Task", agents=6, height=20, width=20)
 
 
-def test_colours_without_a_name_and_blobs_without_an_end_are_shown_all_the_same(write_task):
+def test_colours_without_names_and_blobs_without_bounds_are_rendered(write_task):
     write_task(attribute="teams = 1; kinds = ('one',)", init="layout.mix_colours(3); layout.blob(5e-324)")
     env = ParticleGrid("mine:Task", agents=6, height=20, width=20)
     env.reset(0)
     assert list(env.legend().values()) == ["one", "colour 2", "colour 3"]
 
 
-def test_a_class_that_is_no_policy_is_not_used(folder):
+def test_a_class_that_is_not_a_policy_is_refused(folder):
     with pytest.raises(ValueError, match="The policy laplace:Laplace lacks initial_state"):
         make_policy("laplace:Laplace", 5, BOX)
     with pytest.raises(ValueError, match=r"no option 'leyers'. The options are: .*, layers"):
@@ -221,7 +222,7 @@ def test_a_class_that_is_no_policy_is_not_used(folder):
 
 
 @pytest.mark.parametrize("kind", ["task", "policy", "head"])
-def test_an_installed_package_gives_its_classes_names(folder, monkeypatch, kind):
+def test_an_installed_package_can_name_its_classes(folder, monkeypatch, kind):
     places = {"task": "corners:Corners", "policy": "deeper:Deeper", "head": "laplace:Laplace"}
     monkeypatch.setattr(registry, "registered", lambda asked: {"theirs": places[kind]} if asked == kind else {})
     match kind:
@@ -233,6 +234,6 @@ def test_an_installed_package_gives_its_classes_names(folder, monkeypatch, kind)
             assert make_policy("mlp", 5, BOX, head="theirs").head.outputs == 2
 
 
-def test_the_tasks_that_come_as_entry_points_are_registered_as_any_package_would():
+def test_the_contrib_tasks_are_registered_like_those_of_any_package():
     assert registry.registered("task")["herd"] == "particle_grid.contrib.herd:Herd"
     assert registry.registered("task")["optimize"] == "particle_grid.contrib.optimize:Optimize"

@@ -1,8 +1,8 @@
-"""What README, docs, help texts and docstrings print works as printed.
+"""Everything that README, docs, help texts and docstrings print works as printed.
 
-Every command belongs to one stage (tests/printed.py): quick ones run with the slow tests, the others before a release,
-each as printed in the order of its page; a short list tells which cannot run here, and why. All of them are checked for
-modules, options and keys that do not exist.
+Every command belongs to one stage (tests/printed.py). Quick commands run with the slow tests and the others before a
+release, as printed and in the order of their pages. A short list names the commands that cannot run here, and why.
+All commands are checked for modules, options and keys that do not exist.
 """
 
 import argparse
@@ -44,25 +44,25 @@ from tests.terminal import type_page
 
 COMMANDS = [item for item in commands() if not is_assignment(item.text)]
 PAGES = sorted({item.page for item in printed()})
-OWN = "docs/own.md"  # has a test of its own
+OWN = "docs/own.md"  # has its own test
 TAG = re.compile(r"`((?:env|eval|loss|optim|perf|policy|value)/\w+)`")
 SETTINGS = re.compile(r"`((?:(?:hydra|trainer|world|policy|action)(?:[./][\w./]+)?=[^`\s]+\s*)+)`")
-# Of Hydra, about what a plugin does; the command itself says so when it is imported, and pytest forgets.
+# A warning of Hydra about its plugins. The command silences it when it is imported, but pytest resets the filters.
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*is validated against ConfigStore schema with the same name")
 
 
 def pages_in(stage):
-    """The pages with a command of a stage that is to be run there."""
+    """Return the pages on which a command of this stage should run."""
     return sorted({item.page for item in COMMANDS if item.stage == stage and first_printed(item)} - {OWN})
 
 
 class Parsed(Exception):
-    """Raised in place of what a command does when it has understood its arguments."""
+    """Raised instead of running a command, once it has parsed its arguments."""
 
 
 @pytest.fixture
 def understood(monkeypatch, invoke, tmp_path):
-    """Gives a module of a command and its arguments; returns what it makes of them, without doing it."""
+    """Return a function that lets a command's module parse arguments without running it, and returns the result."""
     parse = argparse.ArgumentParser.parse_args
 
     def stop(parser, *arguments):
@@ -88,7 +88,7 @@ def understood(monkeypatch, invoke, tmp_path):
 
 @pytest.fixture
 def own_files(monkeypatch, tmp_path):
-    """Gives a page; makes the files that it tells the reader to make, where Python finds them."""
+    """Return a function that writes the files that a page tells readers to make, in a folder on Python's path."""
     made = []
 
     def make(page):
@@ -105,7 +105,7 @@ def own_files(monkeypatch, tmp_path):
 
 
 def alternatives(arguments):
-    """The arguments of each run of a sweep, such that every value is in one of them; of a single run its own."""
+    """Return the arguments of single runs in which every value of a sweep occurs; those of a single run unchanged."""
     if not {"-m", "--multirun"} & set(arguments):
         return [arguments]
     columns = []
@@ -124,7 +124,7 @@ def alternatives(arguments):
 
 
 def check_module(name, arguments, understood):
-    """Raises AssertionError where a module of the package is not there, or does not understand its arguments."""
+    """Assert that a module of the package exists and accepts its arguments."""
     assert importlib.util.find_spec(name), f"there is no module {name}"
     if not arguments or "--help" in arguments:
         return
@@ -135,7 +135,7 @@ def check_module(name, arguments, understood):
 
 
 def check_script(path, arguments, understood, monkeypatch):
-    """Likewise for a script of bench/ or examples/."""
+    """Assert that a script of bench/ or examples/ exists and accepts its arguments."""
     assert (ROOT / path).is_file(), f"there is no {path}"
     if path.startswith("bench/"):
         monkeypatch.syspath_prepend(ROOT / "bench")
@@ -145,7 +145,7 @@ def check_script(path, arguments, understood, monkeypatch):
 
 
 def check_pytest(arguments):
-    """Raises AssertionError where pytest would find no test."""
+    """Assert that pytest would find a test."""
     paths = [ROOT / argument for argument in arguments if argument.startswith("tests")]
     for path in paths:
         assert path.exists(), f"there is no {path.name}"
@@ -156,7 +156,7 @@ def check_pytest(arguments):
 
 
 def check(item, understood, monkeypatch):
-    """Raises AssertionError where a command names what does not exist."""
+    """Assert that everything a command names exists."""
     variables = dict(line.text.split("=", 1) for line in commands(item.page) if is_assignment(line.text))
     text = re.sub(r"\$(\w+)", lambda name: variables.get(name[1], f"${name[1]}").strip('"'), item.text)
     program, *words = shlex.split(text)
@@ -203,7 +203,7 @@ def check(item, understood, monkeypatch):
         "`python -m particle_grid.train task=...` trains.\n",
     ],
 )
-def test_a_page_of_which_a_command_cannot_be_taken_is_refused(text):
+def test_a_page_with_a_command_that_cannot_be_extracted_is_refused(text):
     with pytest.raises(UnreadableError, match=r"page\.md"):
         extract("page.md", text)
 
@@ -227,14 +227,14 @@ def test_commands_are_found_in_fences_comments_code_strings_and_help():
     ]
 
 
-def test_every_page_is_read_and_the_most_used_ones_print_something():
+def test_every_page_is_read_and_the_most_used_pages_print_commands():
     assert len(COMMANDS) > 100
     assert {"README.md", "CONTRIBUTING.md", "Dockerfile", "conf/train.yaml", "bench/sim.py", OWN} <= set(PAGES)
     assert {str(path.relative_to(ROOT)) for path in pages()} >= set(PAGES)
 
 
 @pytest.mark.parametrize("pattern", [*QUICK, *ELSEWHERE])
-def test_an_entry_of_a_list_stands_for_a_printed_command_and_for_one_stage(pattern):
+def test_every_list_entry_matches_a_printed_command_of_one_stage(pattern):
     found = [item for item in COMMANDS if matches(pattern, item.text)]
     assert found, "nothing prints this any more"
     for item in found:
@@ -242,7 +242,7 @@ def test_an_entry_of_a_list_stands_for_a_printed_command_and_for_one_stage(patte
         assert sum(stages) == 1, f"{item.text} is in two stages"
 
 
-def test_every_placeholder_that_is_known_is_printed():
+def test_every_known_placeholder_is_printed():
     everything = "".join(path.read_text("utf-8") for path in pages())
     assert [word for word in [*FOLDERS, *FILLED] if word not in everything] == []
 
@@ -285,7 +285,7 @@ def test_a_misspelt_word_of_a_command_is_found(text, understood, monkeypatch):
         check(item, understood, monkeypatch)
 
 
-def test_the_settings_that_a_text_names_exist(understood):
+def test_the_settings_named_in_a_text_exist(understood):
     named = set()
     for path in pages():
         if path.suffix == ".md":
@@ -313,7 +313,7 @@ def test_the_python_of_a_page_runs_as_printed(page, own_files, monkeypatch, tmp_
                 assert len(names["rewards"]) > 0
 
 
-def test_the_command_above_the_table_of_learning_makes_its_rows(understood, monkeypatch):
+def test_the_command_above_the_results_table_makes_its_rows(understood, monkeypatch):
     text = (ROOT / "docs" / "learning.md").read_text("utf-8")
     command = next(item.text for item in commands("docs/learning.md") if item.text.startswith("python bench/learn.py"))
     rows = re.findall(r"^\| `(\w+)` \| (discrete|continuous) \| (\d+) \|", text, re.MULTILINE)
@@ -322,14 +322,14 @@ def test_the_command_above_the_table_of_learning_makes_its_rows(understood, monk
     assert sorted(rows) == sorted(itertools.product(options.tasks, options.actions, [str(options.seeds)]))
 
 
-def test_toml_is_whole():
+def test_toml_blocks_are_valid():
     tomllib = pytest.importorskip("tomllib")
     for item in printed():
         if item.language == "toml":
             assert tomllib.loads(item.text), f"{item.page}:{item.line}"
 
 
-def test_every_scalar_that_a_page_names_is_in_tensorboard(call):
+def test_every_scalar_named_by_a_page_is_in_tensorboard(call):
     tags = set()
     for task in ("group", "predator_prey"):
         quick = ["experiment=smoke", "trainer.total_steps=16384", "clips=0", "evaluations=1"]
@@ -344,18 +344,18 @@ def test_every_scalar_that_a_page_names_is_in_tensorboard(call):
 @pytest.mark.slow
 @needs_jit("takes hours as plain Python")
 @pytest.mark.parametrize("page", pages_in("quick"))
-def test_what_takes_seconds_runs_as_printed(page, tmp_path):
+def test_quick_commands_run_as_printed(page, tmp_path):
     type_page(page, ("quick",), tmp_path, timeout=300)
 
 
 @pytest.mark.release
 @pytest.mark.parametrize("page", pages_in("release"))
-def test_everything_runs_as_printed(page, tmp_path):
+def test_all_other_commands_run_as_printed(page, tmp_path):
     type_page(page, ("quick", "release"), tmp_path, timeout=3600)
 
 
 @pytest.mark.release
-def test_a_task_a_policy_and_a_head_of_ones_own_learn_clearly_as_printed(tmp_path):
+def test_the_task_policy_and_head_of_the_page_learn_as_printed(tmp_path):
     terminal = type_page(OWN, ("quick", "release"), tmp_path, timeout=1800)
     results = [json.loads(path.read_text("utf-8")) for path in terminal.folder.glob("outputs/*/results.json")]
     scores = [min(result["sampled"]["normalised_scores"]) for result in results]

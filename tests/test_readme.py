@@ -1,4 +1,4 @@
-"""What the README prints works as printed."""
+"""The commands and code in the README work as printed."""
 
 import re
 import sys
@@ -17,7 +17,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 @pytest.fixture
 def line_up(tmp_path, monkeypatch):
-    """Save the README's example of a task where Python finds it, and return its text."""
+    """Save the README's example task where Python finds it, and return its text."""
     marker = README.index("<!-- file: line_up.py -->")
     text = re.search(r"```\w+\n(.*?)```", README[marker:], re.DOTALL)[1]
     (tmp_path / "line_up.py").write_text(text, "utf-8")
@@ -41,7 +41,7 @@ def test_the_script_of_the_example_task_beats_random_actions(line_up):
     assert scores[1] > scores[0] + 5
 
 
-def test_a_file_among_the_tasks_that_ship_is_a_task_of_its_name(line_up, tmp_path, monkeypatch):
+def test_a_file_among_the_shipped_tasks_becomes_a_task_of_that_name(line_up, tmp_path, monkeypatch):
     monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(tmp_path)])
     assert "line_up" in tasks.names()
     assert ParticleGrid(task="line_up", agents=50, height=64, width=64).task.packing == 0.5
@@ -52,6 +52,6 @@ def test_a_file_among_the_tasks_that_ship_is_a_task_of_its_name(line_up, tmp_pat
         ParticleGrid(task="line_on")
 
 
-def test_files_and_pictures_that_the_readme_points_to_are_there():
+def test_the_files_and_pictures_that_the_readme_links_to_exist():
     for target in re.findall(r"(?<=\]\()[^)#]+|(?<=src=\")[^\"]+", README):
         assert (ROOT / target).is_file(), target

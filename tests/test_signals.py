@@ -1,4 +1,4 @@
-"""Whatever ends a command ends what it started, and costs no more than a checkpoint interval.
+"""However a command ends, its child processes end too, and at most one checkpoint interval is lost.
 
 The environment variable SIGNALS scales how many signals a release test sends: SIGNALS=0.1 for a tenth.
 """
@@ -26,12 +26,12 @@ from particle_grid.support import lifeline
 from tests.test_train import BATCH, ROOT, TINY
 
 pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="finds processes in /proc")
-MARK = "PARTICLE_GRID_TEST"  # environment variable that a command and whatever it starts can be told by
+MARK = "PARTICLE_GRID_TEST"  # environment variable that marks a command and its child processes
 EVERY = 4 * BATCH  # agent-steps between checkpoints
-SLACK = 5  # seconds that what a command started may outlive it
+SLACK = 5  # seconds that child processes may outlive a command
 SCALE = float(os.environ.get("SIGNALS", "1"))
 KINDS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-COUNTS = {  # of each kind, for each command; Ray takes long to start
+COUNTS = {  # number of signals of each kind, by command; Ray starts slowly
     "train": (20, 8, 8),
     "joblib": (20, 8, 8),
     "submitit_local": (6, 2, 2),
@@ -42,15 +42,15 @@ SMALL += ["task=center", "clips=0", "evaluations=1", f"trainer.checkpoint_every=
 
 
 def start(arguments: list[str], folder: Path) -> subprocess.Popen:
-    """Start a command in a session of its own, as a terminal does; what it says goes to output.txt."""
-    # A process that was started in the background ignores Ctrl-C, and so do those that it starts.
+    """Start a command in its own session, as a terminal does, with its output in output.txt."""
+    # A process started in the background ignores Ctrl-C, and so do its children.
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     mark = uuid.uuid4().hex
     with (folder / "output.txt").open("a") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", *arguments],
             cwd=folder,
-            # It ends with this process, should that be ended.
+            # The command ends when this process does.
             env=os.environ | {"PYTHONPATH": str(ROOT), MARK: mark, lifeline.PARENT: str(os.getpid())},
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -63,7 +63,7 @@ def start(arguments: list[str], folder: Path) -> subprocess.Popen:
 
 
 def left(process: subprocess.Popen) -> list[int]:
-    """The processes that a command has started, and that are still there."""
+    """Return the processes that a command has started and that still run."""
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
@@ -73,7 +73,7 @@ def left(process: subprocess.Popen) -> list[int]:
 
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen) -> None:
-    """Wait until a condition holds, or a command has ended."""
+    """Wait until a condition holds or a command has ended."""
     end = time.monotonic() + 180
     while process.poll() is None and not condition():
         assert time.monotonic() < end, "nothing has happened for a long time"
@@ -81,10 +81,10 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen) -> None
 
 
 def strike(process: subprocess.Popen, number: signal.Signals) -> None:
-    """Send a signal to a command, or Ctrl-C to its terminal; what it has started ends with it."""
+    """Send a signal to a command, or Ctrl-C to its terminal, and wait until its child processes have ended."""
     with contextlib.suppress(ProcessLookupError):
         (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-    process.wait(60)  # on a busy machine the end of a process that uses PyTorch takes seconds by itself
+    process.wait(60)  # on a busy machine a process that uses PyTorch takes seconds to exit
     end = time.monotonic() + SLACK
     while orphans := left(process):
         assert time.monotonic() < end, [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in orphans]
@@ -92,7 +92,7 @@ def strike(process: subprocess.Popen, number: signal.Signals) -> None:
 
 
 def clean_up(process: subprocess.Popen) -> None:
-    """Leave nothing behind where a test has failed."""
+    """End all processes of a command after a failed test."""
     for pid in [process.pid, *left(process)]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -100,13 +100,13 @@ def clean_up(process: subprocess.Popen) -> None:
 
 
 def events(folder: Path, since: float) -> dict[Path, Path]:
-    """The events of each run that has trained since a time."""
+    """Return the event file of each run that has trained since a time."""
     files = [path for path in folder.glob("**/events.out.tfevents.*") if path.stat().st_mtime >= since]
     return {path.parent: path for path in files if b"perf/steps_per_second" in path.read_bytes()}
 
 
 def check(folder: Path, number: signal.Signals, since: float) -> None:
-    """Read all that is there, and compare how far each run had come with its checkpoint."""
+    """Read every file, and compare the last step of each run with its checkpoint."""
     for path in folder.glob("**/results.json"):
         assert json.loads(path.read_text("utf-8"))
     saved = {path.parent: checkpoint.load(path)["steps"] for path in folder.glob("**/checkpoint.pt")}
@@ -117,14 +117,14 @@ def check(folder: Path, number: signal.Signals, since: float) -> None:
 
 
 def withstand(command: Callable[[Path], list[str]], numbers: list[signal.Signals], root: Path) -> None:
-    """Start a command again and again, end it by one signal after another, and at last let it come to its end."""
+    """Start a command repeatedly, end it by one signal after another, and finally let it complete."""
     generator, lives = random.Random(0), 0
     folder = root / "0"
     folder.mkdir()
     for number in numbers:
         process, since = start(command(folder), folder), time.time()
         try:
-            if generator.random() < 0.8:  # else perhaps before it has begun
+            if generator.random() < 0.8:  # otherwise the signal may come before training starts
                 wait_for(partial(events, folder, since), process)
             time.sleep(generator.uniform(0, 2))
             assert process.poll() in (None, 0), (folder / "output.txt").read_text()
@@ -132,7 +132,7 @@ def withstand(command: Callable[[Path], list[str]], numbers: list[signal.Signals
             check(folder, number, since)
         finally:
             clean_up(process)
-        if process.returncode == 0:  # there was nothing left to end
+        if process.returncode == 0:  # it had already completed
             lives += 1
             folder = root / str(lives)
             folder.mkdir()
@@ -145,13 +145,13 @@ def withstand(command: Callable[[Path], list[str]], numbers: list[signal.Signals
 
 
 def training(launcher: str, total_steps: int, seeds: str) -> Callable[[Path], list[str]]:
-    """The command of a training, alone (train) or as a sweep with a launcher, in a folder where it may have begun."""
+    """Return the command of a run, single (train) or a sweep with a launcher, which resumes what its folder holds."""
 
     def command(folder: Path) -> list[str]:
         small = [*SMALL, f"trainer.total_steps={total_steps}"]
         if launcher == "train":
-            begun = (folder / "run" / "checkpoint.pt").exists()
-            return ["particle_grid.train", *(["resume=run/checkpoint.pt"] if begun else small), "hydra.run.dir=run"]
+            started = (folder / "run" / "checkpoint.pt").exists()
+            return ["particle_grid.train", *(["resume=run/checkpoint.pt"] if started else small), "hydra.run.dir=run"]
         return [
             "particle_grid.train",
             "-m",
@@ -165,13 +165,13 @@ def training(launcher: str, total_steps: int, seeds: str) -> Callable[[Path], li
 
 
 @pytest.mark.slow
-def test_a_sweep_side_by_side_withstands_being_killed_and_ctrl_c(tmp_path):
+def test_a_parallel_sweep_survives_being_killed_and_ctrl_c(tmp_path):
     withstand(training("joblib", 200 * BATCH, "0,1"), [signal.SIGKILL, signal.SIGINT], tmp_path)
 
 
 @pytest.mark.release
 @pytest.mark.parametrize("launcher", COUNTS)
-def test_a_training_withstands_many_signals_at_random_moments(tmp_path, launcher):
+def test_a_training_survives_many_signals_at_random_moments(tmp_path, launcher):
     if not find_spec({"submitit_local": "submitit", "ray": "ray"}.get(launcher, "particle_grid")):
         pytest.skip(f"{launcher} is not installed")
     counts = [math.ceil(SCALE * count) for count in COUNTS[launcher]]

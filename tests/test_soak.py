@@ -1,4 +1,4 @@
-"""bench/soak.py runs clean, and sees each thing that can go wrong when it does."""
+"""bench/soak.py passes on a correct simulator, and detects each kind of failure."""
 
 import importlib
 import os
@@ -98,7 +98,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_what_is_wrong_is_seen(soak, fault):
+def test_every_kind_of_failure_is_detected(soak, fault):
     env = soak.build("group" if fault is neighbour_uncounted else "forage", "continuous", "kinematic")
     env.reset(0)
     before, generator = soak.fixed(env), np.random.default_rng(0)
@@ -109,7 +109,7 @@ def test_what_is_wrong_is_seen(soak, fault):
     assert re.search(FAULTS[fault], soak.wrong(env, before))
 
 
-def test_a_request_to_end_ends_training_too(soak, monkeypatch, tmp_path):
+def test_a_termination_request_ends_training_too(soak, monkeypatch, tmp_path):
     def run(trainer):
         trainer.interrupted = True
 
@@ -140,10 +140,10 @@ soak.soak("A leak", {"leak": turn}, 0)
 
 @needs_jit("the copy of windows is machine code")
 @pytest.mark.parametrize("leaks", [False, True])
-def test_memory_that_grows_is_seen(soak, leaks):
-    megabytes = soak.MEGABYTES if leaks else 0  # a round
+def test_growing_memory_is_detected(soak, leaks):
+    megabytes = soak.MEGABYTES if leaks else 0  # per round
     command = [sys.executable, "-c", LEAK, str(megabytes)]
-    parent = np.ones(512 << 20, np.uint8)  # what a parent holds must not hide what its child comes to hold
+    parent = np.ones(512 << 20, np.uint8)  # memory of the parent must not hide the growth of its child
     process = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(BENCH)}, capture_output=True, text=True)
     assert parent.all()
     assert process.returncode == (1 if leaks else 0), process.stderr
@@ -151,7 +151,7 @@ def test_memory_that_grows_is_seen(soak, leaks):
 
 
 @pytest.mark.release
-def test_minutes_of_everything_leave_all_as_it_should_be_and_memory_flat():
+def test_minutes_of_simulation_and_training_find_no_failure_and_no_leak():
     command = [sys.executable, "-W", "error", BENCH / "soak.py", "--minutes", "2"]
     process = subprocess.run(command, capture_output=True, text=True)
     assert process.returncode == 0, process.stdout + process.stderr

@@ -1,4 +1,4 @@
-"""The commands train and eval, run as a user runs them, on worlds small enough to take seconds."""
+"""The commands train and eval, as users run them, in worlds small enough to take seconds."""
 
 import json
 import os
@@ -26,7 +26,8 @@ from tests.cases import CASES, small
 from tests.support.test_atomic import no_file_beyond
 
 ROOT = Path(__file__).parents[1]
-FAST = [] if numba.config.DISABLE_JIT else [("conv_lstm", "fp32"), ("conv_lstm", "bf16")]  # else these are as "off"
+# Without Numba's compiler these equal "off".
+FAST = [] if numba.config.DISABLE_JIT else [("conv_lstm", "fp32"), ("conv_lstm", "bf16")]
 TINY = ["world.agents=32", "world.height=32", "world.width=40", "world.lifespan=20", "world.worlds=1"]
 TINY += ["trainer.rollout_length=8", "trainer.minibatch=64", "policy.hidden=16", "trainer.threads=1", "evaluations=2"]
 BATCH = 32 * 8
@@ -49,7 +50,7 @@ def test_any_policy_learns_from_any_task_and_action_form(task, action, policy):
 
 @pytest.mark.parametrize(("action", "head"), [("discrete", "auto"), *(("continuous", head) for head in HEADS[1:])])
 @pytest.mark.parametrize(("policy", "fast"), [*((policy, "off") for policy in POLICIES), *FAST])
-def test_without_learning_every_ratio_is_one_in_every_segment_of_the_real_environment(policy, fast, action, head):
+def test_without_learning_every_ratio_is_one_in_the_real_environment(policy, fast, action, head):
     env = small("group", action)
     torch.manual_seed(0)
     network = make_policy(policy, env.vision, env.single_action_space, hidden=16, head=head)
@@ -57,10 +58,10 @@ def test_without_learning_every_ratio_is_one_in_every_segment_of_the_real_enviro
         total_steps=10_000, rollout_length=16, minibatch=480, learning_rate=0.0, fast=fast, device="cpu"
     )
     trainer = Trainer(env, network, config)
-    for _ in range(3):  # each rollout goes on from the memory of the one before
+    for _ in range(3):  # each rollout continues from the memory of the previous one
         trainer.rollout()
         r = trainer.buffer
-        assert 0.02 < r.truncations.float().mean() < 0.2  # lifespan 12
+        assert 0.02 < r.truncations.float().mean() < 0.2  # lifespan is 12
         with torch.no_grad():
             out, values, _ = trainer.network(r.obs, r.starts[:-1], r.state)
             ratio = (network.head.log_prob_and_entropy(out, r.actions)[0] - r.logp).exp()
@@ -69,7 +70,7 @@ def test_without_learning_every_ratio_is_one_in_every_segment_of_the_real_enviro
         trainer.update()
 
 
-def test_a_run_leaves_config_events_checkpoint_results_and_a_gif(call):
+def test_a_run_writes_config_events_checkpoint_results_and_a_gif(call):
     code, out, err = call(train.main, *TINY, "task=forage", f"trainer.total_steps={3 * BATCH}", "hydra.run.dir=run")
     assert (code, err) == (0, "")
     assert "policy, sampled" in out
@@ -89,7 +90,7 @@ def test_a_run_leaves_config_events_checkpoint_results_and_a_gif(call):
     assert Path("run/.hydra/config.yaml").exists()
 
 
-def test_names_and_paths_are_shown_as_they_are_whatever_a_terminal_s_markup_looks_like(call):
+def test_names_and_paths_that_look_like_markup_are_printed_literally(call):
     name, folder = "name='[x] [b]'", "hydra.run.dir='[test]/[/x]'"
     code, out, err = call(train.main, *TINY, f"trainer.total_steps={BATCH}", "clips=0", name, folder)
     assert (code, err) == (0, "")
@@ -100,7 +101,7 @@ def test_names_and_paths_are_shown_as_they_are_whatever_a_terminal_s_markup_look
     assert "Saved: [test]/x.gif" in out
 
 
-def test_a_resumed_run_has_the_weights_of_one_that_was_not_stopped(call):
+def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(call):
     arguments = [*TINY, "action=continuous", "trainer.anneal=false"]
     assert call(train.main, *arguments, f"trainer.total_steps={4 * BATCH}", "hydra.run.dir=whole")[0] == 0
     assert call(train.main, *arguments, f"trainer.total_steps={2 * BATCH}", "hydra.run.dir=half")[0] == 0
@@ -111,7 +112,7 @@ def test_a_resumed_run_has_the_weights_of_one_that_was_not_stopped(call):
     assert all(torch.equal(value, rest["policy"][name]) for name, value in whole["policy"].items())
     assert all(torch.equal(value, rest["envs"][0][name]) for name, value in whole["envs"][0].items())
     assert call(train.main, "resume=half/checkpoint.pt", f"trainer.total_steps={3 * BATCH}")[0] == 0
-    [folder] = Path("outputs").iterdir()  # named after the run that it goes on with
+    [folder] = Path("outputs").iterdir()  # named after the resumed run
     assert folder.name.endswith("_half")
     assert f"Trained for {4 * BATCH} steps, more than" not in call(train.main, "resume=whole/checkpoint.pt")[1]
     code, out, _ = call(train.main, "resume=whole/checkpoint.pt", f"trainer.total_steps={2 * BATCH}")
@@ -127,7 +128,7 @@ def test_a_resumed_run_has_the_weights_of_one_that_was_not_stopped(call):
     assert "trainer.seed=1 cannot be changed in a resumed run" in err
 
 
-def test_a_run_has_the_threads_it_asks_for_whatever_one_before_it_in_the_process_had(call):
+def test_a_run_uses_its_own_number_of_threads_whatever_ran_before_in_the_process(call):
     small = [argument for argument in TINY if not argument.startswith("trainer.threads")]
     for policy, threads, own in (("conv_lstm", 1, 1), ("mlp", 0, training.TORCH_THREADS), ("mlp", 1, 1)):
         more = [f"policy={policy}", f"trainer.threads={threads}", f"trainer.total_steps={BATCH}"]
@@ -136,7 +137,7 @@ def test_a_run_has_the_threads_it_asks_for_whatever_one_before_it_in_the_process
         assert numba.get_num_threads() == (threads or numba.config.NUMBA_NUM_THREADS)
 
 
-def test_eval_prints_scores_for_this_and_another_task_and_ends(call):
+def test_eval_prints_scores_for_the_same_and_another_task(call):
     assert call(train.main, *TINY, f"trainer.total_steps={BATCH}", "hydra.run.dir=run")[0] == 0
     code, out, err = call(evaluation.main, "checkpoint=run/checkpoint.pt", "seeds=2", "steps=6")
     assert (code, err) == (0, "")
@@ -186,7 +187,7 @@ def test_eval_prints_scores_for_this_and_another_task_and_ends(call):
         ("replay=[1]", "replay=[1] is not a path"),
     ],
 )
-def test_eval_refuses_what_cannot_be_before_it_plays(call, argument, message):
+def test_eval_refuses_invalid_options_before_it_plays(call, argument, message):
     assert call(train.main, *TINY, f"trainer.total_steps={BATCH}", "hydra.run.dir=run")[0] == 0
     code, out, err = call(evaluation.main, "checkpoint=run/checkpoint.pt", argument)
     assert (code, out) == (1, "")
@@ -194,10 +195,10 @@ def test_eval_refuses_what_cannot_be_before_it_plays(call, argument, message):
     assert err.count("\n") == 1
 
 
-def test_a_film_is_kept_where_the_page_of_the_same_run_cannot_be_written(call):
+def test_a_film_is_kept_if_the_replay_page_of_the_same_run_cannot_be_written(call):
     assert call(train.main, *TINY, f"trainer.total_steps={BATCH}", "hydra.run.dir=run")[0] == 0
     shown = ["seeds=1", "steps=2", "show.steps=3", "video=x.gif", "replay=x.html"]
-    with no_file_beyond(10_000):  # the page is larger, with all that shows it
+    with no_file_beyond(10_000):  # the page is larger than the film
         code, _, err = call(evaluation.main, "checkpoint=run/checkpoint.pt", *shown)
     assert code == 1
     assert "x.html could not be written (File too large)" in err
@@ -223,7 +224,7 @@ def test_a_checkpoint_of_something_else_is_refused_in_one_sentence(call):
         (["checkpoint=none.pt", "world.agnts=3"], "There is no key 'agnts' in world. Did you mean agents?"),
     ],
 )
-def test_wrong_arguments_of_eval_get_one_sentence(call, arguments, message):
+def test_invalid_arguments_of_eval_give_one_sentence(call, arguments, message):
     code, out, err = call(evaluation.main, *arguments)
     assert code == 1
     assert out == ""
@@ -243,7 +244,7 @@ def test_wrong_arguments_of_eval_get_one_sentence(call, arguments, message):
         ("resume=none.pt", "There is no checkpoint none.pt"),
     ],
 )
-def test_wrong_arguments_of_train_get_one_sentence_and_leave_no_folder(call, argument, message):
+def test_invalid_arguments_of_train_give_one_sentence_and_leave_no_folder(call, argument, message):
     code, _, err = call(train.main, *TINY, argument)
     assert code == 1
     assert message in err
@@ -251,7 +252,7 @@ def test_wrong_arguments_of_train_get_one_sentence_and_leave_no_folder(call, arg
     assert not [*Path("outputs").iterdir()]
 
 
-def test_whole_numbers_may_be_written_as_floats_are(call):
+def test_whole_numbers_may_be_written_as_floats(call):
     arguments = [*TINY, "world.agents=3.2e1", f"trainer.total_steps={float(BATCH)}", "hydra.run.dir=run"]
     assert call(train.main, *arguments)[0] == 0
     assert checkpoint.load("run/checkpoint.pt")["config"]["world"]["agents"] == 32
@@ -264,7 +265,7 @@ def test_ctrl_c_saves_a_checkpoint_that_can_be_resumed(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        for _ in range(600):  # a minute: until training has begun, and events with it
+        for _ in range(600):  # a minute: until training has started and written events
             if any(b"perf/steps_per_second" in file.read_bytes() for file in tmp_path.glob("run/events*")):
                 break
             assert process.poll() is None
@@ -279,7 +280,7 @@ def test_ctrl_c_saves_a_checkpoint_that_can_be_resumed(tmp_path):
     assert checkpoint.load(tmp_path / "run" / "checkpoint.pt")["steps"] > 0
 
 
-def test_a_sweep_runs_each_combination_in_a_folder_of_its_own(call):
+def test_a_sweep_runs_each_combination_in_its_own_folder(call):
     sweep = ["-m", "task=forage,center", "action=discrete,continuous", "hydra.sweep.dir=sweep"]
     code, _, err = call(train.main, *sweep, *TINY, f"trainer.total_steps={BATCH}")
     assert (code, err) == (0, "")
@@ -288,7 +289,7 @@ def test_a_sweep_runs_each_combination_in_a_folder_of_its_own(call):
     assert sorted(played) == [(t, a) for t in ("center", "forage") for a in ("continuous", "discrete")]
 
 
-def test_torchrun_trains_with_two_processes_that_leave_one_folder_and_equal_weights(tmp_path):
+def test_torchrun_trains_with_two_processes_in_one_folder(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
     command += ["particle_grid.train", *TINY, "task=center", f"trainer.total_steps={4 * BATCH}"]
     process = subprocess.run(
@@ -301,7 +302,7 @@ def test_torchrun_trains_with_two_processes_that_leave_one_folder_and_equal_weig
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
 
 
-def test_a_run_takes_nothing_from_a_folder_of_somebody_elses(call):
+def test_a_run_changes_nothing_in_a_folder_of_foreign_files(call):
     Path("theirs/notes").mkdir(parents=True)
     Path("theirs/notes/thesis.txt").write_text("mine")
     arguments = ["resume=missing.pt", "hydra.run.dir=theirs", "hydra.output_subdir=notes"]
@@ -316,14 +317,14 @@ def test_a_run_takes_nothing_from_a_folder_of_somebody_elses(call):
         assert (Path(name) / name).read_text() == "mine: 1"
 
 
-def test_a_resumed_run_reads_overrides_as_the_first_one_did(call):
+def test_a_resumed_run_parses_overrides_as_the_first_run_did(call):
     first = ["trainer.fast=off", "policy.init_action_rms=0.5"]
     assert call(train.main, *TINY, FEW, "hydra.run.dir=run", *first)[0] == 0
     steps = f"trainer.total_steps={4 * BATCH}"
     assert call(train.main, "resume=run/checkpoint.pt", "hydra.run.dir=run", "trainer.fast=off", steps)[0] == 0
 
 
-def test_links_in_a_run_s_folder_are_not_followed(call):
+def test_links_in_the_folder_of_a_run_are_not_followed(call):
     Path("target").write_text("mine")
     for folder in ("one", "two"):
         Path(folder).mkdir()
@@ -338,7 +339,7 @@ def test_links_in_a_run_s_folder_are_not_followed(call):
     assert not list(Path("elsewhere").iterdir())
 
 
-def test_a_finished_run_that_trains_again_is_unfinished_until_it_has_new_results(call, monkeypatch):
+def test_a_resumed_finished_run_counts_as_unfinished_until_it_has_new_results(call, monkeypatch):
     assert call(train.main, *TINY, FEW, "hydra.run.dir=run")[0] == 0
 
     def interrupt(*arguments):

@@ -1,4 +1,4 @@
-"""One call at a time changes an environment; whose turn it is does not matter."""
+"""Only one call at a time changes an environment, from whichever thread."""
 
 import copy
 import threading
@@ -13,7 +13,7 @@ BUSY = "This environment is in the middle of another call"
 
 
 def within(env, call):
-    """What `call` raises in another thread while the environment steps, which it finishes all the same."""
+    """Return the errors that `call` raises in another thread during a step, which completes nevertheless."""
     raised, reward = [], env.task.reward
 
     def other():
@@ -35,7 +35,7 @@ def within(env, call):
 
 
 @pytest.mark.parametrize("name", ["step", "reset", "state_dict", "load_state_dict", "__getstate__"])
-def test_a_second_thread_is_refused_at_once_and_the_first_goes_on(name):
+def test_a_second_thread_is_refused_at_once_and_the_first_continues(name):
     env, twin = small("group", "discrete"), small("group", "discrete")
     env.reset(0), twin.reset(0)
     arguments = {"step": [env.actions], "load_state_dict": [env.state_dict()]}.get(name, [])
@@ -57,7 +57,7 @@ def test_a_task_that_steps_its_own_environment_is_refused():
     env.step(env.actions)
 
 
-def test_many_threads_at_once_leave_the_world_whole():
+def test_many_threads_at_once_leave_the_world_valid():
     env = small("forage", "discrete", agents=400, height=80, width=80)
     env.reset(0)
     refused = []
@@ -73,10 +73,10 @@ def test_many_threads_at_once_leave_the_world_whole():
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(play, range(4)))
     assert all(BUSY in message for message in refused)
-    env.load_state_dict(env.state_dict())  # which looks through all of it
+    env.load_state_dict(env.state_dict())  # which checks the whole state
 
 
-def test_threads_that_take_turns_play_as_one_does():
+def test_threads_that_take_turns_play_like_one_thread():
     env, twin = small("group", "continuous"), small("group", "continuous")
     env.reset(0), twin.reset(0)
     generator = np.random.default_rng(0)
@@ -87,8 +87,8 @@ def test_threads_that_take_turns_play_as_one_does():
         assert all((a == b).all() for a, b in zip(step[:4], twin.step(actions)[:4], strict=True))
 
 
-def broken_off(env, raised):
-    """The environment after a step whose reward raises."""
+def interrupted(env, raised):
+    """Return the environment after a step whose reward raises."""
 
     def reward(*_):
         raise raised
@@ -102,11 +102,11 @@ def broken_off(env, raised):
 
 @pytest.mark.parametrize("raised", [KeyError("map"), KeyboardInterrupt()])
 @pytest.mark.parametrize("task", ["center", "group"])
-def test_half_a_step_is_neither_continued_nor_saved_nor_copied_as_a_whole_one(task, raised):
+def test_an_interrupted_step_is_neither_continued_nor_saved_nor_copied(task, raised):
     env = small(task, "discrete")
     env.reset(0)
     saved = env.state_dict()
-    broken_off(env, raised)
+    interrupted(env, raised)
     for each in (env, copy.deepcopy(env)):
         for name, arguments in (("step", [env.actions]), ("state_dict", []), ("score", [])):
             with pytest.raises(RuntimeError, match=rf"interrupted halfway: call reset\(\), .* before {name}\(\)\."):
@@ -114,15 +114,15 @@ def test_half_a_step_is_neither_continued_nor_saved_nor_copied_as_a_whole_one(ta
     env.load_state_dict(saved)
     assert all((array == saved[name]).all() for name, array in env.state_dict().items())
     env.step(env.actions)
-    broken_off(env, raised).reset()
+    interrupted(env, raised).reset()
     env.load_state_dict(env.state_dict())
 
 
-def test_a_reset_that_is_broken_off_is_to_be_made_again(monkeypatch):
+def test_an_interrupted_reset_has_to_be_repeated(monkeypatch):
     env, twin = small("group", "discrete"), small("group", "discrete")
     env.reset(0), twin.reset(0)
     with monkeypatch.context() as patch:
-        patch.setattr(env, "rewards", np.zeros(0), raising=True)  # the last that a reset writes
+        patch.setattr(env, "rewards", np.zeros(0), raising=True)  # which a reset writes last
         patch.setattr(env, "truncations", None)
         with pytest.raises(TypeError):
             env.reset(3)
@@ -131,7 +131,7 @@ def test_a_reset_that_is_broken_off_is_to_be_made_again(monkeypatch):
     assert (env.reset(3)[0] == twin.reset(3)[0]).all()
 
 
-def test_what_a_step_raises_leaves_the_environment_free_for_the_next():
+def test_a_step_that_raises_leaves_the_environment_usable():
     env = small("group", "discrete", checked=True)
     env.reset(0)
     with pytest.raises(ValueError, match="is not within"):

@@ -1,7 +1,7 @@
-"""hydra/launcher=joblib: run jobs side by side in processes on this machine.
+"""hydra/launcher=joblib: run jobs in parallel processes on this machine.
 
-Hydra's own plugin (hydra-joblib-launcher 1.2.0), after which this one is named, kills its processes at Ctrl-C before
-they can save their work, and one process that dies takes all others with it.
+Hydra's own plugin (hydra-joblib-launcher 1.2.0), whose name this one takes, kills its processes at Ctrl-C before they
+can save their work, and when one process dies, all others are lost with it.
 """
 
 import multiprocessing
@@ -28,7 +28,7 @@ class Worker:
         self.connection, other = context.Pipe()
         self.process = context.Process(target=serve, args=(other,), daemon=True)
         self.process.start()
-        other.close()  # here, or the end of the process would not show
+        other.close()  # otherwise the end of the process would not be noticed
 
     def run(self, jobs: Jobs, number: int, overrides: list[str]) -> JobReturn:
         """Run a job to its end, and print how it ended unless it was asked to stop."""
@@ -73,7 +73,7 @@ class JoblibLauncher(SideBySideLauncher):
                 f"hydra.launcher.n_jobs={n_jobs} is invalid: give a number of processes, or -1 for all cores."
             )
         self.n_jobs = n_jobs
-        self.workers: list[Worker] = []  # they stay for the next batch of a search
+        self.workers: list[Worker] = []  # kept for the next batch of a search
 
     def run(self, jobs: Jobs, batch: list[tuple[int, list[str]]]) -> list[JobReturn]:
         from particle_grid.learn.fast import cores
@@ -87,7 +87,7 @@ class JoblibLauncher(SideBySideLauncher):
             return self.share_out(jobs, batch)
 
     def share_out(self, jobs: Jobs, batch: list[tuple[int, list[str]]]) -> list[JobReturn]:
-        """Give a job to each worker that is free."""
+        """Give a job to each free worker."""
         free: SimpleQueue[Worker] = SimpleQueue()
         for worker in self.workers:
             free.put(worker)
@@ -99,7 +99,7 @@ class JoblibLauncher(SideBySideLauncher):
             finally:
                 free.put(worker)
 
-        with ThreadPoolExecutor(len(self.workers)) as threads:  # left when the jobs that run have ended
+        with ThreadPoolExecutor(len(self.workers)) as threads:  # waits at its end for the running jobs
             futures = [threads.submit(run_one, *each) for each in batch]
             try:
                 return [future.result() for future in futures]

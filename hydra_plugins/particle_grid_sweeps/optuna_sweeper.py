@@ -65,12 +65,14 @@ class OptunaSweeper(Sweeper):
             ) from None
         say_best(study, fixed)
         for each in returns:
-            _ = each.return_value  # raises what a failed job has raised: only now, when all have run
+            _ = each.return_value  # raises the error of a failed job, but only after all have run
         return returns
 
     def split(self, arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
-        """Return the overrides of all runs, and the distribution of each key that is searched: those to which the
-        command line gives several values or an interval, else the preset's."""
+        """Return the overrides of all runs, and the distribution of each searched key.
+
+        These are the keys to which the command line gives several values or an interval, or else those of the preset.
+        """
         from particle_grid.support.errors import UserError
 
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
@@ -86,12 +88,12 @@ class OptunaSweeper(Sweeper):
         return fixed, {override.get_key_element(): distribution(override) for override in searched}
 
     def next(self, study: Any, jobs: int, space: dict[str, Any]) -> list[Any]:
-        """Return the trials to run now: interrupted ones, else new ones, until there are enough."""
+        """Return the trials to run now: interrupted ones if there are any, else new ones until there are enough."""
         from optuna.trial import Trial, TrialState
 
         done = study.get_trials(deepcopy=False)
-        begun = [Trial(study, trial._trial_id) for trial in done if trial.state == TrialState.RUNNING]
-        return begun[:jobs] or [study.ask(space) for _ in range(min(jobs, self.trials - len(done)))]
+        running = [Trial(study, trial._trial_id) for trial in done if trial.state == TrialState.RUNNING]
+        return running[:jobs] or [study.ask(space) for _ in range(min(jobs, self.trials - len(done)))]
 
     def run(self, study: Any, trials: list[Any], fixed: list[str]) -> Sequence[JobReturn]:
         """Run trials, and report their scores to the study."""
@@ -113,8 +115,10 @@ class OptunaSweeper(Sweeper):
 
 
 def distribution(override: Override) -> Any:
-    """Return the values that a key of the command line may take: a choice, a range or an interval, which is log-uniform
-    with tag(log, ...)."""
+    """Return the values that a key of the command line may take: a choice, a range or an interval.
+
+    An interval is log-uniform with tag(log, ...).
+    """
     from optuna import distributions
 
     value: Any = override.value()

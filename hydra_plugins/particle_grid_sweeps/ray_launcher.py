@@ -34,7 +34,7 @@ class RayLauncher(SideBySideLauncher):
                 return [say(outcome(ray, number, task)) for (number, _), task in zip(batch, tasks, strict=True)]
             except KeyboardInterrupt:
                 for task in tasks:
-                    ray.cancel(task)  # raises KeyboardInterrupt in a job, which saves what it has
+                    ray.cancel(task)  # raises KeyboardInterrupt in a job, which saves its progress
                 ray.wait(tasks, num_returns=len(tasks), timeout=60)
                 raise
 

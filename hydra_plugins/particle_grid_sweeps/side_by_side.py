@@ -1,4 +1,4 @@
-"""What the launchers that run jobs in other processes share."""
+"""The common part of the launchers that run jobs in other processes."""
 
 import os
 import signal
@@ -51,7 +51,7 @@ class Jobs:
 
 
 class SideBySideLauncher(Launcher):
-    """Runs jobs in processes of their own."""
+    """Runs jobs in separate processes."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context = hydra_context
@@ -66,14 +66,18 @@ class SideBySideLauncher(Launcher):
 
     @abstractmethod
     def run(self, jobs: Jobs, batch: list[tuple[int, list[str]]]) -> list[JobReturn]:
-        """Run a batch of numbered overrides, and print how each job ended. On KeyboardInterrupt, let the jobs save
-        their work before passing it on."""
+        """Run a batch of numbered overrides, and print how each job ended.
+
+        On KeyboardInterrupt, let the jobs save their work before passing it on.
+        """
 
 
 @contextmanager
 def without_ctrl_c() -> Iterator[None]:
-    """Let processes that are started inside ignore Ctrl-C, which the terminal sends to each of them: their parent asks
-    them to stop. A trainer responds to it nevertheless."""
+    """Let processes that are started inside ignore Ctrl-C.
+
+    The terminal sends it to each of them, but their parent asks them to stop. A trainer responds to it nevertheless.
+    """
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

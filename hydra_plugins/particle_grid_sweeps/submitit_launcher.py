@@ -21,7 +21,7 @@ class Submitted:
         self.jobs = jobs
 
     def __call__(self, number: int, overrides: list[str]) -> JobReturn:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # submitit ignores it, and a trainer leaves such signals alone
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # submitit ignores it, and trainers do not handle ignored signals
         return self.jobs(number, overrides)
 
     def checkpoint(self, number: int, overrides: list[str]) -> Any:
@@ -64,13 +64,15 @@ def outcome(number: int, job: Any) -> JobReturn:
 
     try:
         return job.result()
-    except UncompletedJobError as error:  # or that it failed outside of what Hydra calls
+    except UncompletedJobError as error:  # or raised because the job failed outside the function that Hydra calls
         return lost(number, str(error).splitlines()[0])
 
 
 def stop(submitted: list[Any]) -> None:
-    """Ask jobs to save their work and end, and wait until they have. submitit's processes pass the signal on once they
-    have started a job."""
+    """Ask jobs to save their work and end, and wait until they have.
+
+    submitit's processes pass the signal on once they have started a job.
+    """
     while running := [job for job in submitted if not job.done()]:
         for job in running:
             with suppress(ProcessLookupError):

@@ -31,7 +31,7 @@ class ParticleGridVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     Observations u8[num_envs, size], rewards f32[num_envs] and terminations bool[num_envs], which are never set, are
     ParticleGrid's own buffers, which the next step overwrites. Copy what you keep, or use copy=True. truncations
-    bool[num_envs] are new in each step. Every 32 steps, infos hold `score`, `moved` and whatever else ParticleGrid
+    bool[num_envs] are new in each step. Every 32 steps, infos hold `score`, `moved` and all else that ParticleGrid
     reports, f64[num_envs], with the same number for every agent.
 
     Args:

@@ -1,1 +1,1 @@
-"""How well policies play: matches, scores, tables, films."""
+"""Measuring how well policies play: matches, scores, tables and films."""

@@ -73,7 +73,7 @@ def store(env: ParticleGrid, baseline: Baseline) -> None:
 
 
 def baseline_for(env: ParticleGrid, console: Console, seeds: Sequence[int], steps: int | None) -> Baseline:
-    """Return the stored baseline of an environment, or measure it if it has settings of its own."""
+    """Return the stored baseline of an environment, or measure it if its settings have none."""
     found = stored(env, seeds, steps)
     if found:
         return found

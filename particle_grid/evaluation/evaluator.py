@@ -1,4 +1,4 @@
-"""Evaluations as a command line asks for them: of one policy, on film too, or of several policies on several tasks."""
+"""Evaluations that a command line requests: of one policy, with films, or of several policies on several tasks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -52,9 +52,9 @@ class Evaluator:
             UserError: for anything that is invalid, before a policy is played.
         """
         saved = self.request.load(path)
-        check_recording(show, video, replay)  # now, before minutes of work
+        check_recording(show, video, replay)  # fails now instead of after minutes of work
         env = build_env(saved.config)
-        show.camera(env)  # likewise
+        show.camera(env)  # for the same reason
         policy = policy_for(saved, env, self.device)
         self._say(f"{printable(path)}: {saved.config.name} after {saved.steps} steps")
         steps = self.steps or match.steps_for(env)

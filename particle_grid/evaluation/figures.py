@@ -10,12 +10,13 @@ from particle_grid.support import atomic, optional
 def load_figure(extra: str, what: str) -> Any:
     """Return Matplotlib's Figure. Raise UserError, naming the extra to install, if it is missing."""
     figure = optional.load("matplotlib.figure", extra, what).Figure
-    optional.load("matplotlib", extra, what).rcParams["text.parse_math"] = False  # a dollar sign in a name is just that
+    # A dollar sign in a name does not start a formula.
+    optional.load("matplotlib", extra, what).rcParams["text.parse_math"] = False
     return figure
 
 
 def save(path: Path, figure: Any) -> bytes:
-    """Write a figure as PNG, in one step, and return its bytes. Raise OSError if it cannot be written."""
+    """Write a figure as PNG, atomically, and return its bytes. Raise OSError if it cannot be written."""
     data = io.BytesIO()
     figure.savefig(data, dpi=110, format="png")
     atomic.write(path, data.getvalue())

@@ -252,7 +252,7 @@ class Game:
         return (heading + env.rules.centre).astype(env.actions.dtype)
 
     def picture(self) -> np.ndarray:
-        """Return the world and the panel beside it, RGB u8[H, W, 3]. They are redrawn if something has changed."""
+        """Return the world with the panel next to it, RGB u8[H, W, 3]. They are redrawn if something has changed."""
         if self._picture is None:
             world = self.camera.look(self.env.state)
             if self.helped:

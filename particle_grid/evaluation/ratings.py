@@ -102,7 +102,7 @@ class Ranking:
         figures.save(folder / PICTURE, self._figure())
 
     def _figure(self) -> Any:
-        """Return a figure of the matrix, and of the ratings with bars of one standard deviation beside it."""
+        """Return a figure of the matrix and, next to it, of the ratings with bars of one standard deviation."""
         n = len(self.names)
         figure = load_libraries()[1](figsize=(6 + 0.75 * n, 2.4 + 0.42 * n), layout="constrained")
         matrix, *panels = figure.subplots(1, 3, width_ratios=[1 + n, 4, 4])

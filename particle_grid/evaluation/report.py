@@ -1,4 +1,4 @@
-"""The scores of a policy beside those of random actions and of the script, as results and as a table."""
+"""The scores of a policy compared with those of random actions and of the script, as results and as a table."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from particle_grid.evaluation.players import policy_player
 from particle_grid.learn.policy import Policy
 from particle_grid.runs.results import Results
 
-LABELS = {  # for people, by the keys of `Results`
+LABELS = {  # labels for people, by the keys of `Results`
     "random": "random actions",
     "scripted": "script",
     "sampled": "policy, sampled",
@@ -25,7 +25,7 @@ LABELS = {  # for people, by the keys of `Results`
 def evaluate_policy(
     env: ParticleGrid, policy: Policy, baseline: Baseline, console: Console, seeds: Sequence[int], steps: int
 ) -> Results:
-    """Evaluate the sampled and the greedy actions of a policy, and return their scores beside the baseline's.
+    """Evaluate the sampled and the greedy actions of a policy, and return their scores with those of the baseline.
 
     Args:
         env: the environment, whose state is overwritten.
@@ -45,7 +45,7 @@ def evaluate_policy(
 
 
 def show_results(env: ParticleGrid, results: Results, console: Console, steps: int) -> None:
-    """Print results of episodes of so many steps, as a table."""
+    """Print the results of episodes of this many steps as a table."""
     action = "discrete" if env.discrete else "continuous"
     size = f"{len(results.scores['sampled'])} seeds x {steps} steps x {env.num_agents} agents"
     console.print(f"{env.task_name}, {action}: {size}; mean ± standard deviation over seeds", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What eval, play and rank are asked for: a trained policy, and the task and the world to play it in."""
+"""The requests of eval, play and rank: a trained policy, and the task and the world to play it in."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -58,7 +58,7 @@ class Request:
         return self.applied_to(composed([f"task={self.task or TASK}", f"action={self.action}"]))
 
     def applied_to(self, config: RunConfig) -> RunConfig:
-        """Return the settings of a run with what is requested instead.
+        """Return the settings of a run with the requested changes.
 
         Raises:
             UserError: for a world that is invalid.

@@ -1,4 +1,4 @@
-"""Tournaments of policies that oppose each other. Matches are kept in a folder, and none is played twice."""
+"""Tournaments of policies that play against each other. Matches are kept in a folder, and none is played twice."""
 
 import hashlib
 import json
@@ -155,7 +155,7 @@ class MatchFolder:
         content = self.matches.read_bytes()
         end = content.rfind(b"\n") + 1
         if end < len(content):
-            os.truncate(self.matches, end)  # whatever happens now, the lines before stay where they are
+            os.truncate(self.matches, end)  # an interruption here leaves the earlier lines intact
         played: Matches = {}
         for number, row in records.read_table(self.matches, COLUMNS, remedy) if end else ():
             seed, scores = _parsed(row)

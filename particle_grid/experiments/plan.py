@@ -261,7 +261,7 @@ def read_plan(path: Path) -> Plan:
 
 
 def upgraded_plan(values: Any) -> dict[str, Any]:
-    """Return the content of a plan with today's names of its keys, and of the settings in it."""
+    """Return the content of a plan with the current names of its keys, and of the settings in it."""
     new = _renamed(values, OLD_KEYS)
     if isinstance(new.get("tuning"), dict):
         new["tuning"] = _renamed(new["tuning"], OLD_TUNING_KEYS)
@@ -274,7 +274,7 @@ def _renamed(values: dict[Any, Any], names: dict[str, str]) -> dict[Any, Any]:
 
 
 def _upgraded_settings(value: Any) -> Any:
-    """Return a nested value with today's names of settings, in overrides and in the keys of search spaces."""
+    """Return a nested value with the current names of settings, in overrides and in the keys of search spaces."""
     if isinstance(value, dict):
         return {_upgraded_settings(key): _upgraded_settings(inner) for key, inner in value.items()}
     if isinstance(value, list):

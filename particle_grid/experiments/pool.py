@@ -33,7 +33,7 @@ class Job:
 
     @property
     def failed(self) -> bool:
-        """Whether it failed when it was last run to its end."""
+        """Whether the run failed the last time it ended."""
         return self.folder.status() == FAILED
 
     @property
@@ -43,7 +43,7 @@ class Job:
         return [*what, ONE_THREAD, f"hydra.run.dir={quoted(self.folder.path)}"]
 
     def _resumed(self) -> list[str]:
-        """Return what resumes it. Classes of the user's own, with which it was started, may be imported again."""
+        """Return the overrides that resume the run, and may again import the user's classes it was started with."""
         values = [override.partition("=")[2] for override in self.overrides]
         places = ",".join(value for value in values if registry.is_place(value))
         allow = [f"allow=[{places}]"] if places else []
@@ -58,7 +58,7 @@ class Job:
         Raises:
             UserError: naming the first override that differs.
         """
-        if not self.folder.begun or not self.folder.overrides.exists():
+        if not self.folder.started or not self.folder.overrides.exists():
             return
         there = by_key(self.folder.read_overrides())
         here = by_key([*self.overrides, ONE_THREAD])
@@ -72,7 +72,7 @@ class Job:
 
 
 class Running:
-    """The processes that run now, the cores that have none, and whether they were asked to stop."""
+    """The running processes, the free cores, and whether the processes were asked to stop."""
 
     def __init__(self, free: "SimpleQueue[int]") -> None:
         self.free = free
@@ -93,7 +93,7 @@ class Running:
         job.folder.path.mkdir(parents=True, exist_ok=True)
         process = self._start([*TRAIN, *job.arguments])
         if hasattr(os, "sched_setaffinity"):
-            with contextlib.suppress(OSError):  # it may have ended
+            with contextlib.suppress(OSError):  # it may have ended already
                 os.sched_setaffinity(process.pid, {core})
         said, _ = process.communicate()
         self.processes.discard(process)
@@ -115,10 +115,10 @@ class Running:
             encoding="utf-8",
             errors="replace",
             env=os.environ | dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"), "1"),
-            start_new_session=True,  # what a terminal sends reaches it once, from `run_all`
+            start_new_session=True,  # signals of the terminal reach it only once, through `run_all`
         )
         self.processes.add(process)
-        if self.stopped.is_set():  # meanwhile
+        if self.stopped.is_set():  # stopped while the process was started
             process.terminate()
         return process
 

@@ -14,7 +14,7 @@ from particle_grid.support import optional
 from particle_grid.support.errors import UserError
 
 STUDY = "study.log"  # file of a study in the folder of its sweep
-PARTS = 10  # of the budget of agent-steps; a run is judged at the end of each
+PARTS = 10  # parts of the budget of agent-steps; a run is judged at the end of each
 
 
 def load_study(folder: Path, storage: Any, pruner: Any) -> Any:
@@ -45,7 +45,8 @@ def load_study(folder: Path, storage: Any, pruner: Any) -> Any:
             direction="maximize",
             load_if_exists=True,
         )
-    except Exception as error:  # each kind of database has its own; a damaged file fails in any part of the reader
+    # Each kind of database has its own errors, and a damaged file fails anywhere in the reader.
+    except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         remedy = "correct hydra.sweeper.storage" if storage else "remove a last line that was cut off, or the file"
         raise UserError(f"The search in {storage or file} cannot be used ({reason}): {remedy}.") from error
@@ -59,15 +60,17 @@ def pruning(trial: Trial, total_steps: int) -> "Pruning":
 
 
 class Pruning:
-    """Reports the mean normalised score of each tenth of the budget to an Optuna trial, and raises Stop if Optuna's
-    pruner finds it too low beside other trials at the same tenth."""
+    """Reports the mean normalised score of each tenth of the budget to an Optuna trial.
+
+    It raises Stop if Optuna's pruner finds the score too low compared with other trials at the same tenth.
+    """
 
     def __init__(self, trial: Any, total_steps: int) -> None:
         self.trial = trial
         self.total = total_steps
         self.part = 0
         self.scores: list[float] = []
-        # A resumed run passes some tenths again; what was reported about them stands.
+        # A resumed run passes some tenths again, whose first reports remain valid.
         self.reported = set(trial.study.trials[trial.number].intermediate_values)
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -83,4 +86,4 @@ class Pruning:
         if part not in self.reported:
             self.trial.report(mean, part)
         if part < PARTS and self.trial.should_prune():
-            raise Stop(f"at {step} steps its normalised score of {mean:.3f} is too low beside other trials'")
+            raise Stop(f"at {step} steps its normalised score of {mean:.3f} is too low compared with other trials'")

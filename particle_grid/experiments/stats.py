@@ -33,8 +33,10 @@ def mean(scores: np.ndarray) -> np.ndarray:
 
 
 def performance_profile(thresholds: np.ndarray) -> Statistic:
-    """Return the statistic of the share of runs that score more than each of K thresholds, f64[..., K] (Dolan and More
-    2002)."""
+    """Return the statistic of the share of runs that score more than each of K thresholds, f64[..., K].
+
+    See Dolan and More 2002.
+    """
     return lambda scores: (scores[..., None] > thresholds).mean((-3, -2))
 
 

@@ -23,7 +23,7 @@ from particle_grid.support.errors import UserError, UserRuntimeError
 
 # Estimates for a run on one core, before any has been measured.
 STEPS_PER_SECOND = 90_000
-SECONDS_PER_RUN = 20.0  # beside its steps
+SECONDS_PER_RUN = 20.0  # in addition to the time of its steps
 MEGABYTES_PER_RUN = 2.5
 
 
@@ -66,7 +66,7 @@ def run_study(name: str, out: Path, count: int = 0, dry_run: bool = False, repor
 
 
 def refuse_another_plan(plan: Plan, path: Path) -> None:
-    """Raise UserError if the folder of a study holds runs of another plan. Its question may be put in other words."""
+    """Raise UserError if the folder of a study holds runs of another plan. Only its question may be reworded."""
     if path.exists() and replace(read_plan(path), question=plan.question) != plan:
         raise UserError(
             f"{path.parent} holds runs of another plan, which is in its plan.yaml: choose another folder with --out. A "
@@ -182,7 +182,7 @@ def choose(plan: Plan, scores: Mapping[RunKey, float]) -> dict[str, int]:
 
 
 def tests_with(plan: Plan, out: Path, chosen: dict[str, int]) -> dict[RunKey, Job]:
-    """Return the runs of the test phase with the chosen hyperparameters, and write down which those are.
+    """Return the runs of the test phase with the chosen hyperparameters, and record the choice.
 
     Raises:
         UserError: if there are runs with other hyperparameters, which the names of their folders do not show.

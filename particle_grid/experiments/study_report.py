@@ -27,8 +27,11 @@ pre { background: #f4f4f6; padding: 1em; overflow: auto; }
 
 
 def missing_runs(jobs: Mapping[RunKey, Job], results: StudyResults) -> list[str]:
-    """Return sentences about what a study lacks: how many runs of each arm failed or have not finished, and which
-    trials and seeds are left out because of them. A complete study has none."""
+    """Return sentences about what a study lacks; none for a complete study.
+
+    They tell how many runs of each arm failed or have not finished, and which trials and seeds are left out because of
+    them.
+    """
     plan = results.plan
     said = []
     for phase in (TUNING, TEST):

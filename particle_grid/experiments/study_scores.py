@@ -38,9 +38,9 @@ MEASURE_AGAIN = "Remove this file, and the same command measures it again."
 def measure_reference_scores(plan: Plan, out: Path) -> ReferenceScores:
     """Return the scores of random actions (0) and of the scripted policy (1) in each variant and task.
 
-    All arms are normalised by the scores of one arm, `plan.reference_scores`. Each action form has a script of its own,
-    and normalising by that would hide what the form makes hard. The scores take seconds to measure, so they are stored,
-    together with the overrides that they belong to.
+    All arms are normalised by the scores of one arm, `plan.reference_scores`. Each action form has its own script, and
+    normalising by that would hide how hard the form makes the task. The scores take seconds to measure, so they are
+    stored, together with the overrides that they belong to.
 
     Raises:
         UserError: if the stored scores are damaged, or belong to another plan.
@@ -87,8 +87,10 @@ def _stored_baseline(path: Path, stored: Any, name: str, overrides: Sequence[str
 
 
 def final_score(reference: Baseline, folder: RunFolder, results: Results, player: str = "sampled") -> float:
-    """Return the final normalised score of a finished run: of its sampled or greedy actions, the mean of all
-    evaluations."""
+    """Return the final normalised score of a finished run.
+
+    It is the mean over all evaluations, of its sampled or greedy actions.
+    """
     return float(reference.normalise(_scores(folder, results, player)).mean())
 
 

@@ -1,4 +1,4 @@
-"""One run among the many of a sweep: what has ended is not repeated, what was started is resumed."""
+"""One run of a sweep: a run that has ended is not repeated, and a run that was started is resumed."""
 
 from particle_grid.experiments.training import train
 from particle_grid.runs.folder import PRUNED, RunFolder
@@ -8,7 +8,7 @@ from particle_grid.settings.run_config import RunConfig
 
 
 def run_in_sweep(config: RunConfig, call: Invocation, saved: Checkpoint | None) -> float | None:
-    """Train a job of a sweep as far as it has not been trained, and return its final normalised score, if any.
+    """Train a job of a sweep unless it has ended, and return its final normalised score, if any.
 
     Raises:
         OccupiedError: if its folder holds a run with other settings.
@@ -16,7 +16,7 @@ def run_in_sweep(config: RunConfig, call: Invocation, saved: Checkpoint | None) 
     folder = RunFolder(call.folder)
     with folder.for_sweep(config):
         if folder.ended and not call.side_by_side:
-            print(f"{folder.name}: ended before, so nothing is trained")
+            print(f"{folder.name}: ended earlier, nothing to train")
         if not folder.ended:
             own = load_checkpoint(folder.checkpoint, resume=True) if folder.checkpoint.exists() else saved
             train(config, call, own)

@@ -13,13 +13,13 @@ from particle_grid.evaluation import figures
 from particle_grid.experiments.stats import interquartile_mean
 from particle_grid.experiments.sweep_report import Sweep, SweepRun, short_key
 
-PARTS = 4  # groups into which the values of a key are sorted if they are more numbers than that
-LONGEST = 24  # characters of a value beside an axis
-ENOUGH = 20  # finished runs from which on Optuna's PED-ANOVA is used
+PARTS = 4  # groups into which numeric values of a key are sorted if there are more of them
+LONGEST = 24  # characters of a value next to an axis
+ENOUGH = 20  # finished runs that Optuna's PED-ANOVA needs
 POINTS = 60  # of a curve
-CURVES = 8  # in a panel, the best ones
+CURVES = 8  # in a panel: only the best ones
 SMOOTH = 20  # a curve shows means over this part of a run
-WIDTH = 0.6  # of the bands on axes with a few values, together
+WIDTH = 0.6  # total width of the bands on axes with few values
 BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17), "frameon": False}  # place of a legend
 
 
@@ -61,16 +61,16 @@ def is_number(value: Any) -> bool:
 
 
 def short(value: Any) -> str:
-    """Return a value as it is written beside an axis."""
+    """Return a value as it is written next to an axis."""
     text = f"{value:.3g}" if isinstance(value, float) else str(value)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Where values lie on an axis from 0 to 1.
+    """The places of values on an axis from 0 to 1.
 
-    place: from a value to its place. ticks: values to write beside it. continuous: whether runs lie between the ticks.
+    place: from a value to its place. ticks: values to label. continuous: whether runs lie between the ticks.
     """
 
     place: Callable[[Any], float]
@@ -79,8 +79,11 @@ class Axis:
 
 
 def axis_of(values: Sequence[Any]) -> Axis:
-    """Return an axis for values: by size for numbers, logarithmic if they vary tenfold or more; at equal distances for
-    anything else, and for no more than PARTS different numbers."""
+    """Return an axis for values.
+
+    Numbers are placed by size, logarithmically if they vary tenfold or more. Anything else, and up to PARTS different
+    numbers, is placed at equal distances.
+    """
     distinct = list(dict.fromkeys(values))
     numbers = all(map(is_number, distinct))
     if numbers:
@@ -118,7 +121,7 @@ def parallel(path: Path, runs: Sequence[SweepRun], keys: Sequence[str]) -> None:
 
 
 def _places(axis: Axis, values: Sequence[Any], scores: np.ndarray) -> np.ndarray:
-    """Return the places of runs on an axis, f64[runs]. Runs that share a value are moved apart, in the order of their
+    """Return the places of runs on an axis, f64[runs]. Runs that share a value are spread in the order of their
     scores."""
     places = np.array([axis.place(value) for value in values])
     rank = (np.argsort(np.argsort(scores)) + 0.5) / len(scores) - 0.5
@@ -180,7 +183,7 @@ def share_of_variance(values: Sequence[Any], scores: np.ndarray) -> float:
         scores: f64[runs].
 
     Returns:
-        The share, or NaN if each run is a group of its own.
+        The share, or NaN if every group has a single run.
     """
     labels = [str(value) for value in values]
     if _has_many_numbers(values):
@@ -247,9 +250,12 @@ def bars(path: Path, shares: dict[str, float], measure: str, count: int) -> None
 
 
 def curves(path: Path, runs: Sequence[SweepRun], keys: Sequence[str]) -> None:
-    """Draw normalised scores over agent-steps: a panel for each task, and in it a curve for each set of values of the
-    other keys. A curve is the interquartile mean of its seeds, between the lowest and the highest; scores are means
-    over a twentieth of a run."""
+    """Draw normalised scores over agent-steps: a panel for each task with a curve for each set of values of other keys.
+
+    A curve is the interquartile mean of its seeds, between the lowest and the highest. Scores are means over a
+    twentieth of
+    a run.
+    """
     from matplotlib.ticker import EngFormatter
 
     others = [key for key in keys if key != "task.name"]
@@ -281,8 +287,10 @@ def _draw_task(panel: Any, task: str, groups: Mapping[str, list[SweepRun]]) -> N
 
 
 def merit(run: SweepRun) -> tuple[float, float]:
-    """Return the key by which runs are ordered: the final score, then the end of the curve. Runs without a final score
-    come last."""
+    """Return the key by which runs are ordered: the final score, then the end of the curve.
+
+    Runs without a final score come last.
+    """
     return (run.sampled if run.scored else -math.inf, float(run.scores[-1]))
 
 
@@ -295,8 +303,10 @@ def band(panel: Any, runs: Sequence[SweepRun], label: str, colour: str) -> None:
 
 
 def smooth(scores: np.ndarray) -> np.ndarray:
-    """Return the means of scores over the last twentieth of all iterations, f64[iterations]. The first ones are means
-    over fewer."""
+    """Return the means of scores over the last twentieth of all iterations, f64[iterations].
+
+    The first ones are means over fewer iterations.
+    """
     window = max(1, len(scores) // SMOOTH)
     sums = np.cumsum(scores)
     before = np.concatenate([np.zeros(window), sums[:-window]])

@@ -71,8 +71,10 @@ class Sweep:
         return [key for key in self.keys if key != "seed"]
 
     def groups(self) -> dict[tuple[Any, ...], list[float]]:
-        """Return the final scores of runs that differ only in their seeds, by their values of the group keys, the best
-        group first."""
+        """Return the final scores of runs that differ only in their seeds, by their values of the group keys.
+
+        The best group comes first.
+        """
         groups: dict[tuple[Any, ...], list[float]] = {}
         for run in self.runs:
             if run.scored:
@@ -147,7 +149,7 @@ def _resumed(overrides: Mapping[str, str]) -> str:
 
 
 def _continued(runs: Sequence[SweepRun]) -> list[SweepRun]:
-    """Return runs, those of which are CONTINUED that another one has resumed in a folder of its own."""
+    """Return runs, marking those as CONTINUED that another run has resumed in a different folder."""
     by_resumed = {run.resumed: run for run in runs if run.resumed not in ("", run.folder.name)}
     return [
         replace(run, status=CONTINUED, reason=f"resumed in {by_resumed[run.folder.name].name}")
@@ -192,7 +194,7 @@ def reasons(sweep: Sweep) -> list[str]:
 
 
 def group_table(sweep: Sweep) -> Table | None:
-    """Return a table with a row for each group of runs, or None if each run is a group of its own."""
+    """Return a table with a row for each group of runs, or None if every group has a single run."""
     groups = sweep.groups()
     if all(len(scores) == 1 for scores in groups.values()):
         return None

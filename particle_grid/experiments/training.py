@@ -29,8 +29,8 @@ from particle_grid.runs.results import Results
 from particle_grid.settings.invocation import Invocation
 from particle_grid.settings.run_config import RunConfig
 
-TORCH_THREADS = torch.get_num_threads()  # before a run in this process is given others
-HYPERPARAMETERS = [  # of every run, in TensorBoard's HParams tab, beside those that a command line names
+TORCH_THREADS = torch.get_num_threads()  # the default, before a run in this process changes the number
+HYPERPARAMETERS = [  # shown for every run in TensorBoard's HParams tab, in addition to those that a command line names
     *("task.name", "action.name", "policy.name", "policy.hidden", "policy.head", "seed", "world.agents"),
     *(f"trainer.{key}" for key in ("total_steps", "learning_rate", "entropy_coef", "gamma", "gae_lambda")),
     *(f"trainer.{key}" for key in ("rollout_length", "minibatch", "epochs")),
@@ -55,7 +55,7 @@ def train(config: RunConfig, call: Invocation, saved: Checkpoint | None) -> floa
     with joined(choose_device(config.trainer.device).type == "cuda") as group:
         run = build(config, saved, group)
         if group.rank:
-            run.trainer().run()  # it learns along, and leaves no files
+            run.trainer().run()  # it takes part in learning, and writes no files
             return None
         folder = RunFolder(call.folder)
         with console_for(folder, call) as console:
@@ -63,8 +63,8 @@ def train(config: RunConfig, call: Invocation, saved: Checkpoint | None) -> floa
 
 
 def use_threads(settings: TrainerConfig) -> None:
-    """Give simulator and policy the number of threads that the settings say."""
-    limit = numba.config.NUMBA_NUM_THREADS  # of this process
+    """Give the simulator and the policy the number of threads in the settings."""
+    limit = numba.config.NUMBA_NUM_THREADS  # the limit of this process
     numba.set_num_threads(min(settings.threads or limit, limit))
     torch.set_num_threads(settings.threads or TORCH_THREADS)
 
@@ -82,11 +82,11 @@ class Run:
 
     @property
     def first_step(self) -> int:
-        """Agent-steps done before."""
+        """Agent-steps done before this process continues the run."""
         return self.saved.steps if self.saved else 0
 
     def trainer(self, **options: object) -> Trainer:
-        """Return the trainer of the run, where the checkpoint left it. options: of `Trainer`."""
+        """Return the trainer of the run, in the state of the checkpoint if there is one. options: of `Trainer`."""
         settings = self.config.trainer
         opponents = opponents_for(self.policy, settings)
         trainer = Trainer(self.splits, self.policy, settings, group=self.group, opponents=opponents, **options)  # type: ignore[arg-type]
@@ -167,12 +167,15 @@ def learn(
         )
         console.print(trainer.how, soft_wrap=True)
         if run.first_step < total:
-            folder.remove_results()  # those of an earlier end are not those of what follows
+            folder.remove_results()  # the results of an earlier end do not describe further training
         return trainer.run()
 
 
 def normaliser(env: ParticleGrid, baseline: Baseline) -> Callable[[float], float] | None:
-    """Return the function from score to normalised score; None for two teams, whose self-play shows no success."""
+    """Return the function from score to normalised score.
+
+    It is None for two teams, whose self-play shows no success.
+    """
     if env.task.teams > 1:
         return None
     return lambda score: float(baseline.normalise(np.array([score])))
@@ -210,8 +213,10 @@ def hyperparameters(config: RunConfig, call: Invocation) -> Mapping[str, str | b
 
 @contextmanager
 def console_for(folder: RunFolder, call: Invocation) -> Iterator[Console]:
-    """Yield where a run prints: the terminal, or a file if other runs print at the same time. Names and paths may look
-    like rich's markup, so there is none."""
+    """Yield the console of a run: the terminal, or a file if other runs print at the same time.
+
+    Markup is off, because names and paths may look like rich's markup.
+    """
     if not call.side_by_side:
         yield Console(markup=False)
         return

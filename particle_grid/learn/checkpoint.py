@@ -124,7 +124,7 @@ def _plain(x: Any, where: str = "checkpoint") -> Any:
 
 
 def _unshared(x: Tensor) -> Tensor:
-    """Return a tensor with memory of its own for each element, as after `expand` it does not have."""
+    """Return a tensor with separate memory for each element, unlike one from `expand`."""
     overlaps = x.numel() * x.element_size() > x.untyped_storage().nbytes()
     return (x.contiguous() if overlaps else x).resolve_neg()
 

@@ -183,7 +183,7 @@ def check_envs(env: Env | Sequence[Env], policy: Policy) -> list[Env]:
 def make_splits(
     envs: Sequence[Env], opponents: Callable[[Any], TrainingOpponents | None], seed: int, device: torch.device
 ) -> list[EnvSplit]:
-    """Reset each environment with a seed of its own, and assign columns of the buffers to its agents."""
+    """Reset each environment with its own seed, and assign columns of the buffers to its agents."""
     pool = similar_thread() if len(envs) > 1 else None
     splits: list[EnvSplit] = []
     first = 0

@@ -29,7 +29,7 @@ from particle_grid.support.renamed import successor
 CELLS = 7  # cell codes
 FEATURES = 7  # uint8 features after the window
 CHANNELS = 32  # of the convolutions
-MOST_UNITS = 16384  # an LSTM of this size has two thousand million weights; more is a mistake
+MOST_UNITS = 16384  # an LSTM of this size has two billion weights; more is a mistake
 MOST_VISION = 64  # cells that an agent of any environment sees on each side
 RecurrentState = tuple[Tensor, ...]
 Network = Callable[[Tensor, Tensor, RecurrentState], tuple[Tensor, Tensor, RecurrentState]]

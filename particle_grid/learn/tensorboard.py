@@ -10,7 +10,7 @@ from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-METRICS = ("eval/sampled", "eval/greedy", "normalised_score")  # shown beside hyperparameters
+METRICS = ("eval/sampled", "eval/greedy", "normalised_score")  # shown next to hyperparameters
 
 
 class Logger:
@@ -38,7 +38,7 @@ class Logger:
                 self.writer.add_scalar(name, value, step)
 
     def hyperparameters(self, values: Mapping[str, str | bool | float]) -> None:
-        """Write the hyperparameters that the HParams tab shows beside METRICS."""
+        """Write the hyperparameters that the HParams tab shows next to METRICS."""
         experiment, start, self._end = hparams(dict(values), dict.fromkeys(METRICS, 0.0))
         self._add(experiment)
         self._add(start)
@@ -83,7 +83,7 @@ class Logger:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            with suppress(OSError) if kind else nullcontext():  # the exception that is under way says enough
+            with suppress(OSError) if kind else nullcontext():  # the exception being raised says enough
                 self.close()
         finally:
             threading.excepthook = self._hook

@@ -71,7 +71,7 @@ class Trainer(Uncopied):
         path: where to write checkpoints, or None for none.
         run_config: plain nested dict that is stored in checkpoints under "config".
         normalise: maps a score to a normalised score.
-        group: the processes that learn together, each in environments of its own. The first one writes the checkpoints.
+        group: the processes that learn together, each in its own environments. The first one writes the checkpoints.
             `run`, `save` and `state_dict` must be called in all of them.
         opponents: returns who plays some of an environment's agents, or None if the policy plays all of them.
         watch: is called after each step of the first split, before its next step starts.

@@ -28,10 +28,10 @@ def build_env(config: RunConfig) -> ParticleGrid:
 
 
 def build_env_splits(config: RunConfig, env: ParticleGrid) -> list[ParticleGrid]:
-    """Return the environment of a run in as many parts as `trainer.env_splits` says, with its worlds shared out.
+    """Return the environment of a run in as many parts as `trainer.env_splits` says, which divide its worlds.
 
     Raises:
-        UserError: if they cannot be shared out evenly.
+        UserError: if the worlds cannot be divided evenly.
     """
     worlds = config.world.worlds
     count = config.trainer.env_splits or _default_splits(config)
@@ -63,7 +63,8 @@ def build_policy(config: RunConfig, env: ParticleGrid, weights: Mapping[str, tor
     make = partial(make_policy, config.policy, env.vision, env.single_action_space)
     if weights is not None and config.policy in POLICIES:
         with torch.device("meta"):
-            check_weights(make(**options | {"init_action_rms": None}), weights)  # it would compute with weights
+            # Without weights, which the initialisation would compute with.
+            check_weights(make(**options | {"init_action_rms": None}), weights)
     torch.manual_seed(config.seed)
     policy = make(**options)
     if weights is not None:
@@ -72,10 +73,9 @@ def build_policy(config: RunConfig, env: ParticleGrid, weights: Mapping[str, tor
 
 
 def opponents_for(policy: Policy, settings: TrainerConfig) -> Callable[[ParticleGrid], TeamOpponents | None]:
-    """Return who else plays in an environment that is trained in.
+    """Return a function that returns who else plays in an environment that is trained in.
 
-    Raises:
-        UserError: when asked for an environment in which nobody can.
+    The function raises UserError for an environment in which nobody else can play.
     """
     some = settings.scripted_opponents or settings.opponent_pool
     return lambda env: TeamOpponents(env, policy, settings) if some else None

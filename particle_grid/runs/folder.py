@@ -100,8 +100,8 @@ class RunFolder:
         return self.status() in (FINISHED, PRUNED)
 
     @property
-    def begun(self) -> bool:
-        """Whether there is something that a run with other settings must not continue."""
+    def started(self) -> bool:
+        """Whether the folder holds something that a run with other settings must not continue."""
         return self.results.exists() or self.checkpoint.exists()
 
     def reason(self) -> str:
@@ -129,7 +129,7 @@ class RunFolder:
     def write_error(self, error: Exception) -> None:
         """Write where an error came from, and the sentence about it as last line."""
         text = "".join(traceback.format_exception(error)) + f"error: {explain(error)}\n"
-        with contextlib.suppress(OSError):  # such as a folder that is gone: the reason has been printed
+        with contextlib.suppress(OSError):  # such as a folder that no longer exists: the reason has been printed
             atomic.write(self.error, text.encode())
 
     def remove_results(self) -> None:
@@ -140,7 +140,9 @@ class RunFolder:
     # What others read.
 
     def read_config(self) -> dict[str, Any]:
-        """Return the settings of the run, nested, with today's names; those that Hydra composed if it wrote no others.
+        """Return the settings of the run, nested, with their current names.
+
+        These are those that Hydra composed if the run has written no others.
 
         Raises:
             UserError: if the file is damaged.
@@ -151,7 +153,7 @@ class RunFolder:
         return upgraded_config(values)
 
     def read_overrides(self) -> list[str]:
-        """Return the overrides that the run was started with, with today's names.
+        """Return the overrides that the run was started with, with their current names.
 
         Raises:
             UserError: if the file is damaged.
@@ -221,20 +223,22 @@ class RunFolder:
             lock.release()
 
     def remove_refused(self, notes: str) -> None:
-        """Remove the folder of a run that was refused before it started, if it holds only Hydra's notes and a lock that
-        nobody holds. Files of anybody else stay."""
+        """Remove the folder of a run that was refused before it started.
+
+        This happens only if it holds nothing but Hydra's notes and a lock that no process holds. Other files stay.
+        """
         mine = {notes, self.lock.name}
         if not self.path.is_dir() or not {notes} <= {path.name for path in self.path.iterdir()} <= mine:
             return
         for name in HYDRA_NOTES:
             (self.path / notes / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # not empty, or a terminal stands in it
+        with contextlib.suppress(OSError):  # not empty, or the current folder of a terminal
             (self.path / notes).rmdir()
             self.lock.unlink(missing_ok=True)
             self.path.rmdir()
 
     def unlink_links(self, notes: str | None) -> None:
-        """Remove links from where Hydra is about to write: it would follow them."""
+        """Remove links from the places where Hydra is about to write, since Hydra would follow them."""
         if notes:
             for path in (self.path / notes, *(self.path / notes / name for name in HYDRA_NOTES)):
                 if path.is_symlink():
@@ -244,7 +248,8 @@ class RunFolder:
         return bool(path) and Path(str(path)).exists() and self.checkpoint.samefile(str(path))
 
     def _clear(self) -> None:
-        """Remove what a run left that died before its first checkpoint: whatever starts here is another run."""
+        """Remove what a run left that died before its first checkpoint, because the run that starts here is another
+        one."""
         if not self.checkpoint.exists() and not self.ended:
             for path in [*self.events(), self.overrides]:
                 path.unlink(missing_ok=True)

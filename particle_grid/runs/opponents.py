@@ -18,8 +18,10 @@ AT_PLAY = 4  # copies that play at a time, each for a part of the agents
 
 
 class TeamOpponents:
-    """Play one team in some of the worlds, in half of them the first team. The script plays in a share
-    `scripted_opponents` of all worlds, and earlier versions of the policy in a share `opponent_pool`.
+    """Opponents that play one team in some of the worlds: the first team in half of those, the second in the others.
+
+    The script plays in a share `scripted_opponents` of all worlds, and earlier versions of the policy in a share
+    `opponent_pool`.
 
     Raises:
         UserError: if the task does not have two teams, or there are too few worlds for a share.
@@ -37,7 +39,7 @@ class TeamOpponents:
         self._past = PastSelves(env, policy, past, settings) if past.any() else None
 
     def act(self, moment: int) -> np.ndarray:
-        """Return actions for all agents, of which only those of opponents mean anything."""
+        """Return actions for all agents, of which only those of opponents are meaningful."""
         if self._scripted.any():
             actions = self._env.scripted_actions(np.array([self._env.seed + moment], np.uint64))
         else:

@@ -1,4 +1,4 @@
-"""What earlier versions of this program have saved, in today's names."""
+"""Translate what earlier versions of this program have saved to the current names."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -12,7 +12,7 @@ WHOLE = {field.name for field in fields(TrainerConfig) if field.type in (int, "i
 
 
 def upgraded_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a nested config with today's names, and without keys that are about one command."""
+    """Return a nested config with current names, and without keys that are about one command."""
     new = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
     for old_name, new_name in SETTINGS.items():
         group, _, old_key = old_name.partition(".")
@@ -30,19 +30,19 @@ def _as_whole(key: str, value: Any) -> Any:
 
 
 def upgraded_override(override: str) -> str:
-    """Return an override with today's name of its key."""
+    """Return an override with the current name of its key."""
     key, equals, value = override.partition("=")
     bare = key.lstrip("+~")
     return key.replace(bare, SETTINGS.get(bare, bare)) + equals + value
 
 
 def upgraded_overrides(overrides: Iterable[str]) -> list[str]:
-    """Return overrides with today's names of their keys."""
+    """Return overrides with the current names of their keys."""
     return [upgraded_override(override) for override in overrides]
 
 
 def upgraded_checkpoint(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the state in a checkpoint, of any version that can be read, with today's names."""
+    """Return the state in a checkpoint, of any version that can be read, with current names."""
     new = dict(state)
     if isinstance(new.get("config"), Mapping):
         new["config"] = upgraded_config(new["config"])
@@ -54,7 +54,7 @@ def upgraded_checkpoint(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _upgraded_arrays(arrays: Any) -> Any:
-    """Return a saved simulator state with today's names of its arrays."""
+    """Return a saved simulator state with the current names of its arrays."""
     if not isinstance(arrays, Mapping):
         return arrays
     return {ARRAYS.get(name, name): array for name, array in arrays.items()}

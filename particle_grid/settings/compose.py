@@ -33,14 +33,15 @@ UNCHANGED = [field.name for field in fields(World) if field.name != "vision"]  #
 
 
 def config_folder() -> Path:
-    """Return the folder of the configs: inside an installed package, else beside it in the repository."""
+    """Return the folder of the configs: inside an installed package, or else next to it in the repository."""
     packaged = PACKAGE / "conf"
     return packaged if packaged.is_dir() else PACKAGE.parent / "conf"
 
 
 def register_groups(arguments: Iterable[str] = ()) -> None:
-    """Register the choices of Hydra's groups that are defined by classes instead of files: world, trainer, tasks and
-    policies, with the defaults of their classes.
+    """Register the choices of Hydra's groups that are defined by classes instead of files.
+
+    These are world, trainer, tasks and policies, with the defaults of their classes.
 
     Args:
         arguments: of the command line; tasks and policies that it names as module:Class are registered, too.
@@ -111,7 +112,7 @@ def typed(cls: type[T], node: DictConfig) -> T:
     """Return a dataclass from a node of the config. What the node does not hold takes its default.
 
     Raises:
-        UserError: for an unknown key, a wrong type or a missing value, and whatever the dataclass itself refuses.
+        UserError: for an unknown key, a wrong type or a missing value, and for what the dataclass itself refuses.
     """
     types = {field.name: field.type for field in fields(cls)}  # type: ignore[arg-type]
     values = {}
@@ -144,7 +145,7 @@ def _mistyped(cls: type, node: DictConfig, values: dict[Any, Any], error: OmegaC
 
 
 def _in_words(kind: Any) -> str:
-    """Return what a field of a type takes, or nothing for types with a structure of their own."""
+    """Return what a field of a type takes, or nothing for types with their own structure."""
     if isinstance(kind, UnionType):
         return " or ".join(map(_in_words, get_args(kind)))
     if get_origin(kind) is list:
@@ -153,8 +154,9 @@ def _in_words(kind: Any) -> str:
 
 
 def resumed_config(saved: RunConfig, overrides: Iterable[str]) -> RunConfig:
-    """Return the settings of a resumed run: the saved ones. Only `trainer.*` may be overridden, except its seed, since
-    the random generators continue.
+    """Return the settings of a resumed run: the saved ones, except that `trainer.*` may be overridden.
+
+    `trainer.seed` may not, because the random generators continue.
 
     Raises:
         UserError: for any other override.
@@ -166,7 +168,7 @@ def resumed_config(saved: RunConfig, overrides: Iterable[str]) -> RunConfig:
             f"new run."
         )
     config = OmegaConf.create(saved.to_dict())
-    for override in OverridesParser.create().parse_overrides(values):  # as Hydra reads them: off is a word
+    for override in OverridesParser.create().parse_overrides(values):  # Hydra's parser: for it, `off` is a word
         if OmegaConf.select(config, override.key_or_group, default=MISSING) is MISSING:
             raise UserError(unknown_key(config.trainer, override.key_or_group.partition(".")[2]))
         OmegaConf.update(config, override.key_or_group, override.value())

@@ -46,7 +46,7 @@ def report(error: Exception, where: str = "") -> int:
 
 
 def explain(error: Exception) -> str:
-    """Return what is wrong and what to do, in one line, whatever a file has put into it."""
+    """Return what is wrong and what to do, in one line, whatever characters a file has put into it."""
     return printable(_sentence(error))
 
 
@@ -77,12 +77,12 @@ def _of_hydra(error: Exception, line: str) -> str:
             return unknown(f"{group} {choice!r}", choice, options)
         case OverrideParseException():
             return f"{error.override!r} cannot be read: write key=value, and quote a value with special characters."
-        case Exception() if RESOLVER_ERROR.match(line):  # a resolver of ours, which has said it in a sentence
+        case Exception() if RESOLVER_ERROR.match(line):  # raised by one of our resolvers, whose message is a sentence
             return RESOLVER_ERROR.sub("", str(error).splitlines()[0])
         case Exception() if line.startswith("Config group override must be") or _in_defaults_list(error):
             return "A group of the config cannot be null or a number: choose one, as in task=NAME, or leave it out."
         case HydraException() | OmegaConfBaseException():
-            return f"{line} (--help shows what there is)"
+            return f"{line} (--help lists the choices)"
         case RuntimeError() if line.startswith("Unknown plugin class"):
             return f'A plugin is needed that is not installed: pip install "particle-grid[sweep]" ({line})'
     return ""
@@ -93,20 +93,20 @@ def _of_system(error: Exception) -> str:
     match error:
         case OSError(filename=str(file), strerror=str(reason)):
             return f"{file} cannot be used ({reason}): choose another path, or repair that one."
-        case OSError(errno=None):  # ours: it is a sentence already
+        case OSError(errno=None):  # one of ours, whose message is a sentence
             return str(error)
     return ""
 
 
 def _of_elsewhere(error: Exception, line: str) -> str:
-    """Return the sentence about an error that nobody found words for: what it says, and where it comes from."""
+    """Return the sentence about an unforeseen error: its message, and where it comes from."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     name = Path(place.filename).name
     return f"{type(error).__name__}: {line} ({name}:{place.lineno}; {TRACEBACK}=1 shows the traceback)"
 
 
 def _of_config(error: OmegaConfBaseException, line: str) -> str:
-    """Return what is wrong with a config and what to do, or nothing if OmegaConf's own message is all there is."""
+    """Return what is wrong with a config and what to do, or nothing if OmegaConf's own message has to suffice."""
     key = error.full_key
     reason = line.partition(" full_key:")[0]
     match error:

@@ -1,4 +1,4 @@
-"""How a command was called: what Hydra knows of it, as plain values."""
+"""The call of a command: what Hydra knows about it, as plain values."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ class Invocation:
     """One call of a command.
 
     folder: where the run belongs. overrides: of the command line. swept: whether this is a job of a sweep (-m), and
-    side_by_side: whether other jobs of it run at the same time. trial: if a search has made the job one of its own.
+    side_by_side: whether other jobs of it run at the same time. trial: of a search, if the job is one of its trials.
     """
 
     folder: Path

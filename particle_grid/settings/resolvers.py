@@ -12,7 +12,7 @@ from particle_grid.support.text import printable
 
 
 def digest(*, _root_: DictConfig) -> str:
-    """Return eight letters that stand for a config, without Hydra's part of it and what may be imported."""
+    """Return eight letters that identify a config, without Hydra's part of it and what may be imported."""
     config = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key not in ("hydra", "allow")])
     text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -83,7 +83,7 @@ def copy_window(typing_context, target, at, source, start, stride, rows, colour)
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         kinds, start = signature.args, args[3]
-        if side == 1:  # compiled but never run, where plain loops are used: the processor may lack the shuffle
+        if side == 1:  # for plain loops this is compiled but never run; the processor may lack the shuffle
             return WORD(0)
         tables = [[(AGENT if k >= AGENT_1 else 0) + (OWN if k == c else 0) for k in range(LANES)] for c in range(CODES)]
         constant = ir.Constant(ir.ArrayType(ROW, CODES), [_lanes(table) for table in tables])
@@ -127,9 +127,8 @@ def prefetch(typing_context, array, at):
         pointer = _pointer(context, builder, signature.args[0], args[0], args[1], BYTE)
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, INDEX, INDEX, INDEX])
         function = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], kind)
-        builder.call(
-            function, [pointer, INDEX(1), INDEX(3), INDEX(1)]
-        )  # for writing, in the nearest cache, data rather than code
+        # The flags mean: for writing, into the nearest cache, data rather than code.
+        builder.call(function, [pointer, INDEX(1), INDEX(3), INDEX(1)])
         return context.get_dummy_value()
 
     return types.void(array, at), generate

@@ -39,7 +39,7 @@ def restore(arrays: Arrays, saved: Mapping[str, np.ndarray], r: Rules, sight: bo
 
 
 def _checked_arrays(arrays: Arrays, saved: Mapping[str, np.ndarray]) -> Arrays:
-    """Return the saved arrays under their present names, once their shapes and dtypes are right."""
+    """Return the saved arrays under their current names, once their shapes and dtypes are right."""
     if not isinstance(saved, Mapping):
         raise UserError(f"A saved simulator state is a dict of arrays, but this is a {type(saved).__name__}.")
     saved = {renamed.ARRAYS.get(name, name): array for name, array in saved.items()}

@@ -123,7 +123,7 @@ def _ground(layout: Layout, random_cells: int) -> np.ndarray:
     if world.agents > free:
         raise UserError(
             f"agents={world.agents} do not fit: the {world.height} x {world.width} field has {max(free, 0)} free cells "
-            f"beside its walls, food and targets. Use fewer agents or a larger world."
+            f"besides its walls, food and targets. Use fewer agents or a larger world."
         )
     return ground
 

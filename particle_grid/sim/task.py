@@ -57,7 +57,7 @@ class Task(Protocol):
         """
 
     def scripted(self, observations: np.ndarray, layout: Layout, rng: np.ndarray, aim: np.ndarray) -> None:
-        """Play by hand: write where each agent wants to be.
+        """Write where each agent wants to be, by a hand-written rule.
 
         Args:
             observations: u8[N, size]; `decode` turns them into numbers.

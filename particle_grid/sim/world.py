@@ -29,7 +29,7 @@ _NUMBERS = ("speed", "lifespan", "walls", "acceleration", "drag", "action_cost")
 
 @dataclass(frozen=True)
 class World:
-    """The settings of the worlds of an environment, whatever is played in them.
+    """The settings of the worlds of an environment, independent of the task.
 
     Raises:
         UserError: if such worlds cannot be built.
@@ -107,7 +107,7 @@ class World:
         least = POSITIONS_PER_MOVE * spacing
         for name in ("speed", "acceleration") if self.dynamics == "inertial" else ("speed",):
             value = getattr(self, name)
-            if value < least:  # rounding would take away much of a full action, or all of it
+            if value < least:  # rounding would remove much of a full action, or all of it
                 raise UserError(
                     f"{name}={value} is too small for a {self.height} x {self.width} field: positions are float32, "
                     f"{spacing:.2g} cells apart at its far edge. Use at least {least:.2g}, or a smaller world."
@@ -179,7 +179,8 @@ class Layout:
     walls: np.ndarray = field(init=False)  # bool[height, width] walls in addition to the random ones
     food: float = 0.0  # share of the field's cells that hold food, placed at random; eaten food regrows elsewhere
     targets: np.ndarray | None = None  # bool[height, width] cells shown as food that cannot be eaten
-    map: np.ndarray = field(default_factory=lambda: np.zeros((1, 1, 1), np.float32))  # whatever the reward looks up
+    # Anything that the reward looks up.
+    map: np.ndarray = field(default_factory=lambda: np.zeros((1, 1, 1), np.float32))
 
     def __post_init__(self) -> None:
         w = self.world

@@ -1,1 +1,1 @@
-"""What every other part may use, and what knows of none of them."""
+"""Tools that every other part may use, and that import none of them."""

@@ -1,4 +1,4 @@
-"""Write files in one step, so that neither a crash nor a full disk leaves half of one."""
+"""Write files atomically, so that neither a crash nor a full disk leaves an incomplete one."""
 
 import contextlib
 import os
@@ -10,11 +10,11 @@ from pathlib import Path
 from particle_grid.support.errors import UserError
 
 TEMPORARY = ".particle_grid-"  # prefix of files that are being written
-ABANDONED = 24 * 3600  # seconds after which nobody is still writing one: its process was killed
+ABANDONED = 24 * 3600  # seconds after which such a file is abandoned: its process was killed
 
 
 def check_place(path: Path) -> None:
-    """Raise UserError if no file can be written at a path, as far as can be known in advance."""
+    """Raise UserError if no file can be written at a path, if that can be known in advance."""
     if not path.parent.is_dir():
         raise UserError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
     if path.is_dir():
@@ -35,7 +35,7 @@ def write(path: str | Path, content: bytes | memoryview) -> None:
         OSError: if it cannot be written, in one sentence. The old file is then untouched.
     """
     path = Path(path)
-    temporary = beside(path)
+    temporary = temporary_path(path)
     try:
         _clear(path.parent)
         with temporary.open("xb") as file:  # never an existing file, and never through a link
@@ -53,8 +53,8 @@ def write(path: str | Path, content: bytes | memoryview) -> None:
             temporary.unlink()
 
 
-def beside(path: Path) -> Path:
-    """Return the path of a new file in the same folder, with the same suffix, that no other process can know."""
+def temporary_path(path: Path) -> Path:
+    """Return the path of a new file in the same folder, with the same suffix and a name that nothing else uses."""
     return path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}{path.suffix[:16].lower()}")
 
 

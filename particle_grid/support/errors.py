@@ -1,4 +1,4 @@
-"""Errors that a user can cause and correct. Any other exception is a bug in this program or in a task of the user's."""
+"""Errors that a user can cause and correct. Any other exception is a bug in this program or in a user's task."""
 
 
 class UserError(ValueError):

@@ -53,11 +53,13 @@ def _exists(process: int) -> bool:
 
 @contextmanager
 def leading() -> Iterator[None]:
-    """Let processes that are started inside follow this one, and let SIGTERM and SIGHUP raise KeyboardInterrupt, as
-    Ctrl-C does. Its argument is the number of the signal.
+    """Let processes that are started inside follow this one, and let SIGTERM and SIGHUP raise KeyboardInterrupt.
+
+    Ctrl-C raises it, too. Its argument is the number of the signal.
 
     A signal that is ignored, as under nohup, stays ignored, except Ctrl-C, which trainers never ignore. Use it in the
-    main thread only."""
+    main thread only.
+    """
     handlers: dict[int, Any] = {number: signal.getsignal(number) for number in ENDS}
     previous = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
     previous[signal.SIGINT] = signal.getsignal(signal.SIGINT)

@@ -21,7 +21,7 @@ codecs.register_error("particle_grid.plain", _plain)
 
 
 class Output:
-    """A text stream that writes to another one, or nowhere once that fails: its reader is gone, or the disk is full."""
+    """A text stream that writes to another one until that fails, because its reader has ended or the disk is full."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -44,9 +44,9 @@ class Output:
             yield
         except OSError as error:
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())  # also for what is buffered: Python flushes it at the end
+            os.dup2(nowhere, self._stream.fileno())  # also redirects what is buffered, which Python flushes at the end
             os.close(nowhere)
-            if not isinstance(error, BrokenPipeError):  # `| head` intends it
+            if not isinstance(error, BrokenPipeError):  # `| head` does this on purpose
                 with suppress(OSError):
                     print(f"Output cannot be written ({error.strerror}) and is omitted from here on.", file=sys.stderr)
 

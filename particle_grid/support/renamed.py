@@ -53,7 +53,7 @@ def successor(group: str, key: str) -> str | None:
 
 
 class OldModules:
-    """A finder of modules that refuses those that have moved. Others are left to Python's own."""
+    """A module finder that refuses modules that have moved, and leaves all others to Python."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
@@ -64,6 +64,6 @@ class OldModules:
 
 
 def refuse_old_modules() -> None:
-    """Make the import of a module that has moved say where it is now."""
+    """Make the import of a module that has moved name its new place."""
     if OldModules not in sys.meta_path:
-        sys.meta_path.insert(0, OldModules)  # first, since a folder of data has the name of one of them
+        sys.meta_path.insert(0, OldModules)  # first in the list, because a data folder has the name of one of them

@@ -1,4 +1,4 @@
-"""A camera: which part of a world is shown, at what size, and what is drawn besides the cells."""
+"""A camera: which part of a world is shown, at what size, and what is drawn in addition to the cells."""
 
 import math
 from collections import deque
@@ -78,7 +78,7 @@ class Camera:
         self._trails: deque[np.ndarray] = deque(maxlen=trails)  # i32[2, agents] each, in field cells; latest first
 
     def region(self, state: State) -> Region:
-        """Return what is shown now: (row, column, height, width) in field cells."""
+        """Return what is currently shown: (row, column, height, width) in field cells."""
         if self.agent is None:
             return self._region
         middle = state.position[:, self.agent].astype(int) - self.settings.vision
@@ -88,12 +88,12 @@ class Camera:
         return row, column, *size
 
     def look(self, state: State) -> np.ndarray:
-        """Return a picture u8[H, W, 3] in RGB. Trails lead through the pictures before it."""
+        """Return a picture u8[H, W, 3] in RGB. Trails lead through the previous pictures."""
         self.remember(state)
         return np.concatenate([paint(scale(self.codes(state, self.region(state)), self.zoom)), self._legend])
 
     def remember(self, state: State) -> None:
-        """Add the present positions to the trails, which show them from the next picture on."""
+        """Add the current positions to the trails, which show them from the next picture on."""
         if self._trails.maxlen:
             first = self.world * self.settings.agents
             here = state.position[:, first : first + self.settings.agents].astype(np.int32) - self.settings.vision

@@ -24,7 +24,7 @@ CELL_COLOURS = np.array(
     ],
     np.uint8,
 )
-# Codes that only pictures have, after those of cells: what an agent sees, the agent that is followed, and trails.
+# Codes that only occur in pictures, after those of cells: what an agent sees, the followed agent, and trails.
 SEEN, FOLLOWED = CODES, CODES + 1
 TRAIL = CODES + 2
 MOST_PIXELS = 1 << 28  # of a picture

@@ -1,4 +1,4 @@
-"""A camera that zooms and pans. All its pictures have one size, whatever part of the world they show."""
+"""A camera that zooms and pans. All its pictures have the same size, regardless of the part of the world they show."""
 
 import math
 
@@ -76,7 +76,7 @@ class FreeCamera(Camera):
         self._keep_inside()
 
     def region(self, state: State) -> Region:
-        """Return what is shown now: (row, column, height, width) in field cells."""
+        """Return what is currently shown: (row, column, height, width) in field cells."""
         if self.following:
             at = state.position[:, self.agent].astype(int) - self.settings.vision + 0.5
             self._corner = [round(x * self.zoom - self.size / 2) for x in at]

@@ -1,4 +1,4 @@
-"""The panel beside a world in which one agent is steered: what the agent sees, does and earns."""
+"""The panel next to a world in which one agent is steered: what the agent sees, does and earns."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from particle_grid.view.free import MARGIN
 
 WIDTH, HEIGHT = 272, 624  # pixels; it may be higher
 EDGE = 16  # pixels of margin on each side
-SIGHT, PAD = 240, 64  # pixels: largest size of the window, size of the square with the action
+SIGHT, PAD = 240, 64  # pixels: maximum size of the window, size of the square with the action
 PLOT = 56  # pixels: height of the plot of rewards
 LINE = 19  # pixels from one line of text to the next
 SPAN = WIDTH - 2 * EDGE  # rewards that are shown, one per pixel
@@ -25,7 +25,7 @@ GAIN, LOSS = (0, 170, 120), (213, 94, 0)  # bars of rewards
 
 
 class Facts(NamedTuple):
-    """What a panel shows."""
+    """The content of a panel."""
 
     title: str
     agent: str

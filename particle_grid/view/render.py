@@ -14,7 +14,7 @@ from particle_grid.view.terminal import ansi
 from particle_grid.view.window import Window
 
 RENDER_MODES = ("rgb_array", "ansi", "human")
-PIXELS = 720  # of a picture at most, along each side
+PIXELS = 720  # maximum size of a picture in pixels, along each side
 
 
 def check_mode(mode: Any) -> None:

@@ -23,10 +23,8 @@ from particle_grid.view.frame import PALETTE, check_world
 
 PAGE = Path(__file__).parent / "replay.html"
 LONGEST = 1 << 16  # cells along a side: positions have 16 bits, and browsers draw no larger pictures either
-JUMP, FARTHEST = (
-    255,
-    7,
-)  # the byte of an agent that moved farther than that many cells: its new cell is stored separately
+JUMP = 255  # byte of an agent that moved farther than FARTHEST cells; its new cell is stored separately
+FARTHEST = 7
 
 
 def check_page(path: str | Path) -> Path:
@@ -68,11 +66,10 @@ class Replay:
         self._cells: list[np.ndarray] = []  # u16[2, agents] each
         self._rewards: list[np.ndarray] = []  # u8[agents] each
         self._scores: list[list[float]] = []
-        self._ground = np.zeros(
-            (settings.height, settings.width), np.uint8
-        )  # the cells as they would be without agents, now
+        # The current cells as they would be without agents.
+        self._ground = np.zeros((settings.height, settings.width), np.uint8)
         self._first = self._ground
-        self._changes: list[tuple[np.ndarray, np.ndarray]] = []  # where (i64, in order) and to which code (u8)
+        self._changes: list[tuple[np.ndarray, np.ndarray]] = []  # which cells (i64, in order) change to which code (u8)
         self._eats = True  # so far no agent stood on food, so food disappears when an agent enters its cell
 
     def add(self, state: State, rewards: np.ndarray, score: np.ndarray) -> None:
@@ -161,7 +158,7 @@ def write_page(path: str | Path, replays: Sequence[Replay]) -> None:
 
     Raises:
         UserError: if the path does not name a page, or if there are no runs.
-        OSError: if the page cannot be written. A file that existed before is kept then.
+        OSError: if the page cannot be written. An older file is kept then.
     """
     path = check_page(path)
     if not replays:

@@ -42,13 +42,13 @@ class Video:
 
     Raises:
         UserError: if path, rate or frames do not make a video.
-        OSError: if the file cannot be written. A file that existed before is kept then.
+        OSError: if the file cannot be written. An older file is kept then.
     """
 
     def __init__(self, path: str | Path, fps: float = 20) -> None:
         self.path, self.fps = check_video(path, fps), fps
         self.count = 0
-        self._part = atomic.beside(self.path)
+        self._part = atomic.temporary_path(self.path)
         self._shape: tuple[int, ...] = ()
         self._images: list[Image.Image] = []  # of a GIF
         self._encoder: subprocess.Popen[bytes] | None = None  # of an MP4
@@ -82,7 +82,7 @@ class Video:
         if self._encoder is None:
             return 0
         assert self._encoder.stdin is not None
-        with contextlib.suppress(OSError):  # it has already stopped, as its exit code tells
+        with contextlib.suppress(OSError):  # it has already stopped, as its exit code shows
             self._encoder.stdin.close()
         return self._encoder.wait()
 

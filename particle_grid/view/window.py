@@ -15,7 +15,7 @@ DRIVER, SCREENS = "SDL_VIDEODRIVER", ("DISPLAY", "WAYLAND_DISPLAY")  # environme
 
 
 class Event(NamedTuple):
-    """Something the user did."""
+    """Something that the user did."""
 
     kind: str  # "press" or "release" of a key or button, "move" of the mouse, "wheel", "leave" the window, "close" it
     key: str = ""  # its label: "a", "left", "space", "tab", ...; or one of BUTTONS
@@ -74,7 +74,7 @@ class Window:
         self._open_ones.add(self)
 
     def _event(self, event: Any) -> Event | None:
-        """Translate an event of pygame; None for those that do not matter here."""
+        """Translate an event of pygame; None for events that are not needed here."""
         pygame = self.pygame
         match event.type:
             case pygame.QUIT:

@@ -1,4 +1,4 @@
-"""The page on adapters is complete. That what it prints works is held by tests/test_printed.py."""
+"""The page on adapters covers every library. tests/test_printed.py checks the commands that it prints."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ BLOCKS = re.findall(
 )
 
 
-def test_every_library_has_a_block_and_links_lead_somewhere():
+def test_every_library_has_a_code_block_and_links_lead_to_headings():
     text = PAGE.read_text("utf-8")
     assert [section for section, _ in BLOCKS] == ["PufferLib", "Gymnasium", "PettingZoo", "Stable-Baselines3"]
     assert text.count("```python") == len(BLOCKS)

@@ -1,4 +1,4 @@
-"""The adapter for Gymnasium: ParticleGrid's own trajectories, and what NEXT_STEP promises."""
+"""The adapter for Gymnasium: the trajectories of ParticleGrid, with the guarantees of NEXT_STEP."""
 
 import gymnasium
 import numpy as np
@@ -23,13 +23,13 @@ BRIEF = {"lifespan": 6.0, "max_episode_steps": 25}  # many lives end, some befor
 
 
 def vector(task, action, **changes):
-    """A small environment by its name, as a user makes it."""
+    """Make a small environment by its name, as users do."""
     name = f"particle_grid.adapters:{environment_id(task)}"
     return gymnasium.make_vec(name, action=action, **(SMALL | PARAMS.get(task, {}) | changes))
 
 
 def side_by_side(task, action, steps, seed=3, **changes):
-    """The adapter and ParticleGrid itself with the same actions: yields (adapter's step, ParticleGrid's step)."""
+    """Play the same actions in the adapter and in ParticleGrid; yield (adapter's step, ParticleGrid's step)."""
     env, native = vector(task, action, copy=True, **changes), small(task, action, **changes)
     observations, infos = env.reset(seed=seed)
     assert (observations == native.reset(seed)[0]).all()
@@ -41,36 +41,36 @@ def side_by_side(task, action, steps, seed=3, **changes):
 
 
 @every_case
-def test_trajectories_are_particle_grids_own(task, action):
+def test_trajectories_equal_those_of_particle_grid(task, action):
     steps = side_by_side(task, action, 60)
     next(steps)
     for ours, native in steps:
-        for k in range(3):  # the flags come earlier, which is tested below
+        for k in range(3):  # the flags come one step earlier, as tested below
             assert ours[k].dtype == native[k].dtype
             assert (ours[k] == native[k]).all()
 
 
 @every_case
-def test_a_truncated_agent_gets_its_last_observation_and_then_the_first_of_its_next_life(task, action):
+def test_a_truncated_agent_gets_its_last_observation_and_then_its_next_first_one(task, action):
     steps = side_by_side(task, action, 100, **BRIEF)
     (last, infos), _ = next(steps)
     flagged, jumps = infos["due"], []
     for (observations, rewards, terminations, truncations, _), native in steps:
-        assert (flagged == native[3]).all()  # who was flagged respawns in this step, and nobody else
+        assert (flagged == native[3]).all()  # exactly the flagged agents respawn in this step
         assert (rewards[flagged] == 0).all()
         assert not terminations.any()
         first, before = (decode(x[flagged], WORLD) for x in (observations, last))
-        assert not first.displacement.any()  # it has not moved yet and got nothing: a first observation
+        assert not first.displacement.any()  # it has neither moved nor been rewarded: a first observation
         assert not first.reward.any()
         jumps.extend(np.abs(first.position - before.position).max(1))
         last, flagged = observations, truncations
     assert len(jumps) > 0.12 * 100 * 120
-    assert np.mean(np.array(jumps) > 1.5) > 0.3  # the observation before was of elsewhere: the old life's end
+    assert np.mean(np.array(jumps) > 1.5) > 0.3  # the previous observation was elsewhere: at the end of the old life
 
 
 @every_case
-def test_flags_do_not_depend_on_what_agents_do(task, action):
-    """What is due is settled when the last observation comes, before the next action is chosen."""
+def test_flags_do_not_depend_on_the_actions(task, action):
+    """Whether an agent is due is settled when its last observation is returned, before the next action."""
     one, two = small(task, action, **BRIEF), small(task, action, **BRIEF)
     one.reset(1)
     generator = np.random.default_rng(0)
@@ -84,8 +84,11 @@ def test_flags_do_not_depend_on_what_agents_do(task, action):
 
 
 def next_step_advantages(rewards, values, truncations, after_flag, gamma, lam):
-    """Generalised advantages as a learner for NEXT_STEP computes them: a step behind a flag is none, and the value of
-    the observation that came with the flag is what the episode is bootstrapped from."""
+    """Return generalised advantages as a learner for NEXT_STEP computes them.
+
+    The step after a flag does not count, and an episode bootstraps from the value of the observation that came with its
+    flag.
+    """
     result, following = np.zeros_like(rewards), np.zeros_like(rewards[0])
     for t in reversed(range(len(rewards))):
         delta = rewards[t] + gamma * values[t + 1] - values[t]
@@ -95,7 +98,7 @@ def next_step_advantages(rewards, values, truncations, after_flag, gamma, lam):
 
 
 @every_case
-def test_a_learner_for_next_step_bootstraps_as_particle_grids_own_does(task, action):
+def test_a_next_step_learner_bootstraps_like_the_trainer(task, action):
     steps = side_by_side(task, action, 40, **BRIEF)
     (first, infos), _ = next(steps)
     observations, rewards, flags, own_flags = [first], [], [infos["due"]], []
@@ -114,7 +117,7 @@ def test_a_learner_for_next_step_bootstraps_as_particle_grids_own_does(task, act
 
 @pytest.mark.parametrize("action", ["discrete", "continuous"])
 @pytest.mark.parametrize("task", tasks.names())
-def test_every_task_can_be_made_by_its_name_and_says_truly_what_it_is(task, action):
+def test_every_task_can_be_made_by_its_name_and_matches_its_spaces_and_metadata(task, action):
     env = vector(task, action)
     assert isinstance(env, VectorEnv)
     assert env.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
@@ -127,7 +130,7 @@ def test_every_task_can_be_made_by_its_name_and_says_truly_what_it_is(task, acti
     actions = env.action_space.sample()
     assert actions in env.action_space
     assert env.step(actions)[0] in env.observation_space
-    again = gymnasium.make_vec(env.spec)  # all it needs is in there
+    again = gymnasium.make_vec(env.spec)  # the spec suffices to make it again
     assert (again.reset(seed=5)[0] == env.reset(seed=5)[0]).all()
 
 
@@ -139,7 +142,7 @@ def test_names_are_registered_once():
     assert {environment_id(task) for task in tasks.names()} <= before.keys()
 
 
-def test_observations_and_rewards_are_the_environments_own_buffers_unless_copies_are_asked_for():
+def test_returned_arrays_are_the_buffers_of_the_environment_unless_copies_are_requested():
     for copy in (False, True):
         env = vector("group", "continuous", copy=copy)
         native = env.unwrapped.native
@@ -165,12 +168,12 @@ def test_num_envs_counts_agents():
         vector("group", "discrete", num_envs=100)
 
 
-def test_gymnasiums_wrappers_run_on_it():
+def test_wrappers_of_gymnasium_work():
     env = RecordEpisodeStatistics(vector("forage", "continuous", lifespan=6.0))
     counted, lengths = np.zeros(120, int), []
     flagged = env.reset(seed=0)[1]["due"]
     assert flagged.any()
-    flagged = np.zeros_like(flagged)  # the wrapper knows nothing of those, and counts one step for them
+    flagged = np.zeros_like(flagged)  # the wrapper ignores these, and counts one step for them
     for _ in range(40):
         *_, truncations, infos = env.step(env.action_space.sample())
         counted = np.where(flagged, 0, counted + 1)
@@ -187,13 +190,13 @@ def test_gymnasiums_wrappers_run_on_it():
     assert reports[0]["score"] == reports[119]["score"]
 
 
-@pytest.mark.skipif(not hasattr(performance, "benchmark_vector_step"), reason="Gymnasium has it from 1.2 on")
-def test_gymnasiums_benchmark_runs_on_it():
+@pytest.mark.skipif(not hasattr(performance, "benchmark_vector_step"), reason="needs Gymnasium 1.2")
+def test_the_benchmark_of_gymnasium_runs():
     assert performance.benchmark_vector_step(vector("center", "discrete"), 0.2, seed=0) > 0
 
 
-def test_one_agent_is_told_only_what_it_can_know():
-    """The whole rule on one agent: the flag with the last observation, then one step that is none."""
+def test_a_single_agent_is_flagged_with_its_last_observation():
+    """One agent shows the whole rule: a flag with the last observation, then one step that does not count."""
     env = vector("center", "continuous", worlds=1, agents=1, lifespan=0.0, max_episode_steps=4, copy=True, walls=0.0)
     observations, infos = env.reset(seed=0)
     ahead = np.ones((1, 2), np.float32)
@@ -219,7 +222,7 @@ def test_rendering_shows_the_first_world_and_needs_a_mode():
         vector("group", "discrete").render()
 
 
-def test_a_reset_takes_seeds_of_numpy_and_refuses_what_it_cannot_use_in_a_sentence():
+def test_reset_accepts_numpy_seeds_and_refuses_invalid_arguments():
     env, twin = vector("group", "discrete"), vector("group", "discrete")
     assert np.array_equal(env.reset(seed=np.int64(5))[0], twin.reset(seed=5)[0])
     for seed in (-1, "a", True):
@@ -229,7 +232,7 @@ def test_a_reset_takes_seeds_of_numpy_and_refuses_what_it_cannot_use_in_a_senten
         env.reset(options=5)
 
 
-def test_a_part_of_the_agents_cannot_be_reset():
+def test_resetting_only_some_agents_is_refused():
     env = vector("group", "discrete")
     env.reset(seed=0, options={"anything": 1})
     with pytest.raises(ValueError, match="options\\['reset_mask'\\] is not supported"):

@@ -1,4 +1,4 @@
-"""The adapter for PettingZoo: ParticleGrid's own trajectories, PettingZoo's tests, and agents that leave for good."""
+"""The adapter for PettingZoo: the trajectories of ParticleGrid, PettingZoo's tests, and agents that leave for good."""
 
 import warnings
 
@@ -9,7 +9,7 @@ from particle_grid.adapters.pettingzoo import ParticleGridParallelEnv
 from tests.cases import CASES, PARAMS, SMALL, random_actions, small
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # PettingZoo's tests warn of PettingZoo's examples
+    warnings.simplefilter("ignore", DeprecationWarning)  # PettingZoo's tests warn about PettingZoo's examples
     from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 every_case = pytest.mark.parametrize(("task", "action"), CASES)
@@ -26,10 +26,10 @@ def names(mask):
 
 
 @every_case
-def test_trajectories_are_particle_grids_own_and_all_agents_end_with_their_last_observations(task, action):
+def test_trajectories_equal_those_of_particle_grid_and_end_with_the_last_observations(task, action):
     env, native = parallel(task, action), small(task, action, **(ONE | FOR_EVER))
     generator = np.random.default_rng(0)
-    for seed in (5, None):  # without a seed both go on
+    for seed in (5, None):  # without a seed both continue
         observations, _ = env.reset(seed)
         own = native.reset(seed)[0]
         for step in range(1, 20):
@@ -45,19 +45,19 @@ def test_trajectories_are_particle_grids_own_and_all_agents_end_with_their_last_
             assert not any(terminations.values())
             assert [*truncations.values()] == [step == 19] * 60
             assert observations.keys() == rewards.keys() == terminations.keys() == infos.keys()
-        assert (np.stack([*observations.values()]) == own).all()  # and not the first ones of another episode
+        assert (np.stack([*observations.values()]) == own).all()  # and not the first observations of another episode
         assert env.agents == []
     native.step(actions)
-    assert native.truncations.all()  # here the next episode would have begun
+    assert native.truncations.all()  # the next episode would start here
 
 
 @every_case
-def test_a_truncated_agent_gets_its_last_observation_and_never_comes_back(task, action):
+def test_a_truncated_agent_gets_its_last_observation_and_never_returns(task, action):
     mortal = {"lifespan": 6.0, "max_episode_steps": 0}
     env, native = parallel(task, action, **mortal), small(task, action, **(ONE | mortal))
     observations, _ = env.reset(seed=2)
     native.reset(2)
-    gone = native.due()  # whose first life has no step
+    gone = native.due()  # their first life has no step
     assert gone.any()
     assert env.agents == names(~gone)
     assert list(observations) == env.agents
@@ -68,7 +68,7 @@ def test_a_truncated_agent_gets_its_last_observation_and_never_comes_back(task, 
         living = ~gone
         observations, rewards, _, truncations, _ = env.step({name: actions[int(name[6:])] for name in env.agents})
         own, own_rewards, *_ = native.step(actions)
-        assert not native.truncations[living].any()  # whoever was among the agents acted
+        assert not native.truncations[living].any()  # every agent in `agents` acted
         assert list(observations) == names(living)
         assert (np.stack([*observations.values()]) == own[living]).all()
         assert (np.array([*rewards.values()], np.float32) == own_rewards[living]).all()
@@ -80,13 +80,13 @@ def test_a_truncated_agent_gets_its_last_observation_and_never_comes_back(task, 
 
 
 @every_case
-def test_pettingzoos_own_tests_pass(task, action, capsys):  # they assert, and warn of what they doubt
+def test_the_tests_of_pettingzoo_pass(task, action, capsys):  # they assert, and warn about doubtful cases
     parallel_api_test(parallel(task, action), num_cycles=50)
     parallel_api_test(parallel(task, action, lifespan=30.0, max_episode_steps=0), num_cycles=20)
     parallel_seed_test(lambda: parallel(task, action), num_cycles=5)
 
 
-def test_observations_are_kept_by_later_steps():
+def test_later_steps_do_not_overwrite_observations():
     env = parallel("group", "continuous")
     first, _ = env.reset(seed=0)
     kept = {name: row.copy() for name, row in first.items()}
@@ -104,7 +104,7 @@ def test_reports_reach_every_agent():
     assert infos["agent_0"].keys() >= {"score", "moved"}
 
 
-def test_wrong_actions_and_settings_are_told_in_a_sentence():
+def test_invalid_actions_and_settings_are_refused_in_a_sentence():
     env = parallel("group", "discrete")
     with pytest.raises(RuntimeError, match="call reset"):
         env.step({})
@@ -135,7 +135,7 @@ def test_rendering_shows_the_world():
 
 
 @pytest.mark.parametrize("actions", [None, [1, 2], np.ones((3, 2))])
-def test_actions_that_are_no_dict_are_refused_in_a_sentence(actions):
+def test_actions_that_are_not_a_dict_are_refused_in_a_sentence(actions):
     env = ParticleGridParallelEnv(task="group", action="discrete", agents=3, height=16, width=16)
     env.reset(0)
     with pytest.raises(TypeError, match="give a dict with an action for each of `agents`"):

@@ -1,4 +1,4 @@
-"""Processes that die: a clear error within seconds, no hang, and nobody left behind."""
+"""Worker processes that die cause a clear error within seconds, without hanging or leaving processes behind."""
 
 import copy
 import os
@@ -38,19 +38,20 @@ def make(backend=Multiprocessing, **keywords):
     return pufferlib.vector.make(ParticleGrid, env_kwargs=SETTINGS, backend=backend, seed=3, **keywords)
 
 
-def go_on(envs):
-    """Steps for ever."""
+def keep_stepping(envs):
+    """Step until an error is raised."""
     while True:
         *_, agents, _ = envs.recv()
         envs.send(np.ones((len(agents), 2), np.int32))
 
 
 def gone(pid, seconds=10):
-    """Whether a process ends within so many seconds."""
+    """Return whether a process ends within this many seconds."""
     for _ in range(10 * seconds):
         try:
             with open(f"/proc/{pid}/stat") as file:
-                if file.read().rpartition(")")[2].split()[0] == "Z":  # it has ended, and nobody has asked how
+                # A zombie: it has ended, but its exit code has not been read.
+                if file.read().rpartition(")")[2].split()[0] == "Z":
                     return True
         except (FileNotFoundError, ProcessLookupError):
             return True
@@ -59,7 +60,7 @@ def gone(pid, seconds=10):
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_each_environment_has_a_seed_of_its_own_whatever_the_number_of_workers(workers):
+def test_each_environment_has_a_seed_of_its_own_with_any_number_of_workers(workers):
     envs = make(num_envs=4, num_workers=workers)
     try:
         for seed in (11, 12):
@@ -71,7 +72,7 @@ def test_each_environment_has_a_seed_of_its_own_whatever_the_number_of_workers(w
         envs.close()
 
 
-def test_wrong_use_is_said_in_a_sentence():
+def test_misuse_is_reported_in_a_sentence():
     with pytest.raises(Exception, match="num_envs must be divisible by num_workers"):
         make(num_envs=4, num_workers=3)
     envs = make()
@@ -86,7 +87,7 @@ def test_wrong_use_is_said_in_a_sentence():
         envs.close()
 
 
-def test_wide_actions_mean_what_they_mean_to_a_single_environment():
+def test_actions_of_other_integer_types_mean_the_same_as_in_a_single_environment():
     envs, singles = make(), [ParticleGrid(**SETTINGS) for _ in range(2)]
     try:
         envs.reset(5)
@@ -105,7 +106,7 @@ def test_wide_actions_mean_what_they_mean_to_a_single_environment():
         envs.close()
 
 
-def test_a_refused_seed_changes_nothing_and_none_lets_the_generators_go_on():
+def test_an_invalid_seed_changes_nothing_and_no_seed_continues_the_generators():
     envs, single = make(num_envs=1, num_workers=1), ParticleGrid(**SETTINGS)
     try:
         assert np.array_equal(envs.reset(5)[0], single.reset(5)[0])
@@ -121,14 +122,14 @@ def test_a_refused_seed_changes_nothing_and_none_lets_the_generators_go_on():
 
 
 @pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_environments_in_other_processes_are_not_copied_but_refused(way):
+def test_environments_in_other_processes_refuse_to_be_copied(way):
     envs = make(num_envs=2, num_workers=2)
     with pytest.raises(TypeError, match="Environments in other processes cannot be copied or pickled"):
         way(envs)
     envs.close()
 
 
-def test_while_all_live_it_is_pufferlib_s_own():
+def test_without_failures_it_equals_the_multiprocessing_of_pufferlib():
     both = [make(backend) for backend in (Multiprocessing, pufferlib.vector.Multiprocessing)]
     try:
         assert np.array_equal(*(envs.reset(5)[0] for envs in both))
@@ -143,7 +144,7 @@ def test_while_all_live_it_is_pufferlib_s_own():
 
 
 @pytest.mark.parametrize("keywords", [{}, {"num_envs": 4, "num_workers": 4, "batch_size": 2}])
-def test_a_worker_that_dies_is_an_error_at_once_and_the_others_end(keywords):
+def test_a_dead_worker_raises_at_once_and_the_others_end(keywords):
     envs = make(**keywords)
     envs.async_reset(3)
     *_, agents, _ = envs.recv()
@@ -151,7 +152,7 @@ def test_a_worker_that_dies_is_an_error_at_once_and_the_others_end(keywords):
     os.kill(envs.processes[1].pid, signal.SIGKILL)
     begin = time.monotonic()
     with pytest.raises(RuntimeError, match=r"Worker 1 of \d has died \(exit code -9\)"):
-        go_on(envs)
+        keep_stepping(envs)
     assert time.monotonic() - begin < 10
     for process in envs.processes:
         process.join(10)
@@ -164,7 +165,7 @@ def test_a_worker_that_dies_is_an_error_at_once_and_the_others_end(keywords):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs Linux's /proc")
-def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+def test_workers_end_when_their_parent_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(PARENT, "utf-8")
     process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""The adapter for Stable-Baselines3: ParticleGrid's own trajectories, and what its learners need to bootstrap."""
+"""The adapter for Stable-Baselines3: the trajectories of ParticleGrid, and what its learners need to bootstrap."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def vec_env(task, action, **changes):
 
 
 @every_case
-def test_trajectories_are_particle_grids_own_and_a_truncated_agent_gets_its_last_observation(task, action):
+def test_trajectories_equal_those_of_particle_grid_with_terminal_observations(task, action):
     env, native = vec_env(task, action, **BRIEF), small(task, action, **BRIEF)
     env.seed(4)
     observations, own = env.reset(), native.reset(4)[0]
@@ -39,7 +39,7 @@ def test_trajectories_are_particle_grids_own_and_a_truncated_agent_gets_its_last
                 assert (info["terminal_observation"] == last[agent]).all()
 
 
-def test_what_was_returned_is_kept_by_later_steps_and_may_be_changed():
+def test_returned_arrays_survive_later_steps_and_may_be_modified():
     env, twin = vec_env("group", "continuous"), vec_env("group", "continuous")
     first, generator = env.reset(), np.random.default_rng(0)
     assert (twin.reset() == first).all()
@@ -54,7 +54,7 @@ def test_what_was_returned_is_kept_by_later_steps_and_may_be_changed():
 
 
 class NoCallback:
-    """Stands where Stable-Baselines3 wants a callback, and does nothing."""
+    """A callback for Stable-Baselines3 that does nothing."""
 
     def update_locals(self, names): ...
     def on_rollout_start(self): ...
@@ -89,11 +89,11 @@ def test_ppo_bootstraps_truncated_agents_from_their_last_observation():
     assert checked > 200
 
 
-def test_its_wrappers_and_attributes_work():
+def test_wrappers_and_attributes_of_stable_baselines3_work():
     env = VecMonitor(vec_env("center", "continuous", render_mode="rgb_array"))
     env.seed(0)
     first = env.reset()
-    assert (env.reset() != first).any()  # a seed is for one reset
+    assert (env.reset() != first).any()  # a seed applies to one reset
     episodes = 0
     for _ in range(32):
         *_, infos = env.step(np.zeros((120, 2), np.float32))

@@ -18,13 +18,13 @@ from tests.cases import play, small
 
 
 class Films(list):
-    """A logger that keeps the films it is given."""
+    """A logger that stores the films it receives."""
 
     def log_gif(self, name, gif, step):
         self.append((step, gif))
 
 
-def test_a_film_shows_consecutive_steps_and_films_start_at_equal_distances():
+def test_a_film_shows_consecutive_steps_and_films_start_at_equal_intervals():
     env = small("group", "discrete")
     films = Films()
     rollout = 16
@@ -35,10 +35,10 @@ def test_a_film_shows_consecutive_steps_and_films_start_at_equal_distances():
             looks.append(clips.camera.look(env.state))
             clips.watch()
             if (step + 1) % rollout == 0:
-                clips._pool.submit(int).result()  # lets the encoder finish, so that the test depends on no clock
+                clips._pool.submit(int).result()  # waits for the encoder, so that the test does not depend on timing
                 clips.log((step + 1) * env.num_agents, {})
     assert [step for step, _ in films] == [0, 10 * batch, 20 * batch][: len(films)]
-    assert len(films) == 2  # the third has not enough steps
+    assert len(films) == 2  # too few steps are left for the third
     for step, gif in films:
         first = step // env.num_agents
         with Image.open(io.BytesIO(gif)) as film:
@@ -69,7 +69,7 @@ def test_a_run_has_films_in_tensorboard(invoke, count, films):
     assert len(events.Images("clip") if "clip" in events.Tags()["images"] else []) == films
 
 
-def test_a_run_without_films_has_no_picture_and_is_scored_as_often_as_asked(invoke):
+def test_a_run_without_films_has_no_picture_and_the_requested_evaluations(invoke):
     code, _, err = invoke(train.main, *SMALL, "clips=0", "evaluations=2", "hydra.run.dir=run", "task=center")
     assert (code, err) == (0, "")
     assert not Path("run/policy.gif").exists()

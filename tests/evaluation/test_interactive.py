@@ -30,7 +30,7 @@ def started(env, others=scripted_player, **settings):
 
 
 def alone(action, **changes):
-    """A game of one agent in an empty field."""
+    """Return a game of one agent in an empty field."""
     return started(ParticleGrid("center", action, agents=1, height=60, width=60, lifespan=0, **changes))
 
 
@@ -40,12 +40,12 @@ def press(game, *keys, kind="press", **facts):
 
 
 def same(one, two):
-    """Whether two environments are alike to the byte."""
+    """Return whether two environments have the same state, byte for byte."""
     return all((x == y).all() for x, y in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
 
 
 @every_case
-def test_the_steered_agent_does_as_the_keys_say_and_all_others_as_the_script(task, action):
+def test_the_steered_agent_obeys_the_keys_and_all_others_the_script(task, action):
     agent = 70
     game = started(small(task, action), agent=agent)
     twin = small(task, action)
@@ -95,7 +95,7 @@ def test_the_others_follow_a_policy():
 
 @both_forms
 @pytest.mark.parametrize("key", HEADINGS)
-def test_a_key_moves_the_agent_a_full_step_and_one_let_go_before_counts_once(action, key):
+def test_a_key_moves_the_agent_a_full_step_and_one_released_early_counts_once(action, key):
     game = alone(action, speed=1.0)
     press(game, key)
     press(game, key, kind="release")
@@ -107,7 +107,7 @@ def test_a_key_moves_the_agent_a_full_step_and_one_let_go_before_counts_once(act
 
 @both_forms
 @pytest.mark.parametrize("dynamics", ["kinematic", "inertial"])
-def test_while_the_left_button_is_held_it_heads_for_the_mouse_and_gets_there(action, dynamics):
+def test_while_the_left_button_is_held_the_agent_heads_for_the_mouse(action, dynamics):
     game = alone(action, dynamics=dynamics)
     start = game.env.state.position[:, 0] - game.env.vision
     for offset in ((17, 9), (0, -8), (-12, 0.2)):
@@ -116,7 +116,7 @@ def test_while_the_left_button_is_held_it_heads_for_the_mouse_and_gets_there(act
         press(game, "mouse left", place=pixel)
         game.step()
         if dynamics == "kinematic":
-            assert np.abs(game.action).max() == 1  # far away: as fast as can be
+            assert np.abs(game.action).max() == 1  # far away: at full speed
         for _ in range(80):
             game.step()
         here = game.env.state.position[:, 0] - game.env.vision
@@ -126,14 +126,14 @@ def test_while_the_left_button_is_held_it_heads_for_the_mouse_and_gets_there(act
     assert (game.wanted() == game.env.rules.centre).all()
 
 
-def test_a_pause_stops_time_but_not_single_steps():
+def test_a_pause_stops_time_but_allows_single_steps():
     game = started(small("group", "discrete"), rate=10)
     ticks = game.env.state.tick
-    for seconds, steps in ((0.25, 2), (0.05, 3), (100, 4)):  # what came much too late is left out
+    for seconds, steps in ((0.25, 2), (0.05, 3), (100, 4)):  # long delays are not caught up
         for _ in range(10 if seconds < 1 else 1):
             game.advance(seconds / 10 if seconds < 1 else seconds)
         assert (ticks == steps).all()
-    press(game, "n", ".")  # in a pause only
+    press(game, "n", ".")  # only during a pause
     assert (ticks == 4).all()
     press(game, "space")
     game.advance(1)
@@ -147,7 +147,7 @@ def test_a_pause_stops_time_but_not_single_steps():
     assert (ticks == 7).all()
 
 
-def test_faster_and_slower_go_from_one_speed_to_the_next():
+def test_the_keys_for_faster_and_slower_step_through_the_rates():
     game = started(small("group", "discrete"), rate=10)
     rates = []
     for key in ["+"] * 7 + ["-"] * 11:
@@ -158,7 +158,7 @@ def test_faster_and_slower_go_from_one_speed_to_the_next():
 
 
 @every_case
-def test_beside_the_world_is_what_the_agent_sees(task, action):
+def test_the_panel_shows_the_observation_of_the_agent(task, action):
     game = started(small(task, action))
     for agent in (0, 1, 2):
         game.step()
@@ -178,7 +178,7 @@ def test_beside_the_world_is_what_the_agent_sees(task, action):
         assert game.agent == agent + 1
 
 
-def test_tab_takes_each_agent_in_turn_and_with_shift_one_of_another_colour():
+def test_tab_selects_each_agent_in_turn_and_with_shift_one_of_another_colour():
     game = started(small("predator_prey", "discrete"))
     taken = []
     for _ in range(game.env.num_agents):
@@ -193,7 +193,7 @@ def test_tab_takes_each_agent_in_turn_and_with_shift_one_of_another_colour():
     assert one.agent == 0  # there is no other colour
 
 
-def test_a_respawn_is_announced_and_the_keys_do_nothing_in_its_step():
+def test_a_respawn_is_announced_and_keys_have_no_effect_in_its_step():
     game = started(small("center", "continuous"), agent=5)
     press(game, "up")
     while not game.env.truncations[5]:
@@ -201,14 +201,14 @@ def test_a_respawn_is_announced_and_the_keys_do_nothing_in_its_step():
         game.step()
     assert not game.env.state.displacement[:, 5].any()
     assert "return" in dict(game.facts().lines)
-    game.env.state.expiry[5] = 1 << 40  # it does not come again soon
+    game.env.state.expiry[5] = 1 << 40  # its next life outlasts the test
     for _ in range(NOTICE):
         assert game.facts().alert
         game.step()
     assert not game.facts().alert
 
 
-def test_it_restarts_and_the_first_start_of_a_seed_is_always_the_same():
+def test_restarting_continues_the_seed_and_equal_seeds_start_equally():
     game, twin = (started(small("forage", "discrete"), seed=4) for _ in range(2))
     assert same(game.env, twin.env)
     before = game.env.observations.copy()
@@ -220,12 +220,12 @@ def test_it_restarts_and_the_first_start_of_a_seed_is_always_the_same():
     assert (game.env.observations != before).any()
 
 
-def test_keys_released_in_another_window_are_no_longer_held():
+def test_keys_released_in_another_window_count_as_released():
     game = alone("discrete")
     press(game, "up")
     game.handle(Event("leave"))
     game.step()
-    assert tuple(game.env.state.displacement[:, 0]) == (-1, 0)  # pressed it was
+    assert tuple(game.env.state.displacement[:, 0]) == (-1, 0)  # the key press still counts once
     game.step()
     assert not game.env.state.displacement.any()
 
@@ -268,13 +268,13 @@ def test_a_picture_is_redrawn_only_if_something_has_changed():
 
 
 @pytest.mark.parametrize("event", [Event("close"), Event("press", "escape"), Event("press", "q")])
-def test_it_ends_when_the_user_quits(event):
+def test_the_game_ends_when_the_user_quits(event):
     game = alone("discrete")
     game.handle(event)
     assert not game.open
 
 
-def test_help_in_the_window_and_on_the_command_line_say_the_same():
+def test_help_in_the_window_and_on_the_command_line_agree():
     text = (config_folder() / "play.yaml").read_text("utf-8")
     lines = [" ".join(line.split()) for line in text.splitlines()]
     for key, what in KEYS:
@@ -283,7 +283,7 @@ def test_help_in_the_window_and_on_the_command_line_say_the_same():
 
 @pytest.fixture
 def screen(monkeypatch):
-    """A virtual screen, and a user at it: posts these events of pygame, a list for each picture, then closes."""
+    """A virtual screen with a user, who posts a list of pygame events for each picture and then closes the window."""
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     shown, show = [], Window.show
 
@@ -292,7 +292,7 @@ def screen(monkeypatch):
 
         def watched(window, image):
             shown.append(image.copy())
-            events = next(script)  # none before the first picture: there is no window to post them to
+            events = next(script)  # none before the first picture, since there is no window yet
             for event in events:
                 pygame.event.post(event)
             return show(window, image)
@@ -305,7 +305,7 @@ def screen(monkeypatch):
 
 @both_forms
 @pytest.mark.parametrize("checkpoint", [None, "pretrained"])
-def test_the_command_opens_a_window_to_play_in_and_ends_when_it_is_closed(invoke, screen, action, checkpoint):
+def test_the_command_opens_a_window_and_ends_when_it_is_closed(invoke, screen, action, checkpoint):
     key = pygame.event.Event(pygame.KEYDOWN, key=pygame.K_LEFT)
     pause, step = (pygame.event.Event(pygame.KEYDOWN, key=k) for k in (pygame.K_SPACE, pygame.K_n))
     shown = screen([pause, key, step], [step], [])
@@ -339,7 +339,7 @@ def test_the_command_opens_a_window_to_play_in_and_ends_when_it_is_closed(invoke
         (["checkpoint=none.pt"], "There is no checkpoint none.pt"),
     ],
 )
-def test_wrong_arguments_get_one_sentence_and_no_window(invoke, screen, arguments, message):
+def test_invalid_arguments_give_one_sentence_and_no_window(invoke, screen, arguments, message):
     shown = screen()
     code, _, err = invoke(play.main, *arguments)
     assert code == 1
@@ -370,5 +370,5 @@ def test_a_machine_without_a_screen_gets_one_sentence(invoke, monkeypatch):
         ((1, 1, 512, 512), {}, (1, 1, 128, 128)),
     ],
 )
-def test_a_playable_world_fits_a_window_and_keeps_its_density_unless_its_size_is_chosen(world, chosen, size):
+def test_a_playable_world_fits_a_window_at_its_density_unless_its_size_is_chosen(world, chosen, size):
     assert playable_world(World(*world, vision=6), chosen) == World(*size, vision=6)

@@ -1,4 +1,4 @@
-"""Matches and evaluations: what is impossible is refused before anything is played."""
+"""Matches and evaluations: impossible ones are refused before anything is played."""
 
 import numpy as np
 import pytest
@@ -29,12 +29,12 @@ def test_an_impossible_match_is_refused(task, players, seed, steps, reason):
         match(small(task, "discrete"), players, seed, steps)
 
 
-def test_an_evaluation_needs_a_seed():
+def test_an_evaluation_without_seeds_is_refused():
     with pytest.raises(ValueError, match="An evaluation needs at least one seed"):
         evaluate(small("center", "discrete"), random_player, ())
 
 
-def test_a_script_plays_with_any_seed_that_worlds_take():
+def test_a_script_accepts_every_seed_that_worlds_accept():
     env = small("center", "discrete")
     played = [match(env, [scripted_player], seed, 4) for seed in (2**64 + 7, 2**64 + 7, 2**70)]
     assert played[0] == played[1]
@@ -49,7 +49,7 @@ def test_an_evaluation_is_longer_if_agents_live_longer(lifespan, max_episode_ste
 
 
 @pytest.mark.parametrize("task", sorted({task for task, _ in CASES}))
-def test_a_discrete_policy_plays_the_same_among_continuous_actions(task):
+def test_a_discrete_policy_plays_the_same_with_continuous_actions(task):
     envs = [small(task, action) for action in ACTIONS]
     torch.manual_seed(0)
     policy = make_policy("conv_lstm", envs[0].vision, envs[0].single_action_space, hidden=16)
@@ -60,7 +60,7 @@ def test_a_discrete_policy_plays_the_same_among_continuous_actions(task):
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_a_player_of_one_team_plays_as_if_it_played_both(action):
+def test_a_player_of_one_team_acts_as_if_it_played_both(action):
     env = small("predator_prey", action)
     torch.manual_seed(0)
     policy = make_policy("conv_lstm", env.vision, env.single_action_space, hidden=16)

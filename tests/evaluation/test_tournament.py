@@ -47,13 +47,13 @@ def enter(tmp_path):
 
 
 @given(arrays(float, (7, 4), elements=st.integers(0, 5).map(float)), st.permutations(range(4)))
-def test_ratings_depend_only_on_the_ranks_of_scores_and_not_on_the_order_of_players(contests, order):
+def test_ratings_depend_only_on_score_ranks_and_not_on_the_order_of_players(contests, order):
     expected = np.array(ratings.rate(contests))
     assert np.allclose(ratings.rate(np.exp(contests)), expected)
     assert np.allclose(ratings.rate(contests[:, order]), expected[list(order)])
 
 
-def test_higher_scores_mean_higher_ratings_and_more_contests_less_uncertainty():
+def test_higher_scores_give_higher_ratings_and_more_contests_less_uncertainty():
     generator = np.random.default_rng(0)
     contests = generator.normal([0.0, 1.0, 2.0, 2.0], 0.3, (60, 4))
     means, deviations = np.array(ratings.rate(contests)).T
@@ -71,7 +71,7 @@ def test_each_team_is_rated_by_its_own_scores():
     assert [mean for mean, _ in second] == sorted((mean for mean, _ in second), reverse=True)
 
 
-def test_a_tournament_writes_tables_and_a_picture_and_plays_no_match_twice(invoke, enter, monkeypatch):
+def test_a_tournament_writes_tables_and_a_picture_and_repeats_no_match(invoke, enter, monkeypatch):
     enter("one", "discrete")
     enter("two", "continuous", seed=1)
     arguments = [*TINY, "checkpoints=[one/checkpoint.pt,tw*/checkpoint.pt]", "out=out"]
@@ -98,7 +98,7 @@ def test_a_tournament_writes_tables_and_a_picture_and_plays_no_match_twice(invok
     assert invoke(rank.main, *arguments)[0] == 0
     assert played == []
     lines = Path("out/matches.csv").read_text().splitlines(keepends=True)
-    Path("out/matches.csv").write_text("".join(lines[:-1]) + lines[-1][:20])  # as if it had been cut off in the middle
+    Path("out/matches.csv").write_text("".join(lines[:-1]) + lines[-1][:20])  # as an interrupted write leaves it
     assert invoke(rank.main, *arguments)[0] == 0
     assert played == [1000]
     assert invoke(rank.main, *arguments)[0] == 0
@@ -108,10 +108,10 @@ def test_a_tournament_writes_tables_and_a_picture_and_plays_no_match_twice(invok
     assert played == [1000] * (1 + 7) + [1001] * 16
 
 
-def test_a_line_that_was_cut_off_is_removed_without_touching_the_lines_before(tmp_path):
+def test_an_incomplete_line_is_removed_without_touching_earlier_lines(tmp_path):
     path, whole = tmp_path / "matches.csv", ",".join(COLUMNS) + "\r\na,b,1,2,1000,0.5,0.25\r\n"
     path.write_bytes(f"{whole}a,b,1,2,1001,0.".encode())
-    with no_file_beyond(len(whole) // 2):  # a file that is written again would be lost
+    with no_file_beyond(len(whole) // 2):  # rewriting the file would fail
         [(played, scored)] = MatchFolder(tmp_path).read_matches().items()
     assert (played, scored.tolist()) == (("1", "2", 1000), [0.5, 0.25])
     assert path.read_bytes() == whole.encode()
@@ -122,7 +122,7 @@ def test_players_are_named_after_their_folders_even_if_a_name_looks_like_markup(
     code, out, _ = invoke(rank.main, *TINY, "checkpoints=[*/checkpoint.pt]", "out='[b]out'")
     assert code == 0
     assert "[b]one has played all" in out
-    assert out.count("[b]one") == 2  # and in the table
+    assert out.count("[b]one") == 2  # once in the table
     assert "Saved: [b]out/" in out
 
 
@@ -149,7 +149,7 @@ def test_an_impossible_ranking_is_refused_in_a_sentence(invoke, enter, arguments
     assert not Path("outputs").exists()
 
 
-def test_matches_of_other_settings_are_not_mixed(invoke, enter):
+def test_matches_of_different_settings_are_not_mixed(invoke, enter):
     enter("one", "discrete")
     assert invoke(rank.main, "checkpoints=[one/checkpoint.pt]", *TINY, "out=out")[0] == 0
     code, _, err = invoke(rank.main, "checkpoints=[one/checkpoint.pt]", *TINY, "out=out", "world.agents=30")
@@ -171,11 +171,11 @@ def test_each_setting_has_its_own_folder_by_default(invoke, enter):
     assert all(Path(folder).parent == Path("outputs") for folder in folders)
 
 
-def test_a_folder_of_an_earlier_version_is_found_and_continued(invoke, enter):
+def test_the_folder_of_an_earlier_version_is_found_and_continued(invoke, enter):
     enter("one", "discrete")
     assert invoke(rank.main, "checkpoints=[one/checkpoint.pt]", *TINY)[0] == 0
     [settings] = Path("outputs").glob("rank_*/settings.json")
-    settings.write_text(settings.read_text("utf-8").replace("max_episode_steps", "horizon"))  # as it was called
+    settings.write_text(settings.read_text("utf-8").replace("max_episode_steps", "horizon"))  # its old name
     matches = settings.with_name("matches.csv")
     before = matches.read_bytes()
     code, out, err = invoke(rank.main, "checkpoints=[one/checkpoint.pt]", *TINY)
@@ -184,14 +184,14 @@ def test_a_folder_of_an_earlier_version_is_found_and_continued(invoke, enter):
     assert matches.read_bytes() == before
 
 
-def test_the_default_folder_has_the_name_that_earlier_versions_gave_it():
+def test_the_default_folder_has_the_same_name_as_in_earlier_versions():
     assert str(MatchFolder.default({"task": "my:Task", "action": "discrete", "max_episode_steps": 0}).path) == str(
         MatchFolder.default({"task": "my:Task", "action": "discrete", "horizon": 0}).path
     )
 
 
 @pytest.mark.release
-def test_the_examples_of_the_help_text_run_in_the_order_in_which_they_are_printed(enter, tmp_path):
+def test_the_examples_of_the_help_text_run_in_their_order(enter, tmp_path):
     for name in ("outputs/A", "outputs/B", "outputs/1_predator_prey_2"):
         (tmp_path / name).mkdir(parents=True)
         enter(name, "discrete")

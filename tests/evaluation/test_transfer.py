@@ -1,4 +1,4 @@
-"""Tables of checkpoints x tasks."""
+"""Tables that score several checkpoints on several tasks."""
 
 import csv
 import shutil
@@ -18,7 +18,7 @@ SMALL = ["world.worlds=1", "world.agents=40", "world.height=40", "world.width=40
 SIZES = {"worlds": 1, "agents": 40, "height": 40, "width": 40, "lifespan": 20}
 
 
-def test_each_checkpoint_is_scored_on_each_task_as_if_alone(invoke, monkeypatch):
+def test_each_checkpoint_gets_the_same_score_on_a_task_as_by_itself(invoke, monkeypatch):
     measured, measure = [], baseline.measure
     monkeypatch.setattr(
         baseline, "measure", lambda env, *args: (measured.append(env.task_name), measure(env, *args))[1]
@@ -49,10 +49,10 @@ def test_a_run_is_named_after_its_folder_even_if_the_name_looks_like_markup(invo
     shutil.copy(shipped_path("center", "discrete"), "[b]one/checkpoint.pt")
     code, out, _ = invoke(evaluation.main, "checkpoint=*/checkpoint.pt", "tasks=[center]", "seeds=1", *SMALL)
     assert code == 0
-    assert out.count("[b]one") == 2  # as it is played, and in the table
+    assert out.count("[b]one") == 2  # in the progress lines and in the table
 
 
-def test_an_existing_file_is_not_a_pattern_whatever_its_name(invoke):
+def test_the_name_of_an_existing_file_is_never_a_pattern(invoke):
     Path("[b]one").mkdir()
     shutil.copy(shipped_path("center", "discrete"), "[b]one/checkpoint.pt")
     for tasks_ in ([], ["tasks=[center]"]):
@@ -61,7 +61,7 @@ def test_an_existing_file_is_not_a_pattern_whatever_its_name(invoke):
         assert "policy, sampled" in out or "[b]one on center" in out
 
 
-def test_tasks_are_those_of_the_checkpoints_if_none_are_named(invoke):
+def test_the_tasks_default_to_those_of_the_checkpoints(invoke):
     path = shipped_path("scatter", "discrete")
     code, out, _ = invoke(evaluation.main, f"checkpoint=[{path}]", "seeds=1", *SMALL)
     assert code == 0
@@ -87,7 +87,7 @@ def test_tasks_are_those_of_the_checkpoints_if_none_are_named(invoke):
     ],
 )
 def test_an_impossible_table_is_refused_in_a_sentence(invoke, monkeypatch, arguments, message):
-    monkeypatch.setattr(baseline, "baseline_for", None)  # before anything is measured
+    monkeypatch.setattr(baseline, "baseline_for", None)  # must not be called before the refusal
     code, _, err = invoke(evaluation.main, "checkpoint=pretrained", *arguments)
     assert code == 1
     assert message in err

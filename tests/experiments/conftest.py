@@ -1,3 +1,3 @@
-"""What several tests of experiments share."""
+"""Fixtures that several tests of experiments share."""
 
-from tests.experiments.fakes import trained, undrawn  # noqa: F401
+from tests.experiments.fakes import trained, without_figures  # noqa: F401

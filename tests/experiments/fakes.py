@@ -1,4 +1,4 @@
-"""Stand-ins for training and for what a study draws."""
+"""Substitutes for training and for the figures of a study."""
 
 import json
 import sys
@@ -15,11 +15,11 @@ from particle_grid.learn.tensorboard import Logger
 from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.results import Results
 
-UNIT = Baseline([[0.0]], [[1.0]])  # scores that are normalised already
+UNIT = Baseline([[0.0]], [[1.0]])  # leaves scores unchanged
 
 
 def write_results(folder: RunFolder, normalised: float | None = None, **scores: float) -> None:
-    """Leave the results of a run: one score for each player."""
+    """Write the results of a run: one score for each player."""
     arrays = {player: np.array([[score]]) for player, score in scores.items()}
     values = {player: np.array([score if normalised is None else normalised]) for player, score in scores.items()}
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -27,14 +27,14 @@ def write_results(folder: RunFolder, normalised: float | None = None, **scores: 
 
 
 def write_curve(folder: RunFolder, scores) -> None:
-    """Leave a learning curve with a score at every hundredth step."""
+    """Write a learning curve with a score every hundred steps."""
     with Logger(folder.path) as logger:
         for k, score in enumerate(scores, 1):
             logger.log(100 * k, {"normalised_score": score, "perf/steps_per_second": 1000.0})
 
 
 def strength(overrides) -> float:
-    """Return what a run with these overrides scores: Gaussian arms less, and all less at a low rate."""
+    """Return the score of a run with these overrides: lower for Gaussian arms and for low learning rates."""
     return (
         0.9
         - 0.3 * ("policy.head=gaussian" in overrides)
@@ -44,7 +44,7 @@ def strength(overrides) -> float:
 
 
 def fake_run(job) -> None:
-    """Leave what a training run leaves."""
+    """Write the files of a training run."""
     seed = next(int(override.removeprefix("seed=")) for override in job.overrides if override.startswith("seed="))
     score = strength(job.overrides) + 0.01 * seed
     write_curve(job.folder, [score * k / 10 for k in range(1, 11)])
@@ -53,8 +53,12 @@ def fake_run(job) -> None:
 
 
 class Trained:
-    """Runs the study command with `fake_run` in the place of training. done: the jobs that ran. failing: sets of
-    overrides; runs that have all of one fail."""
+    """The study command with `fake_run` in place of training.
+
+    Attributes:
+        done: the jobs that ran.
+        failing: sets of overrides; a run fails if it has all overrides of one set.
+    """
 
     def __init__(self):
         self.done = []
@@ -84,8 +88,8 @@ class Trained:
 
 
 @pytest.fixture
-def undrawn(monkeypatch):
-    """Leaves out what takes seconds and that other tests look at: figures, and the first actions of each arm."""
+def without_figures(monkeypatch):
+    """Skip slow steps that other tests cover: figures, and the first actions of each arm."""
     monkeypatch.setattr(study_plots, "draw", lambda *_: [])
     monkeypatch.setattr(study_report, "first_actions", lambda *_: {})
 

@@ -1,4 +1,4 @@
-"""The engines that run the jobs of a sweep side by side."""
+"""The engines that run the jobs of a sweep in parallel."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def test_a_sweep_under_torchrun_is_refused(call, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:(?s).*validated against ConfigStore schema")
-def test_the_slurm_preset_has_what_a_job_needs():
+def test_the_slurm_preset_requests_what_a_job_needs():
     register_groups()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         hydra = compose("train", ["hydra/launcher=submitit_slurm"], return_hydra_config=True).hydra
@@ -69,8 +69,8 @@ def test_the_slurm_preset_has_what_a_job_needs():
     assert "NUMBA_NUM_THREADS=$SLURM_CPUS_PER_TASK" in launcher.setup[0]
 
 
-def sweep_of_processes(folder, *arguments):
-    """Runs a sweep by the command that users type, whose runs have as many threads as they are given."""
+def run_sweep(folder, *arguments):
+    """Run a sweep by its command in a new process, with the default number of threads for each run."""
     small = [each for each in SMALL if not each.startswith("trainer.threads")]
     return subprocess.run(
         [sys.executable, "-m", "particle_grid.train", "-m", *small, *arguments, "hydra.sweep.dir=sweep"],
@@ -90,12 +90,12 @@ def sweep_of_processes(folder, *arguments):
         pytest.param("ray", marks=pytest.mark.release),
     ],
 )
-def test_a_launcher_runs_all_jobs_reports_how_each_ended_and_repeats_nothing(tmp_path, launcher):
+def test_a_launcher_runs_all_jobs_reports_their_outcomes_and_repeats_nothing(tmp_path, launcher):
     if not find_spec({"submitit_local": "submitit", "ray": "ray"}.get(launcher, "particle_grid")):
         pytest.skip(f"{launcher} is not installed")
     times = []
     for _ in range(2):
-        process = sweep_of_processes(tmp_path, f"hydra/launcher={launcher}", "seed=0,0,1", "trainer.epochs=1,-1")
+        process = run_sweep(tmp_path, f"hydra/launcher={launcher}", "seed=0,0,1", "trainer.epochs=1,-1")
         assert process.returncode == 1, process.stderr
         times.append({path: path.stat().st_mtime_ns for path in tmp_path.glob("sweep/*/results.json")})
         for path in times[-1]:
@@ -117,7 +117,7 @@ def test_optuna_with_several_processes_prunes_and_uses_its_budget(tmp_path):
     pytest.importorskip("optuna")
     arguments = ["hydra/sweeper=optuna", "hydra/launcher=joblib", f"trainer.total_steps={20 * BATCH}"]
     arguments += ["hydra.sweeper.pruner.n_startup_trials=2", "hydra.sweeper.pruner.n_warmup_steps=1"]
-    process = sweep_of_processes(tmp_path, *arguments, "hydra.sweeper.trials=8")
+    process = run_sweep(tmp_path, *arguments, "hydra.sweeper.trials=8")
     assert process.returncode == 0, process.stderr
     pruned, finished = (len(list(tmp_path.glob(f"sweep/*/{name}"))) for name in ("pruned.txt", "results.json"))
     assert pruned + finished == 8

@@ -1,4 +1,4 @@
-"""Plans of studies: shipped ones are fair to all arms, invalid ones are refused in one sentence."""
+"""Plans of studies: shipped plans treat all arms equally, and invalid plans are refused in one sentence."""
 
 import csv
 import re
@@ -44,7 +44,7 @@ def test_each_arm_of_a_plan_has_the_same_budget_and_is_tested_with_new_seeds(nam
         assert trials[0] == tuple((key, values[0]) for key, values in plan.space(arm).items())
 
 
-def test_the_folders_of_runs_keep_their_names():
+def test_the_folders_of_runs_have_stable_names():
     plan = read_plan(find_plan("smoke"))
     tuning = {job.folder.path.as_posix() for job in plan.tuning_jobs(Path("x")).values()}
     assert tuning == {f"x/tuning/{arm}/{k}/center-100" for arm in plan.arms for k in range(2)}
@@ -52,7 +52,7 @@ def test_the_folders_of_runs_keep_their_names():
     assert "x/test/inertial/gaussian/forage-1" in tests
 
 
-def test_a_plan_of_an_earlier_version_equals_todays_plan_that_says_the_same():
+def test_a_plan_of_an_earlier_version_equals_the_equivalent_current_plan():
     new = SMOKE.replace(
         "  trainer.learning_rate: [1.0e-3, 2.0e-3]", "  trainer.env_splits: [1, 2]\n  policy.init_action_rms: [0.5]"
     )
@@ -72,7 +72,7 @@ def test_a_plan_of_an_earlier_version_equals_todays_plan_that_says_the_same():
 
 
 def shrunk(name, arms, tasks, variants):
-    """Write a plan with the first few arms, tasks and variants of a shipped one, and two seeds, on small worlds."""
+    """Write a shipped plan reduced to its first arms, tasks and variants, two seeds, and small worlds."""
     plan = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
     kept = list(dict.fromkeys([plan["reference"], plan["reference_scores"], *plan["arms"]]))[:arms]
     plan["arms"] = {arm: plan["arms"][arm] for arm in kept}
@@ -99,23 +99,23 @@ def runs_to_its_end(plan):
 
 
 @pytest.mark.slow
-def test_a_shipped_plan_that_tunes_nothing_runs_to_its_end():
+def test_a_shipped_plan_without_tuning_runs_from_end_to_end():
     runs_to_its_end(shrunk("axes", arms=2, tasks=1, variants=1))
 
 
 @pytest.mark.release
 @pytest.mark.parametrize("name", PLANS)
-def test_every_shipped_plan_runs_to_its_end(name):
+def test_every_shipped_plan_runs_from_end_to_end(name):
     runs_to_its_end(shrunk(name, arms=3, tasks=2, variants=2))
 
 
 def refused(invoke, content, *arguments):
-    """Return the sentence with which a plan is refused, before anything is written."""
+    """Return the sentence with which a plan is refused before anything is written."""
     Path("p.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
     code, out, err = invoke(study.main, "p.yaml", "--out", "out/here", *arguments)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert err.startswith("error: ")
-    assert "PARTICLE_GRID_TRACEBACK" not in err  # unforeseen errors mention it
+    assert "PARTICLE_GRID_TRACEBACK" not in err  # the message of unforeseen errors mentions it
     assert [path.name for path in Path().iterdir()] == ["p.yaml"]
     return err
 

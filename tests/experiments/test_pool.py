@@ -1,4 +1,4 @@
-"""Many runs at the same time, here of a stand-in that takes no time."""
+"""Many runs in parallel, here of a substitute that takes no time."""
 
 import os
 import runpy
@@ -19,8 +19,9 @@ from particle_grid.experiments.pool import Job, run_all
 from particle_grid.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
-MEASURED = ("steps", "minutes", "sampled", "greedy", "end_of_best")  # of a run, in the tables of bench/learn.py
-# Writes its arguments and its cores and, as train does, its overrides; fails, waits for SIGTERM or ends, as told.
+MEASURED = ("steps", "minutes", "sampled", "greedy", "end_of_best")  # columns of the tables of bench/learn.py
+# Writes its arguments, its cores and, like train, its overrides. Depending on its arguments it fails, waits for
+# SIGTERM, or ends.
 STAND_IN = """
 import json, os, signal, sys, time
 from pathlib import Path
@@ -48,7 +49,7 @@ def stand_in(monkeypatch, tmp_path):
     monkeypatch.setattr(pool, "TRAIN", [sys.executable, str(path)])
 
 
-def begun(folder):
+def starts(folder):
     return (folder / "began.txt").read_text().splitlines()
 
 
@@ -58,7 +59,7 @@ def test_a_failure_is_reported_with_its_reason_and_does_not_stop_the_rest(tmp_pa
     assert run_all(wanted, lambda job, reason: told.update({job.folder.name: reason})) == [wanted[1]]
     assert told == {"0": "", "1": "the reason", "2": "", "3": "", "4": ""}
     assert "first line\nthe reason" in (tmp_path / "1" / "error.txt").read_text()
-    assert begun(tmp_path / "3") == [f"seed=3 trainer.threads=1 hydra.run.dir='{tmp_path / '3'}'"]
+    assert starts(tmp_path / "3") == [f"seed=3 trainer.threads=1 hydra.run.dir='{tmp_path / '3'}'"]
     assert (tmp_path / "3" / "cores.txt").read_text() in [f"{core}1" for core in os.sched_getaffinity(0)]
 
 
@@ -67,12 +68,12 @@ def test_finished_runs_are_not_repeated_and_failed_ones_are(tmp_path):
     run_all(wanted, lambda job, reason: None)
     mended = [Job(job.folder, ()) for job in wanted]
     assert run_all(mended, lambda job, reason: None) == []
-    assert [len(begun(job.folder.path)) for job in mended] == [1, 2, 1]
+    assert [len(starts(job.folder.path)) for job in mended] == [1, 2, 1]
     assert not (tmp_path / "1" / "error.txt").exists()
 
 
 def press(number, *paths):
-    """Send a signal to this process as soon as each of some files is there."""
+    """Send a signal to this process as soon as each of some files exists."""
 
     def wait():
         for path in paths:
@@ -126,7 +127,7 @@ def test_an_error_outside_the_runs_ends_them_too(tmp_path):
 def test_a_run_with_other_overrides_is_neither_counted_as_done_nor_resumed(tmp_path, left):
     run_all([Job(RunFolder(tmp_path / "1"), ("seed=1", "trainer.gamma=0.9"))], lambda job, reason: None)
     (tmp_path / "1" / "results.json").rename(tmp_path / "1" / left)
-    before = begun(tmp_path / "1")
+    before = starts(tmp_path / "1")
     for overrides, one, other in [
         (("seed=1", "trainer.gamma=0.95"), "trainer.gamma=0.9", "trainer.gamma=0.95"),
         (("seed=1",), "trainer.gamma=0.9", "no trainer.gamma"),
@@ -137,10 +138,10 @@ def test_a_run_with_other_overrides_is_neither_counted_as_done_nor_resumed(tmp_p
         with pytest.raises(ValueError, match=reason):
             run_all(wanted, lambda job, reason: None)
         assert not (tmp_path / "0").exists()
-        assert begun(tmp_path / "1") == before
+        assert starts(tmp_path / "1") == before
     same = Job(RunFolder(tmp_path / "1"), ("trainer.gamma=0.5", "+trainer.gamma=0.9", "seed=1"))
     assert run_all([same], lambda job, reason: None) == []
-    assert len(begun(tmp_path / "1")) == (1 if left == "results.json" else 2)
+    assert len(starts(tmp_path / "1")) == (1 if left == "results.json" else 2)
 
 
 def test_a_table_of_runs_with_other_overrides_is_refused(invoke, monkeypatch):
@@ -162,11 +163,11 @@ def test_a_run_without_a_record_of_its_overrides_is_accepted(tmp_path):
     run_all([job], lambda job, reason: None)
     (tmp_path / "0" / "overrides.yaml").unlink()
     assert run_all([Job(job.folder, ("seed=1",))], lambda job, reason: None) == []
-    assert len(begun(tmp_path / "0")) == 1
+    assert len(starts(tmp_path / "0")) == 1
 
 
 @given(st.text("ab \\'\"(){}[],=:$.~%", min_size=1, max_size=12))
-def test_a_folder_of_any_name_stays_whole_on_the_command_line(name):
+def test_a_folder_with_any_name_survives_the_command_line(name):
     *_, place = Job(RunFolder(Path(name)), ()).arguments
     [override] = OverridesParser.create().parse_overrides([place])
     assert override.value() == str(Path(name))

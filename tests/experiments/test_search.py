@@ -1,4 +1,4 @@
-"""Searches by Optuna whose database or log cannot be used."""
+"""Optuna searches with a database or log that cannot be used."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tests.experiments.test_sweep import QUIET, SMALL
 
 
 @pytest.mark.parametrize("storage", ["foo", "sqlite:////nowhere/x.db", "sqlite:///broken.db", "[1]"])
-def test_a_database_that_cannot_be_used_is_refused_in_a_sentence(invoke, storage):
+def test_an_unusable_database_is_refused_in_a_sentence(invoke, storage):
     pytest.importorskip("optuna")
     Path("broken.db").write_bytes(bytes(range(256)) * 40)
     arguments = ["-m", "hydra/sweeper=optuna", *SMALL, "trainer.clip=0.1,0.2", "hydra.sweep.dir=sweep", QUIET]

@@ -1,4 +1,4 @@
-"""Statistics against closed forms and known values."""
+"""Statistics compared with closed forms and known values."""
 
 import math
 
@@ -17,7 +17,7 @@ SCORES = arrays(float, st.tuples(st.integers(1, 4), st.integers(2, 9)), elements
     ("values", "expected"),
     [([1, 2, 3, 100], 2.5), ([5, 1, 4, 2, 3], 3.0), ([0, 0, 1, 1, 1, 1, 9, 9], 1.0), ([7, 3], 5.0), ([4], 4.0)],
 )
-def test_interquartile_means_known_by_hand(values, expected):
+def test_interquartile_means_equal_hand_computed_values(values, expected):
     assert stats.interquartile_mean(np.array([values], float)) == pytest.approx(expected)
 
 
@@ -48,7 +48,7 @@ def test_the_probabilities_of_both_directions_add_up_to_one(x, y):
     assert sum(both) == pytest.approx(1)
 
 
-def test_the_probability_of_improvement_of_normal_scores_is_that_of_the_normal_distribution():
+def test_the_probability_of_improvement_of_normal_scores_has_its_closed_form():
     generator = np.random.default_rng(0)
     x, y = generator.normal(0.7, 1, (1, 1500)), generator.normal(0, 1, (1, 1500))
     expected = 0.5 * (1 + math.erf(0.7 / math.sqrt(2) / math.sqrt(2)))
@@ -61,9 +61,7 @@ def test_a_profile_is_one_minus_the_cumulative_distribution():
     profile = stats.performance_profile(at)(x)
     assert profile == pytest.approx(np.clip(1 - at, 0, 1), abs=0.02)
     assert (np.diff(profile) <= 0).all()
-    assert (
-        stats.performance_profile(np.array([0.5]))(np.array([[0.5, 0.6, 0.4, 0.9]])) == 0.5
-    )  # more than, not as much as
+    assert stats.performance_profile(np.array([0.5]))(np.array([[0.5, 0.6, 0.4, 0.9]])) == 0.5  # strictly more
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_approximation():
@@ -74,23 +72,23 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_approximation():
     assert high == pytest.approx(x.mean() + error, rel=0.1)
 
 
-def test_intervals_contain_the_truth_about_as_often_as_their_level_says():
+def test_intervals_contain_the_true_value_as_often_as_their_level_says():
     generator = np.random.default_rng(0)
     held = 0
     for k in range(300):
-        x = generator.normal([[0.0], [5.0]], 1, (2, 10))  # tasks with very different scores, which strata keep apart
+        x = generator.normal([[0.0], [5.0]], 1, (2, 10))  # tasks with very different scores, which strata separate
         low, high = stats.interval(stats.mean, x, resamples=300, seed=k)
         held += low <= 2.5 <= high
-    assert 0.88 < held / 300 < 0.98  # percentiles of few runs are slightly too narrow
+    assert 0.88 < held / 300 < 0.98  # percentile intervals of few runs are slightly too narrow
 
 
-def test_strata_keep_the_differences_between_tasks_out_of_the_interval():
+def test_strata_remove_differences_between_tasks_from_the_interval():
     x = np.array([[0.0, 0.1, -0.1, 0.0], [9.0, 9.1, 8.9, 9.0]])
     low, high = stats.interval(stats.mean, x)
     assert high - low < 0.2
 
 
-def test_pairs_keep_the_differences_between_seeds_out_of_the_interval():
+def test_pairs_remove_differences_between_seeds_from_the_interval():
     generator = np.random.default_rng(0)
     luck = generator.normal(0, 3, (2, 12))
     x, y = luck + 1 + generator.normal(0, 0.1, luck.shape), luck
@@ -125,6 +123,6 @@ def test_an_invalid_level_or_number_of_resamples_is_refused(options):
 
 
 @pytest.mark.parametrize("scores", [np.zeros((2, 1)), np.zeros(3), np.array([[1.0, np.nan]])])
-def test_scores_that_show_no_spread_are_refused(scores):
+def test_scores_without_spread_are_refused(scores):
     with pytest.raises(ValueError, match="have no interval"):
         stats.interval(stats.mean, scores)

@@ -1,4 +1,4 @@
-"""The study command, from a plan to a report, with a stand-in for training."""
+"""The study command, from a plan to a report, with a substitute for training."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from particle_grid.experiments.plan import TUNING, RunKey, find_plan, read_plan
 from particle_grid.experiments.study import choose, time_left
 from tests.experiments.fakes import fake_run
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("without_figures")
 SMOKE = find_plan("smoke").read_text("utf-8")
 
 
@@ -26,7 +26,7 @@ def rows(path):
 
 
 def three_seeds():
-    """Write a plan with three seeds; return its file."""
+    """Write a plan with three seeds, and return its file."""
     Path("three.yaml").write_text(SMOKE.replace("seeds: [0, 1]", "seeds: [0, 1, 2]"))
     return "three.yaml"
 
@@ -44,7 +44,7 @@ def test_a_negative_number_of_jobs_is_refused(trained, capsys):
     assert "error: --jobs -1 is invalid" in capsys.readouterr().err
 
 
-def test_a_dry_run_says_what_a_study_takes_and_does_nothing(trained, capsys):
+def test_a_dry_run_estimates_a_study_and_runs_nothing(trained, capsys):
     assert trained("smoke", "--dry-run", "--jobs", "2") == 0
     out = capsys.readouterr().out
     assert "Tuning: 4 runs" in out
@@ -54,7 +54,7 @@ def test_a_dry_run_says_what_a_study_takes_and_does_nothing(trained, capsys):
     assert list(Path().iterdir()) == []
 
 
-def test_a_study_chooses_the_better_hyperparameters_tests_them_and_reports_the_difference(trained):
+def test_a_study_chooses_the_better_hyperparameters_and_reports_the_difference(trained):
     assert trained("smoke", "--out", "out") == 0
     assert json.loads(Path("out/chosen.json").read_text()) == {"discrete": 0, "gaussian": 0}
     runs = rows("out/results.csv")
@@ -76,11 +76,11 @@ def test_a_study_chooses_the_better_hyperparameters_tests_them_and_reports_the_d
     assert len(trained.done) == 20  # nothing is repeated
 
 
-def test_failed_runs_do_not_stop_the_others_and_run_again(trained, capsys):
+def test_failed_runs_do_not_stop_the_others_and_are_repeated_later(trained, capsys):
     trained.failing.append({"seed=1", "world.dynamics=inertial"})
     assert trained("smoke", "--out", "out") == 1  # one seed is left, which has no spread
     said = capsys.readouterr()
-    assert "failed: it was told to, by [/seed=1]" in said.out  # not markup to the terminal
+    assert "failed: it was told to, by [/seed=1]" in said.out  # printed literally, not as markup
     assert "Fewer than two seeds have a finished run of every arm and task in inertial" in said.err
     trained.failing.clear()
     before = len(trained.done)
@@ -88,7 +88,7 @@ def test_failed_runs_do_not_stop_the_others_and_run_again(trained, capsys):
     assert len(trained.done) == before + 4
 
 
-def test_the_report_and_the_exit_code_say_what_failed_and_what_is_left_out(trained, capsys):
+def test_the_report_and_the_exit_code_tell_which_runs_failed_and_what_is_left_out(trained, capsys):
     plan = three_seeds()
     trained.failing.append({"seed=1", "policy.head=gaussian", "task=forage", "world.dynamics=inertial"})
     trained.failing.append({"seed=100", "action=discrete", "trainer.learning_rate=0.002"})
@@ -124,7 +124,7 @@ def test_the_report_of_an_unfinished_study_says_what_is_missing(trained, capsys)
         assert "to keep pairs complete: seed 2 in kinematic." in text
 
 
-def test_test_runs_with_other_hyperparameters_than_those_chosen_are_refused(trained, capsys):
+def test_test_runs_with_hyperparameters_that_were_not_chosen_are_refused(trained, capsys):
     trained.failing.append({"seed=100", "action=discrete", "trainer.learning_rate=0.001"})
     assert trained("smoke", "--out", "out") == 1
     assert json.loads(Path("out/chosen.json").read_text())["discrete"] == 1
@@ -164,7 +164,7 @@ def test_trials_with_a_missing_run_are_not_chosen():
         choose(plan, {each: score for each, score in scores.items() if each.arm == "gaussian"})
 
 
-def test_the_time_left_is_that_of_runs_that_do_not_compile():
+def test_the_remaining_time_is_estimated_from_runs_that_did_not_compile():
     compiling, running, total = 100.0, 10.0, 10
     ends = [compiling, compiling + 0.5]
     assert time_left(ends, total, 2) == ""

@@ -1,4 +1,4 @@
-"""The settings of a study's runs are those that Hydra composes."""
+"""The settings of a study's runs equal those that Hydra composes."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ PLANS = sorted(path.stem for path in (config_folder() / "study").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_the_settings_of_a_plan_are_what_hydra_composes(name):
+def test_the_settings_of_a_plan_equal_those_that_hydra_composes(name):
     plan = read_plan(find_plan(name))
     jobs = [*plan.tuning_jobs(Path()).values(), *plan.test_jobs(Path(), dict.fromkeys(plan.arms, 0)).values()]
     for job in [jobs[0], jobs[len(jobs) // 3], jobs[-1]]:
@@ -29,7 +29,7 @@ def test_the_settings_of_a_plan_are_what_hydra_composes(name):
         ("name=${task.name}-x", "action=continuous", "policy.head=beta"),
     ],
 )
-def test_overrides_of_every_kind_mean_what_they_mean_to_hydra(overrides):
+def test_overrides_of_every_kind_have_the_same_meaning_as_in_hydra(overrides):
     assert study_config(overrides) == run_config(composed(overrides))
 
 

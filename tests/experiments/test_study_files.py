@@ -1,4 +1,4 @@
-"""Files that a study reads back: if one is damaged, a sentence names it and says what to do."""
+"""If a file that a study reads back is damaged, one sentence names it, the reason and the remedy."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from tests.experiments.fakes import fake_run, reference_scores
 
 RUN = "test/kinematic/gaussian/center-1/"
 RESULTS = RUN + "results.json"
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("without_figures")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def report(invoke):
         (RUN + "overrides.yaml", b"a: [", "cannot be read"),
         (RUN + "overrides.yaml", b"a: 1", "cannot be read: it is not a list"),
         (RUN + "events", b"\xff" * 1000, "has no complete learning curve"),
-        (RUN + "config.yaml", b"trainer: {total_steps: 1000000}\n", "has no complete learning curve"),  # cut off
+        (RUN + "config.yaml", b"trainer: {total_steps: 1000000}\n", "has no complete learning curve"),  # incomplete
     ],
 )
 def test_a_damaged_file_is_named_with_the_reason_and_the_remedy(invoke, out, file, content, reason):
@@ -82,7 +82,7 @@ def test_a_damaged_file_is_named_with_the_reason_and_the_remedy(invoke, out, fil
     assert not Path("out/report.html").exists()
 
 
-def test_a_plan_whose_runs_have_no_scores_is_refused_before_they_are_made(invoke, tmp_path):
+def test_a_plan_whose_runs_have_no_scores_is_refused_before_they_start(invoke, tmp_path):
     plan = find_plan("smoke").read_text("utf-8")
     (tmp_path / "plan.yaml").write_text(plan.replace("evaluations=1", "evaluations=0"))
     code, _, err = invoke(study.main, "plan.yaml", "--dry-run")
@@ -90,8 +90,8 @@ def test_a_plan_whose_runs_have_no_scores_is_refused_before_they_are_made(invoke
     assert "evaluations=0 leaves no score for a study to compare" in err
 
 
-def test_a_table_that_cannot_be_written_leaves_the_old_ones(invoke, out):
-    (out / "chosen.json").write_text("{")  # for people: it is never read
+def test_a_table_that_cannot_be_written_keeps_the_old_tables(invoke, out):
+    (out / "chosen.json").write_text("{")  # for human readers only; the program never reads it
     assert report(invoke)[0] == 0
     assert json.loads((out / "chosen.json").read_text()) == {"discrete": 0, "gaussian": 0}
     before = {name: (out / name).read_bytes() for name in ("results.csv", "summary.csv", "report.html")}

@@ -1,4 +1,4 @@
-"""The page that a study ends with."""
+"""The page with the results of a study."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The scores of a study: normalised alike for all arms, and compared by complete seeds."""
+"""The scores of a study are normalised alike for all arms and compared over complete seeds."""
 
 import json
 
@@ -19,8 +19,8 @@ def plan(name="smoke"):
     return read_plan(find_plan(name))
 
 
-def test_all_arms_are_normalised_alike_whatever_their_own_script_scores(tmp_path):
-    reference = Baseline([[1.0], [3.0]], [[10.0], [14.0]])  # from 2 to 12
+def test_all_arms_are_normalised_alike_regardless_of_their_own_scripts(tmp_path):
+    reference = Baseline([[1.0], [3.0]], [[10.0], [14.0]])  # means: from 2 to 12
     found = []
     for name, (random, scripted) in {"discrete": (0.0, 8.0), "gaussian": (2.0, 12.0)}.items():
         folder = RunFolder(tmp_path / name)
@@ -33,7 +33,7 @@ def test_all_arms_are_normalised_alike_whatever_their_own_script_scores(tmp_path
     np.testing.assert_allclose(found, [[0.0, 0.1, 0.2, 0.3]] * 2, atol=1e-6)
 
 
-def test_all_arms_of_a_plan_start_with_moves_of_the_same_size():
+def test_all_arms_of_a_plan_start_with_actions_of_the_same_size():
     reduced = plan("reduced")
     found = first_actions(reduced, dict.fromkeys(reduced.arms, 0))
     assert set(found) == set(reduced.arms)
@@ -57,7 +57,7 @@ def test_reference_scores_are_measured_once_for_each_task_and_variant(tmp_path, 
     assert measured == [(task, False, each) for each in dynamics for task in ("center", "forage")]
 
 
-def test_reference_scores_of_earlier_versions_are_read_and_missing_ones_added(tmp_path, monkeypatch):
+def test_reference_scores_of_earlier_versions_are_read_and_completed(tmp_path, monkeypatch):
     smoke = plan()
     old = {}
     for variant in smoke.variants:
@@ -81,7 +81,7 @@ def test_reference_scores_of_earlier_versions_are_read_and_missing_ones_added(tm
 
 
 @given(st.lists(st.floats(-1, 2), min_size=1, max_size=30), st.floats(0, 1))
-def test_steps_to_a_threshold_are_those_of_the_plain_definition(scores, threshold):
+def test_steps_to_a_threshold_agree_with_the_plain_definition(scores, threshold):
     steps = 10 * np.arange(1, len(scores) + 1)
     expected = float("inf")
     for k in range(study_scores.SMOOTH, len(scores) + 1):

@@ -1,4 +1,4 @@
-"""However a study or a tournament ends: no process is left, no file is half written, and it can be resumed."""
+"""However a study or a tournament ends, no process is left, no file is incomplete, and it can be resumed."""
 
 import csv
 import random
@@ -16,7 +16,7 @@ from tests.evaluation.test_tournament import HEADER, TINY
 from tests.test_signals import clean_up, start, strike, wait_for
 
 SMOKE = (config_folder() / "study" / "smoke.yaml").read_text("utf-8")
-# Exit code of a study by signal. A shell reports 128 + the number of a signal that killed a process.
+# Exit code of a study by signal. For a process killed by a signal, a shell reports 128 + its number.
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGKILL: -9}
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason=
 
 @pytest.fixture
 def study_at(tmp_path):
-    """Starts a study whose runs do not end by themselves, and waits until each of them has a new checkpoint."""
+    """Start a study whose runs do not end by themselves, and wait until each of them has a new checkpoint."""
     out = tmp_path / "out"
     started = []
     text = SMOKE.replace("trainer.total_steps=2000", "trainer.total_steps=1e12\n  - trainer.checkpoint_every=20000")
@@ -54,7 +54,7 @@ def steps_at(out):
 
 
 @pytest.mark.slow
-def test_a_terminated_study_ends_its_runs_which_save_first_and_resume(study_at):
+def test_terminating_a_study_ends_its_runs_which_save_first_and_resume(study_at):
     begin, out = study_at
     process = begin()
     strike(process, signal.SIGTERM)
@@ -88,7 +88,7 @@ def test_a_study_survives_signals_at_random_moments(study_at):
 
 
 @pytest.mark.release
-def test_a_tournament_survives_signals_at_random_moments_and_plays_nothing_twice(tmp_path):
+def test_a_tournament_survives_signals_at_random_moments_and_repeats_no_match(tmp_path):
     generator = random.Random(1)
     path = tmp_path / "o" / "matches.csv"
     played = 0

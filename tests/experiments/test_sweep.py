@@ -1,4 +1,4 @@
-"""Sweeps: folders, resuming, failures, pruning, and the engines that run them, on worlds small enough for seconds."""
+"""Sweeps: folders, resuming, failures and pruning, in worlds small enough to take seconds."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ from tests.test_train import BATCH, TINY
 ROOT = Path(__file__).parents[2]
 SMALL = [*TINY, "task=center", "clips=0", f"trainer.total_steps={4 * BATCH}"]
 QUIET = "hydra/hydra_logging=disabled"
-# Ends its own process in the second run, after its first checkpoint and before its second.
+# Ends its own process in the second run, between its first and second checkpoint.
 KILLED = """
 import os
 from particle_grid import train
@@ -52,7 +52,7 @@ train.main()
 
 @pytest.fixture
 def call(invoke, monkeypatch):
-    """Runs train's main in an empty folder, with short evaluations and no film: exit code, stdout, stderr."""
+    """Run train's main function in an empty folder, with short evaluations and no film; return exit code and output."""
     monkeypatch.setattr(record, "record", lambda *_, **__: None)
     monkeypatch.setattr(match, "STEPS", 8)
     return lambda *arguments: invoke(train.main, *arguments)
@@ -60,10 +60,10 @@ def call(invoke, monkeypatch):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """The steps at which each call of the trainer's loop began."""
-    begun, run = [], Trainer.run
-    monkeypatch.setattr(Trainer, "run", lambda self: (begun.append(self.steps), run(self))[1])
-    return begun
+    """The steps at which each call of the trainer's loop started."""
+    starts, run = [], Trainer.run
+    monkeypatch.setattr(Trainer, "run", lambda self: (starts.append(self.steps), run(self))[1])
+    return starts
 
 
 def score_of(folder):
@@ -71,20 +71,20 @@ def score_of(folder):
 
 
 def code_of(*overrides):
-    """What stands for a config in the name of its folder."""
+    """Return the code that stands for a config in the name of its folder."""
     register_groups()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return digest(_root_=compose("train", list(overrides)))
 
 
-def test_the_folder_of_a_run_depends_on_its_config_alone():
+def test_the_folder_of_a_run_depends_only_on_its_config():
     codes = [code_of(f"seed={seed}", f"trainer.gamma={gamma}") for seed in (0, 1) for gamma in (0.9, 0.95)]
     assert len(set(codes)) == 4
     assert code_of("trainer.gamma=0.95", "seed=1", "task=group") == codes[3]
     assert code_of("trainer.learning_rate=2e-3") == code_of("trainer.learning_rate=0.002") == codes[0]
 
 
-def test_a_repeated_sweep_trains_only_what_is_new(call, trained):
+def test_a_repeated_sweep_trains_only_new_runs(call, trained):
     code, _, err = call("-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep")
     assert (code, err, trained) == (0, "", [0, 0])
     written = {path: path.stat().st_mtime_ns for path in Path("sweep").glob("*/results.json")}
@@ -133,7 +133,7 @@ def test_a_run_that_died_before_its_first_checkpoint_restarts_without_its_old_cu
 
 
 def curve_of(folder):
-    """The steps of all that a folder holds of a learning curve."""
+    """Return the steps of the learning curve in a folder."""
     return [event.step for event in EventAccumulator(str(folder)).Reload().Scalars("loss/policy")]
 
 
@@ -147,9 +147,9 @@ def test_a_run_in_a_folder_where_another_died_has_only_its_own_curve(call, elsew
     assert call(*arguments, "hydra.run.dir=run")[0] == 0
     first, last = (5, 6) if elsewhere else (1, 4)
     assert curve_of("run") == [BATCH * k for k in range(first, last + 1)]
-    assert Path("run", "overrides.yaml").exists() != elsewhere  # those of the dead run are not its own
+    assert Path("run", "overrides.yaml").exists() != elsewhere  # the overrides of the dead run are not its own
     assert call("resume=run/checkpoint.pt", f"trainer.total_steps={8 * BATCH}", "hydra.run.dir=run")[0] == 0
-    assert curve_of("run") == [BATCH * k for k in range(first, 9)]  # one that goes on in its own folder keeps its own
+    assert curve_of("run") == [BATCH * k for k in range(first, 9)]  # a run resumed in its own folder keeps its curve
 
 
 def test_a_finished_run_without_its_checkpoint_is_kept(call, trained):
@@ -176,7 +176,7 @@ def test_a_job_is_resumed_in_a_folder_of_any_name_with_its_own_overrides(call, t
         Job(job.folder, (*SMALL, "trainer.clip=0.1")).check()
 
 
-def test_a_failed_run_leaves_its_reason_and_the_others_run(call):
+def test_a_failed_run_records_its_reason_and_the_others_run(call):
     code, _, err = call("-m", *SMALL, "trainer.epochs=-1,1", "hydra.sweep.dir=sweep")
     assert code == 1
     assert "trainer.epochs=-1 is out of range" in err
@@ -188,7 +188,7 @@ def test_a_failed_run_leaves_its_reason_and_the_others_run(call):
     assert results.parent != reason.parent
 
 
-def test_a_folder_with_another_run_is_refused_and_untouched(call, trained):
+def test_a_folder_with_another_run_is_refused_and_unchanged(call, trained):
     place = ["hydra.sweep.dir=sweep", "hydra.sweep.subdir=one"]
     assert call("-m", *SMALL, *place)[0] == 0
     before = {path.name: path.read_bytes() for path in Path("sweep/one").iterdir() if path.is_file()}
@@ -224,7 +224,7 @@ def test_two_processes_never_train_in_one_folder_at_the_same_time(tmp_path, caps
     assert "waiting for another process that trains there" in capsys.readouterr().out
 
 
-def test_a_logger_can_end_a_run_which_saves_what_it_has(tmp_path):
+def test_a_logger_can_end_a_run_which_saves_its_progress(tmp_path):
     class Stopper:
         def log(self, step, scalars):
             if step >= 2 * trainer.batch:
@@ -240,7 +240,7 @@ def test_a_logger_can_end_a_run_which_saves_what_it_has(tmp_path):
 
 
 def run_trial(study, values):
-    """Ten reports of a run that is judged by a study's pruner: those it got to, and the reason why it ended, if any."""
+    """Return how many of ten reports a run makes until a pruner ends it, and the reason, if any."""
     trial, score = study.ask(), 0.0
     pruning = Pruning(trial, 1000)
     for k, score in enumerate(values):
@@ -261,12 +261,12 @@ def test_a_run_below_the_median_of_the_others_ends_early_and_a_good_one_does_not
     rising = [0.1 * k for k in range(10)]
     assert [run_trial(study, [x + level for x in rising]) for level in (0, 0.1, 0.2, 0.3)] == [(10, "")] * 4
     steps, reason = run_trial(study, [x - 1 for x in rising])
-    assert steps == 3  # tenths that every run may use
+    assert steps == 3  # reports that every run may make
     assert reason.startswith("at 300 steps its normalised score of -0.800 is too low")
     assert run_trial(study, [x + 1 for x in rising]) == (10, "")
 
 
-def test_optuna_searches_and_resumes(call, trained):
+def test_an_optuna_search_runs_and_resumes(call, trained):
     pytest.importorskip("optuna")
     arguments = ["-m", "hydra/sweeper=optuna", *SMALL, "hydra.sweep.dir=sweep", QUIET]
     space = ["trainer.gamma=interval(0.5,0.9)", "trainer.epochs=1,-1"]

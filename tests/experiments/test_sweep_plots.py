@@ -1,4 +1,4 @@
-"""What the figures of a sweep are computed from."""
+"""The values behind the figures of a sweep."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from particle_grid.experiments import sweep_plots
 
 
 @given(st.lists(st.floats(-5, 5), min_size=3, max_size=3, unique=True), st.integers(1, 4))
-def test_the_share_of_the_variance_is_between_0_and_1_and_does_not_depend_on_the_unit(means, spread):
+def test_the_share_of_the_variance_is_between_0_and_1_in_any_unit(means, spread):
     values = [k for k in "abc" for _ in range(8)]
     noise = np.random.default_rng(0).permutation(np.linspace(-spread, spread, 24))
     scores = np.repeat(means, 8) + noise
@@ -18,18 +18,18 @@ def test_the_share_of_the_variance_is_between_0_and_1_and_does_not_depend_on_the
     assert sweep_plots.share_of_variance(values, 3 * scores + 7) == pytest.approx(share)
 
 
-def test_a_decisive_key_has_all_the_variance_and_chance_has_none_on_average():
+def test_a_decisive_key_has_all_the_variance_and_an_irrelevant_one_none_on_average():
     values = ["a", "b"] * 10
     assert sweep_plots.share_of_variance(values, np.array([0.0, 1.0] * 10)) == 1
     generator = np.random.default_rng(1)
     by_chance = [sweep_plots.share_of_variance(values, generator.normal(size=20)) for _ in range(200)]
     assert np.mean(by_chance) < 0.05
     sizes = np.linspace(0, 1, 40)
-    assert sweep_plots.share_of_variance(list(sizes), sizes) > 0.8  # many numbers are sorted into groups
+    assert sweep_plots.share_of_variance(list(sizes), sizes) > 0.8  # many numbers are binned
     assert np.isnan(sweep_plots.share_of_variance(["a", "b", "c"], np.arange(3.0)))
 
 
-def test_optuna_finds_the_key_that_matters_if_there_are_enough_runs():
+def test_optuna_finds_the_key_that_matters_given_enough_runs():
     pytest.importorskip("optuna")
     generator = np.random.default_rng(0)
     rates = generator.uniform(1e-4, 1e-1, 40)

@@ -1,4 +1,4 @@
-"""Tests run on one thread, because their networks are too small to share."""
+"""Tests run on one thread, because their networks are too small for several."""
 
 import pytest
 import torch

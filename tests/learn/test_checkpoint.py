@@ -45,7 +45,7 @@ def test_a_loaded_state_is_the_saved_one(tmp_path):
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_failed_write_leaves_the_old_checkpoint_and_no_litter(call, tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_checkpoint_and_no_other_file(call, tmp_path, monkeypatch):
     path = tmp_path / "c.pt"
     checkpoint.save(path, {"steps": 1})
 
@@ -88,7 +88,7 @@ class Payload:
 
 
 def test_a_crafted_file_is_refused_and_runs_nothing(tmp_path):
-    """Even if its digest is right, which the author of a crafted file can compute too."""
+    """This holds even if the digest is right, which the author of a crafted file can compute too."""
     trap = tmp_path / "trap"
     buffer = io.BytesIO()
     torch.save({"version": checkpoint.VERSION, "policy": Payload(trap)}, buffer)

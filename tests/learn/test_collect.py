@@ -1,4 +1,4 @@
-"""A rollout records what the environments gave, on one split and on several."""
+"""A rollout records exactly what the environments returned, with one split and with several."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from tests.learn.training import SMALL, make, stir
 
 
 class Driver:
-    """Counts what is page-locked in place of a GPU's driver: there may be no GPU here."""
+    """Records page-locked memory in place of a GPU's driver, so that no GPU is needed."""
 
     def __init__(self):
         self.locked = {}
@@ -29,7 +29,7 @@ class Driver:
         del self.locked[address]
 
 
-def test_memory_is_page_locked_exactly_while_its_split_lives(monkeypatch):
+def test_memory_is_page_locked_exactly_while_its_split_exists(monkeypatch):
     driver = Driver()
     monkeypatch.setattr(torch.cuda, "cudart", lambda: driver)
     monkeypatch.setattr(torch.cuda, "check_error", lambda error: None)
@@ -54,7 +54,7 @@ def test_the_bootstrap_of_a_rollout_is_the_first_value_of_the_next(name, splits)
 
 
 @pytest.mark.parametrize("sizes", [[6], [4, 2]])
-def test_the_buffer_holds_what_the_environments_gave(sizes):
+def test_the_buffer_holds_what_the_environments_returned(sizes):
     envs = [Toy(n, ends=0.3, reward=lambda obs, actions: obs[:, 0] + actions[:, 1].astype(np.float32)) for n in sizes]
     run = Trainer(envs, make().policy, SMALL)
     steps = []
@@ -94,7 +94,7 @@ def test_the_buffer_holds_what_the_environments_gave(sizes):
     assert r.truncations.any()
 
 
-def test_splits_are_simulated_with_as_many_threads_as_their_trainer_has(monkeypatch):
+def test_splits_are_simulated_with_the_number_of_threads_of_their_trainer(monkeypatch):
     before = numba.get_num_threads()
     seen = set()
     step = Toy.step
@@ -119,14 +119,14 @@ def test_splits_are_simulated_with_as_many_threads_as_their_trainer_has(monkeypa
         ("num_agents", lambda n: n + 1, r"need uint8 \[9, 16\]"),
     ],
 )
-def test_an_environment_with_other_buffers_is_refused(name, change, reason):
+def test_an_environment_with_invalid_buffers_is_refused(name, change, reason):
     env = Toy()
     setattr(env, name, change(getattr(env, name)))
     with pytest.raises(ValueError, match=reason):
         make(env=env)
 
 
-def test_no_environment_and_the_same_one_twice_are_refused():
+def test_a_missing_or_repeated_environment_is_refused():
     env = Toy()
     for envs in ([], [env, env], [env, Toy(), env]):
         with pytest.raises(ValueError, match="give one environment or several, each of them once"):

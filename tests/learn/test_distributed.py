@@ -1,4 +1,4 @@
-"""Two processes that learn together do what one process would do with the agents of both."""
+"""Two processes that learn together compute what one process would with the agents of both."""
 
 import random
 
@@ -33,7 +33,7 @@ def batch():
 
 
 def gradient(agents, group):
-    """Return gradient and statistics of the loss on some agents' part of the batch, summed over the group."""
+    """Return the gradient and statistics of the loss on some agents of the batch, summed over the group."""
     torch.manual_seed(0)
     policy = make_policy("conv", 1, SPACES["discrete"], hidden=16)
     share = [x[:, agents] for x in batch()]
@@ -48,7 +48,7 @@ def gradient(agents, group):
 
 
 def gradient_of_a_share(group):
-    """The same for the agents of one of two processes, as arrays."""
+    """Return the same for the agents of one of two processes, as arrays."""
     share = torch.arange(N).tensor_split(group.size)[group.rank]
     return [x.numpy() for x in gradient(share, group)]
 
@@ -100,7 +100,7 @@ def trained(group, path, cut, resume):
 
 
 @pytest.mark.slow
-def test_processes_that_are_interrupted_and_resumed_end_as_uninterrupted_ones(tmp_path):
+def test_interrupted_and_resumed_processes_end_like_uninterrupted_ones(tmp_path):
     cut = 128 * random.randrange(1, 6)
     whole = tmp_path / "whole.pt"
     parts = tmp_path / "parts.pt"
@@ -119,7 +119,7 @@ def test_a_checkpoint_of_one_process_is_refused_by_several(tmp_path):
         trained(ProcessGroup(1, 2), path, 0, True)
 
 
-def test_alone_nothing_is_summed(monkeypatch):
+def test_a_single_process_sums_nothing(monkeypatch):
     x = torch.tensor([1.0, 2.0])
     assert ProcessGroup().sum(x).tolist() == [1, 2]
     for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
@@ -128,7 +128,7 @@ def test_alone_nothing_is_summed(monkeypatch):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_ranks_are_what_torchrun_says(monkeypatch, rank):
+def test_ranks_are_those_that_torchrun_sets(monkeypatch, rank):
     for name, value in (("RANK", rank), ("WORLD_SIZE", 2), ("LOCAL_WORLD_SIZE", 2)):
         monkeypatch.setenv(name, str(value))
     assert ranks() == (rank, 2, 2)

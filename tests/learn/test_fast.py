@@ -1,4 +1,4 @@
-"""A fast implementation computes what its module does, up to rounding, or it is not used."""
+"""A fast implementation computes the same as its module, up to rounding, or it is not used."""
 
 import copy
 from unittest import mock
@@ -18,14 +18,14 @@ from particle_grid.learn.policy import POLICIES, ConvLSTM, make_policy
 from tests.cases import needs_jit
 from tests.learn.toy import SPACES
 
-pytestmark = needs_jit("the kernels rest on machine instructions")
+pytestmark = needs_jit("the kernels use machine instructions")
 CPU = torch.device("cpu")
-KINK = 1e-6  # a unit this close to the kink of its ReLU may be rounded to either side, which changes its slope
-BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 5e-2}  # of relative differences: bf16 has 8 bits
+KINK = 1e-6  # a unit this close to the kink of its ReLU may round to either side, which changes its slope
+BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 5e-2}  # relative differences; bf16 has 8 bits
 
 
 def lively(vision=5, form="discrete", hidden=128, kind="conv_lstm"):
-    """Return a policy with weights at which every path carries gradient."""
+    """Return a policy with weights for which every path carries gradient."""
     policy = make_policy(kind, vision, SPACES[form], hidden=hidden)
     with torch.no_grad():
         for parameter in policy.parameters():
@@ -43,7 +43,7 @@ def inputs(policy, steps, n, density=0.1, ends=0.2, seed=0):
 
 
 def results(network, policy, obs, starts, state):
-    """Return outputs, state, and the gradients of a random sum of the outputs."""
+    """Return outputs, state, and the gradients of a random weighted sum of the outputs."""
     policy.zero_grad()
     out, value, after = network(obs, starts, state)
     outputs = torch.cat([out, value[..., None]], -1)
@@ -80,10 +80,11 @@ def test_outputs_state_and_gradients_equal_the_plain_modules(
         yardstick = results(policy, policy, obs, starts, state)
     assert expected.keys() == got.keys()
     for name, right in expected.items():
-        scale = right.norm().clamp(min=1e-30)  # right is 0 where every step starts an episode
+        scale = right.norm().clamp(min=1e-30)  # the correct gradient is 0 where every step starts an episode
         error = (got[name] - right).norm() / scale
         torchs = (yardstick[name] - right).norm() / scale
-        # Where sums of a few units cancel, any implementation loses more than the bound, in bf16 up to everything.
+        # Where the sum of a few units cancels, every implementation exceeds the bound; in bf16 the error may reach
+        # 100%.
         bound = max(BOUNDS[dtype], 5 * torchs)
         if name.startswith("encoder.conv1") and min(nearest) < KINK:
             bound = max(bound, 3e-2)
@@ -115,7 +116,7 @@ def test_a_replay_repeats_the_rollout_bit_for_bit_with_any_other_agents(dtype):
         replayed = torch.cat([out, value[..., None]], -1).detach()
         if dtype == torch.bfloat16:
             assert torch.equal(replayed, acted[:, agents])
-        else:  # BLAS may order its sums by the number of rows
+        else:  # BLAS may order its sums depending on the number of rows
             torch.testing.assert_close(replayed, acted[:, agents], rtol=1e-5, atol=1e-5)
 
 
@@ -127,7 +128,7 @@ def test_the_result_is_the_same_for_any_number_of_threads(dtype):
     assert all(torch.equal(one[name], three[name]) for name in one)
 
 
-def test_changed_weights_are_noticed_however_they_changed():
+def test_every_way_of_changing_the_weights_is_noticed():
     policy = lively()
     network = FastConvLSTM(policy, torch.float32, 1)
     obs, starts, state = inputs(policy, 1, 20)
@@ -147,7 +148,7 @@ def test_changed_weights_are_noticed_however_they_changed():
         assert (before != after).any()
 
 
-def test_a_frozen_policy_is_accelerated_and_gradients_survive():
+def test_a_frozen_policy_is_accelerated_and_keeps_its_gradients():
     policy = lively().requires_grad_(False)
     network, _ = accelerate(policy, "fp32", torch.device("cpu"), 1)
     assert isinstance(network, FastConvLSTM)
@@ -172,7 +173,7 @@ def test_another_call_before_the_backward_pass_is_refused(gradients):
 
 
 class Edited(ConvLSTM):
-    """A policy of a user."""
+    """A policy defined by a user."""
 
 
 def edit_forward(self, obs, starts, state):
@@ -183,7 +184,7 @@ def edit_forward(self, obs, starts, state):
 ConvLSTM_forward = ConvLSTM.forward
 
 
-def test_kernels_are_used_where_they_apply_and_say_so():
+def test_kernels_are_used_where_they_apply_and_reported():
     policy = lively()
     network, how = accelerate(policy, "fp32", CPU, 2)
     assert isinstance(network, FastConvLSTM)
@@ -191,7 +192,7 @@ def test_kernels_are_used_where_they_apply_and_say_so():
     assert all(x.grad is None for x in policy.parameters())
 
 
-def test_a_changed_module_is_not_replaced_by_kernels_that_differ(monkeypatch):
+def test_a_modified_module_is_not_replaced_by_kernels_that_differ(monkeypatch):
     monkeypatch.setattr(ConvLSTM, "forward", edit_forward)
     policy = lively()
     torch.set_num_threads(2)
@@ -210,7 +211,7 @@ def test_a_changed_module_is_not_replaced_by_kernels_that_differ(monkeypatch):
         (lively, "off", "in plain torch on cpu"),
     ],
 )
-def test_without_kernels_the_policy_itself_runs_and_the_reason_is_given(policy, mode, why):
+def test_without_kernels_the_policy_itself_runs_and_the_reason_is_reported(policy, mode, why):
     policy = policy()
     network, how = accelerate(policy, mode, CPU, 1)
     assert network is policy
@@ -224,7 +225,7 @@ def test_without_kernels_the_policy_itself_runs_and_the_reason_is_given(policy, 
         (lambda policy: policy.actor.bias.data.fill_(torch.nan), "some of its weights are NaN or infinite"),
     ],
 )
-def test_weights_that_kernels_do_not_accept_are_given_as_the_reason(change, why):
+def test_weights_that_kernels_do_not_accept_are_the_reported_reason(change, why):
     policy = lively()
     change(policy)
     network, how = accelerate(policy, "fp32", CPU, 1)
@@ -238,12 +239,12 @@ def test_an_unknown_mode_is_refused_by_name():
 
 
 @pytest.mark.parametrize(("has", "name"), [(True, "bf16"), (False, "fp32")])
-def test_auto_means_bf16_if_the_processor_has_it(monkeypatch, has, name):
+def test_auto_selects_bf16_if_the_processor_supports_it(monkeypatch, has, name):
     monkeypatch.setattr(fast, "has_bf16", lambda: has)
     assert f"in {name} kernels" in accelerate(lively(), "auto", CPU, 1)[1]
 
 
-def test_a_difference_in_a_gradient_alone_is_found():
+def test_a_difference_only_in_a_gradient_is_detected():
     policy = lively()
     network = FastConvLSTM(policy, torch.float32, 1)
     assert compare(policy, network) < 1e-5
@@ -253,7 +254,7 @@ def test_a_difference_in_a_gradient_alone_is_found():
         assert compare(policy, network) > 0.1
 
 
-def test_weights_that_are_nan_give_nan():
+def test_nan_weights_give_nan_outputs():
     policy = lively()
     with torch.no_grad():
         policy.lstm.weight_hh[0, 0] = float("nan")
@@ -264,8 +265,8 @@ def test_weights_that_are_nan_give_nan():
 
 
 @pytest.mark.parametrize("kind", POLICIES)
-def test_every_policy_compiles_for_gpus_to_one_graph_that_computes_the_same(kind):
-    """Checked on the CPU: traced and differentiated as for a GPU, but run by torch."""
+def test_every_policy_compiles_for_gpus_to_one_graph_with_the_same_results(kind):
+    """Run on the CPU: the policy is traced and differentiated as for a GPU, but executed by torch."""
     policy = lively(kind=kind)
     options = {"backend": "aot_eager"}
     network, how = compiled(policy, "fp32", CPU, options)
@@ -274,13 +275,13 @@ def test_every_policy_compiles_for_gpus_to_one_graph_that_computes_the_same(kind
     assert compare(policy, network) < 1e-5
     network, _ = compiled(policy, "bf16", CPU, options)
     assert isinstance(network, Compiled)
-    assert 1e-4 < compare(policy, network) < 0.1  # the worst parameter's gradient
+    assert 1e-4 < compare(policy, network) < 0.1  # the largest error, of one parameter's gradient
     with torch.no_grad():
         out, value, state = network(*inputs(policy, 1, 8)[:2], policy.initial_state(8))
     assert {x.dtype for x in (out, value, *state)} == {torch.float32}
 
 
-def test_a_policy_that_cannot_be_compiled_runs_in_plain_torch_and_the_reason_is_given():
+def test_a_policy_that_cannot_be_compiled_runs_in_plain_torch_with_the_reason():
     def broken(graph, examples):
         raise RuntimeError("no compiler here.\nAnd much more.")
 
@@ -300,7 +301,7 @@ def test_without_numbas_compiler_the_policy_runs_in_plain_torch(monkeypatch):
     assert "NUMBA_DISABLE_JIT" in how
 
 
-def test_the_kernels_refuse_inputs_of_another_shape_or_dtype():
+def test_kernels_refuse_inputs_of_the_wrong_shape_or_dtype():
     policy = lively(hidden=16)
     network = FastConvLSTM(policy, torch.float32, 1)
     obs = torch.zeros(2, 8, policy.observation_size, dtype=torch.uint8)

@@ -66,7 +66,7 @@ def test_gaussian_agrees_with_torch_distributions(seed, raw):
 @pytest.mark.parametrize("head", ["discrete", "bins", "gaussian", "squashed", "snapped", "beta"])
 @given(rms=st.floats(0.2, 0.55))
 @settings(max_examples=5)
-def test_first_actions_have_the_requested_size_with_every_head(head, rms):
+def test_initial_actions_have_the_requested_size_with_every_head(head, rms):
     discrete = head == "discrete"
     space = MOVES if discrete else BOX
     policy = make_policy("mlp", 2, space, hidden=8, head="auto" if discrete else head, init_action_rms=rms)
@@ -78,7 +78,7 @@ def test_first_actions_have_the_requested_size_with_every_head(head, rms):
     assert actions.mean(0).abs().max() < 0.02
 
 
-def test_snapped_and_discrete_actions_of_the_same_size_have_the_same_distribution():
+def test_snapped_and_discrete_actions_of_equal_size_have_equal_distributions():
     shares = []
     for space, head in ((MOVES, "auto"), (BOX, "snapped")):
         policy = make_policy("mlp", 2, space, head=head, init_action_rms=0.6)
@@ -89,7 +89,7 @@ def test_snapped_and_discrete_actions_of_the_same_size_have_the_same_distributio
 
 
 @pytest.mark.parametrize("head", ["gaussian", "squashed", "beta"])
-def test_a_size_of_first_actions_out_of_reach_is_refused(head):
+def test_an_unreachable_size_of_initial_actions_is_refused(head):
     with pytest.raises(
         ValueError, match=r"policy.init_action_rms=0.95 is out of reach for this head: it must be between 0"
     ):
@@ -115,7 +115,7 @@ def test_beta_agrees_with_torch_distributions(seed, spread):
     sample, logp = head.sample(out, generator)
     alpha, beta = (1 + torch.nn.functional.softplus(out)).chunk(2, -1)
     expected = torch.distributions.Beta(alpha, beta)
-    scale = math.log(2)  # over [-1, 1], twice as wide
+    scale = math.log(2)  # for the interval [-1, 1], which is twice as wide
     torch.testing.assert_close(logp, (expected.log_prob(sample) - scale).sum(-1), rtol=1e-3, atol=1e-3)
     again, entropy = head.log_prob_and_entropy(out, sample)
     torch.testing.assert_close(again, logp, rtol=0, atol=0)
@@ -125,13 +125,13 @@ def test_beta_agrees_with_torch_distributions(seed, spread):
 
 @given(means=st.tuples(*[st.floats(-3, 3)] * 2), log_std=st.floats(-2, 0.4))
 @settings(max_examples=20)
-def test_the_squashed_entropy_is_that_of_many_samples(means, log_std):
+def test_the_squashed_entropy_equals_the_mean_surprise_of_many_samples(means, log_std):
     n = 100_000
     head = make_head(BOX, "squashed", log_std_init=log_std)
     out = torch.tensor(means).expand(n, 2)
     sample, logp = head.sample(out, torch.Generator().manual_seed(1))
     slope = torch.log1p(-(head.to_action(sample).double() ** 2).clamp(max=1 - 1e-15)).sum(-1)
-    surprise = -(logp.double() - slope)  # of the squashed sample, whose mean the entropy is
+    surprise = -(logp.double() - slope)  # of the squashed sample; its mean is the entropy
     entropy = head.log_prob_and_entropy(out[:1], sample[:1])[1].item()
     noise = 5 * surprise.std().item() / math.sqrt(n)
     quadrature = 2 * 0.05  # two components
@@ -144,7 +144,7 @@ def test_bins_are_evenly_spread_from_end_to_end():
     assert head.to_action(torch.tensor([[0, 2], [3, 4]])).tolist() == [[-1.0, 0.0], [0.5, 1.0]]
 
 
-def test_snapped_actions_are_the_nearest_of_nine_moves_and_as_likely_as_the_normal_sample():
+def test_snapped_actions_are_the_nearest_moves_with_the_density_of_the_sample():
     head, plain = (make_head(BOX, name, log_std_init=0.3) for name in ("snapped", "gaussian"))
     sample = torch.tensor([[-7.0, -0.6], [-0.4, 0.4], [0.6, 1.3]])
     assert head.to_action(sample).tolist() == [[-1, -1], [0, 0], [1, 1]]
@@ -171,7 +171,7 @@ def test_the_components_of_an_action_are_drawn_independently(head):
     assert torch.corrcoef(action.T.float())[0, 1].abs() < 5 / math.sqrt(n)
 
 
-def test_gaussian_samples_have_the_right_mean_and_deviation_and_are_not_clipped():
+def test_gaussian_samples_are_unclipped_with_the_right_mean_and_deviation():
     n = 40_000
     head = gaussian_head(log_std_init=0.2)
     action, _ = head.sample(torch.tensor([0.9, -2.0]).expand(n, 2), torch.Generator().manual_seed(1))
@@ -190,7 +190,7 @@ def test_an_impossible_choice_is_never_drawn_and_a_certain_one_always():
 
 @given(raw=st.floats(-1e6, 1e6), low=st.floats(-5, -1), high=st.floats(0, 2))
 @settings(max_examples=50)
-def test_log_std_stays_within_its_bounds_whatever_the_parameter(raw, low, high):
+def test_log_std_stays_within_its_bounds_for_any_parameter(raw, low, high):
     head = gaussian_head(log_std_min=low, log_std_max=high, log_std_init=-0.5)
     torch.testing.assert_close(head.log_std, torch.tensor([-0.5, -0.5]), rtol=0, atol=1e-5)
     head.raw_log_std.data[:] = raw

@@ -1,4 +1,4 @@
-"""A run that is interrupted, or whose logger fails, saves what it learnt and restores signal handlers."""
+"""A run that is interrupted, or whose logger fails, saves its progress and restores signal handlers."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ def test_ctrl_c_finishes_the_iteration_saves_and_restores_the_handler(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_request_to_terminate_acts_as_ctrl_c_unless_it_is_ignored(number, tmp_path):
+def test_a_termination_signal_acts_like_ctrl_c_unless_it_is_ignored(number, tmp_path):
     path = tmp_path / "checkpoint.pt"
     run = make(path=path)
     run.loggers = [Record(lambda step: os.kill(os.getpid(), number) if step == 64 else None)]
@@ -38,7 +38,7 @@ def test_a_request_to_terminate_acts_as_ctrl_c_unless_it_is_ignored(number, tmp_
 
 
 @pytest.mark.parametrize("failure", [OSError("no space left"), SystemExit(1), KeyError("name")])
-def test_what_was_learnt_is_saved_when_a_logger_fails(failure, tmp_path):
+def test_progress_is_saved_when_a_logger_fails(failure, tmp_path):
     def fail(step):
         if step == 128:
             raise failure

@@ -1,4 +1,4 @@
-"""A player acts for the agents it was made for, alone or in a forked process."""
+"""A player acts for the agents it was made for, also in a forked process."""
 
 import multiprocessing
 import os
@@ -18,7 +18,7 @@ SETTINGS = TrainerConfig(rollout_length=4, minibatch=64, threads=1, device="cpu"
 
 
 N = 8
-ROW = 128  # of a vision of 5, which has fast kernels
+ROW = 128  # at a vision of 5, which has fast kernels
 
 
 every_policy = pytest.mark.parametrize("name", POLICIES)
@@ -43,7 +43,7 @@ def test_a_policy_of_another_vision_is_refused_by_trainer_and_player(name, seen,
 
 
 @every_policy
-def test_arrays_of_another_shape_or_dtype_are_refused(name):
+def test_arrays_of_the_wrong_shape_or_dtype_are_refused(name):
     player = Player(policy(name), N, 0)
     obs = np.zeros((N, ROW), np.uint8)
     starts = np.ones(N, bool)
@@ -86,7 +86,7 @@ def test_a_frozen_policy_plays_as_before(name):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads: what is tested
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # forking with threads is what is tested
 def test_a_forked_process_continues_as_its_parent_does():
     envs = [Toy(N, vision=5) for _ in range(2)]
     trainer = Trainer(envs, policy(), replace(SETTINGS, total_steps=4 * N * 4))
@@ -97,7 +97,7 @@ def test_a_forked_process_continues_as_its_parent_does():
         trainer.run()
         return actions.tolist(), trainer.policy.linear.bias.tolist()
 
-    trainer.rollout(), player(np.zeros((N, ROW), np.uint8), np.ones(N, bool))  # threads have been started
+    trainer.rollout(), player(np.zeros((N, ROW), np.uint8), np.ones(N, bool))  # starts threads
     fork = multiprocessing.get_context("fork")
     receiver, sender = fork.Pipe(False)
     process = fork.Process(target=lambda: sender.send(continued()))

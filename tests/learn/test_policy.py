@@ -96,7 +96,7 @@ def test_no_gradient_crosses_the_start_of_an_episode():
 
 
 def test_conv_lstm_equals_its_layers_applied_one_by_one():
-    """Compare the composed and unrolled form with torch's own layers."""
+    """Compare the composed and unrolled implementation with torch's own layers."""
     policy = lively("conv_lstm", vision=5)
     obs = observations(T, N, 5)
     starts = torch.rand(T, N) < 0.3
@@ -122,7 +122,7 @@ def test_every_cell_and_every_feature_reaches_the_output(name, vision):
     window = (2 * vision + 1) ** 2
     obs = torch.zeros(1, window + 7 + 1, window + 7, dtype=torch.uint8)
     for k in range(window + 7):
-        obs[0, k, k] = 3 if k < window else 255  # agent k has one cell, or feature, other than the last agent's
+        obs[0, k, k] = 3 if k < window else 255  # agent k differs from the last agent in one cell or feature
     _, value, _ = policy(obs, torch.zeros(obs.shape[:2], dtype=torch.bool), policy.initial_state(window + 8))
     assert ((value[0, :-1] - value[0, -1]).abs() > 1e-7).float().mean() > (0.9 if name == "conv_lstm" else 0.6)
 
@@ -163,7 +163,7 @@ def test_a_fresh_policy_acts_almost_uniformly(name):
     assert out.abs().max() > 1e-4
 
 
-def test_a_cell_code_that_does_not_exist_is_an_error():
+def test_an_unknown_cell_code_raises():
     obs = observations(1, 3, 2)
     obs[0, 1, 4] = 7
     with pytest.raises(IndexError):
@@ -198,7 +198,7 @@ def test_an_invalid_vision_is_refused(vision):
 
 
 @pytest.mark.parametrize("init_action_rms", ["maybe", [0.5], True, -1, 1.5, float("nan"), float("inf")])
-def test_an_invalid_size_of_first_actions_is_refused(init_action_rms):
+def test_an_invalid_size_of_initial_actions_is_refused(init_action_rms):
     with pytest.raises(ValueError, match=r"policy.init_action_rms=.* is invalid: it must be a number from 0 to 1"):
         make_policy("mlp", 2, DISCRETE, init_action_rms=init_action_rms)
 

@@ -10,7 +10,7 @@ SETTINGS = {"clip": 0.2, "value_coef": 0.5, "entropy_coef": 0.01}
 
 
 def oracle(rewards, values, terminals, truncations, gamma, lam):
-    """Return advantages as sums of the discounted errors of an episode, agent by agent."""
+    """Return advantages computed agent by agent as sums of the discounted errors of an episode."""
     steps, n = rewards.shape
     result = np.zeros((steps, n))
     for agent in range(n):
@@ -48,7 +48,7 @@ def test_advantages_equal_a_slow_oracle(seed, steps, gamma, lam, often):
     np.testing.assert_allclose(got.numpy(), oracle(rewards, values, terminals, truncations, gamma, lam), atol=1e-10)
 
 
-def test_the_return_before_a_truncation_is_the_reward_and_the_bootstrap():
+def test_the_return_before_a_truncation_is_the_reward_plus_the_bootstrap():
     rewards = torch.tensor([[1.0], [2.0], [40.0], [3.0]])
     values = torch.tensor([[5.0], [6.0], [7.0], [8.0], [9.0]])
     none = torch.zeros(4, 1, dtype=torch.bool)
@@ -72,7 +72,7 @@ def test_nothing_after_a_terminal_step_counts():
 
 
 def batch(seed=0, shape=(5, 6)):
-    """Return arguments of ppo_loss, the first three with gradient, with ratios inside and outside the clip."""
+    """Return arguments of ppo_loss with ratios inside and outside the clip; the first three require gradients."""
     torch.manual_seed(seed)
     differentiable = [torch.randn(shape, requires_grad=True) for _ in range(3)]
     old_logp = differentiable[0].detach() + 0.3 * torch.randn(shape)
@@ -89,7 +89,7 @@ def loss_and_gradients(arguments):
 
 @given(seed=st.integers(0, 1000))
 @settings(max_examples=25)
-def test_the_loss_is_that_of_the_textbook_on_valid_steps_only(seed):
+def test_the_loss_equals_the_textbook_loss_of_the_valid_steps(seed):
     arguments = batch(seed)
     logp, entropy, value, old_logp, advantage, returns, valid = arguments
     loss, statistics, gradients = loss_and_gradients(arguments)
@@ -111,11 +111,11 @@ def test_the_loss_is_that_of_the_textbook_on_valid_steps_only(seed):
 
 @given(seed=st.integers(0, 1000), noise=st.sampled_from([1.0, 1e6, float("inf"), float("nan")]))
 @settings(max_examples=25)
-def test_a_truncated_step_is_never_learnt_from(seed, noise):
+def test_a_truncated_step_never_affects_the_loss_or_its_gradients(seed, noise):
     arguments = batch(seed)
     before = loss_and_gradients(arguments)
     valid = arguments[-1]
-    for x in arguments[3:6]:  # what the rollout holds of it
+    for x in arguments[3:6]:  # the values of these steps in the rollout
         x[~valid] += noise
     with torch.no_grad():
         for x in arguments[:3]:
@@ -150,7 +150,7 @@ def test_equal_advantages_give_no_policy_gradient():
     assert d_logp.abs().max() < 1e-6
 
 
-def test_explained_variance_is_one_for_the_truth_zero_for_a_constant_and_ignores_truncated_steps():
+def test_explained_variance_of_the_truth_is_one_of_a_constant_zero_over_valid_steps():
     returns = torch.randn(50, 4)
     valid = torch.rand(50, 4) < 0.8
     values = returns.where(valid, torch.tensor(1e9))

@@ -1,4 +1,4 @@
-"""A state that a run cannot resume from is refused, and the run does not change."""
+"""A state that a run cannot resume from is refused and does not change the run."""
 
 import copy
 
@@ -83,6 +83,6 @@ def test_a_damaged_state_is_refused_and_changes_nothing(saved, keys, value, reas
 
 
 @pytest.mark.parametrize("state", [{}, "x", None, [1]])
-def test_other_objects_than_states_are_refused(state):
+def test_objects_that_are_not_states_are_refused(state):
     with pytest.raises(ValueError, match=INCOMPLETE):
         trained(2).load_state_dict(state)

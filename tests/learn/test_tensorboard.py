@@ -43,11 +43,11 @@ def test_tensorboard_reads_every_scalar_of_a_run_over_agent_steps(tmp_path):
         assert points[-1][1] == pytest.approx(result.scalars[name])
 
 
-def test_a_resumed_run_hides_what_the_interrupted_one_wrote_after_its_checkpoint(tmp_path):
+def test_a_resumed_run_hides_what_was_written_after_its_checkpoint(tmp_path):
     with Logger(tmp_path) as logger:
         for step in (10, 20, 30):
             logger.log(step, {"score": step})
-    [events_file] = tmp_path.iterdir()  # is named after the second of its start, and read in that order
+    [events_file] = tmp_path.iterdir()  # its name contains its second of creation, which determines the reading order
     events_file.rename(re.sub(r"\.\d+\.", ".1000000000.", str(events_file), count=1))
     with Logger(tmp_path, step=20) as logger:
         logger.log(30, {"score": 300.0})
@@ -73,7 +73,7 @@ def test_a_terminal_shows_progress_figures_shares_and_history(monkeypatch):
         assert words in text
 
 
-def test_the_time_left_is_estimated_without_the_first_iteration_which_compiles(monkeypatch):
+def test_the_remaining_time_is_estimated_without_the_first_iteration(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(dashboard, "perf_counter", lambda: now[0])
     board = Dashboard(1_000_000, console=Console(file=io.StringIO()))
@@ -86,7 +86,7 @@ def test_the_time_left_is_estimated_without_the_first_iteration_which_compiles(m
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_the_terminal_is_left_as_it_was_on_an_error_or_ctrl_c(error):
+def test_the_terminal_is_restored_on_an_error_or_ctrl_c(error):
     file = io.StringIO()
 
     def fail():
@@ -102,7 +102,7 @@ def test_the_terminal_is_left_as_it_was_on_an_error_or_ctrl_c(error):
     assert file.getvalue().rindex(show) > file.getvalue().rindex(hide)
 
 
-def test_a_pipe_gets_a_plain_line_now_and_then_and_one_at_the_end(monkeypatch):
+def test_a_pipe_gets_a_plain_line_at_intervals_and_at_the_end(monkeypatch):
     file = io.StringIO()
     now = [0.0]
     monkeypatch.setattr(dashboard, "perf_counter", lambda: now[0])
@@ -111,7 +111,7 @@ def test_a_pipe_gets_a_plain_line_now_and_then_and_one_at_the_end(monkeypatch):
             now[0] = k * 0.25
             board.log(k * 1000, SCALARS)
     lines = file.getvalue().splitlines()
-    assert len(lines) == 3  # after 10 s, after 20 s, at the end
+    assert len(lines) == 3  # after 10 s, after 20 s, and at the end
     assert lines[-1].startswith("0.10M of 1.00M steps, 4.0k/s, 225 s left"[:28])
     assert "normalised 0.500" in lines[-1]
     assert "\x1b" not in file.getvalue()
@@ -129,14 +129,14 @@ def test_a_terminal_is_drawn_at_most_four_times_a_second(monkeypatch):
     assert 30 <= len(drawn) <= 40
 
 
-def test_a_run_that_ends_before_its_first_iteration_shows_nothing_and_does_not_fail():
+def test_a_run_without_a_finished_iteration_shows_nothing():
     file = io.StringIO()
     with Dashboard(100, console=Console(file=file)):
         pass
     assert file.getvalue() == ""
 
 
-def test_a_sparkline_spans_from_the_least_to_the_largest_and_never_outgrows_its_width():
+def test_a_sparkline_spans_its_range_within_its_width():
     assert sparkline([]) == ""
     assert sparkline([3.0]) == "▁"
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"

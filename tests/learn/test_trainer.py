@@ -1,4 +1,4 @@
-"""A run is the same whenever it is repeated or resumed, reports every scalar, and ends well."""
+"""Training is repeatable, resumable, fully reported, and stops cleanly."""
 
 import math
 import subprocess
@@ -41,7 +41,7 @@ def test_a_resumed_run_ends_with_the_same_weights(name, form, splits, tmp_path):
         assert torch.equal(a, b)
 
 
-def test_a_resumed_run_learns_with_its_own_settings():
+def test_a_resumed_run_uses_its_own_settings():
     first = make()
     first.run()
     second = make(config=replace(SMALL, total_steps=512, learning_rate=3e-3, adam_eps=1e-3, anneal=False))
@@ -67,7 +67,7 @@ assert torch.equal(*ends), (ends[0] - ends[1]).abs().max()
 """
 
 
-def test_the_first_trainer_of_a_process_learns_as_later_ones_do():
+def test_the_first_trainer_of_a_process_learns_like_later_ones():
     process = subprocess.run([sys.executable, "-c", FIRST], cwd=ROOT, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
 
@@ -126,7 +126,7 @@ def test_checkpoints_are_saved_at_intervals_and_at_the_end(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_reward_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(bad, tmp_path):
+def test_a_non_finite_reward_stops_the_run_and_keeps_the_last_good_checkpoint(bad, tmp_path):
     env = Toy()
     env.reward = lambda obs, actions: np.full(8, bad if env.ticks > 20 else 1.0, np.float32)
     run = make(env=env, config=replace(SMALL, checkpoint_every=64), path=tmp_path / "c")
@@ -137,7 +137,7 @@ def test_a_reward_that_is_not_finite_stops_the_run_and_keeps_the_last_good_check
     assert all(x.isfinite().all() for x in good["policy"].values())
 
 
-def test_weights_that_are_not_finite_stop_the_run():
+def test_non_finite_weights_stop_the_run():
     run = make("mlp")
     run.policy.critic.bias.data[:] = math.nan
     with pytest.raises(RuntimeError, match=r"between steps 0 and 64: .*loss/value.*became NaN"):
@@ -167,7 +167,7 @@ def test_a_path_that_cannot_be_written_is_refused_before_training(path, tmp_path
         make(path=path)
 
 
-def test_a_trainer_runs_once_at_a_time_and_again_afterwards():
+def test_a_trainer_refuses_to_run_twice_at_once_but_can_run_again():
     refused = []
 
     def run_again():

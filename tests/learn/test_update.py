@@ -1,4 +1,4 @@
-"""An update learns from the decisions of the learning agents, and from nothing else."""
+"""An update learns only from the decisions of the learning agents."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from tests.learn.training import SMALL, Record, make, stir, weights
 
 
 def capture_ratios(monkeypatch):
-    """Return a list to which every minibatch adds its log-ratios of the valid steps."""
+    """Return a list to which every minibatch appends the log-ratios of its valid steps."""
     seen = []
     real = update.ppo_loss
 
@@ -46,7 +46,7 @@ def test_without_learning_every_ratio_is_one_in_every_rollout(name, form, termin
 
 
 def test_a_rollout_replayed_from_another_state_has_other_ratios(monkeypatch):
-    """The test above would notice the mistake that it is there for."""
+    """The previous test would detect the mistake that it is meant to detect."""
     ratios = capture_ratios(monkeypatch)
     run = make(config=replace(SMALL, learning_rate=0.0))
     stir(run)
@@ -57,7 +57,7 @@ def test_a_rollout_replayed_from_another_state_has_other_ratios(monkeypatch):
     assert max(x.abs().max() for x in ratios) > 1e-3
 
 
-def test_a_truncated_step_leaves_no_trace_in_the_weights():
+def test_a_truncated_step_has_no_effect_on_the_weights():
     """Neither the sampled action nor the reward of such a step matters."""
 
     def learn(noise):
@@ -88,7 +88,7 @@ class Fixed:
         return {}
 
 
-def test_actions_and_rewards_of_opponents_leave_no_trace_in_the_weights():
+def test_actions_and_rewards_of_opponents_have_no_effect_on_the_weights():
     theirs = [True, False, False, True, False, False, False, False]
 
     def train(action, reward):
@@ -126,13 +126,13 @@ def constant_reward_value(env, config):
     return run.buffer.values[:-1], run.buffer
 
 
-def test_with_truncations_alone_the_value_is_that_of_an_endless_episode():
+def test_with_truncations_the_value_is_that_of_an_endless_episode():
     values, _ = constant_reward_value(Toy(n=16, period=4, reward=pay), replace(ONES, reward_scale=0.5))
-    assert values.mean() / 0.5 == pytest.approx(10, abs=0.3)  # 1 / (1 - gamma): as if no episode ever ended
+    assert values.mean() / 0.5 == pytest.approx(10, abs=0.3)  # 1 / (1 - gamma), as if episodes never ended
 
 
 def test_with_terminal_steps_the_value_is_the_sum_to_the_end():
-    """Episodes have three decisions, which the agent can tell apart: 1 + 0.9 + 0.81, 1 + 0.9, 1."""
+    """Episodes have three decisions that the agent can tell apart: 1 + 0.9 + 0.81, 1 + 0.9, 1."""
     env = Toy(n=16, period=3, terminal=True, reward=pay)
     observe = env._observe
 
@@ -149,7 +149,7 @@ def test_with_terminal_steps_the_value_is_the_sum_to_the_end():
 
 
 def toward(target):
-    """Return a reward for nearness to a target, or for one choice."""
+    """Return a reward for being close to a target, or for one choice."""
 
     def reward(obs, actions):
         if actions.dtype == np.int32:
@@ -176,7 +176,7 @@ def test_a_simple_task_is_learnt(name, form):
     assert np.mean(rewards[-5:]) > 0.75
 
 
-def test_learning_rate_and_entropy_bonus_fall_linearly_or_stay_constant(monkeypatch):
+def test_learning_rate_and_entropy_bonus_decay_linearly_or_stay_constant(monkeypatch):
     real = update.ppo_loss
     bonuses = []
 
@@ -193,7 +193,7 @@ def test_learning_rate_and_entropy_bonus_fall_linearly_or_stay_constant(monkeypa
         assert bonuses[::4] == pytest.approx([0.1 * share for share in shares])  # 2 epochs of 2 minibatches
 
 
-def test_minibatches_have_nearly_equal_size_and_at_most_that_of_the_batch(monkeypatch):
+def test_minibatches_have_nearly_equal_size_and_never_exceed_the_batch(monkeypatch):
     sizes = []
     real = Updater._minibatch
 

@@ -1,4 +1,4 @@
-"""Small environments with the buffers and the truncation of the real one."""
+"""Small environments with the buffers and truncations of the real one."""
 
 from collections.abc import Callable
 
@@ -16,12 +16,12 @@ class Toy:
 
     Args:
         n: the number of agents.
-        space: of their actions.
-        vision: cells that they see on each side.
-        ends: probability that an agent's episode ends in a step.
-        terminal: whether episodes end by a terminal step, instead of a truncated one, in which the agent does not act.
-        period: decisions after which episodes end, instead of at random.
-        reward: returns f32[N] for observations and actions; 0 by default.
+        space: the action space of each agent.
+        vision: the number of cells that agents see on each side.
+        ends: the probability that an agent's episode ends in a step.
+        terminal: whether episodes end by a terminal step, instead of a truncated step in which the agent does not act.
+        period: the number of decisions after which episodes end, instead of ending at random.
+        reward: a function that returns f32[N] for observations and actions; 0 by default.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Toy:
 
     def reset(self, seed: int | None = None) -> tuple[np.ndarray, list]:
         self.rng = np.random.Generator(np.random.PCG64(seed))
-        self.age[:] = np.arange(self.num_agents) % (self.period or 1)  # agents at all stages
+        self.age[:] = np.arange(self.num_agents) % (self.period or 1)  # agents at all ages
         self._observe()
         return self.observations, []
 

@@ -20,7 +20,7 @@ SMALL = TrainerConfig(
 
 
 class Record:
-    """A logger that keeps its scalars, and calls a function after every iteration."""
+    """A logger that stores its scalars and calls a function after every iteration."""
 
     def __init__(self, then=lambda step: None):
         self.steps = []

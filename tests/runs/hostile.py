@@ -1,6 +1,8 @@
-"""Crafts checkpoints as an attacker would, for commands to read: python -m tests.runs.hostile GOOD FOLDER FIRST END.
+"""Craft checkpoints as an attacker would, and let commands read them: python -m tests.runs.hostile GOOD FOLDER FIRST
+END.
 
-What it signs is what a checkpoint is signed with, written here again: it must not depend on the code under attack."""
+The signature of checkpoints is implemented again here, so that the attack does not depend on the attacked code.
+"""
 
 import contextlib
 import hashlib
@@ -20,12 +22,12 @@ import numpy as np
 import torch
 
 MARK = b"sha256:"
-MEMORY = 1 << 30  # bytes that the process may grow by, whatever it reads
-SECONDS = 30  # that one case may take, on a busy machine
+MEMORY = 1 << 30  # bytes by which the process may grow, whatever it reads
+SECONDS = 30  # that one case may take on a busy machine
 
 
 def signed(content):
-    """The content with the digest that a checkpoint ends with."""
+    """Return the content with the digest that ends a checkpoint."""
     return content + MARK + hashlib.sha256(content).digest()
 
 
@@ -34,14 +36,14 @@ def unsigned(path):
 
 
 def archived(state):
-    """What torch saves of a state."""
+    """Return the bytes that torch saves for a state."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getvalue()
 
 
 def rewritten(content, members=(), drop=(), compression=zipfile.ZIP_STORED):
-    """An archive with other members, and without some."""
+    """Return an archive with replaced and dropped members."""
     result = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(result, "w", compression) as new:
         kept = {name: old.read(name) for name in old.namelist() if name not in drop}
@@ -51,7 +53,7 @@ def rewritten(content, members=(), drop=(), compression=zipfile.ZIP_STORED):
 
 
 class Call:
-    """Pickles as a call of a function."""
+    """An object whose pickle calls a function."""
 
     def __init__(self, function, *arguments):
         self.what = function, arguments
@@ -65,11 +67,11 @@ def pickled(value):
 
 
 def raw(instructions):
-    """A dict of version 1 and one more key and value, which the instructions make."""
+    """Return a pickled dict of version 1 with one more key and value, which the instructions make."""
     return b"\x80\x02}(X\x07\x00\x00\x00versionK\x01" + instructions + b"u."
 
 
-TRAPS = {  # instructions that a reader of any pickle would follow
+TRAPS = {  # instructions that a general unpickler would follow
     "call": pickled(Call(os.mkdir, "trap")),
     "eval": pickled(Call(eval, "__import__('os').mkdir('trap')")),
     "allocate": pickled(Call(bytearray, 1 << 34)),
@@ -111,14 +113,14 @@ EVIL = [
     "???",
 ]
 EVIL += ["a:b", "../../x", [], [1], {}, {"a": 1}, {1: {}}, torch.zeros(1), torch.tensor(float("nan")), torch.zeros(0)]
-LARGE = [2**31, 2**63 - 1, 2**64, -(2**100)]  # not in a config, where they may ask for as much work
+LARGE = [2**31, 2**63 - 1, 2**64, -(2**100)]  # not used in a config, where they may request as much work
 
 
 def attack(path, seed):
-    """One of many ways to craft or to damage a file, signed."""
+    """Return the file crafted or damaged in one of many ways, and signed."""
     generator, content = random.Random(seed), unsigned(path)
     match seed % 8:
-        case 0:  # bytes anywhere
+        case 0:  # arbitrary bytes
             damaged = bytearray(content)
             for _ in range(generator.choice([1, 2, 8, 64])):
                 damaged[generator.randrange(len(damaged))] = generator.randrange(256)
@@ -128,7 +130,7 @@ def attack(path, seed):
             for _ in range(generator.choice([1, 1, 2, 8])):
                 damaged[generator.randrange(len(damaged))] = generator.randrange(256)
             return signed(rewritten(content, {"archive/data.pkl": bytes(damaged)}))
-        case 2:  # members
+        case 2:  # members of the archive
             names = zipfile.ZipFile(io.BytesIO(content)).namelist()
             name, trap = generator.choice(["archive/data.pkl", *names]), generator.choice([*TRAPS.values()])
             drop = generator.choice([(), (), names[:1], [generator.choice(names)]])
@@ -143,7 +145,7 @@ def attack(path, seed):
 
 
 def change(state, generator):
-    """Puts something else somewhere into a state."""
+    """Replace a random part of a state by something else."""
     inner, keys = state, []
     while True:
         keys.append(generator.choice(list(inner) if isinstance(inner, dict) else range(len(inner))))
@@ -166,8 +168,8 @@ def change(state, generator):
 
 
 def altered(x, generator):
-    """A tensor with other numbers, of another shape, or of another kind."""
-    if 0 in x.stride():  # one number that was made to stand for many before
+    """Return a tensor with other numbers, of another shape, or of another dtype."""
+    if 0 in x.stride():  # one number, expanded before
         return x[:1].clone()
     match generator.randrange(6):
         case 0:
@@ -175,7 +177,7 @@ def altered(x, generator):
         case 1:
             return x.flatten()[: generator.randrange(x.numel() + 1)].clone()
         case 2:
-            return torch.zeros(1, dtype=x.dtype).expand(1 << generator.choice([4, 20, 40]))  # of one number
+            return torch.zeros(1, dtype=x.dtype).expand(1 << generator.choice([4, 20, 40]))  # one number, expanded
         case 3 if x.is_floating_point():
             x = x.clone()
             x.view(-1)[generator.randrange(max(1, x.numel())) :][:1] = float("nan")
@@ -190,7 +192,7 @@ def altered(x, generator):
 
 
 def unsound(path):
-    """What is wrong with the worlds in a checkpoint that a run has left, or nothing."""
+    """Return what is wrong with the worlds in a checkpoint that a run has written, or an empty string."""
     saved = torch.load(io.BytesIO(unsigned(path)), weights_only=True)
     world = saved["config"]["world"]
     v, height, width, agents = (world[key] for key in ("vision", "height", "width", "agents"))
@@ -209,7 +211,7 @@ def unsound(path):
 
 
 def problem(main, *arguments):
-    """What is wrong with how a command has ended, or nothing; and its exit code."""
+    """Return what is wrong with how a command has ended, or an empty string, and its exit code."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     sys.argv, handlers = ["command", *arguments], logging.root.handlers[:]
     try:
@@ -228,7 +230,7 @@ def problem(main, *arguments):
 
 
 def main(good, folder, first, end):
-    """Reads attacked files, and writes how each went to done.jsonl."""
+    """Let commands read attacked files, and write the outcomes to done.jsonl."""
     from particle_grid import eval as evaluation
     from particle_grid import train
     from particle_grid.evaluation import match
@@ -238,7 +240,7 @@ def main(good, folder, first, end):
     os.chdir(folder)
     path = Path("attacked.pt")
     with open("done.jsonl", "w") as done:
-        for seed in [-1, *range(first, end)]:  # the first is the good one, which compiles everything
+        for seed in [-1, *range(first, end)]:  # the first is the intact file, which compiles everything
             path.write_bytes(attack(good, seed) if seed >= 0 else good.read_bytes())
             begin, run = time.monotonic(), f"run{seed}"
             what, _ = problem(evaluation.main, f"checkpoint={path}", "seeds=1", "steps=2")

@@ -1,4 +1,4 @@
-"""What a run is built of."""
+"""The parts of a run: environments, policy and opponents."""
 
 import copy
 from dataclasses import replace
@@ -21,8 +21,8 @@ from particle_grid.sim.world import World
 from tests.cases import CASES, needs_jit, small
 
 HALF = TrainerConfig(scripted_opponents=0.5)
-POOL = TrainerConfig(opponent_pool=0.5, total_steps=SELVES)  # a new self with every agent-step
-TWO_SIDED = sorted({task for task, action in CASES if small(task, action).task.teams == 2})
+POOL = TrainerConfig(opponent_pool=0.5, total_steps=SELVES)  # a new past self at every agent-step
+TWO_TEAMS = sorted({task for task, action in CASES if small(task, action).task.teams == 2})
 
 
 def arenas(action, worlds=8):
@@ -34,32 +34,32 @@ def a_policy(env, name="mlp"):
     return make_policy(name, env.vision, env.single_action_space, hidden=16)
 
 
-@pytest.mark.parametrize("task", TWO_SIDED)
+@pytest.mark.parametrize("task", TWO_TEAMS)
 @given(worlds=st.integers(2, 20), script=st.floats(0, 1), past=st.floats(0, 1))
-def test_opponents_play_one_side_in_shares_of_the_worlds_and_both_sides_equally(task, worlds, script, past):
+def test_opponents_play_each_team_in_equal_shares_of_the_worlds(task, worlds, script, past):
     env = ParticleGrid(task, worlds=worlds, agents=12, height=16, width=24)
     past = min(past, 1 - script)
     config = TrainerConfig(scripted_opponents=script, opponent_pool=past)
     halves = [round(share * worlds / 2) for share in (script, past)]
-    halves[0] = min(halves[0], worlds // 2)  # where all are rounded up there is a world too few
+    halves[0] = min(halves[0], worlds // 2)  # if both are rounded up, one world is missing
     halves[1] = min(halves[1], worlds // 2 - halves[0])
     if any(share and not half for share, half in zip((script, past), halves, strict=True)):
         with pytest.raises(ValueError, match="less than one world for each team"):
             TeamOpponents(env, a_policy(env), config)
         return
     theirs = TeamOpponents(env, a_policy(env), config).agents.reshape(worlds, 12)
-    sides = [env.team(k).reshape(worlds, 12) for k in (0, 1)]
+    teams = [env.team(k).reshape(worlds, 12) for k in (0, 1)]
     expected, world = np.zeros((worlds, 12), bool), 0
     for half in halves:
-        for side in sides:
-            expected[world : world + half] = side[world : world + half]
+        for team in teams:
+            expected[world : world + half] = team[world : world + half]
             world += half
     assert np.array_equal(theirs, expected)
 
 
-@pytest.mark.parametrize("task", sorted({task for task, _ in CASES} - set(TWO_SIDED)))
+@pytest.mark.parametrize("task", sorted({task for task, _ in CASES} - set(TWO_TEAMS)))
 @pytest.mark.parametrize("config", [HALF, POOL])
-def test_a_task_of_one_side_has_no_opponents(task, config):
+def test_a_task_with_one_team_has_no_opponents(task, config):
     env = small(task, "discrete")
     assert opponents_for(a_policy(env), TrainerConfig())(env) is None
     with pytest.raises(ValueError, match=f"task {task} has no two teams"):
@@ -68,7 +68,7 @@ def test_a_task_of_one_side_has_no_opponents(task, config):
 
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("config", [HALF, POOL])
-def test_opponents_play_their_part_and_the_others_their_policy(action, config):
+def test_opponents_control_their_agents_and_the_policy_all_others(action, config):
     env = arenas(action)
     config = replace(config, rollout_length=4, minibatch=64)
     policy = a_policy(env)
@@ -77,7 +77,7 @@ def test_opponents_play_their_part_and_the_others_their_policy(action, config):
     played, real = [], env.step
 
     def step(actions):
-        theirs = opponents.act(len(played))  # moments count the steps, in the first rollout
+        theirs = opponents.act(len(played))  # in the first rollout the moment is the number of the step
         played.append(
             (actions.copy(), theirs, trainer.policy.head.to_action(trainer.buffer.actions[len(played)]).numpy())
         )
@@ -91,7 +91,7 @@ def test_opponents_play_their_part_and_the_others_their_policy(action, config):
     assert not all(np.array_equal(theirs, policys) for _, theirs, policys in played)
 
 
-def test_earlier_selves_are_frozen_in_turn_and_remember_until_their_agents_start_anew():
+def test_past_selves_are_frozen_in_turn_and_remember_until_their_agents_respawn():
     env = arenas("continuous")
     policy, mask = a_policy(env, "conv_lstm"), np.arange(env.num_agents) % 3 == 0
     env.reset(0)
@@ -103,7 +103,7 @@ def test_earlier_selves_are_frozen_in_turn_and_remember_until_their_agents_start
         selves.act(moment, actions := np.full_like(env.actions, np.nan))
         assert np.array_equal(np.isfinite(actions).all(1), mask)
         for k, (player, part) in enumerate(zip(selves._players, selves._parts, strict=True)):
-            frozen_at = k + 1 if k <= moment else 0  # the bias was raised before each act
+            frozen_at = k + 1 if k <= moment else 0  # the bias increases before each act
             assert player.policy.linear.bias.mean().item() == pytest.approx(frozen_at)
             if k == moment:
                 memory[k] = policy.initial_state(len(part))
@@ -113,23 +113,23 @@ def test_earlier_selves_are_frozen_in_turn_and_remember_until_their_agents_start
             assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(player.state, memory[k], strict=True))
 
 
-def test_those_at_play_are_a_uniform_sample_of_all_so_far():
+def test_the_selves_in_play_are_a_uniform_sample_of_all_so_far():
     env = arenas("discrete")
     env.reset(0)
     policy, mask, counts = a_policy(env), env.team(0), np.zeros(SELVES)
     for seed in range(150):
         selves = PastSelves(env, policy, mask, replace(POOL, seed=seed))
-        selves._freeze = lambda agents, selves=selves: selves._frozen  # its number instead
+        selves._freeze = lambda agents, selves=selves: selves._frozen  # its number in its place
         selves._players = [None] * AT_PLAY
         selves.grow(SELVES - 1)
         counts[selves._players] += 1
     assert counts.sum() == 150 * AT_PLAY
-    assert counts.max() < 40  # 19 each, give or take 4
+    assert counts.max() < 40  # 19 each on average, with a deviation of 4
 
 
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("config", [HALF, POOL])
-def test_a_resumed_run_with_opponents_has_the_weights_of_one_that_was_not_stopped(action, config, tmp_path):
+def test_a_resumed_run_with_opponents_has_the_weights_of_an_uninterrupted_one(action, config, tmp_path):
     config = replace(config, total_steps=6 * 72 * 4, rollout_length=4, minibatch=128, device="cpu")
 
     def make():
@@ -152,8 +152,8 @@ def test_a_resumed_run_with_opponents_has_the_weights_of_one_that_was_not_stoppe
 
 
 @pytest.mark.parametrize("total_steps", [1, 290, 300])
-def test_the_last_checkpoint_of_a_run_with_a_pool_can_be_resumed_however_it_ends(total_steps):
-    """A rollout is 288 agent-steps, so the last ones of these runs begin just before the end or well before it."""
+def test_the_last_checkpoint_of_a_run_with_a_pool_can_be_resumed(total_steps):
+    """A rollout is 288 agent-steps, so the last rollouts of these runs start just before the end or well before it."""
     env, other = arenas("discrete"), arenas("discrete")
     config = replace(POOL, total_steps=total_steps, rollout_length=4, minibatch=64, device="cpu")
     trainers = []
@@ -168,14 +168,14 @@ def test_the_last_checkpoint_of_a_run_with_a_pool_can_be_resumed_however_it_ends
         assert torch.equal(a, b)
 
 
-def test_a_run_cannot_begin_to_have_a_pool_in_the_middle():
+def test_a_resumed_run_cannot_add_an_opponent_pool():
     env = arenas("discrete")
     policy = a_policy(env)
     with pytest.raises(ValueError, match="opponent_pool cannot be switched on or off"):
         TeamOpponents(env, policy, POOL).load_state_dict(TeamOpponents(env, policy, HALF).state_dict())
 
 
-def test_splits_share_the_worlds_out_evenly_or_not_at_all():
+def test_splits_divide_the_worlds_evenly_or_not_at_all():
     world = World(worlds=6, agents=12, height=24, width=24)
     config = RunConfig("group", "discrete", "mlp", world=world, seed=3, trainer=TrainerConfig(device="cpu"))
     env = build_env(config)
@@ -187,7 +187,7 @@ def test_splits_share_the_worlds_out_evenly_or_not_at_all():
         build_env_splits(replace(config, trainer=TrainerConfig(env_splits=4)), env)
 
 
-@needs_jit("the kernels do, plain torch does not")
+@needs_jit("holds for the kernels, but not for plain torch")
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("fast", ["fp32", "bf16"])
 def test_a_run_learns_the_same_with_any_number_of_threads(fast, action):

@@ -1,4 +1,4 @@
-"""Checkpoints that somebody has made, or damaged, and then signed: refused in a sentence, or sound."""
+"""Crafted, damaged and then signed checkpoints are refused in a sentence, or are sound."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from tests.test_train import BATCH, ROOT, TINY
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    """A checkpoint of a run of train, small and with all that one holds."""
+    """Return a small checkpoint of a training run with every part that one can have."""
     folder = tmp_path_factory.mktemp("good")
     arguments = [*TINY, "task=center", "trainer.fast=off", f"trainer.total_steps={2 * BATCH}", "clips=0"]
     with pytest.MonkeyPatch.context() as patch:
@@ -33,7 +33,7 @@ def good(tmp_path_factory):
 
 
 def put(path, keys, value):
-    """Writes a signed checkpoint in which one value is another."""
+    """Write a signed checkpoint in which one value is replaced."""
     state = checkpoint.load(path)
     inner = state
     for key in keys[:-1]:
@@ -46,16 +46,16 @@ def put(path, keys, value):
 
 
 def refused(call, main, *arguments):
-    """The one sentence in which a command refuses."""
+    """Return the one sentence with which a command refuses its arguments."""
     code, out, err = call(main, *arguments)
     assert (code, err.count("\n")) == (1, 1), (out, err)
     assert err.startswith("error: ")
-    assert "PARTICLE_GRID_TRACEBACK" not in err, err  # the mark of an error that nobody has found words for
+    assert "PARTICLE_GRID_TRACEBACK" not in err, err  # marks an unforeseen error
     assert err.rstrip("\n").isprintable()
     return err
 
 
-def test_a_file_that_unpacks_to_more_than_it_holds_is_refused_before_it_is_unpacked(call, good):
+def test_a_file_that_unpacks_to_more_than_its_size_is_refused_before_unpacking(call, good):
     content = unsigned(good)
     for name, change in (
         ("compressed", {"compression": zipfile.ZIP_DEFLATED}),
@@ -65,7 +65,7 @@ def test_a_file_that_unpacks_to_more_than_it_holds_is_refused_before_it_is_unpac
         assert "it unpacks to more than it holds" in refused(call, evaluation.main, f"checkpoint={name}.pt")
 
 
-def test_instructions_that_torch_does_not_write_are_refused_and_do_nothing(call, good):
+def test_instructions_that_torch_never_writes_are_refused_and_not_executed(call, good):
     for name, instructions in TRAPS.items():
         Path("trapped.pt").write_bytes(signed(rewritten(unsigned(good), {"archive/data.pkl": instructions})))
         with pytest.raises(ValueError, match=r"is not a checkpoint or is damaged|has no config"):
@@ -85,7 +85,8 @@ def test_instructions_that_torch_does_not_write_are_refused_and_do_nothing(call,
         (["policy", "actor.weight"], lambda x: x.fill_(float("nan")), "policy.actor.weight is not finite"),
         (["policy", "critic.bias"], lambda x: x.fill_(float("inf")), "policy.critic.bias is not finite"),
         (["policy", "actor.weight"], lambda x: x[:1], "The weights do not fit the policy"),
-        (["config", "policy", "hidden"], 16384, "The weights do not fit the policy"),  # nothing of this size is made
+        # Nothing of this size is allocated.
+        (["config", "policy", "hidden"], 16384, "The weights do not fit the policy"),
         (["config", "policy", "vision"], 3, "config.policy.vision is not an option of a policy"),
         (["config", "world"], [1], "config.world is not a group of settings"),
         (["config", "world", "agents"], "many", "agents='many' is not a whole number"),
@@ -99,8 +100,8 @@ def test_instructions_that_torch_does_not_write_are_refused_and_do_nothing(call,
         (["config"], None, "it has no config"),
     ],
 )
-def test_what_cannot_be_in_a_checkpoint_is_said_in_one_sentence(call, good, keys, value, reason):
-    """Also in `play`, `rank` and `transfer`, which read it in the same way."""
+def test_impossible_values_in_a_checkpoint_are_refused_in_one_sentence(call, good, keys, value, reason):
+    """The same holds for `play`, `rank` and `transfer`, which use the same reader."""
     put(good, keys, value)
     assert reason in refused(call, evaluation.main, "checkpoint=crafted.pt", "seeds=1", "steps=2")
 
@@ -115,7 +116,7 @@ def test_what_cannot_be_in_a_checkpoint_is_said_in_one_sentence(call, good, keys
         (["envs", 0, "grid"], lambda x: x.bfloat16(), "envs is not a list of the states of worlds"),
         (["optimiser", "state", 0, "exp_avg"], lambda x: x[:1].clone(), "policy or device differs"),
         (["optimiser", "state", 0], None, "policy or device differs"),
-        (["optimiser", "param_groups"], "any", None),  # settings are the run's own
+        (["optimiser", "param_groups"], "any", None),  # the run uses its own settings
         (["state", 0], lambda x: x[:1], "state is of other agents than it has"),
         (["state", 0], lambda x: x[:, :1].clone(), "policy or device differs"),
         (["generator"], lambda x: x.float(), "generator is not that of a generator"),
@@ -123,7 +124,7 @@ def test_what_cannot_be_in_a_checkpoint_is_said_in_one_sentence(call, good, keys
         (["opponents"], [{"frozen": -(10**18), "selves": []}], "opponents.frozen is -"),
     ],
 )
-def test_what_no_run_can_go_on_with_is_said_in_one_sentence(call, good, keys, value, reason):
+def test_a_state_that_no_run_can_resume_is_refused_in_one_sentence(call, good, keys, value, reason):
     state = checkpoint.load(good)
     if keys[0] == "state":  # a tuple
         state["state"] = [value(state["state"][0]), *state["state"][1:]]
@@ -139,7 +140,7 @@ def test_what_no_run_can_go_on_with_is_said_in_one_sentence(call, good, keys, va
 
 
 @pytest.mark.parametrize("keys", [["task", "name"], ["policy", "name"], ["policy", "head"]])
-def test_a_module_that_only_a_checkpoint_names_is_not_imported(call, good, keys, tmp_path, monkeypatch):
+def test_a_module_named_only_by_a_checkpoint_is_not_imported(call, good, keys, tmp_path, monkeypatch):
     (tmp_path / "evil.py").write_text("import pathlib\npathlib.Path('trap').touch()\n")
     monkeypatch.syspath_prepend(tmp_path)
     put(good, ["config", *keys], "evil:Class")
@@ -149,11 +150,11 @@ def test_a_module_that_only_a_checkpoint_names_is_not_imported(call, good, keys,
         assert "add allow=[evil:Class] to the command line" in refused(call, main, argument)
         assert not Path("trap").exists()
         assert "evil" not in sys.modules
-        assert "evil:Class" in refused(call, main, argument, "allow=[evil:Class]")  # which is no class
+        assert "evil:Class" in refused(call, main, argument, "allow=[evil:Class]")  # which is not a class
         assert Path("trap").exists()
         Path("trap").unlink()
         del sys.modules["evil"]
-    if keys[0] == "task":  # another task than the one it names
+    if keys[0] == "task":  # with a task other than the named one
         assert call(evaluation.main, "checkpoint=crafted.pt", "task=scatter", "seeds=1", "steps=2")[0] == 0
         assert not Path("trap").exists()
 
@@ -182,7 +183,7 @@ def test_a_name_never_leads_to_another_folder(call, name, tmp_path):
         "\x00",
     ],
 )
-def test_results_that_are_none_are_refused_in_a_sentence(content, tmp_path):
+def test_files_that_are_not_results_are_refused_in_a_sentence(content, tmp_path):
     (tmp_path / "results.json").write_text(content)
     with pytest.raises(
         ValueError, match=r"results\.json (cannot be read|is not a run's results).* Remove this run's folder"
@@ -190,14 +191,14 @@ def test_results_that_are_none_are_refused_in_a_sentence(content, tmp_path):
         RunFolder(tmp_path).read_results()
 
 
-def test_a_class_of_one_s_own_is_allowed_where_a_study_resumes_a_run(tmp_path):
+def test_the_classes_of_users_are_allowed_when_a_study_resumes_a_run(tmp_path):
     job = Job(RunFolder(tmp_path), ("task=corners:Corners", "seed=0", "policy.head=laplace:Laplace"))
     (tmp_path / "checkpoint.pt").touch()
     assert "allow=[corners:Corners,laplace:Laplace]" in job.arguments
 
 
 def assault(good, seeds):
-    """Lets a process of its own read attacked files; returns what went wrong, by seed."""
+    """Let a separate process read attacked files, and return what went wrong by seed."""
     problems = {}
     seeds = list(seeds)
     while seeds:
@@ -231,10 +232,10 @@ def assault(good, seeds):
 
 
 @pytest.mark.slow
-def test_signed_attacks_end_in_a_sentence_or_in_a_sound_state(good):
+def test_signed_attacks_give_a_sentence_or_a_sound_state(good):
     assert assault(good, range(48)) == {}
 
 
 @pytest.mark.release
-def test_five_thousand_signed_attacks_end_in_a_sentence_or_in_a_sound_state(good):
+def test_five_thousand_signed_attacks_give_a_sentence_or_a_sound_state(good):
     assert assault(good, range(5000)) == {}

@@ -14,7 +14,7 @@ every_case = pytest.mark.parametrize(("task", "action"), CASES)
 
 
 @every_case
-def test_there_is_a_policy_for_every_task_and_action_form(task, action):
+def test_there_is_a_shipped_policy_for_every_task_and_action_form(task, action):
     saved = load_shipped(task, action)
     assert (saved.config.task, saved.config.action) == (task, action)
     build_policy(saved.config, build_env(saved.config), saved.weights)
@@ -24,7 +24,7 @@ def test_there_is_a_policy_for_every_task_and_action_form(task, action):
 
 @pytest.mark.release
 @every_case
-def test_it_plays_as_well_as_it_says(task, action):
+def test_a_shipped_policy_scores_what_it_reports(task, action):
     saved = load_shipped(task, action)
     env = build_env(saved.config)
     policy = build_policy(saved.config, env, saved.weights)
@@ -33,14 +33,14 @@ def test_it_plays_as_well_as_it_says(task, action):
     assert score.mean() == pytest.approx(saved.score, abs=max(0.05, error))
 
 
-def test_eval_finds_it_by_name(invoke):
+def test_eval_finds_a_shipped_policy_by_name(invoke):
     arguments = ["task=center", "action=continuous", "seeds=1", "steps=4", "world.agents=64"]
     code, out, err = invoke(evaluation.main, "checkpoint=pretrained", *arguments)
     assert (code, err) == (0, "")
     assert "center, continuous" in out
 
 
-def test_parameters_of_its_task_can_be_set(invoke):
+def test_the_task_parameters_of_a_shipped_policy_can_be_set(invoke):
     code, _, err = invoke(evaluation.main, "checkpoint=pretrained", "task=group", "task.colours=7")
     assert code == 1
     assert "colours=7 is out of range" in err

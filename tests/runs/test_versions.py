@@ -1,4 +1,4 @@
-"""What earlier versions of the program wrote is read with today's names."""
+"""Files of earlier versions of the program are read with the current names."""
 
 import json
 
@@ -11,7 +11,7 @@ from particle_grid.runs.versions import upgraded_checkpoint, upgraded_config, up
 from particle_grid.support.renamed import ARRAYS, SETTINGS
 
 
-def test_a_renamed_setting_is_found_under_its_new_name_in_configs_and_overrides():
+def test_a_renamed_setting_is_found_under_its_new_name():
     for old, new in SETTINGS.items():
         group, _, key = old.partition(".")
         config = upgraded_config({group: {key: 7, "other": 1}, "seed": 3, "resume": None})
@@ -27,7 +27,7 @@ def test_renamed_arrays_are_found_in_every_process_of_a_checkpoint():
         assert part["envs"] == [{name: k for k, name in enumerate([*ARRAYS.values(), "grid"])}]
 
 
-def test_results_of_the_first_version_have_today_s_keys(tmp_path):
+def test_results_of_the_first_version_have_the_current_keys(tmp_path):
     labels = ("random actions", "script", "policy, sampled", "policy, greedy")
     scores = {label: {"scores": [[k]], "normalised_scores": [k / 2]} for k, label in enumerate(labels)}
     (tmp_path / "results.json").write_text(json.dumps(scores))

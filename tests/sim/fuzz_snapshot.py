@@ -1,8 +1,8 @@
-"""Changes saved states at random: what is not refused has to run on as if nothing had happened.
+"""Change saved states at random: an accepted state must run without errors.
 
     python -m tests.sim.fuzz_snapshot CASES SEED
 
-A program of its own, since a state that is wrongly taken may end the process.
+This is a separate program, because a damaged state that is accepted may crash the process.
 """
 
 import sys
@@ -18,14 +18,14 @@ ODD = (0, 1, 2, 3, 7, 120, 127, 128, 255, -1, 2**31 - 1, 2**62, 2**63 - 1, -(2**
 
 
 def bits(array, generator):
-    """Flips some bits."""
+    """Flip some bits."""
     raw = array.reshape(-1).view(np.uint8)
     places = generator.integers(len(raw), size=generator.choice([1, 3, 100]))
     raw[places] ^= np.uint8(1) << generator.integers(8, size=len(places), dtype=np.uint8)
 
 
 def odd_values(array, generator):
-    """Sets some elements to numbers that are at the edge of something."""
+    """Set some elements to numbers at the edge of a range."""
     places = generator.integers(array.size, size=generator.choice([1, 1, 10]))
     with np.errstate(all="ignore"):
         array.reshape(-1)[places] = np.array(generator.choice(ODD)).astype(array.dtype)
@@ -37,7 +37,7 @@ def all_alike(array, generator):
 
 
 def swapped(array, generator):
-    """Exchanges two elements."""
+    """Swap two elements."""
     i, j = generator.integers(array.size, size=2)
     flat = array.reshape(-1)
     flat[i], flat[j] = flat[j], flat[i]
@@ -48,18 +48,18 @@ def shifted(array, generator):
 
 
 def nearly_the_same(array, generator):
-    """Adds a little to one element."""
+    """Add one to an element."""
     with np.errstate(all="ignore"):
         array.reshape(-1)[generator.integers(array.size)] += array.dtype.type(1)
 
 
 def open_margin(saved, generator):
-    """No walls in the margin, and as many within as there were in all."""
+    """Remove all walls, including those of the margin."""
     saved["grid"][saved["grid"] == WALL] = 0
 
 
 def step_outside(saved, generator):
-    """An agent in the margin, where the grid has it too."""
+    """Move an agent into the margin, in the grid too."""
     i = generator.integers(len(saved["colour"]))
     w = i * len(saved["grid"]) // len(saved["colour"])
     row, column = saved["position"][:, i].astype(int)
@@ -68,7 +68,7 @@ def step_outside(saved, generator):
 
 
 def moved_wall(saved, generator):
-    """A wall of the margin in the field, so that their number is right."""
+    """Move a wall from the margin into the field, so that the number of walls stays right."""
     saved["grid"][0, 2, 2] = 0
     empty = np.argwhere(saved["grid"][0] == 0)
     saved["grid"][(0, *empty[generator.integers(1, len(empty))])] = WALL
@@ -79,7 +79,7 @@ ATTACKS = (open_margin, step_outside, moved_wall)
 
 
 def damage(saved, other, generator):
-    """Changes a saved state, or takes an array of another one."""
+    """Change a saved state, or take an array from another one."""
     kind = generator.integers(10)
     if kind == 0:
         generator.choice(ATTACKS)(saved, generator)
@@ -97,7 +97,7 @@ def meals(env):
 
 
 def check(env, walls, food, colours):
-    """What holds after each step of any run, by a plain reading of the arrays."""
+    """Check what holds after every step of any run, reading the arrays plainly."""
     world, (row, column) = np.arange(env.num_agents) // env.world.agents, env.state.position.astype(int)
     assert ((env.state.grid == WALL) == walls).all()
     assert (env.state.colour == colours).all()
@@ -116,7 +116,7 @@ def check(env, walls, food, colours):
 
 
 def episode(env, twin, generator):
-    """Damages the state of `env` and loads it into `twin`. Returns whether it was taken."""
+    """Damage the state of `env` and load it into `twin`. Return whether it was accepted."""
     saved = env.state_dict()
     for _ in range(3):
         env.step(random_actions(env, generator))

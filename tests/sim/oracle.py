@@ -1,6 +1,6 @@
-"""The simulator once more, slow and plain: Python integers, lists and float32 scalars, one agent at a time.
+"""A second simulator, slow and plain: Python integers, lists and float32 scalars, one agent at a time.
 
-It shares no code with the kernels. `Oracle` is told the same rules and seed, and must hold the same bytes at any time.
+It shares no code with the kernels. Given the same rules and seed, it must hold the same bytes as they do at any time.
 """
 
 import math
@@ -13,7 +13,7 @@ ALL_64 = 2**64 - 1
 
 
 class Generator:
-    """splitmix64 on Python integers."""
+    """splitmix64 with Python integers."""
 
     def __init__(self, state):
         self.state = int(state)
@@ -100,46 +100,46 @@ class WorldOracle:
         agent.expiry = self.tick + self.generator.lifetime(self.lifespan)
 
     def step(self, actions):
-        """actions [agents][2]; returns which agents spawned anew."""
+        """Play actions [agents][2] and return which agents respawned."""
         self.tick += 1
         agents = len(self.agents)
         for _ in range(1 + agents // 32):
             i, j = (self.generator.below(agents) for _ in range(2))
             self.order[i], self.order[j] = self.order[j], self.order[i]
         start, forwards = self.generator.below(agents), self.generator.below(2)
-        anew = 0 < self.r.max_episode_steps <= self.tick
-        truncated = [anew or agent.expiry <= self.tick for agent in self.agents]
+        restarted = 0 < self.r.max_episode_steps <= self.tick
+        truncated = [restarted or agent.expiry <= self.tick for agent in self.agents]
         for agent, gone in zip(self.agents, truncated, strict=True):
             if gone:
                 self.finished[0] += 1
                 self.finished[1] += float(agent.total)
                 self.finished[2] += self.tick - agent.born
-                if not anew:
+                if not restarted:
                     self.grid[agent.cell[0]][agent.cell[1]] = agent.under
                     self.spawn(agent)
-        if anew:
+        if restarted:
             self.start()
         places = (
             [*range(start, agents), *range(start)]
             if forwards
             else [*range(start, -1, -1), *range(agents - 1, start, -1)]
         )
-        wishes = [
-            None if gone else self.wish(agent, action)
+        moves = [
+            None if gone else self.desired_move(agent, action)
             for agent, action, gone in zip(self.agents, actions, truncated, strict=True)
         ]
         for agent in self.agents:
             agent.eaten, agent.moved_row, agent.moved_column = 0, f32(0), f32(0)
         for _ in range(self.r.substeps):
             for number in (self.order[place] for place in places):
-                if wishes[number] and not self.stretch(self.agents[number], *wishes[number]):
-                    wishes[number] = None
+                if moves[number] and not self.substep(self.agents[number], *moves[number]):
+                    moves[number] = None
         if self.r.edible:
             self.debt = self.place(FOOD, self.debt + sum(agent.eaten for agent in self.agents))
         return truncated
 
-    def wish(self, agent, action):
-        """The cells to move in each stretch."""
+    def desired_move(self, agent, action):
+        """Return the cells to move in each substep."""
         push = [min(max(f32(a) - self.r.centre, f32(-1)), f32(1)) for a in action]
         if not all(math.isfinite(f32(a) - self.r.centre) for a in action):
             push = [f32(0), f32(0)]
@@ -149,8 +149,8 @@ class WorldOracle:
         ]
         return [min(max(v, -self.r.speed), self.r.speed) * self.r.substep_share for v in velocity]
 
-    def stretch(self, agent, d_row, d_column):
-        """Returns whether the agent may walk on in this step: not after a stretch that rounding would carry too far."""
+    def substep(self, agent, d_row, d_column):
+        """Move by one substep. Return False if rounding would move the agent by two cells, which ends its step."""
         row, column = agent.row + d_row, agent.column + d_column
         old, new = agent.cell, (int(row), int(column))
         if abs(new[0] - old[0]) > 1 or abs(new[1] - old[1]) > 1:
@@ -158,7 +158,7 @@ class WorldOracle:
         if new != old:
             cell = self.grid[new[0]][new[1]]
             if cell not in (EMPTY, FOOD):
-                return True  # whoever stands there may be gone when the next stretch comes
+                return True  # the agent there may have left by the next substep
             self.grid[old[0]][old[1]] = agent.under
             self.grid[new[0]][new[1]] = agent.colour
             eats = cell == FOOD and self.r.edible
@@ -170,7 +170,8 @@ class WorldOracle:
         return True
 
     def sight(self, agent):
-        """The window, row by row, and the other agents in it: (of the agent's colour, of other colours)."""
+        """Return the window, row by row, and the numbers of other agents in it: of the agent's colour, of other
+        colours."""
         v, (row, column) = self.r.vision, agent.cell
         window = [self.grid[r][c] for r in range(row - v, row + v + 1) for c in range(column - v, column + v + 1)]
         own = sum(cell == agent.colour for cell in window) - 1

@@ -1,4 +1,4 @@
-"""Each kernel against the plain oracle, byte for byte, on random worlds."""
+"""Compare each kernel with the plain oracle, byte for byte, in random worlds."""
 
 import os
 import platform
@@ -53,7 +53,7 @@ def layouts(draw):
 
 
 def random_actions(generator, n, discrete):
-    """Mostly sensible actions, with all that may go wrong in between."""
+    """Return mostly sensible actions, mixed with invalid ones."""
     if discrete:
         return generator.integers(0, 3, (n, 2), dtype=np.int32) + generator.choice(
             np.array([0, 7, -9], np.int32), (n, 2), p=[0.96, 0.02, 0.02]
@@ -88,7 +88,7 @@ def assert_same(state, worlds, when):
 
 
 class Buffers:
-    """What an environment would be given, for the kernels alone."""
+    """The buffers of an environment, for the kernels alone."""
 
     def __init__(self, world, discrete):
         n = world.worlds * world.agents
@@ -160,12 +160,12 @@ def test_vector_windows_equal_plain_windows(vision, seed):
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the vector path is for x86-64")
 @needs_jit("the vector path is machine code")
-def test_the_usual_visions_take_the_vector_path():
+def test_the_usual_visions_use_the_vector_path():
     assert [vision for vision in range(1, 12) if simd.fits(vision)] == [4, 5, 6, 7]
 
 
-@pytest.mark.release  # compiles all of it once more
-def test_an_older_processor_than_this_plays_the_same():
+@pytest.mark.release  # compiles every kernel again
+def test_an_older_processor_gives_the_same_trajectory():
     program = (
         "from particle_grid import ParticleGrid\n"
         "env = ParticleGrid('group', 'discrete', agents=50, height=32, width=32)\n"
@@ -195,7 +195,7 @@ def test_lifetimes_have_the_expected_mean():
     assert abs(lives.mean() - 20) < 0.6  # four standard errors
 
 
-def test_rewards_that_are_no_numbers_in_range_are_counted():
+def test_rewards_that_are_not_finite_or_out_of_range_are_counted():
     layout = Layout(World(agents=4, height=16, width=16))
     rules, state, buffers = make_rules(layout, True), allocate(layout), Buffers(layout.world, True)
     stages = buffers.stages(state, rules, sight=False)

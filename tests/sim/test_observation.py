@@ -1,4 +1,4 @@
-"""Every byte of an observation has one meaning, which `decode` and the kernels that play agree on."""
+"""Every byte of an observation has one meaning, on which `decode` and the kernels of scripted policies agree."""
 
 import numpy as np
 from hypothesis import given
@@ -51,7 +51,7 @@ def test_every_byte_changes_exactly_one_part():
     assert changed == [["window"]] * 25 + [[name] for name in features]
 
 
-def test_encoded_rewards_decode_to_themselves():
+def test_encoded_rewards_are_decoded_to_themselves():
     rewards = np.array([-1, -0.25, 0, 0.5, 1], np.float32)
     bytes_ = np.zeros((5, WORLD.observation_size), np.uint8)
     observation.reward_feature(bytes_)[:] = observation.encode_signed(rewards)

@@ -1,4 +1,4 @@
-"""Images to be formed: any file is a picture, or one sentence, in little memory."""
+"""Images to be formed: any file gives a picture or one sentence, using little memory."""
 
 import os
 import tracemalloc
@@ -11,7 +11,7 @@ from particle_grid.sim.tasks import _picture as picture
 from tests.cases import small
 
 
-def test_an_image_in_tiles_is_matched_as_each_pixel_by_itself(tmp_path, monkeypatch):
+def test_an_image_matched_in_tiles_equals_one_matched_pixel_by_pixel(tmp_path, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (23, 17, 4), np.uint8)
     path = tmp_path / "noise.png"
     Image.fromarray(pixels).save(path)
@@ -20,19 +20,19 @@ def test_an_image_in_tiles_is_matched_as_each_pixel_by_itself(tmp_path, monkeypa
     np.testing.assert_array_equal(picture.of_image(path, 4), np.where(pixels[..., 3] >= picture.OPAQUE, 1 + nearest, 0))
 
 
-def test_an_image_is_measured_before_it_is_decoded(tmp_path):
+def test_the_size_of_an_image_is_checked_before_it_is_decoded(tmp_path):
     path = tmp_path / "huge.png"
     Image.new("1", (16384, 1025)).save(path)
     assert path.stat().st_size < 10_000
     with pytest.raises(ValueError, match=r"huge.png has 16384 x 1025 pixels, more than \d+: make the image smaller"):
         small("puffer", "discrete", image=str(path))
     header = path.read_bytes()
-    path.write_bytes(header[:16] + b"\x7f\xff\xff\xff\x7f\xff\xff\xff" + header[24:])  # says it is larger still
+    path.write_bytes(header[:16] + b"\x7f\xff\xff\xff\x7f\xff\xff\xff" + header[24:])  # claims to be even larger
     with pytest.raises(ValueError, match=r"huge.png cannot be read as an image|make the image smaller"):
         small("puffer", "discrete", image=str(path))
 
 
-def test_an_image_takes_few_bytes_for_each_pixel(tmp_path):
+def test_an_image_takes_few_bytes_per_pixel(tmp_path):
     path = tmp_path / "large.png"
     image = Image.new("1", (2000, 2000))
     image.putpixel((7, 7), 1)
@@ -65,7 +65,7 @@ def test_a_damaged_image_is_refused_in_one_sentence(tmp_path, extension):
 
 
 @pytest.mark.parametrize("what", ["folder", "plain ppm", *(["pipe"] if hasattr(os, "mkfifo") else [])])
-def test_what_is_no_image_is_refused_in_one_sentence(tmp_path, what):
+def test_a_file_that_is_not_an_image_is_refused_in_one_sentence(tmp_path, what):
     path = tmp_path / "x"
     if what == "folder":
         path.mkdir()

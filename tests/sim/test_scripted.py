@@ -1,4 +1,4 @@
-"""What the scripted policies compute quickly is what a plain reading of the window gives."""
+"""The fast scripted policies agree with a plain reading of the window."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from particle_grid.sim.world import AGENT_1, FOOD
 
 
 def best_food(window, vision):
-    """The food that `fetch` goes to, as (row, column) from the middle; None where there is none in sight."""
+    """Return the food that `fetch` heads for, as (row, column) from the middle, or None if none is in sight."""
     best, at = 0.0, None
     food, agents = (np.argwhere(cells) for cells in (window == FOOD, window >= AGENT_1))
     for place in food:
@@ -23,7 +23,7 @@ def best_food(window, vision):
 
 
 @pytest.mark.parametrize("vision", [1, 3, 5, 9])
-def test_a_forager_goes_to_the_food_that_is_best_by_a_plain_count(vision):
+def test_a_forager_heads_for_the_food_that_a_plain_count_ranks_best(vision):
     generator, side = np.random.default_rng(vision), 2 * vision + 1
     windows = generator.choice(
         np.array([0, FOOD, 2, AGENT_1, 6], np.uint8), (200, side, side), p=[0.6, 0.1, 0.1, 0.1, 0.1]

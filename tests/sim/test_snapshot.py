@@ -1,4 +1,4 @@
-"""A saved state that is taken is one that runs on: whatever kernels trust is looked at before."""
+"""A saved state that is accepted can run: everything the kernels rely on is checked first."""
 
 import subprocess
 import sys
@@ -20,12 +20,12 @@ def run_fuzz(cases, seed):
     assert process.returncode == 0, process.stderr[-2000:]
 
 
-def test_some_damaged_states_are_refused_or_run_on():
+def test_some_damaged_states_are_refused_or_run():
     run_fuzz(120, 0)
 
 
 @pytest.mark.slow
-def test_many_damaged_states_are_refused_or_run_on():
+def test_many_damaged_states_are_refused_or_run():
     run_fuzz(1200, 1)
 
 
@@ -78,7 +78,7 @@ def clock(env, saved):
     saved["tick"][0] = -1
 
 
-def past_horizon(env, saved):
+def past_the_last_step(env, saved):
     saved["tick"][0] = env.world.max_episode_steps
 
 
@@ -123,7 +123,7 @@ def colour(env, saved):
 
 
 def empty_cell(saved):
-    """Index of an empty cell of the second world's field."""
+    """Return the index of an empty cell in the second world's field."""
     return np.argwhere((saved["grid"] == EMPTY) & (np.arange(len(saved["grid"])) == 1)[:, None, None])[0]
 
 
@@ -140,7 +140,7 @@ FAULTS = {
     rich: "a reward is not within",
     sums: "the sums over episodes are out of range",
     clock: "a world's clock is out of range",
-    past_horizon: "a world's clock is out of range",
+    past_the_last_step: "a world's clock is out of range",
     unborn: "an agent has spawned in the future",
     immortal: "the length of an agent's life is out of range",
     dead: "an agent has outlived its expiry",
@@ -171,7 +171,7 @@ def test_unreachable_states_are_refused_with_the_reason(fault):
 @pytest.mark.parametrize("speed", [0.3, 1.0, 7.7])
 @pytest.mark.parametrize(("task", "action"), CASES)
 def test_every_state_of_a_run_is_accepted(task, action, speed):
-    """In crowded worlds that restart in between."""
+    """The worlds are crowded and restart in between."""
     size = {} if task == "puffer" else {"height": 14, "width": 11, "walls": 0.1}
     other, env = (
         small(task, action, lifespan=5.0, max_episode_steps=19, agents=40, dynamics="inertial", speed=speed, **size)
@@ -206,7 +206,7 @@ def test_a_state_from_before_the_first_reset_is_refused():
         empty.state_dict()
 
 
-def test_subclasses_and_other_byte_orders_cannot_pass_for_what_they_are_not():
+def test_array_subclasses_and_other_byte_orders_are_not_mistaken_for_valid_arrays():
     env = small("group", "discrete")
     env.reset(0)
     saved = env.state_dict()

@@ -1,4 +1,4 @@
-"""Rewards and pictures of the tasks, against plain definitions."""
+"""Compare the rewards and pictures of the tasks with plain definitions."""
 
 from dataclasses import fields
 
@@ -16,7 +16,7 @@ from tests.cases import ACTIONS, CASES, field, play, small
 
 
 def expected_reward(env, i):
-    """The reward of agent i, in plain words of DESIGN's table."""
+    """Return the reward of agent i by its definition."""
     state, task = env.state, env.task
     own, others = int(state.own_in_sight[i]), int(state.others_in_sight[i])
     row, column = state.position[:, i] - env.vision
@@ -103,19 +103,19 @@ def test_rewards_equal_their_plain_definition(task, action):
 
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("tolerance", [0.0, 0.2, 0.7])
-def test_food_pays_less_the_further_from_the_middle_of_its_cell_it_is_eaten(action, tolerance):
+def test_food_pays_less_the_farther_from_the_middle_of_its_cell_it_is_eaten(action, tolerance):
     env = small("forage", action, tolerance=tolerance, food=0.3, speed=0.7)
     shares = set()
     for _, rewards, _, truncations, _ in play(env, 40):
         expected = [0 if truncations[i] else expected_reward(env, i) for i in range(env.num_agents)]
         np.testing.assert_allclose(rewards, expected, atol=1e-5)
-        assert env.score() == pytest.approx(rewards.mean(), abs=0.02)  # but for those that ate and then respawned
+        assert env.score() == pytest.approx(rewards.mean(), abs=0.02)  # except agents that ate and then respawned
         shares |= set(rewards[env.state.eaten == 1].tolist())
     assert (len(shares) > 5) == (tolerance > 0)
 
 
 @pytest.mark.parametrize(("task", "action"), CASES)
-def test_an_action_costs_its_mean_square_whether_it_moves_the_agent_or_not(task, action):
+def test_an_action_costs_its_mean_square_even_if_the_agent_cannot_move(task, action):
     free, costly = (small(task, action, lifespan=50.0, action_cost=cost) for cost in (0.0, 0.3))
     for env in (free, costly):
         env.reset(5)
@@ -137,7 +137,7 @@ def test_an_action_costs_its_mean_square_whether_it_moves_the_agent_or_not(task,
 
 
 @pytest.mark.parametrize("name", tasks.names())
-def test_a_task_is_described_and_has_parameters_with_defaults(name):
+def test_a_task_has_a_description_and_parameters_with_defaults(name):
     kind = tasks.load(name)
     assert kind.__doc__
     assert kind.unit
@@ -176,7 +176,7 @@ def test_puffer_agents_cover_targets_without_eating_them():
 
 
 @given(height=st.integers(1, 12), width=st.integers(1, 12), seed=st.integers(0, 1000))
-def test_distances_equal_the_nearest_target_by_brute_force(height, width, seed):
+def test_distances_equal_those_to_the_nearest_target_by_brute_force(height, width, seed):
     targets = np.random.default_rng(seed).random((height, width)) < 0.2
     out = np.zeros((height, width), np.uint16)
     picture.distance_to(targets, out)
@@ -186,7 +186,7 @@ def test_distances_equal_the_nearest_target_by_brute_force(height, width, seed):
         assert expected is None or out[cell] == expected
 
 
-def test_letters_are_drawn_apart_and_coloured_in_turn():
+def test_letters_are_separated_and_coloured_in_turn():
     drawn = picture.of_text("AB C", 2)
     inked = drawn.any(0)
     starts = np.flatnonzero(inked & ~np.concatenate([[False], inked[:-1]]))
@@ -231,7 +231,7 @@ def test_actions_lead_towards_the_aim(seed, speed, dynamics):
         assert ((discrete - 1) * aim >= 0).all()
         assert (np.abs(aim[discrete == 1]) < 0.5).all()
         assert np.allclose(continuous * speed, np.clip(aim, -speed, speed))
-    else:  # as near to the wanted velocity as the acceleration allows
+    else:  # as close to the wanted velocity as the acceleration allows
         last = env.state.displacement.T * env.rules.momentum
         wanted = np.clip(aim, -speed, speed)
         reached = last + env.rules.gain * continuous

@@ -1,4 +1,4 @@
-"""Invalid layouts of a task are refused before a kernel trusts them."""
+"""Invalid layouts of a task are refused before a kernel uses them."""
 
 import numpy as np
 import pytest
@@ -96,7 +96,7 @@ def test_invalid_numbers_of_colours_are_refused(colours):
         Layout(World(agents=8, height=SIDE, width=SIDE)).mix_colours(colours)
 
 
-def test_a_blob_is_in_the_field_or_refused():
+def test_a_blob_lies_in_the_field_or_is_refused():
     layout = Layout(World(agents=8, height=SIDE, width=SIDE))
     layout.blob(5e-324)
     assert (layout.spawn == (0, 0, SIDE, SIDE)).all()

@@ -1,4 +1,4 @@
-"""Files that are replaced in one step, whoever else writes them and whatever lies in the way."""
+"""Files are replaced atomically, even with concurrent writers, links and leftovers in the folder."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from particle_grid.support import atomic
 from particle_grid.view.video import write_video
 
 
-def test_several_writers_of_one_file_never_fail_and_readers_see_only_whole_contents(tmp_path):
+def test_concurrent_writers_never_fail_and_readers_see_only_whole_contents(tmp_path):
     path, contents, problems = tmp_path / "x", [letter * 300_000 for letter in (b"a", b"b", b"c")], []
     atomic.write(path, contents[0])
 
@@ -37,7 +37,7 @@ def test_several_writers_of_one_file_never_fail_and_readers_see_only_whole_conte
     assert os.listdir(tmp_path) == ["x"]
 
 
-def test_a_link_that_somebody_has_planted_is_replaced_and_never_followed(tmp_path):
+def test_a_planted_link_is_replaced_and_never_followed(tmp_path):
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     folder = tmp_path / "shared"
@@ -50,7 +50,7 @@ def test_a_link_that_somebody_has_planted_is_replaced_and_never_followed(tmp_pat
     assert (folder / "c.pt").read_bytes() == b"new"
 
 
-def test_the_longest_name_that_a_file_may_have_can_be_written(tmp_path):
+def test_the_longest_possible_file_name_can_be_written(tmp_path):
     path = tmp_path / ("x" * 252 + ".pt")
     atomic.write(path, b"content")
     atomic.write(path, b"again")
@@ -58,7 +58,7 @@ def test_the_longest_name_that_a_file_may_have_can_be_written(tmp_path):
     assert os.listdir(tmp_path) == [path.name]
 
 
-def test_a_file_keeps_its_permissions_and_a_new_one_has_the_usual_ones(tmp_path):
+def test_a_file_keeps_its_permissions_and_a_new_one_has_the_default_ones(tmp_path):
     old = os.umask(0o027)
     try:
         atomic.write(tmp_path / "x", b"1")
@@ -71,7 +71,7 @@ def test_a_file_keeps_its_permissions_and_a_new_one_has_the_usual_ones(tmp_path)
         os.umask(old)
 
 
-def test_what_a_killed_process_has_left_goes_after_a_day_and_what_another_one_is_writing_stays(tmp_path):
+def test_leftovers_of_killed_processes_are_removed_after_a_day_and_newer_ones_kept(tmp_path):
     for name in ("old", "new"):
         (tmp_path / f"{atomic.TEMPORARY}{name}").write_bytes(b"half")
     yesterday = time.time() - 25 * 3600
@@ -82,7 +82,7 @@ def test_what_a_killed_process_has_left_goes_after_a_day_and_what_another_one_is
 
 @contextlib.contextmanager
 def no_file_beyond(size):
-    """The system refuses to write more than so many bytes to a file, as a disk that is full does."""
+    """Limit files to this many bytes, so that larger writes fail as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -91,7 +91,7 @@ def no_file_beyond(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_write_that_the_system_cuts_off_leaves_the_old_file_and_no_litter(tmp_path):
+def test_an_incomplete_write_leaves_the_old_file_and_no_other(tmp_path):
     checkpoint.save(tmp_path / "c.pt", {"steps": 1})
     with no_file_beyond(1000), pytest.raises(OSError, match="File too large"):
         checkpoint.save(tmp_path / "c.pt", {"steps": 2, "text": "x" * 10_000})

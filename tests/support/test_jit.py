@@ -1,4 +1,4 @@
-"""Compiled code that is kept is only ever used for the types it was compiled for, and nobody else puts it there."""
+"""Cached code is only used for the types it was compiled for, and only its user can write to the cache."""
 
 import os
 import subprocess
@@ -12,12 +12,12 @@ from particle_grid.support import jit
 
 
 def cache(folder, stamp):
-    """Numba's cache of a function, in a folder, whose source has a stamp: its time and size."""
+    """Return Numba's cache, in a folder, of a function whose source has a stamp: its time and size."""
     return numba.core.caching.IndexDataCacheFile(str(folder), "function", stamp)
 
 
-def test_who_looks_while_another_process_saves_finds_nothing_or_the_right_code(tmp_path, monkeypatch):
-    assert jit  # which changes how Numba names the files
+def test_a_reader_during_a_save_finds_nothing_or_the_right_code(tmp_path, monkeypatch):
+    assert jit  # importing it changes how Numba names the files
     cache(tmp_path, "old").save("integers", "code for integers")
     writer, reader, found = cache(tmp_path, "new"), cache(tmp_path, "new"), []
     save = writer._save_data
@@ -32,12 +32,12 @@ def test_who_looks_while_another_process_saves_finds_nothing_or_the_right_code(t
     assert reader.load("floats") == "code for floats"
 
 
-def test_two_that_save_at_the_same_time_do_not_write_over_each_other(tmp_path, monkeypatch):
+def test_concurrent_saves_do_not_overwrite_each_other(tmp_path, monkeypatch):
     one, two = cache(tmp_path, "new"), cache(tmp_path, "new")
     save = one._save_data
 
     def save_between(name, data):
-        monkeypatch.setattr(two, "_load_index", dict)  # it had looked before the first one wrote
+        monkeypatch.setattr(two, "_load_index", dict)  # it was read before the first write
         two.save("floats", "code for floats")
         save(name, data)
 
@@ -50,7 +50,7 @@ def test_two_that_save_at_the_same_time_do_not_write_over_each_other(tmp_path, m
 
 @pytest.fixture
 def homeless(tmp_path, monkeypatch):
-    """A user whose home cannot be written, or is not known; gives the temporary folder."""
+    """A user whose home is not writable or unknown. Returns the temporary folder."""
     for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "file").touch()
@@ -59,7 +59,7 @@ def homeless(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_without_a_home_kernels_are_kept_where_only_their_user_can_write(homeless):
+def test_without_a_home_kernels_are_cached_where_only_their_user_can_write(homeless):
     folder = jit.cache_folder()
     assert folder.parent.parent == homeless
     assert folder.parent.stat().st_mode & 0o777 == 0o700
@@ -67,7 +67,7 @@ def test_without_a_home_kernels_are_kept_where_only_their_user_can_write(homeles
 
 
 @pytest.mark.parametrize("hostile", ["open", "link"])
-def test_a_folder_that_another_user_may_write_is_not_used(homeless, hostile):
+def test_a_cache_folder_that_another_user_can_write_is_not_used(homeless, hostile):
     folder = jit.cache_folder().parent
     if hostile == "open":
         folder.chmod(0o777)
@@ -78,7 +78,7 @@ def test_a_folder_that_another_user_may_write_is_not_used(homeless, hostile):
         jit.cache_folder()
 
 
-def test_a_folder_that_another_user_owns_is_not_used(homeless, monkeypatch):
+def test_a_cache_folder_that_another_user_owns_is_not_used(homeless, monkeypatch):
     uid = os.getuid()
     jit.cache_folder()
     (homeless / f"particle_grid-{uid}").rename(homeless / f"particle_grid-{uid + 1}")
@@ -87,7 +87,7 @@ def test_a_folder_that_another_user_owns_is_not_used(homeless, monkeypatch):
         jit.cache_folder()
 
 
-def test_a_user_without_a_home_is_no_error(homeless, monkeypatch):
+def test_a_user_without_a_home_can_cache_kernels(homeless, monkeypatch):
     def unknown():
         raise RuntimeError("Could not determine home directory.")
 
@@ -96,7 +96,7 @@ def test_a_user_without_a_home_is_no_error(homeless, monkeypatch):
 
 
 @pytest.mark.parametrize("command", ["train", "eval", "rank"])
-def test_a_command_whose_cache_cannot_be_written_ends_in_one_line(command, tmp_path):
+def test_a_command_whose_cache_is_not_writable_ends_in_one_line(command, tmp_path):
     (tmp_path / "file").touch()
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "file")}
     arguments = [sys.executable, "-m", f"particle_grid.{command}"]
@@ -107,7 +107,7 @@ def test_a_command_whose_cache_cannot_be_written_ends_in_one_line(command, tmp_p
     assert process.stderr.count("\n") == 1
 
 
-def test_a_library_user_can_catch_that_the_cache_cannot_be_written(tmp_path):
+def test_library_users_can_catch_the_error_of_a_cache_that_is_not_writable(tmp_path):
     (tmp_path / "file").touch()
     code = """
 try:

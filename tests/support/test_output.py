@@ -1,4 +1,4 @@
-"""What has been computed is not lost with a terminal, a pipe or a folder; results come before they are shown."""
+"""Results survive the loss of a terminal, a pipe or a folder, because they are saved before they are shown."""
 
 import io
 import json
@@ -21,8 +21,8 @@ RUN = [*TINY, f"trainer.total_steps={2 * BATCH}", "clips=0", "evaluations=1", "h
 
 
 def start(folder, *arguments):
-    """A training as a process in a folder, with short evaluations."""
-    code = "from particle_grid import scores, train; scores.STEPS = 8; train.main()"
+    """Start training in a new process, in a folder, with short evaluations."""
+    code = "from particle_grid import train; from particle_grid.evaluation import match; match.STEPS = 8; train.main()"
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         cwd=folder,
@@ -33,7 +33,7 @@ def start(folder, *arguments):
 
 
 @pytest.mark.parametrize(("encoding", "sign"), [("ascii", b"+-"), ("latin-1", b"\xb1"), ("utf-8", b"\xc2\xb1")])
-def test_a_terminal_without_some_characters_gets_others_and_results_are_saved(call, monkeypatch, encoding, sign):
+def test_characters_missing_in_a_terminal_are_replaced_and_results_are_saved(call, monkeypatch, encoding, sign):
     shown = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding))
     code, _, err = call(train.main, *RUN, "name='\u4f60'")
@@ -45,7 +45,7 @@ def test_a_terminal_without_some_characters_gets_others_and_results_are_saved(ca
     assert b"1 finished" in shown.getvalue()
 
 
-def test_a_run_goes_on_without_the_reader_of_its_output(call, monkeypatch):
+def test_a_run_continues_when_the_reader_of_its_output_ends(call, monkeypatch):
     read, write = os.pipe()
     os.close(read)
     with open(write, "w") as stream:
@@ -54,8 +54,8 @@ def test_a_run_goes_on_without_the_reader_of_its_output(call, monkeypatch):
     assert json.loads(Path("run/results.json").read_text())["sampled"]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk to write to")
-def test_a_run_goes_on_without_a_disk_for_its_output_and_says_so_once(call, monkeypatch):
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_run_continues_without_a_disk_for_its_output_and_says_so_once(call, monkeypatch):
     with open("/dev/full", "w") as full:
         monkeypatch.setattr(sys, "stdout", full)
         code, _, err = call(train.main, *RUN)
@@ -64,7 +64,7 @@ def test_a_run_goes_on_without_a_disk_for_its_output_and_says_so_once(call, monk
 
 
 @pytest.mark.slow
-def test_a_real_process_survives_the_end_of_its_pipe(tmp_path):
+def test_a_process_survives_the_end_of_its_pipe(tmp_path):
     process = start(tmp_path, *RUN)
     process.stdout.readline()
     process.stdout.close()
@@ -85,7 +85,7 @@ def test_results_are_saved_before_they_are_shown(call, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_folder_that_is_taken_away_in_mid_training_is_one_sentence(tmp_path):
+def test_removing_the_folder_during_training_gives_one_sentence(tmp_path):
     process = start(tmp_path, *RUN, "trainer.total_steps=1e9")
     deadline = time.monotonic() + 100
     while not any(b"perf/" in path.read_bytes() for path in tmp_path.glob("run/events*")):

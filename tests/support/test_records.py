@@ -1,4 +1,4 @@
-"""Tables and values that commands write and read again."""
+"""Tables and values that commands write and read back."""
 
 import csv
 from pathlib import Path
@@ -15,7 +15,7 @@ CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=
 
 
 @given(st.lists(st.tuples(CELLS, CELLS), max_size=5))
-def test_what_is_written_into_a_table_is_read_from_it(tmp_path_factory, rows):
+def test_a_written_table_is_read_back_unchanged(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("table") / "table.csv"
     records.write_table(path, [("a", "b"), *rows])
     assert [tuple(cells.values()) for _, cells in records.read_table(path, ["a", "b"], "")] == rows
@@ -34,13 +34,13 @@ def test_no_cell_of_a_table_is_a_formula_and_numbers_stay_numbers(text):
         assert cell == text
 
 
-def test_values_that_are_no_text_are_written_as_they_are(tmp_path):
+def test_values_that_are_not_text_are_written_unchanged(tmp_path):
     records.write_rows(tmp_path / "x.csv", [{"a": -1, "b": -0.5, "c": None, "=d": "=1"}])
     with (tmp_path / "x.csv").open(newline="") as file:
         assert list(csv.reader(file)) == [["a", "b", "c", "'=d"], ["-1", "-0.5", "", "'=1"]]
 
 
-def test_tables_of_commands_are_written_in_one_place_which_escapes_them():
+def test_only_one_module_writes_tables_and_it_escapes_them():
     package = Path(records.__file__).parents[1]
     assert [path.name for path in package.rglob("*.py") if "import csv" in path.read_text("utf-8")] == ["records.py"]
 

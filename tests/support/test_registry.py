@@ -1,4 +1,4 @@
-"""Classes of other people are imported only if they are trusted."""
+"""Classes of other packages are imported only if they are trusted."""
 
 import pytest
 
@@ -11,5 +11,5 @@ def test_all_places_that_may_not_be_imported_are_named_at_once():
         registry.check_allowed(["mine:Task", "trusted:Class", "particle_grid.contrib.herd:Herd", "mine:Head"])
 
 
-def test_a_program_may_import_any_place():
+def test_without_restrictions_any_place_may_be_imported():
     registry.check_allowed(["mine:Task"])

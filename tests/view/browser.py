@@ -1,4 +1,4 @@
-"""A browser without a screen, steered over a pipe (the Chrome DevTools Protocol): no driver and no network needed."""
+"""A headless browser controlled over a pipe (the Chrome DevTools Protocol), without a driver or a network."""
 
 import base64
 import contextlib
@@ -13,11 +13,11 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 
 
 class NavigatedError(Exception):
-    """The page that was asked has gone."""
+    """The page has been replaced by another one."""
 
 
 class Page:
-    """One page in a browser of its own. errors: what went wrong in the page's scripts."""
+    """A page in its own browser process. `errors` lists what went wrong in the page's scripts."""
 
     def __init__(self, path: Path, profile: Path, size: tuple[int, int] = (1200, 800)) -> None:
         (read_commands, commands), (answers, write_answers) = os.pipe(), os.pipe()
@@ -42,7 +42,7 @@ class Page:
         self.until("window.replay")
 
     def __call__(self, method: str, **params: object) -> dict:
-        """One command and its answer."""
+        """Send a command and return its answer."""
         self._count += 1
         message = {"id": self._count, "method": method, "params": params}
         self._out.write(json.dumps(message | ({"sessionId": self._session} if self._session else {})).encode() + b"\0")
@@ -65,13 +65,13 @@ class Page:
         return bytes(data[:-1])
 
     def run(self, script: str) -> object:
-        """The value of an expression, of a promise once it is kept."""
+        """Return the value of an expression, or of its promise when it is fulfilled."""
         result = self("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
     def until(self, condition: str) -> None:
-        """Waits for an expression to be true; the page may be loaded anew meanwhile."""
+        """Wait for an expression to be true, even if the page is reloaded meanwhile."""
         while True:
             with contextlib.suppress(NavigatedError):
                 if self.run(f"Boolean({condition})"):

@@ -1,4 +1,4 @@
-"""Invariants of what a camera shows."""
+"""Invariants of the pictures that a camera takes."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_a_plain_picture_is_the_frame():
 
 
 @given(agent=st.integers(0, 79), around=st.integers(1, 60))
-def test_the_followed_agent_is_always_in_the_picture_and_what_it_sees_is_its_window(agent, around):
+def test_the_followed_agent_and_the_cells_it_sees_are_highlighted_in_the_picture(agent, around):
     env = playing(worlds=2, steps=0)
     camera = Camera(env.world, agent=agent, around=around, zoom=1)
     image, (row, column, height, width) = camera.look(env.state), camera.region(env.state)
@@ -43,7 +43,7 @@ def test_the_followed_agent_is_always_in_the_picture_and_what_it_sees_is_its_win
     assert (np.count_nonzero((image == PALETTE[SEEN]).all(-1))) <= 49
 
 
-def test_trails_are_the_cells_agents_were_in_and_fade():
+def test_trails_cover_the_cells_where_agents_were_and_fade():
     env, steps = playing(steps=0, lifespan=0), 4
     camera, were = Camera(env.world, trails=steps, zoom=1), []
     for step in range(12):
@@ -62,7 +62,7 @@ def test_trails_are_the_cells_agents_were_in_and_fade():
                 assert (image[r, c] == PALETTE[code]).all()
 
 
-def test_without_a_zoom_the_picture_is_as_large_as_fits():
+def test_the_default_zoom_gives_the_largest_picture_that_fits():
     env = playing()
     for pixels, shape in (((100, 100), (60, 88)), ((29, 44), (15, 22)), ((500, 90), (60, 88)), ((9, 9), (6, 9))):
         assert Camera(env.world, pixels=pixels).look(env.state).shape[:2] == shape
@@ -77,11 +77,11 @@ def test_a_legend_names_each_colour_below_the_picture_and_wraps():
     assert len(narrow) > len(strip)
     for image in (strip, narrow):
         used = {tuple(pixel) for pixel in image.reshape(-1, 3).tolist()}
-        wanted = {EMPTY, FOLLOWED, *env.legend()}  # and no shades between them
+        wanted = {EMPTY, FOLLOWED, *env.legend()}  # without intermediate shades
         assert used == {tuple(PALETTE[code].tolist()) for code in wanted}
 
 
-def test_the_colours_of_pictures_alone_are_no_cells_colours():
+def test_the_additional_colours_of_pictures_differ_from_those_of_cells():
     colours = [tuple(colour) for colour in PALETTE.tolist()]
     assert len(set(colours)) == len(colours) == TRAIL + 4 * FADES
 

@@ -1,4 +1,4 @@
-"""Invariants of pictures."""
+"""Invariants of frames."""
 
 from itertools import combinations
 
@@ -17,7 +17,7 @@ settings = World(worlds=2, agents=1, height=12, width=17, vision=3)
 
 
 def state_of(*fields):
-    """A state whose worlds have these fields."""
+    """Return a state whose worlds have these fields."""
     state = allocate(Layout(settings))
     v = settings.vision
     for grid, cells in zip(state.grid, fields, strict=True):
@@ -30,7 +30,7 @@ def random_fields():
 
 
 def most_important(block):
-    """Plain oracle of what one pixel shows of several cells."""
+    """Return the code that a pixel shows for several cells, by a plain definition."""
     cells = list(block.ravel())
     agents = [code for code in range(AGENT_1, CODES) if code in cells]
     if agents:
@@ -38,7 +38,7 @@ def most_important(block):
     return FOOD if FOOD in cells else WALL if WALL in cells else EMPTY
 
 
-def test_a_frame_shows_each_cell_of_the_field_in_its_colour_and_nothing_of_the_margin():
+def test_a_frame_shows_each_cell_of_the_field_in_its_colour_and_no_margin():
     fields = random_fields()
     state = state_of(*fields)
     for world in range(2):
@@ -47,14 +47,14 @@ def test_a_frame_shows_each_cell_of_the_field_in_its_colour_and_nothing_of_the_m
         assert (image == PALETTE[fields[world]]).all()
 
 
-def test_a_region_is_that_part_of_the_whole():
+def test_a_region_is_a_part_of_the_whole_frame():
     state = state_of(*random_fields())
     part = frame(state, settings, region=(2, 5, 7, 9), zoom=3)
     assert (part == frame(state, settings, zoom=3)[6:27, 15:42]).all()
 
 
 @given(codes, st.integers(1, 5))
-def test_enlarging_repeats_cells_and_shrinking_it_back_loses_nothing(cells, zoom):
+def test_enlarging_repeats_cells_and_shrinking_restores_them(cells, zoom):
     large = scale(cells, zoom)
     assert large.shape == (cells.shape[0] * zoom, cells.shape[1] * zoom)
     assert (large[zoom // 2 :: zoom, zoom // 2 :: zoom] == cells).all()
@@ -74,7 +74,7 @@ def test_a_shrunk_pixel_shows_the_most_important_of_its_cells(cells, factor):
 
 
 @pytest.mark.parametrize("zoom", [0, -1, 1.5, 0.3, 1 / 100, float("nan")])
-def test_a_zoom_that_is_not_possible_is_refused_by_name(zoom):
+def test_an_impossible_zoom_is_refused_by_name(zoom):
     with pytest.raises(ValueError, match=f"zoom={zoom}"):
         frame(state_of(*random_fields()), settings, zoom=zoom)
 
@@ -86,7 +86,7 @@ def test_a_region_outside_the_field_is_refused_by_name(region):
 
 
 @pytest.mark.parametrize("world", [-1, 2])
-def test_a_world_that_is_not_there_is_refused_by_name(world):
+def test_a_world_that_does_not_exist_is_refused_by_name(world):
     with pytest.raises(ValueError, match=f"world={world} is out of range"):
         frame(state_of(*random_fields()), settings, world)
 
@@ -103,7 +103,7 @@ XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1
 
 
 def lab(matrix):
-    """The palette in CIELAB, as seen through a matrix in linear RGB."""
+    """Return the palette in CIELAB, as seen through a matrix in linear RGB."""
     s = PALETTE / 255
     linear = np.where(s <= 0.04045, s / 12.92, ((s + 0.055) / 1.055) ** 2.4)
     x = np.clip(linear @ np.transpose(matrix), 0, 1) @ XYZ.T / XYZ.sum(1)
@@ -112,7 +112,7 @@ def lab(matrix):
 
 
 @pytest.mark.parametrize("eyes", VISION)
-def test_everybody_can_tell_any_two_kinds_of_cells_apart(eyes):
+def test_any_two_kinds_of_cells_are_distinguishable_with_any_colour_vision(eyes):
     seen = lab(VISION[eyes])
     nearest = min((np.linalg.norm(seen[a] - seen[b]), a, b) for a, b in combinations(range(CODES), 2))
     assert nearest[0] > 15, nearest  # CIE 1976; about 2 is just noticeable

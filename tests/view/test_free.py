@@ -24,12 +24,12 @@ def env():
 
 
 def plain(env, camera):
-    """All of the field in the colours that the camera shows it in, a pixel a cell: u8[HEIGHT, WIDTH, 3]."""
+    """Return the whole field in the camera's colours, one pixel per cell: u8[HEIGHT, WIDTH, 3]."""
     whole = Camera(env.world, agent=camera.agent, around=max(HEIGHT, WIDTH), zoom=1)
     return whole.look(env.state)
 
 
-def test_without_a_zoom_it_shows_all_of_the_field_in_a_margin(env):
+def test_the_default_zoom_shows_the_whole_field_in_a_margin(env):
     camera = FreeCamera(env.world, agent=70, pixels=SIZE)
     image = camera.look(env.state)
     assert camera.region(env.state) == (0, 0, HEIGHT, WIDTH)
@@ -49,7 +49,7 @@ def test_without_a_zoom_it_shows_all_of_the_field_in_a_margin(env):
         max_size=8,
     )
 )
-def test_wherever_it_goes_each_pixel_shows_the_cell_that_lies_there(env, moves):
+def test_each_pixel_shows_the_cell_that_lies_there_after_any_moves(env, moves):
     camera = FreeCamera(env.world, agent=3, pixels=SIZE)
     for move in moves:
         match move:
@@ -73,7 +73,7 @@ def test_wherever_it_goes_each_pixel_shows_the_cell_that_lies_there(env, moves):
 
 
 @given(pixel=st.tuples(st.integers(40, 119), st.integers(40, 119)), notches=st.integers(1, 6))
-def test_what_lies_under_the_mouse_stays_there_when_zooming_in_and_out(env, pixel, notches):
+def test_the_cell_under_the_mouse_stays_there_when_zooming(env, pixel, notches):
     camera = FreeCamera(env.world, pixels=SIZE, zoom=6)
     camera.pan(0, 0)
     before, zoom = camera.place_of(pixel), camera.zoom
@@ -85,7 +85,7 @@ def test_what_lies_under_the_mouse_stays_there_when_zooming_in_and_out(env, pixe
     assert camera.place_of(pixel) == pytest.approx(before, abs=2 / zoom)
 
 
-def test_panning_moves_the_picture_by_so_many_pixels_and_ends_at_the_edge(env):
+def test_panning_moves_the_picture_by_that_many_pixels_and_stops_at_the_edge(env):
     camera = FreeCamera(env.world, pixels=SIZE, zoom=10)
     camera.pan(-10_000, -10_000)
     first = camera.look(env.state)
@@ -98,7 +98,7 @@ def test_panning_moves_the_picture_by_so_many_pixels_and_ends_at_the_edge(env):
 
 
 @pytest.mark.parametrize("agent", [0, 30, 75, 119])
-def test_the_agent_it_follows_is_in_the_picture_and_in_its_middle_away_from_the_edge(env, agent):
+def test_the_followed_agent_is_visible_and_centred_away_from_the_edges(env, agent):
     camera = FreeCamera(env.world, pixels=SIZE, zoom=12)
     camera.follow(agent)
     image = camera.look(env.state)
@@ -110,7 +110,7 @@ def test_the_agent_it_follows_is_in_the_picture_and_in_its_middle_away_from_the_
             assert shown[:, axis].mean() + 0.5 == SIZE / 2
 
 
-def test_trails_are_of_what_it_remembers_and_not_of_another_world(env):
+def test_trails_show_remembered_cells_of_the_same_world(env):
     env = ParticleGrid("center", "discrete", 2, 60, HEIGHT, WIDTH, lifespan=0)
     env.reset(0)
     camera = FreeCamera(env.world, pixels=SIZE, trails=4)
@@ -127,7 +127,7 @@ def test_trails_are_of_what_it_remembers_and_not_of_another_world(env):
     assert (camera.look(env.state) == plain.look(env.state)).all()
 
 
-def test_a_large_field_is_shrunk_and_no_further(env):
+def test_a_large_field_is_shrunk_until_it_fits(env):
     large = ParticleGrid("group", "discrete", 1, 50, 300, 500)
     large.reset(0)
     camera = FreeCamera(large.world, pixels=SIZE)
@@ -152,13 +152,13 @@ def test_a_large_field_is_shrunk_and_no_further(env):
         ({"trails": -1}, "trails=-1"),
     ],
 )
-def test_what_cannot_be_shown_is_refused_at_once(env, options, reason):
+def test_impossible_views_are_refused_at_once(env, options, reason):
     with pytest.raises(ValueError, match=reason):
         FreeCamera(env.world, pixels=SIZE, **options)
 
 
 @pytest.mark.parametrize("zoom", [1, 40, 320])
-def test_a_zoom_that_shows_a_cell_or_two_takes_no_picture_of_all_the_field(zoom):
+def test_a_close_view_of_a_large_field_takes_little_memory(zoom):
     tracemalloc.start()
     camera = FreeCamera(World(height=1024, width=1024), zoom=zoom, pixels=320)
     _, peak = tracemalloc.get_traced_memory()

@@ -1,4 +1,4 @@
-"""Rendering: pixels, text, a window."""
+"""Rendering as pixels, as text and in a window."""
 
 import re
 import sys
@@ -30,7 +30,7 @@ def test_every_task_renders_its_first_world_with_a_legend(task, action):
 
 
 def read(text):
-    """A plain reader of the text: u8[H, W, 3]."""
+    """Decode the text plainly: u8[H, W, 3]."""
     rows = []
     for line in text.split("\n"):
         upper, lower, colours = [], [], {}
@@ -63,7 +63,7 @@ def test_the_text_fits_the_terminal(monkeypatch):
 
 
 def shown(env):
-    """What the window of an environment shows: u8[H, W, 3]."""
+    """Return the picture in the window of an environment: u8[H, W, 3]."""
     import pygame
 
     return pygame.surfarray.array3d(env._renderer._window._window.get_surface()).transpose(1, 0, 2)
@@ -102,7 +102,7 @@ def test_a_window_stays_open_when_another_one_is_closed(monkeypatch):
     assert not pygame.display.get_init()
 
 
-def test_without_screen_pygame_or_render_mode_the_remedy_is_named(monkeypatch):
+def test_the_remedy_is_named_without_a_screen_pygame_or_a_render_mode(monkeypatch):
     env = make(None)
     env.reset(0)
     with pytest.raises(ValueError, match="build it with render_mode=rgb_array"):

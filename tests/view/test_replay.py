@@ -22,7 +22,7 @@ KINDS = {"start": "<u2", "jumps": "<u2", "changes": "<u4", "gaps": "<u4"}
 
 
 def record(env, steps, world=0, title="a title"):
-    """A replay of random play, and the codes and rewards of each frame."""
+    """Return a replay of random play, and the codes and rewards of each frame."""
     replay, fields, rewards = Replay(env.world, title, env.legend(), world=world), [], []
     agents = slice(world * env.world.agents, (world + 1) * env.world.agents)
     generator = np.random.default_rng(0)
@@ -45,7 +45,7 @@ def unpack(data, name):
 
 
 def played(data):
-    """Plain oracle of the page: the codes of each frame."""
+    """Decode the page plainly: yield the codes of each frame."""
     data = json.loads(json.dumps(data))
     ground = unpack(data, "ground").copy()
     at = unpack(data, "start").reshape(2, -1).astype(np.int64)
@@ -78,9 +78,7 @@ def played(data):
     speed=st.sampled_from([0.3, 1, 2.5, 20]),
     steps=st.integers(1, 9),
 )
-def test_what_is_stored_is_every_frame_and_every_reward(
-    task, action, worlds, lifespan, max_episode_steps, speed, steps
-):
+def test_every_frame_and_every_reward_is_stored(task, action, worlds, lifespan, max_episode_steps, speed, steps):
     options = {"lifespan": lifespan, "max_episode_steps": max_episode_steps, "speed": speed, "walls": 0.02}
     env = ParticleGrid(task, action, worlds, 30, 60, 60, vision=3, **options)
     replay, fields, rewards = record(env, steps, worlds - 1)
@@ -106,7 +104,7 @@ def test_four_thousand_agents_and_three_hundred_steps_take_less_than_three_megab
 
 
 @pytest.mark.parametrize("name", ["a.htm", "none/a.html"])
-def test_a_path_that_is_none_and_a_run_without_steps_are_refused(tmp_path, name):
+def test_invalid_paths_worlds_and_rates_and_empty_replays_are_refused(tmp_path, name):
     env = ParticleGrid("forage", "discrete", agents=5, height=20, width=20)
     replay, *_ = record(env, 1)
     with pytest.raises(ValueError, match=r"ends in \.html|there is no folder"):
@@ -140,7 +138,7 @@ def test_rewards_that_are_not_one_number_for_each_agent_are_refused(rewards):
         Replay(env.world, "", {}).add(env.state, rewards, env.score())
 
 
-def test_a_full_disk_keeps_what_was_there(tmp_path):
+def test_a_full_disk_keeps_the_old_page(tmp_path):
     env = ParticleGrid("forage", "discrete", agents=5, height=20, width=20)
     replay, *_ = record(env, 1)
     (tmp_path / "a.html").write_text("before")
@@ -156,7 +154,7 @@ needs_browser = pytest.mark.skipif(not BROWSER, reason="needs Chromium on the pa
 @pytest.mark.parametrize(("task", "action"), [("forage", "discrete"), ("puffer", "continuous")])
 def test_a_browser_shows_the_pixels_of_the_renderer_in_any_order_of_frames(task, action, tmp_path):
     env = ParticleGrid(task, action, 2, 40, 60, 60, vision=3, lifespan=5, max_episode_steps=7, walls=0.02)
-    title = "</script><script>throw 1</script>"  # what somebody may spell
+    title = "</script><script>throw 1</script>"  # a title that a user might choose
     replay, fields, _ = record(env, 20, world=1, title=title)
     replay.write(tmp_path / "a.html")
     with Page(tmp_path / "a.html", tmp_path / "profile") as page:
@@ -175,7 +173,7 @@ def test_a_browser_shows_the_pixels_of_the_renderer_in_any_order_of_frames(task,
 
 
 @needs_browser
-def test_a_browser_plays_on_by_itself_and_follows_the_agent_that_is_clicked(tmp_path):
+def test_a_browser_plays_automatically_and_follows_the_clicked_agent(tmp_path):
     env = ParticleGrid("group", "continuous", agents=40, height=30, width=44, vision=3)
     replay, *_ = record(env, 30)
     replay.write(tmp_path / "a.html")
@@ -211,7 +209,7 @@ def test_a_browser_plays_on_by_itself_and_follows_the_agent_that_is_clicked(tmp_
 
 
 @needs_browser
-def test_a_page_with_several_runs_shows_the_one_that_is_chosen(tmp_path):
+def test_a_page_with_several_runs_shows_the_selected_one(tmp_path):
     cases = [("forage", "discrete"), ("group", "continuous"), ("scatter", "discrete")]
     envs = [ParticleGrid(task, action, agents=20, height=20 + k, width=30) for k, (task, action) in enumerate(cases)]
     replays, fields, _ = zip(*(record(env, 5, title=f"run {k}") for k, env in enumerate(envs)), strict=True)

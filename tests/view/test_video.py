@@ -58,7 +58,7 @@ def test_invalid_videos_are_refused_in_one_sentence_and_leave_no_file(tmp_path, 
 
 
 @pytest.mark.parametrize("kind", [".gif", ".mp4"])
-def test_a_full_disk_leaves_no_half_written_file_and_keeps_what_was_there(tmp_path, kind):
+def test_a_full_disk_keeps_the_old_file_and_leaves_no_incomplete_one(tmp_path, kind):
     path = tmp_path / f"a{kind}"
     path.write_text("before")
     with no_file_beyond(1000), pytest.raises(OSError, match="cannot be written"):
@@ -68,7 +68,7 @@ def test_a_full_disk_leaves_no_half_written_file_and_keeps_what_was_there(tmp_pa
 
 
 @pytest.mark.parametrize("check", [check_video, check_page])
-def test_a_folder_that_is_read_only_is_refused_before_anything_is_played(tmp_path, check, monkeypatch):
+def test_a_read_only_folder_is_refused_before_anything_is_played(tmp_path, check, monkeypatch):
     path = tmp_path / ("a.gif" if check is check_video else "a.html")
     assert check(path) == path
     monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)  # root may write anywhere
@@ -76,7 +76,7 @@ def test_a_folder_that_is_read_only_is_refused_before_anything_is_played(tmp_pat
         check(path)
 
 
-def test_an_error_in_between_leaves_nothing(tmp_path):
+def test_an_error_while_recording_leaves_no_file(tmp_path):
     for name in ("a.gif", "a.mp4"):
         with pytest.raises(KeyError), Video(tmp_path / name) as video:  # noqa: PT012
             video.add(frames(1)[0])
@@ -92,7 +92,8 @@ def test_an_mp4_shows_every_frame_at_its_rate(tmp_path):
     decoded = subprocess.run(command, capture_output=True, check=True)
     assert b"15 fps" in decoded.stderr
     read = np.frombuffer(decoded.stdout, np.uint8).reshape(12, 46, 60, 3)[:, :45]
-    for got, expected in zip(read, images, strict=True):  # the middles of cells: colours bleed where they meet
+    # Compares the middles of cells, since colours bleed at their edges.
+    for got, expected in zip(read, images, strict=True):
         assert np.abs(got[2::5, 2::5].astype(int) - expected[2::5, 2::5]).mean() < 12
 
 

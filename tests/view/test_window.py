@@ -1,4 +1,4 @@
-"""What a window hears."""
+"""The events that a window reports."""
 
 import contextlib
 import multiprocessing
@@ -40,24 +40,24 @@ def window(monkeypatch):
         ("QUIT", {}, Event("close")),
     ],
 )
-def test_it_tells_what_the_user_does_in_words_of_its_own(window, kind, facts, heard):
+def test_events_of_the_user_are_reported_in_the_windows_own_terms(window, kind, facts, heard):
     values = {name: getattr(pygame, value) if isinstance(value, str) else value for name, value in facts.items()}
     pygame.event.post(pygame.event.Event(getattr(pygame, kind), **values))
-    pygame.event.post(pygame.event.Event(pygame.USEREVENT))  # nobody asks for it
+    pygame.event.post(pygame.event.Event(pygame.USEREVENT))  # not reported
     assert window.show(BLACK) == [heard]
 
 
-def test_it_waits_for_the_next_picture_and_tells_how_long_it_was(window):
+def test_it_waits_for_the_next_picture_and_returns_the_elapsed_time(window):
     window.wait(100)
     assert 0.005 < window.wait(100) < 1
 
 
 @pytest.mark.parametrize("display", [None, ":77"])
-def test_a_machine_without_a_screen_gets_no_invisible_window_unless_it_asks_for_one(monkeypatch, display):
+def test_without_a_screen_no_invisible_window_is_opened_unless_requested(monkeypatch, display):
     for name in ("SDL_VIDEODRIVER", "DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     if display:
-        monkeypatch.setenv("DISPLAY", display)  # where nothing listens
+        monkeypatch.setenv("DISPLAY", display)  # where no server listens
     monkeypatch.setattr("sys.platform", "linux")
     with pytest.raises(OSError, match=r"No window can be opened here \(there is no screen\): record a video instead"):
         Window("").show(BLACK)
@@ -65,7 +65,7 @@ def test_a_machine_without_a_screen_gets_no_invisible_window_unless_it_asks_for_
 
 
 @pytest.mark.parametrize("driver", ["dummy", "nonesuch"])  # one that opens, and one that does not
-def test_processes_that_are_started_beside_a_window_end_when_terminated(monkeypatch, driver):
+def test_processes_started_next_to_a_window_end_when_terminated(monkeypatch, driver):
     monkeypatch.setenv("SDL_VIDEODRIVER", driver)
     window = Window("")
     with contextlib.suppress(OSError):

@@ -78,7 +78,7 @@ def make(task: str | Task, params: Mapping[str, Any]) -> tuple[str, Task]:
 
 
 def _check_object(name: str, task: Task, params: Mapping[str, Any]) -> None:
-    """Raise UserError for an object that is not a task, or that is given with parameters besides its own."""
+    """Raise UserError for an object that is not a task, or that is given with additional parameters."""
     for key, value in params.items():
         raise UserError(f"{key}={value!r} belongs to the task: give it to the {name} object itself.")
     kind = type(task)

@@ -156,7 +156,7 @@ def _free_target(window, plan, row, column, vision):
 
 @kernel
 def _deeper(window, plan, row, column, vision, rng):
-    """Return a random move (row, column) from a target cell to a free one beside or below it; (0, 0) without one.
+    """Return a random move (row, column) from a target cell to a free one next to or below it; (0, 0) without one.
 
     Other agents come from above.
     """
@@ -200,7 +200,7 @@ def _scripted(observations, vision, distance, fill, rng, aim):
     height, width = distance.shape[1:]
     for i in range(observations.shape[0]):
         observation = observations[i]
-        colour = min(max(int(own_colour(observation)) - AGENT_1, 0), len(distance) - 1)  # whatever is in the buffer
+        colour = min(max(int(own_colour(observation)) - AGENT_1, 0), len(distance) - 1)  # for any byte in the buffer
         plan = distance[colour]
         place = field_position(observation, height, width)
         row, column = int(place[0]), int(place[1])
