@@ -1,7 +1,7 @@
 """`ParticleGrid` accepts a `Task` and a `World` object instead of names and settings, with the same defaults."""
 
 import inspect
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -85,3 +85,19 @@ def test_contrib_tasks_import_only_what_users_import():
     for path in (Path(__file__).parents[1] / "particle_grid" / "contrib").glob("*.py"):
         imported = {line.split()[1] for line in path.read_text("utf-8").splitlines() if line.startswith("from ")}
         assert {name for name in imported if name.startswith("particle_grid")} <= {"particle_grid.tasks"}
+
+
+def test_every_setting_of_the_world_arrives_under_its_own_name():
+    numbers = dict(
+        zip(("worlds", "agents", "height", "width", "vision", "max_episode_steps"), (2, 3, 41, 43, 6, 7), strict=True)
+    )
+    shares = dict(
+        zip(
+            ("speed", "lifespan", "walls", "acceleration", "drag", "action_cost"),
+            (0.9, 8.0, 0.01, 0.3, 0.2, 0.4),
+            strict=True,
+        )
+    )
+    given = {**numbers, **shares, "dynamics": "inertial"}
+    assert given.keys() == {field.name for field in fields(World)}
+    assert vars(ParticleGrid("group", **given).world) == given
