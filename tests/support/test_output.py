@@ -115,7 +115,7 @@ def test_a_sweep_without_evaluations_ends_and_repeats_nothing(call, monkeypatch)
         code, out, err = call(train.main, *sweep)
         assert (code, err) == (0, "")
         assert out.count("not evaluated") == 2
-    assert out.count("ended before, so nothing is trained") == 2
+    assert out.count("ended earlier, nothing to train") == 2
     assert out.count("\n") == 4
     monkeypatch.setattr(sys, "argv", ["report", "sweep"])
     report.main()
