@@ -29,7 +29,7 @@ from particle_grid.experiments.stats import interquartile_mean
 from particle_grid.runs.curves import read_curve
 from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.load import ship
-from particle_grid.settings.errors import report
+from particle_grid.settings.errors import print_error
 from particle_grid.sim import tasks
 from particle_grid.support.registry import registered
 
@@ -143,7 +143,7 @@ def main() -> None:
     try:
         learn(chosen)
     except Exception as error:
-        sys.exit(report(error))
+        sys.exit(print_error(error))
 
 
 def learn(chosen: argparse.Namespace) -> None:

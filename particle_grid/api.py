@@ -12,8 +12,8 @@ from particle_grid.evaluation import record as recording
 from particle_grid.evaluation.baseline import baseline_for
 from particle_grid.evaluation.match import SEEDS, steps_for
 from particle_grid.evaluation.players import ActFn, policy_player
-from particle_grid.evaluation.report import evaluate_policy
 from particle_grid.evaluation.request import policy_for
+from particle_grid.evaluation.scoring import evaluate_policy
 from particle_grid.experiments.training import train
 from particle_grid.learn.device import choose_device
 from particle_grid.learn.policy import Policy
@@ -21,7 +21,7 @@ from particle_grid.runs.build import build_env
 from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.load import SHIPPED, load_checkpoint, load_shipped
 from particle_grid.runs.results import Results
-from particle_grid.settings.composed import composed
+from particle_grid.settings.compose import composed
 from particle_grid.settings.errors import unknown
 from particle_grid.settings.invocation import Invocation
 from particle_grid.settings.run_config import RunConfig
@@ -125,7 +125,7 @@ def evaluate(
         policy: a policy of `load_policy` or `train_policy`.
         env: the environment to play in; None for the one that the policy was trained in.
         seeds: one episode is played with each.
-        steps: length of an episode; None for 256 for every 256 of an agent's expected life.
+        steps: length of an episode; None for the agents' expected life, see `steps_for`.
 
     Raises:
         UserError: if the policy cannot play in the environment.

@@ -11,7 +11,7 @@ from particle_grid.cli import command
 from particle_grid.env import ACTIONS
 from particle_grid.evaluation import baseline
 from particle_grid.runs.build import build_env
-from particle_grid.settings.composed import composed
+from particle_grid.settings.compose import composed
 from particle_grid.settings.invocation import Invocation
 from particle_grid.sim import tasks
 

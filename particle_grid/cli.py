@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from particle_grid.runs.folder import OccupiedError, RunFolder
 from particle_grid.settings.compose import config_folder, register_groups
-from particle_grid.settings.errors import explain, report
+from particle_grid.settings.errors import explain, print_error
 from particle_grid.settings.invocation import Invocation, Trial
 from particle_grid.support import registry, startup
 from particle_grid.support.errors import UserError
@@ -49,7 +49,7 @@ def command(config_name: str) -> Callable[[Main], Callable[[], None]]:
     """
 
     def decorate(main: Main) -> Callable[[], None]:
-        job = Job(main)
+        job = HydraJob(main)
         run = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)(job)
 
         @functools.wraps(job)
@@ -63,7 +63,7 @@ def command(config_name: str) -> Callable[[Main], Callable[[], None]]:
             except JobError:
                 sys.exit(1)
             except Exception as error:
-                sys.exit(report(error))
+                sys.exit(print_error(error))
             except KeyboardInterrupt as interrupt:
                 print("interrupted", file=sys.stderr)
                 sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
@@ -93,7 +93,7 @@ def _prepare_arguments() -> None:
         raise UserError("-m and torchrun exclude each other: one makes many runs, the other shares out a single one.")
 
 
-class Job:
+class HydraJob:
     """The function that Hydra calls for each job of a command. A failed job is reported, with the reason in its folder.
 
     It is pickled as the name of its command, so that a worker imports the command. Pickled by value, like functions of
@@ -121,8 +121,8 @@ class Job:
         if info.mode != RunMode.MULTIRUN:
             if notes:
                 folder.remove_refused(notes)
-            sys.exit(report(error))  # for an exception, Hydra would print another line
-        report(error, f"job {info.job.num} ({info.job.override_dirname})")
+            sys.exit(print_error(error))  # for an exception, Hydra would print another line
+        print_error(error, f"job {info.job.num} ({info.job.override_dirname})")
         if notes:
             folder.write_error(error)
         raise JobError(explain(error)) from None

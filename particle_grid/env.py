@@ -104,8 +104,19 @@ class ParticleGrid(pufferlib.PufferEnv):
         rng.check_seed(seed)
         check_mode(render_mode)
         settings = World(
-            *(worlds, agents, height, width, vision, speed, lifespan, max_episode_steps, walls),
-            *(dynamics, acceleration, drag, action_cost),
+            worlds=worlds,
+            agents=agents,
+            height=height,
+            width=width,
+            vision=vision,
+            speed=speed,
+            lifespan=lifespan,
+            max_episode_steps=max_episode_steps,
+            walls=walls,
+            dynamics=dynamics,
+            acceleration=acceleration,
+            drag=drag,
+            action_cost=action_cost,
         )
         self.world = settings if world is None else _only(world, settings)
         self.task_name, self.task = tasks.make(task, task_params)

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from particle_grid.experiments import sweep_plots, sweep_report
-from particle_grid.settings.errors import report
+from particle_grid.settings.errors import print_error
 from particle_grid.support.output import lasting_output
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     try:
         gather(chosen.folder, chosen.out or chosen.folder / "report")
     except Exception as error:
-        sys.exit(report(error))
+        sys.exit(print_error(error))
 
 
 def gather(folder: Path, out: Path) -> None:

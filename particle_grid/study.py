@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from particle_grid.experiments.study import run_study
-from particle_grid.settings.errors import report
+from particle_grid.settings.errors import print_error
 from particle_grid.support import lifeline
 from particle_grid.support.errors import UserError
 from particle_grid.support.output import lasting_output
@@ -43,7 +43,7 @@ def main() -> None:
         print("interrupted: the same command resumes the study", file=sys.stderr)
         sys.exit(128 + next(iter(interrupt.args), signal.SIGINT))
     except Exception as error:
-        sys.exit(report(error))
+        sys.exit(print_error(error))
 
 
 if __name__ == "__main__":

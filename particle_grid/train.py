@@ -24,7 +24,8 @@ def main(config: DictConfig, call: Invocation) -> float | None:
     check_paths(config, "resume")
     saved = load_checkpoint(config.resume, resume=True) if config.resume else None
     run = resumed_config(saved.config, call.overrides) if saved else run_config(config)
-    if call.trial and not match.seeds(run.evaluations):
+    match.seeds(run.evaluations)  # which raises for an invalid number
+    if call.trial and run.evaluations == 0:
         raise UserError("evaluations=0 leaves no score for hydra/sweeper=optuna to compare: give 1 or more.")
     if ranks()[0]:  # only the first process has a folder
         return train(run, call, saved)

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from particle_grid import ParticleGrid
 from particle_grid.cli import command
+from particle_grid.evaluation import match
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.settings import compose as module
 from particle_grid.settings.compose import config_folder, register_groups, run_config, typed
@@ -214,6 +215,12 @@ def test_environment_class_and_command_line_start_from_the_same_world():
     assert ParticleGrid().world == World()
     assert ParticleGrid().discrete == (config.action.name == "discrete")
     assert typed(TrainerConfig, config.trainer) == TrainerConfig(**own.get("trainer", {}))
+
+
+def test_every_command_evaluates_with_the_same_seeds():
+    evaluated = OmegaConf.load(config_folder() / "eval.yaml")
+    assert tuple(range(evaluated.seed, evaluated.seed + evaluated.seeds)) == match.SEEDS
+    assert OmegaConf.load(config_folder() / "rank.yaml").seed == match.SEEDS[0]
 
 
 def test_no_config_file_repeats_a_default():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from particle_grid import train
 from particle_grid.evaluation import match
-from particle_grid.settings.composed import composed
+from particle_grid.settings.compose import composed
 from tests.cases import CASES, small
 from tests.test_train import BATCH, TINY
 

@@ -347,7 +347,7 @@ def test_a_resumed_finished_run_counts_as_unfinished_until_it_has_new_results(ca
 
     more = ["resume=run/checkpoint.pt", "hydra.run.dir=run", f"trainer.total_steps={8 * BATCH}"]
     with monkeypatch.context() as patched:
-        patched.setattr(training.report, "evaluate_policy", interrupt)
+        patched.setattr(training.scoring, "evaluate_policy", interrupt)
         assert call(train.main, *more)[0] == 130
     assert not Path("run/results.json").exists()
     assert call(train.main, *more)[0] == 0

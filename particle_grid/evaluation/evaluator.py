@@ -14,12 +14,12 @@ from particle_grid.evaluation import baseline, match
 from particle_grid.evaluation.baseline import Baseline
 from particle_grid.evaluation.players import policy_player
 from particle_grid.evaluation.record import Show, check_recording, record
-from particle_grid.evaluation.report import evaluate_policy, show_results
 from particle_grid.evaluation.request import Request, policy_for
+from particle_grid.evaluation.scoring import evaluate_policy, show_results
 from particle_grid.evaluation.transfer import Transfer, named_tasks
 from particle_grid.runs.build import build_env
 from particle_grid.runs.load import load_all
-from particle_grid.settings.composed import composed
+from particle_grid.settings.compose import composed
 from particle_grid.sim import tasks
 from particle_grid.support.text import printable
 

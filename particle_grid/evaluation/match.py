@@ -7,21 +7,22 @@ import numpy as np
 
 from particle_grid.env import ParticleGrid
 from particle_grid.evaluation.players import PlayerFactory, scripted_player
+from particle_grid.settings.run_config import RunConfig
 from particle_grid.support.errors import UserError
 
-SEEDS = (1000, 1001, 1002)  # of an evaluation by default; far from those used in training
-STEPS = 256  # of an evaluation, for every 256 steps of an agent's expected life
-MOST_LIVES = 16  # an evaluation has at most this many times STEPS
+SEEDS = tuple(range(1000, 1000 + RunConfig.evaluations))  # by default; far from those used in training
+STEPS = 256  # the length of an evaluation is a multiple of this
+MAX_MULTIPLE = 16
 MOST_EPISODES = 10_000
 
 
 def steps_for(env: ParticleGrid) -> int:
-    """Return the length of an evaluation: more steps if agents live longer, since they may have far to go.
+    """Return the length of an evaluation: the agents' expected life, rounded up to a multiple of 256, at most 4096.
 
     Agents that never respawn live until their world restarts, or forever.
     """
     life = env.world.lifespan or env.world.max_episode_steps or math.inf
-    return STEPS * math.ceil(min(max(life / 256, 1), MOST_LIVES))
+    return STEPS * math.ceil(min(max(life / 256, 1), MAX_MULTIPLE))
 
 
 def seeds(count: int) -> tuple[int, ...]:

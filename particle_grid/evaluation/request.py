@@ -10,7 +10,7 @@ from particle_grid.env import ParticleGrid
 from particle_grid.learn.policy import Policy
 from particle_grid.runs.build import build_policy
 from particle_grid.runs.load import PRETRAINED, Checkpoint, load_checkpoint, load_shipped
-from particle_grid.settings.composed import changed_world, composed
+from particle_grid.settings.compose import changed_world, composed
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.support.errors import UserError
 

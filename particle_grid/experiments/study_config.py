@@ -12,8 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from particle_grid.experiments.plan import Plan
-from particle_grid.settings.compose import config_folder, register_groups, run_config
-from particle_grid.settings.composed import compose_train
+from particle_grid.settings.compose import compose_train, config_folder, register_groups, run_config
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.support.errors import UserError
 

@@ -24,7 +24,7 @@ def run_in_sweep(config: RunConfig, call: Invocation, saved: Checkpoint | None) 
 
 
 def ending(result: float | Exception | None, folder: RunFolder) -> str:
-    """Return how a run ended: its score, its error, or None if it has no score."""
+    """Describe how a run ended, from its score, its error, or None if it has no score."""
     match result:
         case None:
             return "pruned" if folder.status() == PRUNED else "not evaluated"

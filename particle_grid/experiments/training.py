@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from particle_grid.env import ParticleGrid
-from particle_grid.evaluation import match, record, report
+from particle_grid.evaluation import match, record, scoring
 from particle_grid.evaluation.baseline import Baseline, baseline_for
 from particle_grid.evaluation.clips import Clips
 from particle_grid.experiments.pruning import pruning
@@ -71,7 +71,7 @@ def use_threads(settings: TrainerConfig) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run is made of. splits: of `env`, which are trained in."""
+    """What a run is made of. splits: the parts of `env` that training uses."""
 
     config: RunConfig
     env: ParticleGrid
@@ -122,7 +122,7 @@ def lead(run: Run, folder: RunFolder, call: Invocation, console: Console) -> flo
             raise KeyboardInterrupt
         results = Results()
         if seeds:
-            results = report.evaluate_policy(run.env, run.policy, baseline, console, seeds, steps)
+            results = scoring.evaluate_policy(run.env, run.policy, baseline, console, seeds, steps)
         results.write(folder.results)
         logger.log(result.steps, {f"eval/{player}": score for player, score in final_scores(results).items()})
         logger.finished()
@@ -184,7 +184,7 @@ def normaliser(env: ParticleGrid, baseline: Baseline) -> Callable[[float], float
 def conclude(run: Run, folder: RunFolder, results: Results, steps: int, console: Console) -> None:
     """Show the results and film the policy."""
     if results.scores:
-        report.show_results(run.env, results, console, steps)
+        scoring.show_results(run.env, results, console, steps)
     if run.config.clips:
         record.record(run.env, run.policy, console, video=folder.video)
     saved = f"{folder.checkpoint.name}, {folder.results.name}"

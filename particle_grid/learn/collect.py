@@ -255,7 +255,7 @@ class Collector:
         """Choose actions for the agents of a split and begin to simulate them. Return the next recurrent state."""
         buffer = self.buffer
         here = (slice(t, t + 1), split.agents)
-        buffer.obs[here].copy_(split.obs[None], non_blocking=True)  # done before the actions are, which are waited for
+        buffer.obs[here].copy_(split.obs[None], non_blocking=True)  # the `.cpu()` below waits for this copy
         out, buffer.values[here], state = self.network(buffer.obs[here], buffer.starts[here], state)
         sample, logp = self.head.sample(out[0], self.generator)
         buffer.actions[t, split.agents] = sample

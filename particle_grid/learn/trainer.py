@@ -163,6 +163,8 @@ class Trainer(Uncopied):
     def run(self) -> Result:
         """Train until total_steps, or until a signal, a logger or `interrupted` ends the run after an iteration.
 
+        An iteration is always finished first: in the middle of a rollout, memory and buffer belong to different steps.
+
         Checkpoints are saved at intervals, at the end, and before an exception of a logger is passed on.
 
         Raises:
@@ -180,13 +182,13 @@ class Trainer(Uncopied):
 
     def _run(self) -> Result:
         failure: BaseException | None = None
-        saved = self.steps
+        last_saved = self.steps
         while self.steps < self.config.total_steps and not self._interrupted_anywhere():
             failure = self._iterate()
-            if 0 < self.config.checkpoint_every <= self.steps - saved:
+            if 0 < self.config.checkpoint_every <= self.steps - last_saved:
                 self.save()
-                saved = self.steps
-        if saved != self.steps or self._anywhere(self.path is not None and not Path(self.path).exists()):
+                last_saved = self.steps
+        if last_saved != self.steps or self._anywhere(self.path is not None and not Path(self.path).exists()):
             self.save()
         if failure and not isinstance(failure, Stop):
             raise failure

@@ -24,7 +24,7 @@ def build_env(config: RunConfig) -> ParticleGrid:
         UserError: if something is invalid, or the run names classes that may not be imported, its policy's included.
     """
     check_allowed(config.places())
-    return ParticleGrid(config.task, config.action, seed=config.seed, **vars(config.world), **config.task_params)
+    return ParticleGrid(config.task, config.action, seed=config.seed, world=config.world, **config.task_params)
 
 
 def build_env_splits(config: RunConfig, env: ParticleGrid) -> list[ParticleGrid]:
@@ -57,7 +57,7 @@ def build_policy(config: RunConfig, env: ParticleGrid, weights: Mapping[str, tor
     """Return the policy of a run, with the given weights, or fresh ones that depend only on the run's seed.
 
     Raises:
-        UserError: for weights of another policy; for the policies here before memory is spent.
+        UserError: if the weights do not fit. Policies of this package are checked before any memory is allocated.
     """
     options = dict(config.policy_options)
     make = partial(make_policy, config.policy, env.vision, env.single_action_space)
@@ -73,9 +73,9 @@ def build_policy(config: RunConfig, env: ParticleGrid, weights: Mapping[str, tor
 
 
 def opponents_for(policy: Policy, settings: TrainerConfig) -> Callable[[ParticleGrid], TeamOpponents | None]:
-    """Return a function that returns who else plays in an environment that is trained in.
+    """Return a function that makes the opponents for a training environment, or None if there are none.
 
-    The function raises UserError for an environment in which nobody else can play.
+    The function raises UserError for an environment in which there can be no opponents.
     """
     some = settings.scripted_opponents or settings.opponent_pool
     return lambda env: TeamOpponents(env, policy, settings) if some else None

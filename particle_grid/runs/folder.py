@@ -16,13 +16,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from particle_grid.runs.results import Results, read_results
 from particle_grid.runs.versions import upgraded_config, upgraded_overrides
 from particle_grid.settings.errors import explain
-from particle_grid.settings.run_config import RunConfig, flatten
+from particle_grid.settings.run_config import GROUPS, RunConfig, flatten
 from particle_grid.support import atomic, records
 from particle_grid.support.errors import UserError
 
 HYDRA = ".hydra"  # folder of Hydra's own notes about a run
 HYDRA_NOTES = ("config.yaml", "hydra.yaml", "overrides.yaml")
-GROUPS = {"task", "action", "policy", "world", "trainer"}  # of a run's config
 REPAIR = "Remove this run's folder and repeat the command to run it again."
 FINISHED = "finished"
 PRUNED = "pruned"
@@ -206,21 +205,13 @@ class RunFolder:
         Raises:
             OccupiedError: if the folder holds a run with other settings.
         """
-        lock = FileLock(self.lock)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            print(f"{self.name}: waiting for another process that trains there")
-            lock.acquire()
-        try:
+        with held(self.lock, "trains there", wait=True):
             self._refuse_foreign_files()
             self._refuse_other_settings(config)
             self.write_config(config)
             self.error.unlink(missing_ok=True)
             self._clear()
             yield
-        finally:
-            lock.release()
 
     def remove_refused(self, notes: str) -> None:
         """Remove the folder of a run that was refused before it started.
@@ -256,7 +247,7 @@ class RunFolder:
     def _refuse_foreign_files(self) -> None:
         """Refuse a folder with files that a run would replace and that no run left: a run writes its config first."""
         theirs = [path for path in (self.config, self.overrides) if path.exists()] + self.events()
-        if theirs and not self._config_groups() >= GROUPS:
+        if theirs and not self._config_groups() >= set(GROUPS):
             raise OccupiedError(
                 f"{self.path} holds {theirs[0].name}, which is damaged or not from this program, and this run would "
                 f"replace it: choose another folder."
@@ -282,21 +273,25 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def held(lock: Path, doing: str) -> Iterator[None]:
+def held(lock: Path, doing: str, wait: bool = False) -> Iterator[None]:
     """Hold a lock file.
 
     Args:
         lock: its path.
-        doing: what another process that holds it does, and what to do about that.
+        doing: what another process that holds it does and, unless this one waits for it, what to do about that.
+        wait: until no other process holds it.
 
     Raises:
-        OccupiedError: if another process holds it.
+        OccupiedError: if another process holds it, and this one does not wait.
     """
     file = FileLock(lock)
     try:
         file.acquire(timeout=0)
     except Timeout:
-        raise OccupiedError(f"{lock.parent} is in use by another process that {doing}") from None
+        if not wait:
+            raise OccupiedError(f"{lock.parent} is in use by another process that {doing}") from None
+        print(f"{lock.parent.name}: waiting for another process that {doing}")
+        file.acquire()
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ import torch
 from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.learn.checkpoint import MOST_STEPS
 from particle_grid.learn.policy import make_policy
+from particle_grid.settings.run_config import GROUPS
 from particle_grid.sim.world import World
 from particle_grid.support.errors import UserError
 
@@ -23,7 +24,6 @@ RESUME = (*PLAY, "optimiser", "generator", "envs", "opponents", "starts", "state
 SHIPPED = (*PLAY, "score")
 CONFIG = ("task", "action", "policy", "world", "seed", "name")  # required keys of a run's config
 PROCESS = ("generator", "envs", "opponents", "starts", "state")  # parts that each process of a run has for itself
-GROUPS = ("task", "action", "policy", "world", "trainer")  # nested parts of a config
 NUMBERS = ("seed", "clips", "evaluations")
 LARGEST = 1 << 63  # integers stay below it
 # Arguments of an environment or a policy, which the parameters of a task or a policy must not override.

@@ -3,13 +3,15 @@
 import contextlib
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -50,6 +52,7 @@ def register_groups(arguments: Iterable[str] = ()) -> None:
         UserError: if there is no such class.
     """
     store = ConfigStore.instance().store
+    store(name="run", node={key: getattr(RunConfig, key) for key in ("seed", "clips", "evaluations")})
     store(group="world", name="default", node=asdict(World()))
     store(group="world", name="unchanged", node=dict.fromkeys(UNCHANGED))
     store(group="trainer", name="default", node=asdict(TrainerConfig()) | {"seed": "${seed}"})
@@ -173,3 +176,30 @@ def resumed_config(saved: RunConfig, overrides: Iterable[str]) -> RunConfig:
             raise UserError(unknown_key(config.trainer, override.key_or_group.partition(".")[2]))
         OmegaConf.update(config, override.key_or_group, override.value())
     return run_config(config)
+
+
+def composed(overrides: Sequence[str]) -> RunConfig:
+    """Return the settings that `python -m particle_grid.train` has with these overrides.
+
+    Raises:
+        UserError, HydraException or OmegaConfBaseException: for overrides that are invalid.
+    """
+    return run_config(compose_train(overrides))
+
+
+def compose_train(overrides: Sequence[str]) -> DictConfig:
+    """Return what Hydra composes of conf/train.yaml and these overrides, inside a command and outside."""
+    register_groups(overrides)
+    if GlobalHydra.instance().is_initialized():  # within a command
+        return compose("train", list(overrides))
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+def changed_world(world: World, changes: Mapping[str, Any]) -> World:
+    """Return a world with some settings changed.
+
+    Raises:
+        UserError: for a value of the wrong type, or out of range.
+    """
+    return typed(World, OmegaConf.create({"world": asdict(world) | dict(changes)}).world)

@@ -37,7 +37,7 @@ RESOLVING = "ValueError raised while resolving interpolation: "  # OmegaConf, ab
 RESOLVER_ERROR = re.compile(r"\w*Error raised while resolving interpolation: ")
 
 
-def report(error: Exception, where: str = "") -> int:
+def print_error(error: Exception, where: str = "") -> int:
     """Print an error to stderr, with its traceback if that is wanted or the error is a bug; return the exit code 1."""
     if os.environ.get(TRACEBACK) == "1" or not isinstance(error, EXPECTED):
         traceback.print_exception(error)

@@ -35,5 +35,5 @@ class Invocation:
 
 
 def by_key(overrides: "tuple[str, ...] | list[str]") -> dict[str, str]:
-    """Map each key to its last override, as Hydra does. A leading + is dropped."""
-    return {override.partition("=")[0]: override for override in (each.lstrip("+") for each in overrides)}
+    """Map each key to its last override, as Hydra does. Leading + and ~ are dropped."""
+    return {override.partition("=")[0]: override for override in (each.lstrip("+~") for each in overrides)}

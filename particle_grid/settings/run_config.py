@@ -8,13 +8,16 @@ from particle_grid.learn.config import TrainerConfig
 from particle_grid.sim.world import World
 from particle_grid.support.registry import is_place
 
+GROUPS = ("task", "action", "policy", "world", "trainer")  # nested parts of a run's config as a dict
+
 
 @dataclass(frozen=True)
 class RunConfig:
     """Everything that decides what a run computes. Built once, from the command line or from a file of a run.
 
-    task, policy: a name, or the place of a class as module:Class. action: discrete or continuous. clips: films during
-    training. evaluations: episodes that score the policy at the end. name: part of the name of the run's folder.
+    task, policy: a name, or the place of a class as module:Class. action: discrete or continuous. seed: of everything
+    random. name: part of the name of the run's folder. clips: films during training, evenly spaced; 0 for none, and no
+    policy.gif at the end. evaluations: episodes that score the policy at the end; 0 for none.
     """
 
     task: str
@@ -26,7 +29,7 @@ class RunConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     seed: int = 0
     name: str = ""
-    clips: int = 0
+    clips: int = 5
     evaluations: int = 3
 
     @classmethod

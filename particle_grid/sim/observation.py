@@ -22,7 +22,7 @@ import numpy as np
 
 from particle_grid.support.jit import kernel
 
-FEATURES = 7
+FEATURES = 7  # bytes after the window; `learn.policy.FEATURES` must be the same
 POSITION, OFFSET = 0, 2  # each is followed by the feature of the column
 DISPLACEMENT, REWARD = 4, 6
 SIGNED_ZERO, SIGNED_UNIT = 128, 127  # the bytes of 0, and of 1 less that of 0

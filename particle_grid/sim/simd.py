@@ -31,7 +31,8 @@ OWN, AGENT = 16, 1  # contributions of a cell to the counts of its lane: a byte 
 def fits(vision: int) -> bool:
     """Return whether a row of the window fits into a vector and its overhang into the features, on this processor."""
     side = 2 * vision + 1
-    return _shuffles() and not numba.config.DISABLE_JIT and side < LANES <= side + FEATURES
+    one_word = FEATURES == 7  # and a cell, which `window.look` stores together
+    return one_word and _shuffles() and not numba.config.DISABLE_JIT and side < LANES <= side + FEATURES
 
 
 def _shuffles() -> bool:

@@ -30,7 +30,7 @@ MODULES = {
     "pretrained": "runs.load",
     "ratings": "evaluation.ratings",
     "records": "support.records",
-    "results": "evaluation.report",
+    "results": "evaluation.scoring",
     "run": "runs.build",
     "saved": "runs.schema",
     "scores": "evaluation.match",

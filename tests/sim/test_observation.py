@@ -4,9 +4,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from particle_grid.learn import policy
 from particle_grid.sim import observation
 from particle_grid.sim.observation import decode
-from particle_grid.sim.world import World
+from particle_grid.sim.world import CODES, World
 
 WORLD = World(agents=1, height=30, width=50, vision=2, speed=0.5)
 
@@ -57,3 +58,7 @@ def test_encoded_rewards_are_decoded_to_themselves():
     observation.reward_feature(bytes_)[:] = observation.encode_signed(rewards)
     assert np.abs(decode(bytes_, WORLD).reward - rewards).max() <= 0.5 / observation.SIGNED_UNIT
     assert decode(bytes_, WORLD).reward[2] == 0
+
+
+def test_policies_expect_the_observations_that_the_simulator_writes():
+    assert (policy.CELLS, policy.FEATURES) == (CODES, observation.FEATURES)

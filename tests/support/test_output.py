@@ -79,7 +79,7 @@ def test_results_are_saved_before_they_are_shown(call, monkeypatch):
         assert Path("run/results.json").exists()
         raise UserError("there is no terminal")
 
-    monkeypatch.setattr("particle_grid.evaluation.report.show_results", fail)
+    monkeypatch.setattr("particle_grid.evaluation.scoring.show_results", fail)
     code, _, err = call(train.main, *RUN)
     assert (code, err) == (1, "error: there is no terminal\n")
 
