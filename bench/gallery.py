@@ -29,8 +29,7 @@ REPLAY = 300  # steps on the page
 
 
 def make_env(policy: TrainedPolicy) -> ParticleGrid:
-    """Return one world to show a policy in, smaller than a large training world. Puffer keeps its size, to fit its
-    word."""
+    """Return one world to show a policy in, smaller than a large training world, except for puffer and its word."""
     world = policy.config.world
     if policy.config.task == "puffer" or max(world.height, world.width) <= FIELD:
         return policy.make_env(worlds=1, max_episode_steps=0)

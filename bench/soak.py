@@ -110,8 +110,7 @@ def simulating(env: ParticleGrid, generator: np.random.Generator) -> Case:
 
 
 def training(env: ParticleGrid, path: Path) -> Case:
-    """Return a case that runs one iteration of PPO and saves a checkpoint. The trainer itself detects non-finite
-    values."""
+    """Return a case that runs one iteration of PPO, which raises for non-finite values, and saves a checkpoint."""
     policy = make_policy("conv_lstm", env.vision, env.single_action_space)
     trainer = Trainer(env, policy, TrainerConfig(total_steps=1 << 60, anneal=False), path=path)
     before = fixed(env)

@@ -24,12 +24,8 @@ class Agent(nn.Module):
 
 
 def advantages(rewards: Tensor, values: Tensor, flags: Tensor) -> Tensor:
-    """Return advantages f32[T, n] from rewards and flags [T, n] and values [T + 1, n].
-
-    The autoreset mode is NEXT_STEP: an observation that comes with a flag is the last of its episode, so its value
-    counts,
-    and nothing after it does.
-    """
+    """Return advantages f32[T, n] from rewards and flags [T, n] and values [T + 1, n]."""
+    # With NEXT_STEP, an observation that comes with a flag is the last of its episode, and nothing after it counts.
     result = rewards + GAMMA * values[1:] - values[:-1]
     for t in reversed(range(len(result) - 1)):
         result[t] += GAMMA * LAMBDA * result[t + 1].masked_fill(flags[t], 0)

@@ -25,12 +25,8 @@ class Agent(nn.Module):
 
 
 def advantages(rewards: Tensor, values: Tensor, reborn: Tensor) -> Tensor:
-    """Return advantages f32[T, n] from rewards and reborn [T, n] and values [T + 1, n].
-
-    The action of an agent that is reborn in a step has no effect. The observation before it was the last of its
-    episode, so
-    the previous step bootstraps from that observation's value.
-    """
+    """Return advantages f32[T, n] from rewards and reborn [T, n] and values [T + 1, n]."""
+    # A step in which an agent is reborn does not count: the step before it bootstraps from the value in between.
     result = (rewards + GAMMA * values[1:] - values[:-1]).masked_fill(reborn, 0)
     for t in reversed(range(len(result) - 1)):
         result[t] += GAMMA * LAMBDA * result[t + 1].masked_fill(reborn[t], 0)

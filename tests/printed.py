@@ -225,7 +225,7 @@ def split(block: Printed) -> Iterator[Printed]:
         try:
             shlex.split(bare)
         except ValueError as error:
-            raise UnreadableError(f"{block.page}:{number}: {bare} is no command ({error}).") from error
+            raise UnreadableError(f"{block.page}:{number}: {bare} is not a command ({error}).") from error
         yield replace(block, line=number, text=bare)
 
 

@@ -82,8 +82,7 @@ class Terminal:
         return Ran(printed, f"there is no {lacking[0]}", ran.seconds, ran.output) if lacking and not ran.fault else ran
 
     def _with_folders(self, command: str) -> str:
-        """Replace outputs/RUN by the newest run, outputs/SWEEP by the newest sweep, and A and B by two competing
-        runs."""
+        """Replace outputs/RUN and outputs/SWEEP by the newest run and sweep, and A and B by two competing runs."""
 
         def newest(pattern: str) -> list[str]:
             files = sorted(self.folder.glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)

@@ -32,7 +32,7 @@ def dummy(config: DictConfig, call: Invocation) -> None:
     """Fail in the way that the seed selects, or print the config."""
     run_config(config)
     if config.seed == 1:
-        raise UserError("seed=1 is no good: take another one.")
+        raise UserError("seed=1 is invalid: choose another one.")
     if config.seed == 2:
         print(int("two"))
     if config.seed == 3:
@@ -102,7 +102,7 @@ def test_overrides_presets_and_interpolations_reach_the_config(run):
 
 
 def test_the_message_of_a_user_error_is_printed_unchanged(run):
-    assert run("seed=1") == (1, "", "error: seed=1 is no good: take another one.\n")
+    assert run("seed=1") == (1, "", "error: seed=1 is invalid: choose another one.\n")
 
 
 @pytest.mark.parametrize(("seed", "kind"), [(2, "ValueError: invalid literal")])
@@ -133,7 +133,7 @@ def test_an_environment_variable_shows_the_traceback_of_a_user_error(run, monkey
     code, _, err = run("seed=1")
     assert code == 1
     assert err.startswith("Traceback")
-    assert err.endswith("error: seed=1 is no good: take another one.\n")
+    assert err.endswith("error: seed=1 is invalid: choose another one.\n")
 
 
 def test_ctrl_c_prints_one_line_and_has_its_own_exit_code(run):
@@ -153,7 +153,7 @@ def test_a_sweep_reports_a_failing_job_and_runs_the_others(run):
     code, out, err = run("-m", "seed=0,1,4,6", "hydra/hydra_logging=disabled")
     assert code == 1
     assert [json.loads(line)["seed"] for line in out.splitlines()] == [0, 6]
-    assert "error in job 1 (seed=1): seed=1 is no good: take another one.\n" in err
+    assert "error in job 1 (seed=1): seed=1 is invalid: choose another one.\n" in err
     assert "error in job 2 (seed=4): KeyError: 'bug'" in err
     [folder] = Path("outputs").iterdir()
     jobs = sorted(path.name.rpartition("_")[0] for path in folder.iterdir() if path.is_dir())
@@ -302,7 +302,7 @@ def test_a_process_with_a_user_error_exits_with_one_line(tmp_path):
         [sys.executable, "-c", code, f"hydra.run.dir={tmp_path}", "seed=1"], capture_output=True, text=True
     )
     assert process.returncode == 1
-    assert process.stderr == "error: seed=1 is no good: take another one.\n"
+    assert process.stderr == "error: seed=1 is invalid: choose another one.\n"
 
 
 @pytest.mark.parametrize("name", ["train", "report", "study"])

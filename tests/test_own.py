@@ -28,8 +28,7 @@ BOX = Box(-1.0, 1.0, (2,))
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The folder that the page tells readers to make, on Python's path as if it were the current one. Evaluations are
-    short."""
+    """The folder that the page tells readers to make, on Python's path like the current one. Evaluations are short."""
     monkeypatch.setattr(match, "STEPS", 8)
     for name, text in FILES.items():
         (tmp_path / name).write_text(text, "utf-8")

@@ -130,7 +130,7 @@ kept, each = [], int(sys.argv[1]) << 20
 
 def turn():
     kept.append(np.ones(each, np.uint8))
-    np.ones(64 << 20, np.uint8)  # what is freed is no leak
+    np.ones(64 << 20, np.uint8)  # freed memory is not a leak
     return 1, 1.0, ""
 
 

@@ -121,8 +121,7 @@ def parallel(path: Path, runs: Sequence[SweepRun], keys: Sequence[str]) -> None:
 
 
 def _places(axis: Axis, values: Sequence[Any], scores: np.ndarray) -> np.ndarray:
-    """Return the places of runs on an axis, f64[runs]. Runs that share a value are spread in the order of their
-    scores."""
+    """Return the places of runs on an axis, f64[runs]. Runs with the same value are spread in the order of scores."""
     places = np.array([axis.place(value) for value in values])
     rank = (np.argsort(np.argsort(scores)) + 0.5) / len(scores) - 0.5
     return places if axis.continuous else places + rank * WIDTH / len(axis.ticks)
@@ -253,8 +252,7 @@ def curves(path: Path, runs: Sequence[SweepRun], keys: Sequence[str]) -> None:
     """Draw normalised scores over agent-steps: a panel for each task with a curve for each set of values of other keys.
 
     A curve is the interquartile mean of its seeds, between the lowest and the highest. Scores are means over a
-    twentieth of
-    a run.
+    twentieth of a run.
     """
     from matplotlib.ticker import EngFormatter
 

@@ -239,8 +239,7 @@ class RunFolder:
         return bool(path) and Path(str(path)).exists() and self.checkpoint.samefile(str(path))
 
     def _clear(self) -> None:
-        """Remove what a run left that died before its first checkpoint, because the run that starts here is another
-        one."""
+        """Remove what a run left that died before its first checkpoint, because another run starts here."""
         if not self.checkpoint.exists() and not self.ended:
             for path in [*self.events(), self.overrides]:
                 path.unlink(missing_ok=True)

@@ -206,7 +206,7 @@ def unsound(path):
             return "the grid shows other agents than there are"
         field = arrays["grid"][:, v : v + height, v : v + width]
         if (arrays["grid"] == 2).sum() - (field == 2).sum() != arrays["grid"].size - field.size:
-            return "the margin is no wall"
+            return "a wall of the margin is missing"
     return ""
 
 

@@ -170,8 +170,7 @@ class WorldOracle:
         return True
 
     def sight(self, agent):
-        """Return the window, row by row, and the numbers of other agents in it: of the agent's colour, of other
-        colours."""
+        """Return the window, row by row, and how many other agents of the same and of other colours are in it."""
         v, (row, column) = self.r.vision, agent.cell
         window = [self.grid[r][c] for r in range(row - v, row + v + 1) for c in range(column - v, column + v + 1)]
         own = sum(cell == agent.colour for cell in window) - 1
