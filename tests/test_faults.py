@@ -125,7 +125,7 @@ def test_a_full_disk_ends_a_run_in_one_sentence_and_keeps_the_last_checkpoint(ca
     with no_file_beyond(len(whole) // 2):
         code, _, err = call(train.main, *more, f"trainer.checkpoint_every={BATCH}")
     assert code == 1
-    assert "run/checkpoint.pt could not be written (File too large), and what was there before is untouched" in err
+    assert "run/checkpoint.pt could not be written (File too large); any earlier content is untouched" in err
     assert err.count("\n") == 1
     assert Path("run/checkpoint.pt").read_bytes() == whole
     assert call(train.main, *more)[0] == 0
