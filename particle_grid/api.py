@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from particle_grid.env import ParticleGrid
@@ -21,10 +23,12 @@ from particle_grid.runs.build import build_env
 from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.load import SHIPPED, load_checkpoint, load_shipped
 from particle_grid.runs.results import Results
+from particle_grid.settings.checks import check_whole_number
 from particle_grid.settings.compose import composed
-from particle_grid.settings.errors import unknown
+from particle_grid.settings.errors import explain, unknown
 from particle_grid.settings.invocation import Invocation
 from particle_grid.settings.run_config import RunConfig
+from particle_grid.support import registry
 from particle_grid.support.errors import UserError
 
 
@@ -91,16 +95,19 @@ class TrainedPolicy:
             raise UserError("The policy has continuous actions: use an environment with action='continuous'.")
 
 
-def load_policy(name: str | Path, action: str = "discrete", device: str = "auto") -> TrainedPolicy:
+def load_policy(
+    name: str | Path, action: str = "discrete", device: str = "auto", allow: Sequence[str] = ()
+) -> TrainedPolicy:
     """Return a trained policy.
 
     Args:
         name: a task, for the policy that ships with the package, or the path of a checkpoint.
         action: discrete or continuous, of a shipped policy; a checkpoint has its own.
         device: cpu, cuda, or auto for a GPU if there is one.
+        allow: classes of your own, as module:Class, that a checkpoint names and that may be imported.
 
     Raises:
-        UserError: if there is no such policy, or the file is not a checkpoint.
+        UserError: if there is no such policy, the file is not a checkpoint, or it names a class that is not allowed.
 
     >>> load_policy("group", action="continuous").config.task
     'group'
@@ -112,7 +119,8 @@ def load_policy(name: str | Path, action: str = "discrete", device: str = "auto"
         raise UserError(unknown(f"policy {name!r}", name, shipped), "The path of a checkpoint is another choice.")
     else:
         saved = load_checkpoint(name)
-    policy = policy_for(saved, build_env(saved.config), choose_device(device))
+    with registry.only(allow):  # to import a module is to run it
+        policy = policy_for(saved, build_env(saved.config), choose_device(device))
     return TrainedPolicy(policy, saved.config, saved.steps)
 
 
@@ -138,7 +146,7 @@ def evaluate(
     """
     env = env or policy.make_env()
     policy.check_env(env)
-    length = steps or steps_for(env)
+    length = steps_for(env) if steps is None else check_whole_number("steps", steps, 1)
     console = Console(quiet=True)
     return evaluate_policy(env, policy.policy, baseline_for(env, console, seeds, length), console, seeds, length)
 
@@ -159,6 +167,8 @@ def record(policy: TrainedPolicy, path: str | Path, env: ParticleGrid | None = N
     >>> policy = load_policy("forage")
     >>> record(policy, "forage.gif", policy.make_env(agents=64, height=48, width=48), steps=8)
     """
+    if not str(path):
+        raise UserError("path is empty: name a file that ends in .gif, .mp4 or .html.")
     env = env or policy.make_env()
     policy.check_env(env)
     shown = recording.Show(**show)
@@ -174,12 +184,20 @@ def make_config(*overrides: str) -> RunConfig:
     """Return the settings that `python -m particle_grid.train` has with these overrides.
 
     Raises:
-        UserError, or an error of Hydra: for an override that is invalid.
+        UserError: for an override that is invalid, or that concerns a command instead of the settings of a run.
 
     >>> make_config("task=group", "action=continuous", "world.agents=512").world.agents
     512
     """
-    return composed(overrides)
+    for override in overrides:
+        if not isinstance(override, str):
+            raise UserError(f"{override!r} is not an override: give texts such as 'task=group'.")
+        if override.lstrip("+~").startswith(("resume=", "allow=", "hydra.", "hydra/")):
+            raise UserError(f"{override} is for the command line: leave it out.")
+    try:
+        return composed(overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error)) from error
 
 
 def train_policy(config: RunConfig, folder: str | Path) -> TrainedPolicy:
@@ -200,8 +218,10 @@ def train_policy(config: RunConfig, folder: str | Path) -> TrainedPolicy:
     >>> policy.steps >= 4096
     True
     """
+    if not str(folder):
+        raise UserError("folder is empty: name a new folder, or an empty one.")
     run = RunFolder(Path(folder))
     run.path.mkdir(parents=True, exist_ok=True)
     with run.for_new_run(None):
         train(config, Invocation(run.path), None)
-    return load_policy(run.checkpoint, device=config.trainer.device)
+    return load_policy(run.checkpoint, device=config.trainer.device, allow=config.places())

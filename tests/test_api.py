@@ -12,6 +12,7 @@ import pytest
 import particle_grid
 from particle_grid import api
 from particle_grid.env import ParticleGrid
+from particle_grid.learn import checkpoint
 from particle_grid.runs.load import shipped_path
 from particle_grid.support.renamed import MODULES
 from particle_grid.tasks import load
@@ -88,5 +89,53 @@ def test_an_unknown_policy_is_refused(name, reason):
 def test_importing_a_moved_module_names_its_new_place(old):
     new = f"particle_grid.{MODULES[old]}"
     assert importlib.util.find_spec(new)
-    with pytest.raises(ImportError, match=f"particle_grid.{old} is now {new}: import that"):
+    with pytest.raises(ImportError, match=f"particle_grid.{old} is now {new}: see CHANGELOG.md"):
         importlib.import_module(f"particle_grid.{old}")
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("world.horizon=3", "world.horizon is now called world.max_episode_steps: use that name"),
+        ("foo=3", "There is no key 'foo'"),
+        ("task", "'task' cannot be read: write key=value"),
+        ("resume=run/checkpoint.pt", "is for the command line: leave it out"),
+        ("hydra.run.dir=run", "is for the command line: leave it out"),
+        (["task=group"], "is not an override: give texts such as 'task=group'"),
+    ],
+)
+def test_an_invalid_override_is_refused_in_a_sentence(override, reason):
+    with pytest.raises(particle_grid.UserError, match=reason):
+        particle_grid.make_config(override)
+
+
+def test_a_class_that_only_a_checkpoint_names_is_imported_only_if_it_is_allowed(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "from particle_grid.contrib.optimize import Optimize\n\nclass Mine(Optimize): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    state = checkpoint.load(shipped_path("optimize", "discrete"))
+    state["config"]["task"]["name"] = "mine:Mine"
+    checkpoint.save(tmp_path / "own.pt", state)
+    with pytest.raises(particle_grid.UserError, match=r"add allow=\[mine:Mine\]"):
+        particle_grid.load_policy(tmp_path / "own.pt")
+    assert "mine" not in sys.modules
+    assert particle_grid.load_policy(tmp_path / "own.pt", allow=["mine:Mine"]).config.task == "mine:Mine"
+
+
+def test_empty_paths_and_unknown_players_are_refused(tmp_path):
+    policy = particle_grid.load_policy("center")
+    env = policy.make_env(agents=16, height=32, width=32)
+    with pytest.raises(particle_grid.UserError, match="path is empty"):
+        particle_grid.record(policy, "", env)
+    with pytest.raises(particle_grid.UserError, match="folder is empty"):
+        particle_grid.train_policy(policy.config, "")
+    with pytest.raises(particle_grid.UserError, match="There is no player 'script'"):
+        particle_grid.Results().mean("script")
+    with pytest.raises(particle_grid.UserError, match="steps=0"):
+        particle_grid.evaluate(policy, env, steps=0)
+
+
+def test_a_class_in_place_of_a_task_is_refused():
+    with pytest.raises(particle_grid.UserError, match=r"task=Group is a class: give a task of it, as in Group\(\)"):
+        ParticleGrid(load("group"))

@@ -17,7 +17,7 @@ def choose_device(name: str) -> torch.device:
     if not isinstance(name, str) or name.partition(":")[0] not in ("auto", "cpu", "cuda"):
         raise UserError(f"device={name} is not known: choose auto, cpu or cuda.")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"trainer.device={name} is not available, because torch finds no GPU: use cpu or auto.")
+        raise UserError(f"device={name} is not available, because torch finds no GPU: use cpu or auto.")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)

@@ -28,7 +28,13 @@ class Results:
     normalised: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def mean(self, player: str) -> float | None:
-        """Return the mean normalised score of a player, or None if it was not evaluated."""
+        """Return the mean normalised score of a player, or None if it was not evaluated.
+
+        Raises:
+            UserError: for a name that is not among PLAYERS.
+        """
+        if player not in PLAYERS:
+            raise UserError(f"There is no player {player!r}. Choose one of: {', '.join(PLAYERS)}.")
         return float(np.mean(self.normalised[player])) if player in self.normalised else None
 
     def write(self, path: Path) -> None:

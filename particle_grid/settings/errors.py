@@ -135,7 +135,7 @@ def _in_defaults_list(error: Exception) -> bool:
 def unknown(what: str, word: str, known: Iterable[str]) -> str:
     """Return the sentence about an unknown word: the nearest known one, and all of them."""
     words = sorted(known)
-    near = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     hint = f" Did you mean {near[0]}?" if near else ""
     return f"There is no {what}.{hint} There are: {', '.join(words) or 'none'}."
 

@@ -17,24 +17,30 @@ MODULES = {
     "game": "evaluation.interactive",
     "jit": "tasks",
     "jobs": "experiments.pool",
+    "learn.archive": "support.archive",
     "learn.lane": "learn.collect",
     "learn.log": "learn.tensorboard",
     "learn.restore": "learn.checkpoint",
     "learn.rollout": "learn.collect",
+    "learn.uncopied": "support.uncopied",
     "lifeline": "support.lifeline",
     "opponents": "runs.opponents",
     "output": "support.output",
     "pictures": "evaluation.figures",
     "plan": "experiments.plan",
+    "policies": "runs.load",
     "plugins": "support.registry",
     "pretrained": "runs.load",
     "ratings": "evaluation.ratings",
     "records": "support.records",
     "results": "evaluation.scoring",
+    "report_pictures": "experiments.sweep_plots",
     "run": "runs.build",
     "saved": "runs.schema",
     "scores": "evaluation.match",
     "setting": "evaluation.request",
+    "sim.observe": "sim.window",
+    "sim.picture": "sim.tasks",
     "sim.saved": "sim.snapshot",
     "startup": "support.startup",
     "stats": "experiments.stats",
@@ -60,7 +66,7 @@ class OldModules:
         """Raise ImportError for a module that has moved."""
         package, _, old = name.partition(".")
         if package == "particle_grid" and old in MODULES:
-            raise ImportError(f"{name} is now {package}.{MODULES[old]}: import that.", name=name)
+            raise ImportError(f"{name} is now {package}.{MODULES[old]}: see CHANGELOG.md for its names.", name=name)
 
 
 def refuse_old_modules() -> None:

@@ -66,7 +66,9 @@ def make(task: str | Task, params: Mapping[str, Any]) -> tuple[str, Task]:
     for key, value in params.items():
         if new := renamed.successor("world", key):
             raise UserError(f"{key}={value!r} was renamed: use {new}={value!r}.")
-    if isinstance(task, str) or not is_dataclass(task) or isinstance(task, type):
+    if isinstance(task, type):
+        raise UserError(f"task={task.__name__} is a class: give a task of it, as in {task.__name__}().")
+    if isinstance(task, str) or not is_dataclass(task):
         name, kind = str(task), load(task)  # type: ignore[arg-type]  # refuses anything but a text
         _check_params(name, kind, params)
         made: Task = kind(**params)
