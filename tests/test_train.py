@@ -154,7 +154,7 @@ def test_eval_prints_scores_for_the_same_and_another_task(call):
     ]
     code, out, err = call(evaluation.main, "checkpoint=run/checkpoint.pt", "seeds=1", "steps=4", *other)
     assert (code, err) == (0, "")
-    assert "predator_prey, discrete: 1 seeds x 4 steps x 20 agents" in out
+    assert "predator_prey, discrete: 1 seed x 4 steps x 20 agents" in out
     with Image.open("out.gif") as gif:
         assert gif.n_frames > 100
 
