@@ -115,7 +115,7 @@ def read_run(folder: RunFolder) -> SweepRun:
         UserError or OSError: if a file of it is damaged.
     """
     config = {printable(key): _cell(value) for key, value in flatten(folder.read_config())}
-    overrides = by_key([override.lstrip("+~") for override in folder.read_overrides()])
+    overrides = by_key(folder.read_overrides())
     named = [printable(key if key in config else f"{key}.name") for key in overrides]  # task=group sets task.name
     results = folder.read_results()
     sampled = results.mean("sampled")

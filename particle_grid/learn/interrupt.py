@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
 
-# Requests to terminate, and the end of the terminal. Windows lacks SIGHUP.
-TERMINATING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+from particle_grid.support.lifeline import TERMINATING
 
 
 class Interruptible(Protocol):

@@ -12,22 +12,23 @@ from typing import Any
 
 import torch
 
-from particle_grid.env import ACTIONS, ParticleGrid
-from particle_grid.learn.checkpoint import MOST_STEPS
+from particle_grid.env import ACTIONS
+from particle_grid.learn.checkpoint import MOST_STEPS, PROCESS_KINDS
 from particle_grid.learn.policy import make_policy
 from particle_grid.settings.run_config import GROUPS
+from particle_grid.sim.tasks import RESERVED
 from particle_grid.sim.world import World
 from particle_grid.support.errors import UserError
 
 PLAY = ("config", "steps", "policy")  # parts of a checkpoint that playing needs
-RESUME = (*PLAY, "optimiser", "generator", "envs", "opponents", "starts", "state")  # and training
 SHIPPED = (*PLAY, "score")
+PROCESS = tuple(PROCESS_KINDS)  # parts that each process of a run has for itself
+RESUME = (*PLAY, "optimiser", *PROCESS)  # parts that training needs
 CONFIG = ("task", "action", "policy", "world", "seed", "name")  # required keys of a run's config
-PROCESS = ("generator", "envs", "opponents", "starts", "state")  # parts that each process of a run has for itself
 NUMBERS = ("seed", "clips", "evaluations")
 LARGEST = 1 << 63  # integers stay below it
 # Arguments of an environment or a policy, which the parameters of a task or a policy must not override.
-TAKEN = inspect.signature(ParticleGrid).parameters.keys() - {"task_params"}
+TAKEN = RESERVED - {"name"}
 GIVEN = inspect.signature(make_policy).parameters.keys() - {"name", "kwargs"}
 
 

@@ -33,7 +33,6 @@ EXPECTED = (ValueError, TypeError, OSError, RuntimeError, MemoryError, HydraExce
 PLUGINS = {  # choices that come with a plugin of Hydra
     "hydra/launcher/submitit_slurm": "hydra-submitit-launcher",
 }
-RESOLVING = "ValueError raised while resolving interpolation: "  # OmegaConf, about an exception in a resolver
 RESOLVER_ERROR = re.compile(r"\w*Error raised while resolving interpolation: ")
 
 

@@ -1,5 +1,6 @@
 """The call of a command: what Hydra knows about it, as plain values."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,6 @@ class Invocation:
         return by_key(self.overrides)
 
 
-def by_key(overrides: "tuple[str, ...] | list[str]") -> dict[str, str]:
+def by_key(overrides: Iterable[str]) -> dict[str, str]:
     """Map each key to its last override, as Hydra does. Leading + and ~ are dropped."""
     return {override.partition("=")[0]: override for override in (each.lstrip("+~") for each in overrides)}

@@ -28,7 +28,7 @@ DISPLACEMENT, REWARD = 4, 6
 SIGNED_ZERO, SIGNED_UNIT = 128, 127  # the bytes of 0, and of 1 less that of 0
 
 _BYTE, _TWO_BYTES = np.uint32(8), np.uint32(16)
-_ZERO, _ONE = np.float32(0), np.float32(1)
+_ONE = np.float32(1)
 _UNIT, _ROUNDED_ZERO = np.float32(SIGNED_UNIT), np.float32(SIGNED_ZERO + 0.5)
 _LARGEST, _LEVELS = np.float32(255), np.float32(256)
 

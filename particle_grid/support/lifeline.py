@@ -24,7 +24,8 @@ from typing import Any
 PARENT = "PARTICLE_GRID_PARENT"  # environment variable: process id of the leader
 PERIOD = 0.5  # seconds between two looks at the leader
 GRACE = 3  # seconds between SIGTERM and SIGALRM
-ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows lacks one
+# Requests to terminate, and the end of the terminal. Windows lacks SIGHUP.
+TERMINATING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def follow() -> None:
@@ -60,7 +61,7 @@ def leading() -> Iterator[None]:
     A signal that is ignored, as under nohup, stays ignored, except Ctrl-C, which trainers never ignore. Use it in the
     main thread only.
     """
-    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in ENDS}
+    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in TERMINATING}
     previous = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
     previous[signal.SIGINT] = signal.getsignal(signal.SIGINT)
     outer = os.environ.get(PARENT)
