@@ -14,12 +14,11 @@ from particle_grid.evaluation import record as recording
 from particle_grid.evaluation.baseline import baseline_for
 from particle_grid.evaluation.match import SEEDS, steps_for
 from particle_grid.evaluation.players import ActFn, policy_player
-from particle_grid.evaluation.request import policy_for
 from particle_grid.evaluation.scoring import evaluate_policy
 from particle_grid.experiments.training import train
 from particle_grid.learn.device import choose_device
 from particle_grid.learn.policy import Policy
-from particle_grid.runs.build import build_env
+from particle_grid.runs.build import trained_policy
 from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.load import SHIPPED, load_checkpoint, load_shipped
 from particle_grid.runs.results import Results
@@ -120,7 +119,7 @@ def load_policy(
     else:
         saved = load_checkpoint(name)
     with registry.only(allow):  # to import a module is to run it
-        policy = policy_for(saved, build_env(saved.config), choose_device(device))
+        policy = trained_policy(saved, choose_device(device))
     return TrainedPolicy(policy, saved.config, saved.steps)
 
 

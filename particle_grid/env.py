@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pufferlib
-from gymnasium.spaces import Box, MultiDiscrete
+from gymnasium.spaces import Box, MultiDiscrete, Space
 
 from particle_grid.sim import rng, tasks
 from particle_grid.sim.actions import ACTIONS, actions_for, charge, check_form, valid
@@ -127,11 +127,9 @@ class ParticleGrid(pufferlib.PufferEnv):
         self.state = allocate(self.layout)
         self.num_agents = self.world.worlds * self.world.agents
         self.single_observation_space = Box(0, 255, (self.world.observation_size,), np.uint8)
-        self.single_action_space = (
-            MultiDiscrete([3, 3], dtype=np.int32) if self.discrete else Box(-1.0, 1.0, (2,), np.float32)
-        )
+        self.single_action_space = action_space("discrete" if self.discrete else "continuous")
         if buf is not None:
-            check_buffers(buf, buffer_shapes(self.world, self.single_action_space.dtype))
+            check_buffers(buf, buffer_shapes(self.world, np.dtype(self.single_action_space.dtype)))
         super().__init__(buf)
         if not self.task.sight:
             self.state.own_in_sight[:], self.state.others_in_sight[:] = UNSEEN, UNSEEN
@@ -326,6 +324,11 @@ class ParticleGrid(pufferlib.PufferEnv):
     def close(self) -> None:
         """Close the window, if there is one."""
         self._renderer.close()
+
+
+def action_space(action: str) -> Space:
+    """Return the space of one agent's actions in an action form."""
+    return MultiDiscrete([3, 3], dtype=np.int32) if action == "discrete" else Box(-1.0, 1.0, (2,), np.float32)
 
 
 def _only(world: Any, settings: World) -> World:

@@ -9,9 +9,9 @@ from rich.console import Console
 from particle_grid.cli import command
 from particle_grid.evaluation.interactive import Game, GameSettings, playable_world
 from particle_grid.evaluation.players import policy_player, scripted_player
-from particle_grid.evaluation.request import Request, policy_for
+from particle_grid.evaluation.request import Request
 from particle_grid.learn.device import choose_device
-from particle_grid.runs.build import build_env
+from particle_grid.runs.build import build_env, trained_policy
 from particle_grid.settings.checks import check_paths, check_whole_number
 from particle_grid.settings.compose import typed
 from particle_grid.settings.invocation import Invocation
@@ -30,7 +30,7 @@ def main(config: DictConfig, call: Invocation) -> None:
     saved = request.load(config.checkpoint) if config.checkpoint else None
     run = saved.config if saved else request.untrained()
     env = build_env(replace(run, world=playable_world(run.world, call.chosen())))
-    others = policy_player(policy_for(saved, env, device)) if saved else scripted_player
+    others = policy_player(trained_policy(saved, device)) if saved else scripted_player
     game = Game(env, others, "the policy" if saved else "the script", settings)
     window = Window(f"particle_grid: {env.task_name}")
     try:

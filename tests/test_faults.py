@@ -56,7 +56,7 @@ env = build_env(config)
 settings = TrainerConfig(
     total_steps=10**9, rollout_length=8, minibatch=64, threads=1, device="cpu", fast="off", checkpoint_every={EVERY}
 )
-trainer = Trainer(env, build_policy(config, env), settings, [Reached()], "checkpoint.pt", config.to_dict())
+trainer = Trainer(env, build_policy(config), settings, [Reached()], "checkpoint.pt", config.to_dict())
 if os.path.exists("checkpoint.pt"):
     trainer.load_state_dict(load_checkpoint("checkpoint.pt", resume=True).trainer)
 trainer.run()

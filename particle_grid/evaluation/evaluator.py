@@ -14,10 +14,10 @@ from particle_grid.evaluation import baseline, match
 from particle_grid.evaluation.baseline import Baseline
 from particle_grid.evaluation.players import policy_player
 from particle_grid.evaluation.record import Show, check_recording, record
-from particle_grid.evaluation.request import Request, policy_for
+from particle_grid.evaluation.request import Request
 from particle_grid.evaluation.scoring import evaluate_policy, show_results
 from particle_grid.evaluation.transfer import Transfer, named_tasks
-from particle_grid.runs.build import build_env
+from particle_grid.runs.build import build_env, trained_policy
 from particle_grid.runs.load import load_all
 from particle_grid.settings.compose import composed
 from particle_grid.sim import tasks
@@ -55,7 +55,7 @@ class Evaluator:
         check_recording(show, video, replay)  # fails now instead of after minutes of work
         env = build_env(saved.config)
         show.camera(env)  # for the same reason
-        policy = policy_for(saved, env, self.device)
+        policy = trained_policy(saved, self.device)
         self._say(f"{printable(path)}: {saved.config.name} after {saved.steps} steps")
         steps = self.steps or match.steps_for(env)
         scale = baseline.baseline_for(env, self.console, self.seeds, steps)
@@ -80,7 +80,7 @@ class Evaluator:
             for j, task in enumerate(wanted):
                 env, scale = self._setting(task, saved.config.action, saved.config.world.vision)
                 with self.console.status(Text(f"Evaluating {policy} on {task}")):
-                    player = policy_player(policy_for(saved, env, self.device))
+                    player = policy_player(trained_policy(saved, self.device))
                     scores[i, j] = scale.normalise(match.evaluate(env, player, self.seeds, self.steps))
                 if not self.console.is_terminal:
                     self._say(f"{policy} on {task}: {scores[i, j].mean():.3f}")

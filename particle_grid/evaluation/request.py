@@ -4,11 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-
-from particle_grid.env import ParticleGrid
-from particle_grid.learn.policy import Policy
-from particle_grid.runs.build import build_policy
 from particle_grid.runs.load import PRETRAINED, Checkpoint, load_checkpoint, load_shipped
 from particle_grid.settings.compose import changed_world, composed
 from particle_grid.settings.run_config import RunConfig
@@ -67,12 +62,3 @@ class Request:
         if self.task is None:
             return replace(config, world=world)
         return replace(config, task=self.task, task_params=self.task_params, world=world)
-
-
-def policy_for(saved: Checkpoint, env: ParticleGrid, device: torch.device) -> Policy:
-    """Return a trained policy for an environment of its vision and action form.
-
-    Raises:
-        UserError: for weights that do not fit the policy.
-    """
-    return build_policy(saved.config, env, saved.weights).to(device)

@@ -17,8 +17,8 @@ from rich.progress import Progress
 from particle_grid.env import ParticleGrid
 from particle_grid.evaluation import match
 from particle_grid.evaluation.players import PlayerFactory, policy_player, random_player, scripted_player
-from particle_grid.evaluation.request import Request, policy_for
-from particle_grid.runs.build import build_env
+from particle_grid.evaluation.request import Request
+from particle_grid.runs.build import build_env, trained_policy
 from particle_grid.runs.load import Checkpoint
 from particle_grid.runs.versions import upgraded_config
 from particle_grid.support import atomic, records
@@ -83,7 +83,7 @@ def arena(policies: Mapping[str, Checkpoint]) -> ParticleGrid:
 
 def entrant(name: str, saved: Checkpoint, device: torch.device, greedy: bool) -> Entrant:
     """Return the participant that plays a trained policy."""
-    policy = policy_for(saved, build_env(saved.config), device)
+    policy = trained_policy(saved, device)
     digest = hashlib.sha256()
     for weights in saved.weights.values():
         digest.update(weights.numpy().tobytes())

@@ -228,12 +228,11 @@ def first_actions(plan: Plan, chosen: Mapping[str, int]) -> dict[str, dict[str, 
     found = {}
     for arm in plan.arms:
         config = study_config(plan.overrides(variant, arm, task, 0, plan.trials(arm)[chosen[arm]]))
-        env = build_env(config)
-        policy = build_policy(config, env)
+        policy = build_policy(config)
         out = policy.actor.bias.detach().expand(FIRST_ACTIONS, -1)  # observations hardly matter yet
         sample = policy.head.sample(out, torch.Generator().manual_seed(0))[0]
         actions = policy.head.to_action(sample).detach().numpy()
-        found[arm] = _action_statistics((actions - 1.0 if env.discrete else actions).clip(-1, 1))
+        found[arm] = _action_statistics((actions - 1.0 if config.action == "discrete" else actions).clip(-1, 1))
     return found
 
 

@@ -98,7 +98,7 @@ class Run:
 def build(config: RunConfig, saved: Checkpoint | None, group: ProcessGroup) -> Run:
     """Return a run that is ready to train."""
     env = build_env(config)
-    policy = build_policy(config, env, saved.weights if saved else None)
+    policy = build_policy(config, saved.weights if saved else None)
     return Run(config, env, build_env_splits(config, env), policy, saved, group)
 
 

@@ -6,11 +6,12 @@ from functools import partial
 
 import torch
 
-from particle_grid.env import ParticleGrid
+from particle_grid.env import ParticleGrid, action_space
 from particle_grid.learn.checkpoint import check_weights, load_weights
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.device import choose_device
 from particle_grid.learn.policy import POLICIES, Policy, make_policy
+from particle_grid.runs.load import Checkpoint
 from particle_grid.runs.opponents import TeamOpponents
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.support.errors import UserError
@@ -53,14 +54,16 @@ def _default_splits(config: RunConfig) -> int:
     return 2 if on_gpu and config.world.worlds % 2 == 0 and alone else 1
 
 
-def build_policy(config: RunConfig, env: ParticleGrid, weights: Mapping[str, torch.Tensor] | None = None) -> Policy:
+def build_policy(config: RunConfig, weights: Mapping[str, torch.Tensor] | None = None) -> Policy:
     """Return the policy of a run, with the given weights, or fresh ones that depend only on the run's seed.
 
     Raises:
-        UserError: if the weights do not fit. Policies of this package are checked before any memory is allocated.
+        UserError: if the weights do not fit, or the run names classes that may not be imported, its task's included.
+            Policies of this package are checked before any memory is allocated.
     """
+    check_allowed(config.places())
     options = dict(config.policy_options)
-    make = partial(make_policy, config.policy, env.vision, env.single_action_space)
+    make = partial(make_policy, config.policy, config.world.vision, action_space(config.action))
     if weights is not None and config.policy in POLICIES:
         with torch.device("meta"):
             # Without weights, which the initialisation would compute with.
@@ -70,6 +73,15 @@ def build_policy(config: RunConfig, env: ParticleGrid, weights: Mapping[str, tor
     if weights is not None:
         load_weights(policy, weights)
     return policy
+
+
+def trained_policy(saved: Checkpoint, device: torch.device) -> Policy:
+    """Return the policy of a checkpoint on a device.
+
+    Raises:
+        UserError: as `build_policy`.
+    """
+    return build_policy(saved.config, saved.weights).to(device)
 
 
 def opponents_for(policy: Policy, settings: TrainerConfig) -> Callable[[ParticleGrid], TeamOpponents | None]:

@@ -33,7 +33,7 @@ def test_each_checkpoint_gets_the_same_score_on_a_task_as_by_itself(invoke, monk
     saved = load_shipped("center", "continuous")
     world = replace(saved.config.world, **SIZES)
     env = build_env(replace(saved.config, task="predator_prey", world=world))
-    policy = build_policy(saved.config, env, saved.weights)
+    policy = build_policy(saved.config, saved.weights)
     alone = measure(env, (1000, 1001), 8).normalise(match.evaluate(env, policy_player(policy), (1000, 1001), 8))
     there = [
         float(row["normalised_score"])

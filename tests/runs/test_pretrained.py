@@ -17,7 +17,7 @@ every_case = pytest.mark.parametrize(("task", "action"), CASES)
 def test_there_is_a_shipped_policy_for_every_task_and_action_form(task, action):
     saved = load_shipped(task, action)
     assert (saved.config.task, saved.config.action) == (task, action)
-    build_policy(saved.config, build_env(saved.config), saved.weights)
+    build_policy(saved.config, saved.weights)
     assert all(x.dtype == torch.float32 for x in saved.weights.values())
     assert shipped_path(task, action).stat().st_size < 400_000
 
@@ -27,7 +27,7 @@ def test_there_is_a_shipped_policy_for_every_task_and_action_form(task, action):
 def test_a_shipped_policy_scores_what_it_reports(task, action):
     saved = load_shipped(task, action)
     env = build_env(saved.config)
-    policy = build_policy(saved.config, env, saved.weights)
+    policy = build_policy(saved.config, saved.weights)
     score = baseline.stored(env).normalise(match.evaluate(env, policy_player(policy)))
     error = 2.5 * score.std(ddof=1)  # three standard errors of the difference between two means of three seeds
     assert score.mean() == pytest.approx(saved.score, abs=max(0.05, error))
