@@ -47,7 +47,9 @@ def magent2() -> Iterator[tuple[str, Step]]:
     """Two armies of about 2,500 agents each that see 13 x 13 cells; the battle restarts every 100 steps."""
     from magent2.environments import battle_v4
 
-    battle, generator, steps = battle_v4.parallel_env(map_size=250).unwrapped, np.random.default_rng(0), 0
+    battle = battle_v4.parallel_env(map_size=250).unwrapped
+    generator = np.random.default_rng(0)
+    steps = 0
     battle.reset()
     grid, armies = battle.env, battle.handles
 

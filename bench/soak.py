@@ -34,7 +34,9 @@ from particle_grid.sim import tasks
 from particle_grid.sim.snapshot import flaw
 from particle_grid.sim.world import AGENT_1, DYNAMICS, FOOD, WALL
 
-WORLDS, AGENTS, SIDE = 4, 1024, 192
+WORLDS = 4
+AGENTS = 1024
+SIDE = 192
 # Parameter of glibc's mallopt: blocks of at least this many bytes are returned to the system when freed.
 MMAP_THRESHOLD = -3
 WARM, MEGABYTES = 2, 16  # rounds after which memory should be constant, and the growth in MB that is tolerated
@@ -148,7 +150,10 @@ def soak(what: str, cases: dict[str, Case], seconds: float) -> None:
     still = build("center", "discrete", DYNAMICS[0])
     still.reset(0)  # until then agents have no position, and their windows lie outside the grid
     copy = window_copy(still)
-    speeds, copies, total, memory = list[float](), list[float](), 0, 0.0
+    speeds = list[float]()
+    copies = list[float]()
+    total = 0
+    memory = 0.0
     for k, (steps, took) in enumerate(rounds(cases, seconds)):
         total, memory = total + steps, peak() if k == WARM else memory
         speeds.append(steps / took)

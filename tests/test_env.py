@@ -76,7 +76,9 @@ def test_walls_and_colours_never_change_and_food_is_conserved(task, action):
     def food():
         return (field(env) == FOOD).sum() + (env.state.under == FOOD).sum() + env.state.food_debt.sum()
 
-    walls, colours, meals = env.state.grid == WALL, env.state.colour.copy(), food()
+    walls = env.state.grid == WALL
+    colours = env.state.colour.copy()
+    meals = food()
     assert walls[:, 0].all()
     assert walls[:, :, 0].all()
     for _ in steps:
@@ -135,7 +137,9 @@ def test_rewards_are_finite_and_between_minus_one_and_one(task, action):
 @every_case
 def test_every_respawn_is_flagged_as_a_truncation_and_nothing_else_is(task, action):
     env = small(task, action, lifespan=6.0, max_episode_steps=25)
-    before, flagged, steps = None, 0, 0
+    before = None
+    flagged = 0
+    steps = 0
     for _, rewards, _, truncations, _ in play(env, 100):
         steps += 1
         position = env.state.position.T.copy()
@@ -202,7 +206,9 @@ def test_a_script_beats_random_actions(task, action):
     for scripted in (False, True):
         env = small(task, action, lifespan=60.0, walls=0.0)
         env.reset(0)
-        generator, bits, total = np.random.default_rng(0), np.zeros(1, np.uint64), []
+        generator = np.random.default_rng(0)
+        bits = np.zeros(1, np.uint64)
+        total = []
         for _ in range(150):
             env.step(env.scripted_actions(bits) if scripted else random_actions(env, generator))
             total.append(env.score())

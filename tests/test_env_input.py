@@ -171,8 +171,8 @@ def test_a_damaged_state_is_refused_and_changes_nothing(name):
         mine, other = np.flatnonzero(saved["colour"] == saved["colour"][0])[:2]
         saved["position"][:, other] = saved["position"][:, mine]
     elif name == "edge":  # an agent in the margin around the field, where the grid has it too
-        w, row, column = 0, *saved["position"][:, 0].astype(int)
-        saved["grid"][w, row, column], saved["grid"][w, 0, 0] = 0, saved["colour"][0]
+        row, column = saved["position"][:, 0].astype(int)
+        saved["grid"][0, row, column], saved["grid"][0, 0, 0] = 0, saved["colour"][0]
         saved["position"][:, 0] = 0.5
     elif name == "food_debt":
         saved[name][0] = 10**12
@@ -334,7 +334,9 @@ def test_the_memory_limit_of_a_control_group_applies(monkeypatch, tmp_path):
 
 def test_changing_a_layout_after_use_has_no_effect():
     env, twin = small("group", "discrete", lifespan=3.0), small("group", "discrete", lifespan=3.0)
-    env.layout.spawn[:], env.layout.colour[:], env.layout.walls[:] = 10**6, 255, True
+    env.layout.spawn[:] = 10**6
+    env.layout.colour[:] = 255
+    env.layout.walls[:] = True
     both = env, copy.deepcopy(env)
     for each in (*both, twin):
         each.reset(0)

@@ -70,7 +70,10 @@ def run(call, folder="run", *arguments):
 
 @pytest.mark.release
 def test_a_run_killed_fifty_times_keeps_a_whole_checkpoint_and_loses_at_most_one_interval(tmp_path):
-    generator, path, reached, before = random.Random(0), tmp_path / "checkpoint.pt", tmp_path / "reached", 0
+    generator = random.Random(0)
+    path = tmp_path / "checkpoint.pt"
+    reached = tmp_path / "reached"
+    before = 0
     for kill in range(KILLS):
         reached.write_bytes(bytes(8))
         process = subprocess.Popen(

@@ -101,7 +101,10 @@ def next_step_advantages(rewards, values, truncations, after_flag, gamma, lam):
 def test_a_next_step_learner_bootstraps_like_the_trainer(task, action):
     steps = side_by_side(task, action, 40, **BRIEF)
     (first, infos), _ = next(steps)
-    observations, rewards, flags, own_flags = [first], [], [infos["due"]], []
+    observations = [first]
+    rewards = []
+    flags = [infos["due"]]
+    own_flags = []
     for ours, native in steps:
         observations.append(ours[0])
         rewards.append(ours[1])

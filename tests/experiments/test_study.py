@@ -165,7 +165,9 @@ def test_trials_with_a_missing_run_are_not_chosen():
 
 
 def test_the_remaining_time_is_estimated_from_runs_that_did_not_compile():
-    compiling, running, total = 100.0, 10.0, 10
+    compiling = 100.0
+    running = 10.0
+    total = 10
     ends = [compiling, compiling + 0.5]
     assert time_left(ends, total, 2) == ""
     for k in range(2, total):

@@ -199,7 +199,9 @@ def test_a_folder_with_another_run_is_refused_and_unchanged(call, trained):
 
 
 def test_two_processes_never_train_in_one_folder_at_the_same_time(tmp_path, capsys):
-    said, held, inside = [], threading.Event(), threading.Event()
+    said = []
+    held = threading.Event()
+    inside = threading.Event()
     config = RunConfig("center", "discrete", "mlp")
 
     def first():

@@ -212,7 +212,9 @@ def unsound(path):
 
 def problem(main, *arguments):
     """Return what is wrong with how a command has ended, or an empty string, and its exit code."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
+    out = io.StringIO()
+    err = io.StringIO()
+    code = 0
     sys.argv, handlers = ["command", *arguments], logging.root.handlers[:]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

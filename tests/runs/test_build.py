@@ -116,7 +116,9 @@ def test_past_selves_are_frozen_in_turn_and_remember_until_their_agents_respawn(
 def test_the_selves_in_play_are_a_uniform_sample_of_all_so_far():
     env = arenas("discrete")
     env.reset(0)
-    policy, mask, counts = a_policy(env), env.team(0), np.zeros(SELVES)
+    policy = a_policy(env)
+    mask = env.team(0)
+    counts = np.zeros(SELVES)
     for seed in range(150):
         selves = PastSelves(env, policy, mask, replace(POOL, seed=seed))
         selves._freeze = lambda agents, selves=selves: selves._frozen  # its number in its place
@@ -137,7 +139,9 @@ def test_a_resumed_run_with_opponents_has_the_weights_of_an_uninterrupted_one(ac
         policy = a_policy(env, "conv_lstm")
         return Trainer(env, policy, config, path=tmp_path / "x.pt", opponents=opponents_for(policy, config))
 
-    whole, first, second = make(), make(), make()
+    whole = make()
+    first = make()
+    second = make()
     whole.run()
     for _ in range(3):
         first.rollout()

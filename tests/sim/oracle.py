@@ -7,7 +7,10 @@ import math
 
 import numpy as np
 
-EMPTY, FOOD, WALL, AGENT_1 = 0, 1, 2, 3
+EMPTY = 0
+FOOD = 1
+WALL = 2
+AGENT_1 = 3
 f32 = np.float32
 ALL_64 = 2**64 - 1
 
@@ -37,9 +40,15 @@ class Generator:
 
 class Agent:
     def __init__(self, colour):
-        self.colour, self.row, self.column = colour, f32(0), f32(0)
+        self.colour = colour
+        self.row = f32(0)
+        self.column = f32(0)
         self.moved_row = self.moved_column = f32(0)
-        self.under, self.eaten, self.born, self.expiry, self.total = EMPTY, 0, 0, 0, f32(0)
+        self.under = EMPTY
+        self.eaten = 0
+        self.born = 0
+        self.expiry = 0
+        self.total = f32(0)
 
     @property
     def cell(self):
@@ -50,7 +59,9 @@ class WorldOracle:
     """One world under the rules r."""
 
     def __init__(self, r, lifespan, colours, seed, tick=0):
-        self.lifespan, self.r, self.generator = lifespan, r, Generator(seed)
+        self.lifespan = lifespan
+        self.r = r
+        self.generator = Generator(seed)
         self.agents = [Agent(int(colour)) for colour in colours]
         self.finished = [0.0, 0.0, 0.0]
         self.start(tick)
@@ -96,7 +107,9 @@ class WorldOracle:
         self.grid[cell[0]][cell[1]] = agent.colour
         agent.row, agent.column = f32(cell[0] + 0.5), f32(cell[1] + 0.5)
         agent.moved_row = agent.moved_column = agent.total = f32(0)
-        agent.under, agent.eaten, agent.born = EMPTY, 0, self.tick
+        agent.under = EMPTY
+        agent.eaten = 0
+        agent.born = self.tick
         agent.expiry = self.tick + self.generator.lifetime(self.lifespan)
 
     def step(self, actions):
@@ -129,7 +142,9 @@ class WorldOracle:
             for agent, action, gone in zip(self.agents, actions, truncated, strict=True)
         ]
         for agent in self.agents:
-            agent.eaten, agent.moved_row, agent.moved_column = 0, f32(0), f32(0)
+            agent.eaten = 0
+            agent.moved_row = f32(0)
+            agent.moved_column = f32(0)
         for _ in range(self.r.substeps):
             for number in (self.order[place] for place in places):
                 if moves[number] and not self.substep(self.agents[number], *moves[number]):

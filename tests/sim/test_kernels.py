@@ -105,11 +105,15 @@ class Buffers:
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(layout=layouts(), seed=st.integers(0, 2**32))
 def test_kernels_equal_the_plain_oracle(layout, seed, discrete):
-    world, rules, state = layout.world, make_rules(layout, discrete), allocate(layout)
+    world = layout.world
+    rules = make_rules(layout, discrete)
+    state = allocate(layout)
     state.rng[:] = rng.seeded(seed, world.worlds)
     clocks = [world.max_episode_steps * w // world.worlds for w in range(world.worlds)]
     oracles = [WorldOracle(rules, world.lifespan, layout.colour, state.rng[w], clock) for w, clock in enumerate(clocks)]
-    generator, sight, buffers = np.random.default_rng(seed), seed % 2 == 0, Buffers(world, discrete)
+    generator = np.random.default_rng(seed)
+    sight = seed % 2 == 0
+    buffers = Buffers(world, discrete)
     start, move, look, finish = buffers.stages(state, rules, sight)
     start()
     assert_same(state, oracles, "after the start")
@@ -197,7 +201,9 @@ def test_lifetimes_have_the_expected_mean():
 
 def test_rewards_that_are_not_finite_or_out_of_range_are_counted():
     layout = Layout(World(agents=4, height=16, width=16))
-    rules, state, buffers = make_rules(layout, True), allocate(layout), Buffers(layout.world, True)
+    rules = make_rules(layout, True)
+    state = allocate(layout)
+    buffers = Buffers(layout.world, True)
     stages = buffers.stages(state, rules, sight=False)
     stages.start()
     buffers.rewards[:] = np.nan, np.inf, 1.5, -1

@@ -16,7 +16,9 @@ from particle_grid.view.video import write_video
 
 
 def test_concurrent_writers_never_fail_and_readers_see_only_whole_contents(tmp_path):
-    path, contents, problems = tmp_path / "x", [letter * 300_000 for letter in (b"a", b"b", b"c")], []
+    path = tmp_path / "x"
+    contents = [letter * 300_000 for letter in (b"a", b"b", b"c")]
+    problems = []
     atomic.write(path, contents[0])
 
     def write(content):

@@ -19,7 +19,9 @@ def cache(folder, stamp):
 def test_a_reader_during_a_save_finds_nothing_or_the_right_code(tmp_path, monkeypatch):
     assert jit  # importing it changes how Numba names the files
     cache(tmp_path, "old").save("integers", "code for integers")
-    writer, reader, found = cache(tmp_path, "new"), cache(tmp_path, "new"), []
+    writer = cache(tmp_path, "new")
+    reader = cache(tmp_path, "new")
+    found = []
     save = writer._save_data
 
     def look_first(name, data):

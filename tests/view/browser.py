@@ -34,7 +34,9 @@ class Page:
         os.close(read_commands)
         os.close(write_answers)
         self._out, self._in = os.fdopen(commands, "wb", 0), os.fdopen(answers, "rb")
-        self._count, self._session, self.errors = 0, None, []
+        self._count = 0
+        self._session = None
+        self.errors = []
         target = self("Target.createTarget", url="about:blank")["targetId"]
         self._session = self("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self("Runtime.enable")

@@ -13,7 +13,9 @@ from particle_grid.view.camera import Camera
 from particle_grid.view.frame import FOLLOWED, PALETTE, SEEN, frame
 from particle_grid.view.free import MARGIN, FreeCamera
 
-HEIGHT, WIDTH, SIZE = 37, 52, 160
+HEIGHT = 37
+WIDTH = 52
+SIZE = 160
 
 
 @pytest.fixture(scope="module")

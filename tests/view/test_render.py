@@ -33,7 +33,9 @@ def read(text):
     """Decode the text plainly: u8[H, W, 3]."""
     rows = []
     for line in text.split("\n"):
-        upper, lower, colours = [], [], {}
+        upper = []
+        lower = []
+        colours = {}
         for layer, *rgb, block in re.findall(r"\x1b\[([34])8;2;(\d+);(\d+);(\d+)m|(▀)", line):
             if block:
                 upper.append(colours["3"])

@@ -23,7 +23,9 @@ KINDS = {"start": "<u2", "jumps": "<u2", "changes": "<u4", "gaps": "<u4"}
 
 def record(env, steps, world=0, title="a title"):
     """Return a replay of random play, and the codes and rewards of each frame."""
-    replay, fields, rewards = Replay(env.world, title, env.legend(), world=world), [], []
+    replay = Replay(env.world, title, env.legend(), world=world)
+    fields = []
+    rewards = []
     agents = slice(world * env.world.agents, (world + 1) * env.world.agents)
     generator = np.random.default_rng(0)
     env.reset(0)
@@ -50,7 +52,9 @@ def played(data):
     ground = unpack(data, "ground").copy()
     at = unpack(data, "start").reshape(2, -1).astype(np.int64)
     moves, jumps = unpack(data, "moves").reshape(-1, data["agents"]), iter(unpack(data, "jumps").reshape(-1, 2))
-    gaps, codes, side = list(unpack(data, "gaps")), list(unpack(data, "codes")), 2 * data["reach"] + 1
+    gaps = list(unpack(data, "gaps"))
+    codes = list(unpack(data, "codes"))
+    side = 2 * data["reach"] + 1
     for k in range(data["frames"]):
         if k:
             for i, move in enumerate(moves[k - 1].tolist()):
