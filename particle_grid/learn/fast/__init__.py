@@ -46,27 +46,33 @@ def accelerate(policy: Policy, mode: str, device: torch.device, threads: int) ->
     reason = _why_no_kernels(policy)
     if reason:
         return policy, f"The policy runs in plain torch: {reason}."
-    assert isinstance(policy, ConvLSTM)
     return _with_kernels(policy, mode, threads)
 
 
-def _with_kernels(policy: ConvLSTM, mode: str, threads: int) -> tuple[Network, str]:
+def _with_kernels(policy: Policy, mode: str, threads: int) -> tuple[Network, str]:
     """Return the kernels for a policy, or the policy itself if it differs from them, and a sentence."""
-    from particle_grid.learn.fast.conv_lstm import FastConvLSTM  # only if needed, since it loads compiled kernels
-
     name = mode if mode != "auto" else "bf16" if has_bf16() else "fp32"
     threads = threads or min(cores(), numba.config.NUMBA_NUM_THREADS)  # launchers of many runs set this variable
     torch_threads = torch.get_num_threads()
     twin = copy.deepcopy(policy).requires_grad_(True)  # so that frozen policies can be compared, and gradients survive
-    difference = compare(twin, FastConvLSTM(twin, torch.float32, 1))
+    difference = compare(twin, _kernels(twin, torch.float32, 1))
     if not difference <= TOLERANCE:
         torch.set_num_threads(torch_threads)
         return policy, (
-            f"The policy runs in plain torch, which is slower: the module ConvLSTM was changed and the kernels in "
-            f"learn/fast were not, so they differ (by {difference:.1e}). Change them too, or set trainer.fast=off."
+            f"The policy runs in plain torch, which is slower: the module {type(policy).__name__} was changed and the "
+            f"kernels in learn/fast were not, so they differ (by {difference:.1e}). Change them too, or set "
+            f"trainer.fast=off."
         )
     on = "one thread" if threads == 1 else f"up to {threads} threads"
-    return FastConvLSTM(policy, PRODUCTS[name], threads), f"The policy runs in {name} kernels on {on}."
+    return _kernels(policy, PRODUCTS[name], threads), f"The policy runs in {name} kernels on {on}."
+
+
+def _kernels(policy: Policy, dtype: torch.dtype, threads: int) -> Network:
+    """Return the fast network for a policy. It is imported only here, since it loads compiled kernels."""
+    from particle_grid.learn.fast.conv_lstm import FastConvLSTM
+
+    assert isinstance(policy, ConvLSTM)
+    return FastConvLSTM(policy, dtype, threads)
 
 
 def compiled(policy: Policy, mode: str, device: torch.device, options: dict[str, Any]) -> tuple[Network, str]:

@@ -1,0 +1,148 @@
+"""A step of an LSTM with actor and critic, and its gradients: what happens between the matrix products."""
+
+import numpy as np
+
+from particle_grid.learn.fast.products import pack, unpack
+from particle_grid.support.jit import math_kernel
+
+HALF = np.float32(0.5)
+ONE = np.float32(1)
+ZERO = np.float32(0)
+SCALE = np.float32(1 / 255)  # of features
+
+
+@math_kernel
+def join(x, obs, cells, h, starts, joint):
+    """Write the input of a step's product to joint real[n, ...].
+
+    A row is x real[n, 32], the features divided by 255, a 1, and h f32[n, H], or 0 if an episode starts.
+    """
+    width = joint.shape[1]
+    row = np.zeros(width, np.float32)
+    channels = x.shape[1]
+    features = obs.shape[1] - cells
+    hidden = h.shape[1]
+    for n in range(len(obs)):
+        keep = ZERO if starts[n] else ONE
+        unpack(x[n], row[:channels])
+        for k in range(features):
+            row[channels + k] = np.float32(obs[n, cells + k]) * SCALE
+        row[channels + features] = ONE
+        last = row[width - hidden :]
+        old = h[n]
+        for k in range(len(last)):
+            last[k] = keep * old[k]
+        pack(row, joint[n])
+
+
+@math_kernel
+def _tanh(x):
+    """Return the hyperbolic tangent by a rational approximation, within 4e-7.
+
+    It consists of products and one division, so that loops of it are vectorised. The coefficients are a minimax fit in
+    common use (Eigen, "generic_fast_tanh_float").
+    """
+    f = np.float32
+    x = min(max(x, f(-7.9)), f(7.9))
+    s = x * x
+    p = ((f(-2.76076847742355e-16) * s + f(2.00018790482477e-13)) * s + f(-8.60467152213735e-11)) * s
+    p = ((p + f(5.12229709037114e-08)) * s + f(1.48572235717979e-05)) * s + f(6.37261928875436e-04)
+    p = p * s + f(4.89352455891786e-03)
+    q = (f(1.19825839466702e-06) * s + f(1.18534705686654e-04)) * s + f(2.26843463243900e-03)
+    return x * p / (q * s + f(4.89352518554385e-03))
+
+
+@math_kernel
+def _sigmoid(x):
+    return HALF * _tanh(HALF * x) + HALF
+
+
+@math_kernel
+def step(preactivations, c, starts, heads, bias, gates, c_next, h, out):
+    """Compute an LSTM step, and actor and critic on its output.
+
+    Args:
+        preactivations: real[n, 4 H], of the input, forget, cell and output gates.
+        c: f32[n, H], the cell state before, taken as 0 where an episode starts.
+        starts: bool[n].
+        heads: f32[A, H].
+        bias: f32[A].
+        gates: real[n, 4 H], result: the activated gates. It may be `preactivations`.
+        c_next, h: f32[n, H], results.
+        out: f32[n, A], result.
+    """
+    size = h.shape[1]
+    act = np.empty(4 * size, np.float32)
+    i = act[:size]
+    f = act[size : 2 * size]
+    g = act[2 * size : 3 * size]
+    o = act[3 * size :]
+    for n in range(len(h)):
+        keep = ZERO if starts[n] else ONE
+        unpack(preactivations[n], act)
+        old = c[n]
+        new = c_next[n]
+        hidden = h[n]
+        for k in range(size):
+            i[k] = _sigmoid(i[k])
+            f[k] = _sigmoid(f[k])
+            g[k] = _tanh(g[k])
+            o[k] = _sigmoid(o[k])
+        for k in range(size):
+            new[k] = f[k] * (keep * old[k]) + i[k] * g[k]
+            hidden[k] = o[k] * _tanh(new[k])
+        pack(act, gates[n])
+        for a in range(len(bias)):
+            total = ZERO
+            head = heads[a]
+            for k in range(size):
+                total += head[k] * hidden[k]
+            out[n, a] = total + bias[a]
+
+
+@math_kernel
+def step_back(gates, c, starts, c_next, d_out, heads, d_h_next, starts_next, d_c, d_heads, d_bias):
+    """Replace the activated gates of `step` by gradients before the activation, and add to d_heads and d_bias.
+
+    The gradient of h comes from d_out and from the next step, d_h_next real[n, H]. That of c is passed on in
+    d_c f32[n, H]. Nothing flows back across the start of an episode.
+    """
+    size = c.shape[1]
+    act = np.empty(4 * size, np.float32)
+    d_hidden = np.empty(size, np.float32)
+    y = np.empty(size, np.float32)
+    i = act[:size]
+    f = act[size : 2 * size]
+    g = act[2 * size : 3 * size]
+    o = act[3 * size :]
+    for n in range(len(gates)):
+        keep = ZERO if starts[n] else ONE
+        keep_next = ZERO if starts_next[n] else ONE
+        old = c[n]
+        new = c_next[n]
+        d_cell = d_c[n]
+        unpack(gates[n], act)
+        unpack(d_h_next[n], d_hidden)
+        for k in range(size):
+            d_hidden[k] *= keep_next
+            y[k] = _tanh(new[k])
+        for a in range(len(heads)):
+            head = heads[a]
+            d_head = d_heads[a]
+            d = d_out[n, a]
+            d_bias[a] += d
+            for k in range(size):
+                d_hidden[k] += d * head[k]
+                d_head[k] += d * o[k] * y[k]
+        for k in range(size):
+            d = d_cell[k] + d_hidden[k] * o[k] * (ONE - y[k] * y[k])
+            d_i = d * g[k] * i[k] * (ONE - i[k])
+            d_f = d * keep * old[k] * f[k] * (ONE - f[k])
+            d_g = d * i[k] * (ONE - g[k] * g[k])
+            d_o = d_hidden[k] * y[k] * o[k] * (ONE - o[k])
+            d_cell[k] = d * f[k] * keep
+            i[k] = d_i
+            f[k] = d_f
+            g[k] = d_g
+            o[k] = d_o
+        pack(act, gates[n])

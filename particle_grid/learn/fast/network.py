@@ -1,0 +1,305 @@
+"""What all fast networks share: threads, chunks of agents, and the passage of gradients to the parameters.
+
+Agents pass through a network in chunks of a fixed size. Each chunk is one compiled call forward and one backward, which
+do not hold the GIL, so that threads share the chunks in any order. Gradients of chunks are summed in their order. The
+result therefore does not depend on the number of threads.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from particle_grid.learn.fast.products import MULTIPLE_COLUMNS, MULTIPLE_ROWS, to_words
+from particle_grid.learn.policy import Policy, RecurrentState
+from particle_grid.support.errors import UserError, UserRuntimeError
+from particle_grid.support.jit import Pool, math_kernel
+
+ACTING_CHUNK = 256  # agents
+LEARNING_CHUNK = 16  # agents, whose data of all steps stays in the cache of a core
+MOST_PARTS = 32  # sums of gradients that are kept apart until all agents are done
+ZERO = np.float32(0)
+
+# Writes the gradient of a loss with respect to the outputs of some agents:
+# (chunk, agents i64[n], outputs f32[T, at least n, K + 1], gradient, an array of the same shape).
+Loss = Callable[[int, np.ndarray, np.ndarray, np.ndarray], None]
+
+
+def up(n: int, multiple: int) -> int:
+    """Return n rounded up to a multiple."""
+    return -(-n // multiple) * multiple
+
+
+def words(matrix: Tensor, dtype: torch.dtype) -> np.ndarray:
+    """Return a matrix f32[K, n] as words of a product's right-hand side, see `particle_grid.learn.fast.products`."""
+    rows, columns = matrix.shape
+    bf16 = dtype == torch.bfloat16
+    result = np.empty((rows // 2, columns), np.uint32) if bf16 else np.empty((rows, columns), np.float32)
+    to_words(matrix.detach().contiguous().numpy(), result)
+    return result
+
+
+def real(dtype: torch.dtype) -> type[np.generic]:
+    """Return NumPy's type of arrays marked `real`."""
+    return np.uint16 if dtype == torch.bfloat16 else np.float32
+
+
+@math_kernel
+def gather(x, agents, y):
+    """Copy the columns of some agents: y[t, k] = x[t, agents[k]], for x [T, N, size] and y [T, at least n, >= size]."""
+    for t in range(len(x)):
+        for k in range(len(agents)):
+            source = x[t, agents[k]]
+            target = y[t, k]
+            for j in range(len(source)):
+                target[j] = source[j]
+
+
+@math_kernel
+def scatter(x, agents, y):
+    """Copy back to the columns of some agents: y[t, agents[k]] = x[t, k], for x [T, at least n, >= size]."""
+    for t in range(len(y)):
+        for k in range(len(agents)):
+            source = x[t, k]
+            target = y[t, agents[k]]
+            for j in range(len(target)):
+                target[j] = source[j]
+
+
+@math_kernel
+def clear(x):
+    """Set x f32[n] to 0."""
+    for k in range(len(x)):
+        x[k] = ZERO
+
+
+@math_kernel
+def add(x, y):
+    """Add x f32[n] to y f32[n]."""
+    for k in range(len(x)):
+        y[k] += x[k]
+
+
+class Sums:
+    """Sums of gradients: one flat array, and its views of the given shapes."""
+
+    def __init__(self, shapes: Sequence[Sequence[int]]) -> None:
+        sizes = [int(np.prod(shape)) for shape in shapes]
+        self.flat = np.zeros(sum(sizes), np.float32)
+        parts = np.split(self.flat, np.cumsum(sizes)[:-1])
+        self.arrays = tuple(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True))
+
+
+def start_worker() -> None:
+    """Keep torch to one thread in each worker, where more threads would compete with other workers."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # vanishing gradients become denormal, which is slow
+
+
+class FastNetwork:
+    """Computes a policy in compiled kernels, and is called like it.
+
+    Between a call with gradients and its backward pass there must be no other call. Torch itself is set to one thread,
+    because OpenMP's threads keep the cores busy for milliseconds after each operation.
+
+    Subclasses define the methods without a body below, and two kernels:
+
+    - `run_forward(*inputs, agents, weights, record)` computes all steps of some agents and writes them to a record.
+    - `run_backward(weights, record, gradients)` adds the gradients, given `record.d_out`.
+
+    Args:
+        policy: the policy.
+        dtype: of the products, float32 or bfloat16.
+        threads: the number of threads.
+    """
+
+    run_forward: Callable[..., None]
+    run_backward: Callable[..., None]
+
+    def __init__(self, policy: Policy, dtype: torch.dtype, threads: int) -> None:
+        self.policy = policy
+        self.dtype = dtype
+        self.threads = threads
+        self.outputs = policy.head.outputs + 1  # of actor and critic
+        self.padded = up(policy.hidden, MULTIPLE_COLUMNS)  # units in kernels
+        torch.set_num_threads(1)
+        self.pool = Pool(threads, start_worker)
+        self.known: list[Tensor] = []  # the policy's parameters as they were when `weights` was made
+        self.weights: Any = None
+        self.inputs: tuple[np.ndarray, ...] = ()
+        self.chunks: list[np.ndarray] = []
+        self.records: dict[tuple[int, int, int], Any] = {}
+        self.shapes = [x.shape for x in self.compose()]
+        self.sums: list[Sums] = []
+        self.passes = 0
+
+    def compose(self) -> tuple[Tensor, ...]:
+        """Return the matrices that the kernels multiply by, as differentiable functions of the policy's parameters."""
+        raise NotImplementedError
+
+    def pack(self, composed: Sequence[Tensor]) -> Any:
+        """Return the arrays that the kernels read."""
+        raise NotImplementedError
+
+    def allocate(self, steps: int, n: int) -> Any:
+        """Return a record: the arrays that the kernels write for n agents, with zeros in them.
+
+        All records have `out` and `d_out`, f32[T, n, K + 1].
+        """
+        raise NotImplementedError
+
+    def state_after(self, record: Any) -> tuple[np.ndarray, ...]:
+        """Return the recurrent state after the last step, f32[n, at least H] each."""
+        return ()
+
+    def __call__(self, obs: Tensor, starts: Tensor, state: RecurrentState) -> tuple[Tensor, Tensor, RecurrentState]:
+        """Return outputs, values and the next recurrent state, see `particle_grid.learn.policy`."""
+        if torch.is_grad_enabled():
+            out, *after = _Pass.apply(self, obs, starts, state, *self._prepare())
+        else:
+            self._refresh()
+            out, *after = self.forward(obs, starts, state, ACTING_CHUNK)
+        return out[..., :-1], out[..., -1], tuple(after)
+
+    def _prepare(self) -> tuple[Tensor, ...]:
+        """Compose the parameters, lay them out for the kernels, and return them."""
+        self.known = []
+        composed = self.compose()
+        self.weights = self.pack([x.detach() for x in composed])
+        return composed
+
+    def _refresh(self) -> None:
+        """Prepare again if the parameters have changed: version counters miss what fused optimisers do."""
+        parameters = list(self.policy.parameters())
+        if not self.known or not all(map(torch.equal, self.known, parameters)):
+            self._prepare()
+            self.known = [x.detach().clone() for x in parameters]
+
+    def _arrays(self, obs: Tensor, starts: Tensor, state: RecurrentState) -> tuple[np.ndarray, ...]:
+        """Return the inputs as arrays. Raise UserError for a wrong shape or dtype: kernels do not check bounds."""
+        steps, n = obs.shape[:2]
+        memory = [((n, self.policy.hidden), torch.float32)] * len(self.policy.initial_state(0))
+        expected = [((steps, n, self.policy.observation_size), torch.uint8), ((steps, n), torch.bool), *memory]
+        inputs = (obs, starts, *state)
+        given = [(x.shape, x.dtype) for x in inputs]
+        if given != expected:
+            names = "(obs, starts, h, c)" if memory else "(obs, starts)"
+            raise UserError(f"The fast network takes {names} as {expected}, not as {given}: change them.")
+        return tuple(x.detach().contiguous().numpy() for x in inputs)
+
+    def _begin(self, inputs: tuple[np.ndarray, ...], agents: np.ndarray, size: int) -> None:
+        """Start a pass of some agents in chunks of a size."""
+        self.passes += 1
+        self.inputs = inputs
+        self.chunks = np.split(agents, range(size, len(agents), size))
+
+    def _record(self, key: int, n: int) -> Any:
+        """Return the record for n agents, which is allocated once for each key and shape."""
+        steps = len(self.inputs[0])
+        place = (key, steps, n)
+        if place not in self.records:
+            self.records[place] = self.allocate(steps, up(n, MULTIPLE_ROWS))
+        return self.records[place]
+
+    def _compute(self, key: int, agents: np.ndarray) -> Any:
+        """Run the forward kernel for some agents, and return the record."""
+        record = self._record(key, len(agents))
+        self.run_forward(*self.inputs, agents, self.weights, record)
+        return record
+
+    def forward(self, obs: Tensor, starts: Tensor, state: RecurrentState, size: int) -> tuple[Tensor, ...]:
+        """Return out f32[T, N, K + 1], of actor and critic, and the state after the last step.
+
+        Args:
+            obs, starts, state: as in a call.
+            size: agents in a chunk.
+        """
+        steps, n = obs.shape[:2]
+        self._begin(self._arrays(obs, starts, state), np.arange(n), size)
+        out = torch.empty(steps, n, self.outputs)
+        after = [torch.empty_like(x) for x in state]
+        whole = [out.numpy(), *(x[None].numpy() for x in after)]
+
+        def run(k: int) -> None:
+            agents = self.chunks[k]
+            record = self._compute(k, agents)
+            for part, result in zip((record.out, *(x[None] for x in self.state_after(record))), whole, strict=True):
+                scatter(part, agents, result)
+
+        list(self.pool.map(run, range(len(self.chunks))))
+        return out, *after
+
+    def backward(self, d_out: Tensor) -> list[Tensor]:
+        """Return the gradients of the composed matrices, given that of the last call's out, f32[T, N, K + 1]."""
+        given = d_out.detach().contiguous().numpy()
+
+        def run(k: int, gradients: Any) -> None:
+            agents = self.chunks[k]
+            record = self._record(k, len(agents))
+            gather(given, agents, record.d_out)
+            self.run_backward(self.weights, record, gradients)
+
+        return self._sum_over_chunks(run)
+
+    def learn(self, obs: Tensor, starts: Tensor, state: RecurrentState, agents: Tensor, loss: Loss) -> None:
+        """Add the gradients of a loss to those of the parameters.
+
+        Args:
+            obs, starts, state: of N agents, as in a call.
+            agents: i64[n], the agents to learn from.
+            loss: writes the gradient with respect to the outputs.
+        """
+        composed = self._prepare()
+        self._begin(self._arrays(obs, starts, state), agents.numpy(), LEARNING_CHUNK)
+
+        def run(k: int, gradients: Any) -> None:
+            # The record of this thread, which the last chunk has left in the cache.
+            record = self._compute(-threading.get_ident(), self.chunks[k])
+            loss(k, self.chunks[k], record.out, record.d_out)
+            self.run_backward(self.weights, record, gradients)
+
+        torch.autograd.backward(composed, self._sum_over_chunks(run))
+
+    def _sum_over_chunks(self, run: Callable[[int, Any], None]) -> list[Tensor]:
+        """Call run(chunk, gradients) for each chunk, and return the sums of the gradients.
+
+        Each part sums the gradients of every so many chunks. Then the parts are added in order.
+        """
+        parts = min(len(self.chunks), MOST_PARTS)
+        while len(self.sums) < parts + 1:
+            self.sums.append(Sums(self.shapes))
+
+        def run_part(part: int) -> None:
+            sums = self.sums[part]
+            clear(sums.flat)
+            for k in range(part, len(self.chunks), parts):
+                run(k, sums.arrays)
+
+        list(self.pool.map(run_part, range(parts)))
+        for sums in self.sums[1:parts]:
+            add(sums.flat, self.sums[0].flat)
+        return [torch.from_numpy(x) for x in self.sums[0].arrays]
+
+
+class _Pass(torch.autograd.Function):
+    """The network as one differentiable operation on its composed parameters."""
+
+    @staticmethod
+    def forward(ctx, net, obs, starts, state, *composed):  # type: ignore[no-untyped-def]
+        out, *after = net.forward(obs, starts, state, LEARNING_CHUNK)
+        ctx.net = net
+        ctx.number = net.passes
+        ctx.mark_non_differentiable(*after)
+        return out, *after
+
+    @staticmethod
+    def backward(ctx, d_out, *_):  # type: ignore[no-untyped-def]
+        if ctx.number != ctx.net.passes:
+            raise UserRuntimeError(
+                "The fast network was called again before this backward pass: run each backward pass right after its "
+                "call."
+            )
+        return *[None] * 4, *ctx.net.backward(d_out)
