@@ -19,26 +19,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from particle_grid.learn.fast.convolution import Convolution, FastEncoder, convolve, convolve_back
 from particle_grid.learn.fast.lstm import join, step, step_back
-from particle_grid.learn.fast.network import FastNetwork, real, words
-from particle_grid.learn.fast.one_hot import convolution_places, encode, encode_back
+from particle_grid.learn.fast.network import FastNetwork, gather, real, words
 from particle_grid.learn.fast.products import add_transposed_product, pack, product
 from particle_grid.learn.policy import CHANNELS, FEATURES, ConvLSTM
 from particle_grid.support.jit import math_kernel
 
-BLOCK = 64  # rows of the convolution whose gradients are computed together
 INPUTS = CHANNELS + FEATURES + 1
 
 
 class Weights(NamedTuple):
     """What the kernels read. H is the number of units, rounded up to a multiple of 32."""
 
-    places: np.ndarray  # i64[cells, 9] see `particle_grid.learn.fast.one_hot.encode`
-    base: np.ndarray  # f32[patches * 32]
-    table: np.ndarray  # f32[25 * 7 * 32]
-    dense: np.ndarray  # f32[0, patches * 32]
-    conv: np.ndarray  # words[patches * 32, 32]
-    conv_back: np.ndarray  # words[32, patches * 32]
+    encoder: Convolution
     joint: np.ndarray  # words[40 + H, 4 H]
     inputs_back: np.ndarray  # words[4 H, 32]
     recurrent_back: np.ndarray  # words[4 H, H]
@@ -63,28 +57,25 @@ class Record(NamedTuple):
     d_h: np.ndarray  # f32[n, H]
     d_c: np.ndarray  # f32[n, H]
     d_x: np.ndarray  # real[T * n, 32]
-    d_hidden: np.ndarray  # f32[BLOCK, patches * 32]
 
 
 @math_kernel
 def forward(obs, starts, h, c, agents, weights, record):
     """Compute all steps of the agents with these numbers."""
     steps, n = record.starts.shape
+    gather(obs, agents, record.obs)
     for k in range(len(agents)):
         agent = agents[k]
         for t in range(steps):
             record.starts[t, k] = starts[t, agent]
-            for j in range(obs.shape[2]):
-                record.obs[t, k, j] = obs[t, agent, j]
         for j in range(h.shape[1]):
             record.h[k, j] = h[agent, j]
             record.c[0, k, j] = c[agent, j]
     rows = record.obs.reshape(steps * n, obs.shape[2])
-    encode(rows, weights.places, weights.base, weights.table, weights.dense, record.hidden)
-    product(record.hidden, weights.conv, record.x)
+    convolve(rows, weights.encoder, record.hidden, record.x)
     x = record.x.reshape(steps, n, record.x.shape[1])
     for t in range(steps):
-        join(x[t], record.obs[t], len(weights.places), record.h, record.starts[t], record.joint[t])
+        join(x[t], record.obs[t], len(weights.encoder.places), record.h, record.starts[t], record.joint[t])
         product(record.joint[t], weights.joint, record.preactivations)
         step(
             record.preactivations, record.c[t], record.starts[t], weights.heads, weights.bias,
@@ -120,14 +111,8 @@ def backward(weights, record, gradients):
     product(gates, weights.inputs_back, record.x)
     for row in range(len(record.x)):
         pack(record.x[row], record.d_x[row])
-    add_transposed_product(record.hidden, record.d_x, d_conv)
     rows = record.obs.reshape(steps * n, record.obs.shape[2])
-    d_dense = np.empty((0, len(d_base)), np.float32)
-    for first in range(0, len(rows), BLOCK):
-        block = slice(first, first + BLOCK)
-        d_hidden = record.d_hidden[: len(rows[block])]
-        product(record.d_x[block], weights.conv_back, d_hidden)
-        encode_back(rows[block], weights.places, record.hidden[block], d_hidden, d_base, d_table.reshape(-1), d_dense)
+    convolve_back(rows, weights.encoder, record.hidden, record.d_x, d_base, d_table, d_conv)
 
 
 class FastConvLSTM(FastNetwork):
@@ -138,27 +123,19 @@ class FastConvLSTM(FastNetwork):
     run_backward = staticmethod(backward)
 
     def __init__(self, policy: ConvLSTM, dtype: torch.dtype, threads: int) -> None:
-        conv1 = policy.encoder.conv1
-        self.places = convolution_places(policy.side, conv1.kernel_size[0], conv1.stride[0])
-        self.patches = int(self.places[:, 1::2].max()) // CHANNELS + 1
+        self.encoder = FastEncoder(policy.encoder)
         super().__init__(policy, dtype, threads)
 
     def compose(self) -> tuple[Tensor, ...]:
         """Return the composed matrices.
 
-        These are base f32[patches * 32], table f32[25, 7, 32], conv f32[patches * 32, 32], joint f32[40 + H, 4 H],
-        heads f32[K + 1, H] and bias f32[K + 1].
+        These are the matrices of the encoder, joint f32[40 + H, 4 H], heads f32[K + 1, H] and bias f32[K + 1].
         """
         policy = self.policy
-        conv1 = policy.encoder.conv1
-        conv2 = policy.encoder.conv2
         lstm = policy.lstm
-        assert conv1.bias is not None
-        assert conv2.bias is not None
-        table = conv1.weight.permute(2, 3, 1, 0).flatten(0, 1)  # [32, 7, 5, 5] -> [25, 7, 32]
-        empty = table[:, :1]
-        conv = conv2.weight.permute(2, 3, 1, 0).flatten(0, 2)  # [32, 32, p, p] -> [p * p * 32, 32]
-        shift = policy.linear.weight[:, :CHANNELS] @ conv2.bias + policy.linear.bias
+        conv2_bias = policy.encoder.conv2.bias
+        assert conv2_bias is not None
+        shift = policy.linear.weight[:, :CHANNELS] @ conv2_bias + policy.linear.bias
         into = lstm.weight_ih @ torch.cat([policy.linear.weight, shift[:, None]], 1)  # [4 hidden, 40]
         bias = F.pad((lstm.bias_ih + lstm.bias_hh)[:, None], (INPUTS - 1, 0))
         unused = self.padded - policy.hidden
@@ -166,19 +143,13 @@ class FastConvLSTM(FastNetwork):
         if unused:
             joint = F.pad(joint.unflatten(0, (4, -1)), (0, unused, 0, unused)).flatten(0, 1)
         heads = F.pad(torch.cat([policy.actor.weight, policy.critic.weight]), (0, unused))
-        base = (conv1.bias + empty.sum((0, 1))).repeat(self.patches)
-        return base, table - empty, conv, joint.t(), heads, torch.cat([policy.actor.bias, policy.critic.bias])
+        return *self.encoder.compose(), joint.t(), heads, torch.cat([policy.actor.bias, policy.critic.bias])
 
     def pack(self, composed: Sequence[Tensor]) -> Weights:
         """Return the arrays that the kernels read."""
-        base, table, conv, joint, heads, bias = composed
+        joint, heads, bias = composed[3:]
         return Weights(
-            self.places,
-            base.numpy(),
-            table.flatten().numpy(),
-            np.empty((0, len(base)), np.float32),
-            words(conv, self.dtype),
-            words(conv.t(), self.dtype),
+            self.encoder.pack(composed[:3], self.dtype),
             words(joint, self.dtype),
             words(joint[:CHANNELS].t(), self.dtype),
             words(joint[INPUTS:].t(), self.dtype),
@@ -193,7 +164,7 @@ class FastConvLSTM(FastNetwork):
         return Record(
             obs=np.zeros((steps, n, self.policy.observation_size), np.uint8),
             starts=np.zeros((steps, n), np.bool_),
-            hidden=np.zeros((rows, self.patches * CHANNELS), number),
+            hidden=np.zeros((rows, self.encoder.patches * CHANNELS), number),
             x=np.zeros((rows, CHANNELS), np.float32),
             joint=np.zeros((steps, n, INPUTS + self.padded), number),
             preactivations=np.zeros((n, 4 * self.padded), np.float32),
@@ -205,7 +176,6 @@ class FastConvLSTM(FastNetwork):
             d_h=np.zeros((n, self.padded), np.float32),
             d_c=np.zeros((n, self.padded), np.float32),
             d_x=np.zeros((rows, CHANNELS), number),
-            d_hidden=np.zeros((BLOCK, self.patches * CHANNELS), np.float32),
         )
 
     def state_after(self, record: Record) -> tuple[np.ndarray, ...]:

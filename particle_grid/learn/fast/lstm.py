@@ -2,13 +2,14 @@
 
 import numpy as np
 
+from particle_grid.learn.fast.dense import apply_heads
+from particle_grid.learn.fast.one_hot import put_features
 from particle_grid.learn.fast.products import pack, unpack
 from particle_grid.support.jit import math_kernel
 
 HALF = np.float32(0.5)
 ONE = np.float32(1)
 ZERO = np.float32(0)
-SCALE = np.float32(1 / 255)  # of features
 
 
 @math_kernel
@@ -20,14 +21,11 @@ def join(x, obs, cells, h, starts, joint):
     width = joint.shape[1]
     row = np.zeros(width, np.float32)
     channels = x.shape[1]
-    features = obs.shape[1] - cells
     hidden = h.shape[1]
     for n in range(len(obs)):
         keep = ZERO if starts[n] else ONE
         unpack(x[n], row[:channels])
-        for k in range(features):
-            row[channels + k] = np.float32(obs[n, cells + k]) * SCALE
-        row[channels + features] = ONE
+        put_features(obs[n], cells, row[channels : width - hidden])
         last = row[width - hidden :]
         old = h[n]
         for k in range(len(last)):
@@ -92,12 +90,7 @@ def step(preactivations, c, starts, heads, bias, gates, c_next, h, out):
             new[k] = f[k] * (keep * old[k]) + i[k] * g[k]
             hidden[k] = o[k] * _tanh(new[k])
         pack(act, gates[n])
-        for a in range(len(bias)):
-            total = ZERO
-            head = heads[a]
-            for k in range(size):
-                total += head[k] * hidden[k]
-            out[n, a] = total + bias[a]
+        apply_heads(hidden, heads, bias, out[n])
 
 
 @math_kernel

@@ -1,0 +1,127 @@
+"""`Conv` on a CPU: the same function of the same parameters, several times faster.
+
+The convolutions are those of `particle_grid.learn.fast.convolution`. Rows are independent, since there is no memory:
+blocks of them pass through all layers while their data is in the nearest caches.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from particle_grid.learn.fast.convolution import Convolution, FastEncoder, convolve, convolve_back
+from particle_grid.learn.fast.dense import BLOCK, Top, activate_back, compose_top, decide, decide_back, pack_top
+from particle_grid.learn.fast.network import FastNetwork, gather, real
+from particle_grid.learn.fast.one_hot import put_features
+from particle_grid.learn.fast.products import pack
+from particle_grid.learn.policy import CHANNELS, FEATURES, Conv
+from particle_grid.support.jit import math_kernel
+
+INPUTS = CHANNELS + FEATURES + 1  # of the last layer; the last one has no weights, but products need a multiple of 8
+ZERO = np.float32(0)
+
+
+class Weights(NamedTuple):
+    """What the kernels read."""
+
+    encoder: Convolution
+    shift: np.ndarray  # f32[32] the bias of the second convolution
+    top: Top
+
+
+class Record(NamedTuple):
+    """What the kernels write for n agents over T steps. Rows are in the order [T, n]."""
+
+    obs: np.ndarray  # u8[T, n, observation size]
+    hidden: np.ndarray  # real[T * n, patches * 32] the first convolution
+    inputs: np.ndarray  # real[T * n, 40] the second convolution, features and a 1
+    last: np.ndarray  # real[T * n, H] the last layer
+    out: np.ndarray  # f32[T, n, K + 1] of actor and critic
+    d_out: np.ndarray  # f32[T, n, K + 1] its gradient
+
+
+@math_kernel
+def join(x, shift, obs, inputs):
+    """Write ReLU(x + shift), the features divided by 255 and a 1 to inputs real[rows, 40], for x f32[rows, 32]."""
+    row = np.empty(inputs.shape[1], np.float32)
+    for n in range(len(obs)):
+        values = x[n]
+        for k in range(len(values)):
+            row[k] = max(values[k] + shift[k], ZERO)
+        put_features(obs[n], obs.shape[1] - FEATURES, row[len(values) :])
+        pack(row, inputs[n])
+
+
+@math_kernel
+def forward(obs, starts, agents, weights, record):
+    """Compute all steps of the agents with these numbers."""
+    gather(obs, agents, record.obs)
+    flat = record.obs.reshape(-1, obs.shape[2])
+    out = record.out.reshape(-1, record.out.shape[2])
+    x = np.empty((BLOCK, len(weights.shift)), np.float32)
+    for first in range(0, len(flat), BLOCK):
+        rows = slice(first, first + BLOCK)
+        inputs = record.inputs[rows]
+        x_block = x[: len(inputs)]
+        convolve(flat[rows], weights.encoder, record.hidden[rows], x_block)
+        join(x_block, weights.shift, flat[rows], inputs)
+        decide(inputs, weights.top, record.last[rows], out[rows])
+
+
+@math_kernel
+def backward(weights, record, gradients):
+    """Add the gradients of the composed matrices, given record.d_out."""
+    d_base, d_table, d_conv, d_shift, d_linear, d_last, d_heads, d_bias = gradients
+    flat = record.obs.reshape(-1, record.obs.shape[2])
+    d_out = record.d_out.reshape(-1, record.d_out.shape[2])
+    d_x = np.empty((BLOCK, len(d_shift)), np.float32)
+    d_rows = np.empty((BLOCK, len(d_shift)), record.inputs.dtype)
+    for first in range(0, len(flat), BLOCK):
+        rows = slice(first, first + BLOCK)
+        inputs = record.inputs[rows]
+        d_x_block = d_x[: len(inputs)]
+        d_block = d_rows[: len(inputs)]
+        decide_back(
+            inputs, weights.top, record.last[rows], d_out[rows], d_linear, d_last, d_heads, d_bias, d_x_block
+        )  # fmt: skip
+        activate_back(inputs, d_x_block, d_shift, d_block)
+        convolve_back(flat[rows], weights.encoder, record.hidden[rows], d_block, d_base, d_table, d_conv)
+
+
+class FastConv(FastNetwork):
+    """Computes a `Conv` whose first convolution covers the window without padding."""
+
+    policy: Conv
+    run_forward = staticmethod(forward)
+    run_backward = staticmethod(backward)
+
+    def __init__(self, policy: Conv, dtype: torch.dtype, threads: int) -> None:
+        self.encoder = FastEncoder(policy.encoder)
+        super().__init__(policy, dtype, threads)
+
+    def compose(self) -> tuple[Tensor, ...]:
+        """Return the matrices of the encoder, shift f32[32], and those of `compose_top`."""
+        shift = self.policy.encoder.conv2.bias
+        linear = self.policy.linear
+        assert shift is not None
+        return *self.encoder.compose(), shift, *compose_top(self.policy, linear.weight, linear.bias, INPUTS)
+
+    def pack(self, composed: Sequence[Tensor]) -> Weights:
+        """Return the arrays that the kernels read."""
+        encoder = self.encoder.pack(composed[:3], self.dtype)
+        return Weights(encoder, composed[3].numpy(), pack_top(composed[4:], CHANNELS, self.dtype))
+
+    def allocate(self, steps: int, n: int) -> Record:
+        """Return a record."""
+        number = real(self.dtype)
+        rows = steps * n
+        return Record(
+            obs=np.zeros((steps, n, self.policy.observation_size), np.uint8),
+            hidden=np.zeros((rows, self.encoder.patches * CHANNELS), number),
+            inputs=np.zeros((rows, INPUTS), number),
+            last=np.zeros((rows, self.padded), number),
+            out=np.zeros((steps, n, self.outputs), np.float32),
+            d_out=np.zeros((steps, n, self.outputs), np.float32),
+        )
