@@ -4,30 +4,33 @@
 * Everything between the second convolution and the gates is linear: its bias, the linear layer and the LSTM's input
   weights are composed into one matrix. Together with the bias and the recurrent weights, a step is *one* product of
   [convolved 32 | features 7 | 1 | h] with [.., 4 hidden].
-* Ordinary torch code with autograd composes the parameters. The hand-written backward pass returns the gradients of the
-  composed matrices, and autograd passes them on to the parameters, which stay in the module.
 * Products may run in bf16, which is twice as fast on processors that support it. Cell state, heads, values and sums of
   gradients stay float32.
 * All steps of a chunk of agents are one compiled call, while their data is in the cache.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import nn
 
+from particle_grid.learn.fast.compose import (
+    INPUTS,
+    WIDTH,
+    compose_convolutions,
+    compose_convolutions_back,
+    compose_gates,
+    compose_gates_back,
+)
 from particle_grid.learn.fast.lstm import join, step, step_back
-from particle_grid.learn.fast.network import FastNetwork, real, words
+from particle_grid.learn.fast.network import FastNetwork
 from particle_grid.learn.fast.one_hot import convolution_places, encode, encode_back
 from particle_grid.learn.fast.products import add_transposed_product, pack, product
-from particle_grid.learn.policy import CHANNELS, FEATURES, ConvLSTM
+from particle_grid.learn.policy import CELLS, CHANNELS, ConvLSTM
 from particle_grid.support.jit import math_kernel
 
 BLOCK = 64  # rows of the convolution whose gradients are computed together
-INPUTS = CHANNELS + FEATURES + 1
 
 
 class Weights(NamedTuple):
@@ -64,6 +67,25 @@ class Record(NamedTuple):
     d_c: np.ndarray  # f32[n, H]
     d_x: np.ndarray  # real[T * n, 32]
     d_hidden: np.ndarray  # f32[BLOCK, patches * 32]
+
+
+class Parameters(NamedTuple):
+    """The parameters of the module, or their gradients, with H units."""
+
+    conv1: np.ndarray  # f32[32, 7, 5, 5]
+    conv2: np.ndarray  # f32[32, 32, p, p]
+    linear: np.ndarray  # f32[H, 39]
+    actor: np.ndarray  # f32[K, H]
+    critic: np.ndarray  # f32[1, H]
+    conv1_bias: np.ndarray
+    conv2_bias: np.ndarray
+    linear_bias: np.ndarray
+    actor_bias: np.ndarray
+    critic_bias: np.ndarray
+    weight_ih: np.ndarray  # f32[4 H, H]
+    weight_hh: np.ndarray  # f32[4 H, H]
+    bias_ih: np.ndarray  # f32[4 H]
+    bias_hh: np.ndarray  # f32[4 H]
 
 
 @math_kernel
@@ -127,7 +149,36 @@ def backward(weights, record, gradients):
         block = slice(first, first + BLOCK)
         d_hidden = record.d_hidden[: len(rows[block])]
         product(record.d_x[block], weights.conv_back, d_hidden)
-        encode_back(rows[block], weights.places, record.hidden[block], d_hidden, d_base, d_table.reshape(-1), d_dense)
+        encode_back(rows[block], weights.places, record.hidden[block], d_hidden, d_base, d_table, d_dense)
+
+
+@math_kernel
+def compose(p, left, weights):
+    """Compute the weights from the parameters. L is kept in `left` for `compose_back`."""
+    positions = p.conv1.shape[2] * p.conv1.shape[3]
+    conv1 = p.conv1.reshape(p.conv1.shape[0], p.conv1.shape[1], positions)
+    conv2 = p.conv2.reshape(p.conv2.shape[0], p.conv2.shape[1], p.conv2.shape[2] * p.conv2.shape[3])
+    compose_convolutions(conv1, p.conv1_bias, conv2, weights.base, weights.table, weights.conv, weights.conv_back)
+    compose_gates(p, left, weights.joint, weights.inputs_back, weights.recurrent_back)
+    weights.heads[:-1] = p.actor
+    weights.heads[-1] = p.critic[0]
+    weights.bias[:-1] = p.actor_bias
+    weights.bias[-1] = p.critic_bias[0]
+
+
+@math_kernel
+def compose_back(p, left, sums, d):
+    """Write the gradients of the parameters to d, given those of the weights."""
+    d_base, d_table, d_conv, d_joint, d_heads, d_bias = sums
+    positions = d.conv1.shape[2] * d.conv1.shape[3]
+    d_conv1 = d.conv1.reshape(d.conv1.shape[0], d.conv1.shape[1], positions)
+    d_conv2 = d.conv2.reshape(d.conv2.shape[0], d.conv2.shape[1], d.conv2.shape[2] * d.conv2.shape[3])
+    compose_convolutions_back(d_base, d_table, d_conv, d_conv1, d.conv1_bias, d_conv2)
+    compose_gates_back(p, left, d_joint, d)
+    d.actor[:] = d_heads[:-1]
+    d.critic[0] = d_heads[-1]
+    d.actor_bias[:] = d_bias[:-1]
+    d.critic_bias[0] = d_bias[-1]
 
 
 class FastConvLSTM(FastNetwork):
@@ -138,76 +189,107 @@ class FastConvLSTM(FastNetwork):
     run_backward = staticmethod(backward)
 
     def __init__(self, policy: ConvLSTM, dtype: torch.dtype, threads: int) -> None:
+        super().__init__(policy, dtype, threads)
         conv1 = policy.encoder.conv1
         self.places = convolution_places(policy.side, conv1.kernel_size[0], conv1.stride[0])
         self.patches = int(self.places[:, 1::2].max()) // CHANNELS + 1
-        super().__init__(policy, dtype, threads)
+        self.positions = conv1.kernel_size[0] ** 2
+        self.left = np.zeros((self.size, WIDTH), np.float32)
 
-    def compose(self) -> tuple[Tensor, ...]:
-        """Return the composed matrices.
-
-        These are base f32[patches * 32], table f32[25, 7, 32], conv f32[patches * 32, 32], joint f32[40 + H, 4 H],
-        heads f32[K + 1, H] and bias f32[K + 1].
-        """
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the parameters by their names in `Parameters`."""
         policy = self.policy
-        conv1 = policy.encoder.conv1
-        conv2 = policy.encoder.conv2
-        lstm = policy.lstm
-        assert conv1.bias is not None
-        assert conv2.bias is not None
-        table = conv1.weight.permute(2, 3, 1, 0).flatten(0, 1)  # [32, 7, 5, 5] -> [25, 7, 32]
-        empty = table[:, :1]
-        conv = conv2.weight.permute(2, 3, 1, 0).flatten(0, 2)  # [32, 32, p, p] -> [p * p * 32, 32]
-        shift = policy.linear.weight[:, :CHANNELS] @ conv2.bias + policy.linear.bias
-        into = lstm.weight_ih @ torch.cat([policy.linear.weight, shift[:, None]], 1)  # [4 hidden, 40]
-        bias = F.pad((lstm.bias_ih + lstm.bias_hh)[:, None], (INPUTS - 1, 0))
-        unused = self.padded - policy.hidden
-        joint = torch.cat([into + bias, lstm.weight_hh], 1)  # [4 hidden, 40 + hidden]
-        if unused:
-            joint = F.pad(joint.unflatten(0, (4, -1)), (0, unused, 0, unused)).flatten(0, 1)
-        heads = F.pad(torch.cat([policy.actor.weight, policy.critic.weight]), (0, unused))
-        base = (conv1.bias + empty.sum((0, 1))).repeat(self.patches)
-        return base, table - empty, conv, joint.t(), heads, torch.cat([policy.actor.bias, policy.critic.bias])
+        layers = {"conv1": policy.encoder.conv1, "conv2": policy.encoder.conv2, "linear": policy.linear}
+        heads = {"actor": policy.actor, "critic": policy.critic}
+        named = {name: layer.weight for name, layer in (layers | heads).items()}
+        named |= {f"{name}_bias": layer.bias for name, layer in (layers | heads).items()}
+        return named | dict(policy.lstm.named_parameters())
 
-    def pack(self, composed: Sequence[Tensor]) -> Weights:
-        """Return the arrays that the kernels read."""
-        base, table, conv, joint, heads, bias = composed
-        return Weights(
-            self.places,
-            base.numpy(),
-            table.flatten().numpy(),
-            np.empty((0, len(base)), np.float32),
-            words(conv, self.dtype),
-            words(conv.t(), self.dtype),
-            words(joint, self.dtype),
-            words(joint[:CHANNELS].t(), self.dtype),
-            words(joint[INPUTS:].t(), self.dtype),
-            heads.contiguous().numpy(),
-            bias.numpy(),
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of the sums of gradients: base, table, conv, joint, heads and bias."""
+        width = self.patches * CHANNELS
+        table = self.positions * CELLS * CHANNELS
+        joint = (INPUTS + self.size, 4 * self.size)
+        return (width,), (table,), (width, CHANNELS), joint, (self.outputs, self.size), (self.outputs,)
+
+    def compose(self, arrays: dict[str, np.ndarray]) -> Weights:
+        """Return the weights."""
+        base, table, _, _, heads, bias = (np.empty(shape, np.float32) for shape in self.shapes())
+        width = self.patches * CHANNELS
+        weights = Weights(
+            places=self.places,
+            base=base,
+            table=table,
+            dense=np.empty((0, width), np.float32),
+            conv=self.words(width, CHANNELS),
+            conv_back=self.words(CHANNELS, width),
+            joint=self.words(INPUTS + self.size, 4 * self.size),
+            inputs_back=self.words(4 * self.size, CHANNELS),
+            recurrent_back=self.words(4 * self.size, self.size),
+            heads=heads,
+            bias=bias,
         )
+        compose(Parameters(**self._padded(arrays)), self.left, weights)
+        return weights
+
+    def compose_back(self, arrays: dict[str, np.ndarray], sums: tuple[np.ndarray, ...], gradients: dict[str, np.ndarray]) -> None:
+        """Write the gradients of the parameters."""
+        padded = self._padded(gradients)
+        compose_back(Parameters(**self._padded(arrays)), self.left, sums, Parameters(**padded))
+        if padded is not gradients:
+            for name, x in gradients.items():
+                x[...] = self._block(name, padded[name]).reshape(x.shape)
+
+    def _padded(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return arrays of the parameters with zeros for the units that only kernels have."""
+        if self.size == self.policy.hidden:
+            return arrays
+        size = self.size
+        shapes = {"linear": (size, arrays["linear"].shape[1]), "linear_bias": (size,)}
+        shapes |= {name: (len(arrays[name]), size) for name in ("actor", "critic")}
+        shapes |= {name: (4 * size, size) for name in ("weight_ih", "weight_hh")}
+        shapes |= {name: (4 * size,) for name in ("bias_ih", "bias_hh")}
+        result = {name: np.zeros(shapes.get(name, x.shape), np.float32) for name, x in arrays.items()}
+        for name, x in arrays.items():
+            block = self._block(name, result[name])
+            block[...] = x.reshape(block.shape)
+        return result
+
+    def _block(self, name: str, padded: np.ndarray) -> np.ndarray:
+        """Return the part of a padded array that belongs to the policy's units."""
+        hidden = self.policy.hidden
+        if name.startswith("linear"):
+            return padded[:hidden]
+        if name in ("actor", "critic"):
+            return padded[:, :hidden]
+        if name.startswith("weight"):
+            return padded.reshape(4, self.size, self.size)[:, :hidden, :hidden]
+        if name.startswith("bias"):
+            return padded.reshape(4, self.size)[:, :hidden]
+        return padded
 
     def allocate(self, steps: int, n: int) -> Record:
         """Return a record."""
-        number = real(self.dtype)
         rows = steps * n
         return Record(
             obs=np.zeros((steps, n, self.policy.observation_size), np.uint8),
             starts=np.zeros((steps, n), np.bool_),
-            hidden=np.zeros((rows, self.patches * CHANNELS), number),
+            hidden=np.zeros((rows, self.patches * CHANNELS), self.real),
             x=np.zeros((rows, CHANNELS), np.float32),
-            joint=np.zeros((steps, n, INPUTS + self.padded), number),
-            preactivations=np.zeros((n, 4 * self.padded), np.float32),
-            gates=np.zeros((steps, n, 4 * self.padded), number),
-            c=np.zeros((steps + 1, n, self.padded), np.float32),
-            h=np.zeros((n, self.padded), np.float32),
+            joint=np.zeros((steps, n, INPUTS + self.size), self.real),
+            preactivations=np.zeros((n, 4 * self.size), np.float32),
+            gates=np.zeros((steps, n, 4 * self.size), self.real),
+            c=np.zeros((steps + 1, n, self.size), np.float32),
+            h=np.zeros((n, self.size), np.float32),
             out=np.zeros((steps, n, self.outputs), np.float32),
             d_out=np.zeros((steps, n, self.outputs), np.float32),
-            d_h=np.zeros((n, self.padded), np.float32),
-            d_c=np.zeros((n, self.padded), np.float32),
-            d_x=np.zeros((rows, CHANNELS), number),
+            d_h=np.zeros((n, self.size), np.float32),
+            d_c=np.zeros((n, self.size), np.float32),
+            d_x=np.zeros((rows, CHANNELS), self.real),
             d_hidden=np.zeros((BLOCK, self.patches * CHANNELS), np.float32),
         )
 
     def state_after(self, record: Record) -> tuple[np.ndarray, ...]:
         """Return h and c after the last step."""
         return record.h, record.c[-1]
+
