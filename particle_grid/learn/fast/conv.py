@@ -4,16 +4,33 @@ The convolutions are those of `particle_grid.learn.fast.convolution`. Rows are i
 blocks of them pass through all layers while their data is in the nearest caches.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from particle_grid.learn.fast.convolution import Convolution, FastEncoder, convolve, convolve_back
-from particle_grid.learn.fast.dense import BLOCK, Top, activate_back, compose_top, decide, decide_back, pack_top
-from particle_grid.learn.fast.network import FastNetwork, gather, real
+from particle_grid.learn.fast.convolution import (
+    Convolution,
+    FastEncoder,
+    compose_encoder,
+    compose_encoder_back,
+    convolve,
+    convolve_back,
+    encoder_parameters,
+)
+from particle_grid.learn.fast.dense import (
+    BLOCK,
+    FastTop,
+    Top,
+    activate_back,
+    compose_top,
+    compose_top_back,
+    decide,
+    decide_back,
+    top_parameters,
+)
+from particle_grid.learn.fast.network import FastNetwork, gather
 from particle_grid.learn.fast.one_hot import put_features
 from particle_grid.learn.fast.products import pack
 from particle_grid.learn.policy import CHANNELS, FEATURES, Conv
@@ -29,6 +46,21 @@ class Weights(NamedTuple):
     encoder: Convolution
     shift: np.ndarray  # f32[32] the bias of the second convolution
     top: Top
+
+
+class Parameters(NamedTuple):
+    """The parameters of the module, or their gradients, with U units."""
+
+    conv1: np.ndarray  # f32[32, 7, 5, 5]
+    conv2: np.ndarray  # f32[32, 32, p, p]
+    linear: np.ndarray  # f32[U, 39]
+    actor: np.ndarray  # f32[K, U]
+    critic: np.ndarray  # f32[1, U]
+    conv1_bias: np.ndarray
+    conv2_bias: np.ndarray
+    linear_bias: np.ndarray
+    actor_bias: np.ndarray
+    critic_bias: np.ndarray
 
 
 class Record(NamedTuple):
@@ -90,6 +122,23 @@ def backward(weights, record, gradients):
         convolve_back(flat[rows], weights.encoder, record.hidden[rows], d_block, d_base, d_table, d_conv)
 
 
+@math_kernel
+def compose(p, weights):
+    """Compute the weights from the parameters."""
+    compose_encoder(p, weights.encoder)
+    weights.shift[:] = p.conv2_bias
+    compose_top(p, INPUTS, weights.top)
+
+
+@math_kernel
+def compose_back(sums, d):
+    """Write the gradients of the parameters to d, given those of the weights."""
+    d_base, d_table, d_conv, d_shift, d_linear, d_last, d_heads, d_bias = sums
+    compose_encoder_back(d_base, d_table, d_conv, d)
+    d.conv2_bias[:] = d_shift
+    compose_top_back(d_linear, d_last, d_heads, d_bias, d)
+
+
 class FastConv(FastNetwork):
     """Computes a `Conv` whose first convolution covers the window without padding."""
 
@@ -98,30 +147,40 @@ class FastConv(FastNetwork):
     run_backward = staticmethod(backward)
 
     def __init__(self, policy: Conv, dtype: torch.dtype, threads: int) -> None:
-        self.encoder = FastEncoder(policy.encoder)
         super().__init__(policy, dtype, threads)
+        self.encoder = FastEncoder(policy.encoder)
+        self.top = FastTop(self, INPUTS, CHANNELS)
 
-    def compose(self) -> tuple[Tensor, ...]:
-        """Return the matrices of the encoder, shift f32[32], and those of `compose_top`."""
-        shift = self.policy.encoder.conv2.bias
-        linear = self.policy.linear
-        assert shift is not None
-        return *self.encoder.compose(), shift, *compose_top(self.policy, linear.weight, linear.bias, INPUTS)
+    def named_parameters(self) -> dict[str, Tensor]:
+        """Return the parameters by their names in `Parameters`."""
+        policy = self.policy
+        return encoder_parameters(policy.encoder) | top_parameters(policy, policy.linear)
 
-    def pack(self, composed: Sequence[Tensor]) -> Weights:
-        """Return the arrays that the kernels read."""
-        encoder = self.encoder.pack(composed[:3], self.dtype)
-        return Weights(encoder, composed[3].numpy(), pack_top(composed[4:], CHANNELS, self.dtype))
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of the sums of gradients."""
+        return *self.encoder.shapes, (CHANNELS,), *self.top.shapes
+
+    def compose(self, arrays: dict[str, np.ndarray]) -> Weights:
+        """Return the weights."""
+        shift = np.empty(CHANNELS, np.float32)
+        weights = Weights(self.encoder.allocate(self.words), shift, self.top.allocate())
+        compose(Parameters(**arrays), weights)
+        return weights
+
+    def compose_back(
+        self, arrays: dict[str, np.ndarray], sums: tuple[np.ndarray, ...], gradients: dict[str, np.ndarray]
+    ) -> None:
+        """Write the gradients of the parameters."""
+        compose_back(sums, Parameters(**gradients))
 
     def allocate(self, steps: int, n: int) -> Record:
         """Return a record."""
-        number = real(self.dtype)
         rows = steps * n
         return Record(
             obs=np.zeros((steps, n, self.policy.observation_size), np.uint8),
-            hidden=np.zeros((rows, self.encoder.patches * CHANNELS), number),
-            inputs=np.zeros((rows, INPUTS), number),
-            last=np.zeros((rows, self.padded), number),
+            hidden=np.zeros((rows, self.encoder.width), self.real),
+            inputs=np.zeros((rows, INPUTS), self.real),
+            last=np.zeros((rows, self.size), self.real),
             out=np.zeros((steps, n, self.outputs), np.float32),
             d_out=np.zeros((steps, n, self.outputs), np.float32),
         )

@@ -4,29 +4,32 @@
 * Everything between the second convolution and the gates is linear: its bias, the linear layer and the LSTM's input
   weights are composed into one matrix. Together with the bias and the recurrent weights, a step is *one* product of
   [convolved 32 | features 7 | 1 | h] with [.., 4 hidden].
-* Ordinary torch code with autograd composes the parameters. The hand-written backward pass returns the gradients of the
-  composed matrices, and autograd passes them on to the parameters, which stay in the module.
 * Products may run in bf16, which is twice as fast on processors that support it. Cell state, heads, values and sums of
   gradients stay float32.
 * All steps of a chunk of agents are one compiled call, while their data is in the cache.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from particle_grid.learn.fast.convolution import Convolution, FastEncoder, convolve, convolve_back
-from particle_grid.learn.fast.lstm import join, step, step_back
-from particle_grid.learn.fast.network import FastNetwork, gather, real, words
+from particle_grid.learn.fast.convolution import (
+    Convolution,
+    FastEncoder,
+    compose_encoder,
+    compose_encoder_back,
+    convolve,
+    convolve_back,
+    encoder_parameters,
+)
+from particle_grid.learn.fast.dense import top_parameters
+from particle_grid.learn.fast.lstm import INPUTS, WIDTH, compose_gates, compose_gates_back, join, step, step_back
+from particle_grid.learn.fast.network import FastNetwork, gather
 from particle_grid.learn.fast.products import add_transposed_product, pack, product
-from particle_grid.learn.policy import CHANNELS, FEATURES, ConvLSTM
+from particle_grid.learn.policy import CHANNELS, ConvLSTM
 from particle_grid.support.jit import math_kernel
-
-INPUTS = CHANNELS + FEATURES + 1
 
 
 class Weights(NamedTuple):
@@ -57,6 +60,25 @@ class Record(NamedTuple):
     d_h: np.ndarray  # f32[n, H]
     d_c: np.ndarray  # f32[n, H]
     d_x: np.ndarray  # real[T * n, 32]
+
+
+class Parameters(NamedTuple):
+    """The parameters of the module, or their gradients, with H units."""
+
+    conv1: np.ndarray  # f32[32, 7, 5, 5]
+    conv2: np.ndarray  # f32[32, 32, p, p]
+    linear: np.ndarray  # f32[H, 39]
+    actor: np.ndarray  # f32[K, H]
+    critic: np.ndarray  # f32[1, H]
+    conv1_bias: np.ndarray
+    conv2_bias: np.ndarray
+    linear_bias: np.ndarray
+    actor_bias: np.ndarray
+    critic_bias: np.ndarray
+    weight_ih: np.ndarray  # f32[4 H, H]
+    weight_hh: np.ndarray  # f32[4 H, H]
+    bias_ih: np.ndarray  # f32[4 H]
+    bias_hh: np.ndarray  # f32[4 H]
 
 
 @math_kernel
@@ -115,6 +137,29 @@ def backward(weights, record, gradients):
     convolve_back(rows, weights.encoder, record.hidden, record.d_x, d_base, d_table, d_conv)
 
 
+@math_kernel
+def compose(p, left, weights):
+    """Compute the weights from the parameters. L is kept in `left` for `compose_back`."""
+    compose_encoder(p, weights.encoder)
+    compose_gates(p, left, weights.joint, weights.inputs_back, weights.recurrent_back)
+    weights.heads[:-1] = p.actor
+    weights.heads[-1] = p.critic[0]
+    weights.bias[:-1] = p.actor_bias
+    weights.bias[-1] = p.critic_bias[0]
+
+
+@math_kernel
+def compose_back(p, left, sums, d):
+    """Write the gradients of the parameters to d, given those of the weights."""
+    d_base, d_table, d_conv, d_joint, d_heads, d_bias = sums
+    compose_encoder_back(d_base, d_table, d_conv, d)
+    compose_gates_back(p, left, d_joint, d)
+    d.actor[:] = d_heads[:-1]
+    d.critic[0] = d_heads[-1]
+    d.actor_bias[:] = d_bias[:-1]
+    d.critic_bias[0] = d_bias[-1]
+
+
 class FastConvLSTM(FastNetwork):
     """Computes a `ConvLSTM` whose first convolution covers the window without padding."""
 
@@ -123,59 +168,90 @@ class FastConvLSTM(FastNetwork):
     run_backward = staticmethod(backward)
 
     def __init__(self, policy: ConvLSTM, dtype: torch.dtype, threads: int) -> None:
-        self.encoder = FastEncoder(policy.encoder)
         super().__init__(policy, dtype, threads)
+        self.encoder = FastEncoder(policy.encoder)
+        self.left = np.zeros((self.size, WIDTH), np.float32)
 
-    def compose(self) -> tuple[Tensor, ...]:
-        """Return the composed matrices.
-
-        These are the matrices of the encoder, joint f32[40 + H, 4 H], heads f32[K + 1, H] and bias f32[K + 1].
-        """
+    def named_parameters(self) -> dict[str, Tensor]:
+        """Return the parameters by their names in `Parameters`."""
         policy = self.policy
-        lstm = policy.lstm
-        conv2_bias = policy.encoder.conv2.bias
-        assert conv2_bias is not None
-        shift = policy.linear.weight[:, :CHANNELS] @ conv2_bias + policy.linear.bias
-        into = lstm.weight_ih @ torch.cat([policy.linear.weight, shift[:, None]], 1)  # [4 hidden, 40]
-        bias = F.pad((lstm.bias_ih + lstm.bias_hh)[:, None], (INPUTS - 1, 0))
-        unused = self.padded - policy.hidden
-        joint = torch.cat([into + bias, lstm.weight_hh], 1)  # [4 hidden, 40 + hidden]
-        if unused:
-            joint = F.pad(joint.unflatten(0, (4, -1)), (0, unused, 0, unused)).flatten(0, 1)
-        heads = F.pad(torch.cat([policy.actor.weight, policy.critic.weight]), (0, unused))
-        return *self.encoder.compose(), joint.t(), heads, torch.cat([policy.actor.bias, policy.critic.bias])
+        lstm = dict(policy.lstm.named_parameters())
+        return encoder_parameters(policy.encoder) | top_parameters(policy, policy.linear) | lstm
 
-    def pack(self, composed: Sequence[Tensor]) -> Weights:
-        """Return the arrays that the kernels read."""
-        joint, heads, bias = composed[3:]
-        return Weights(
-            self.encoder.pack(composed[:3], self.dtype),
-            words(joint, self.dtype),
-            words(joint[:CHANNELS].t(), self.dtype),
-            words(joint[INPUTS:].t(), self.dtype),
-            heads.contiguous().numpy(),
-            bias.numpy(),
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of the sums of gradients: base, table, conv, joint, heads and bias."""
+        joint = (INPUTS + self.size, 4 * self.size)
+        return *self.encoder.shapes, joint, (self.outputs, self.size), (self.outputs,)
+
+    def compose(self, arrays: dict[str, np.ndarray]) -> Weights:
+        """Return the weights."""
+        weights = Weights(
+            encoder=self.encoder.allocate(self.words),
+            joint=self.words(INPUTS + self.size, 4 * self.size),
+            inputs_back=self.words(4 * self.size, CHANNELS),
+            recurrent_back=self.words(4 * self.size, self.size),
+            heads=np.empty((self.outputs, self.size), np.float32),
+            bias=np.empty(self.outputs, np.float32),
         )
+        compose(Parameters(**self._padded(arrays)), self.left, weights)
+        return weights
+
+    def compose_back(
+        self, arrays: dict[str, np.ndarray], sums: tuple[np.ndarray, ...], gradients: dict[str, np.ndarray]
+    ) -> None:
+        """Write the gradients of the parameters."""
+        padded = self._padded(gradients)
+        compose_back(Parameters(**self._padded(arrays)), self.left, sums, Parameters(**padded))
+        if padded is not gradients:
+            for name, x in gradients.items():
+                x[...] = self._block(name, padded[name]).reshape(x.shape)
+
+    def _padded(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return arrays of the parameters with zeros for the units that only kernels have."""
+        if self.size == self.policy.hidden:
+            return arrays
+        size = self.size
+        shapes = {"linear": (size, arrays["linear"].shape[1]), "linear_bias": (size,)}
+        shapes |= {name: (len(arrays[name]), size) for name in ("actor", "critic")}
+        shapes |= {name: (4 * size, size) for name in ("weight_ih", "weight_hh")}
+        shapes |= {name: (4 * size,) for name in ("bias_ih", "bias_hh")}
+        result = {name: np.zeros(shapes.get(name, x.shape), np.float32) for name, x in arrays.items()}
+        for name, x in arrays.items():
+            block = self._block(name, result[name])
+            block[...] = x.reshape(block.shape)
+        return result
+
+    def _block(self, name: str, padded: np.ndarray) -> np.ndarray:
+        """Return the part of a padded array that belongs to the policy's units."""
+        hidden = self.policy.hidden
+        if name.startswith("linear"):
+            return padded[:hidden]
+        if name in ("actor", "critic"):
+            return padded[:, :hidden]
+        if name.startswith("weight"):
+            return padded.reshape(4, self.size, self.size)[:, :hidden, :hidden]
+        if name.startswith("bias"):
+            return padded.reshape(4, self.size)[:, :hidden]
+        return padded
 
     def allocate(self, steps: int, n: int) -> Record:
         """Return a record."""
-        number = real(self.dtype)
         rows = steps * n
         return Record(
             obs=np.zeros((steps, n, self.policy.observation_size), np.uint8),
             starts=np.zeros((steps, n), np.bool_),
-            hidden=np.zeros((rows, self.encoder.patches * CHANNELS), number),
+            hidden=np.zeros((rows, self.encoder.width), self.real),
             x=np.zeros((rows, CHANNELS), np.float32),
-            joint=np.zeros((steps, n, INPUTS + self.padded), number),
-            preactivations=np.zeros((n, 4 * self.padded), np.float32),
-            gates=np.zeros((steps, n, 4 * self.padded), number),
-            c=np.zeros((steps + 1, n, self.padded), np.float32),
-            h=np.zeros((n, self.padded), np.float32),
+            joint=np.zeros((steps, n, INPUTS + self.size), self.real),
+            preactivations=np.zeros((n, 4 * self.size), np.float32),
+            gates=np.zeros((steps, n, 4 * self.size), self.real),
+            c=np.zeros((steps + 1, n, self.size), np.float32),
+            h=np.zeros((n, self.size), np.float32),
             out=np.zeros((steps, n, self.outputs), np.float32),
             d_out=np.zeros((steps, n, self.outputs), np.float32),
-            d_h=np.zeros((n, self.padded), np.float32),
-            d_c=np.zeros((n, self.padded), np.float32),
-            d_x=np.zeros((rows, CHANNELS), number),
+            d_h=np.zeros((n, self.size), np.float32),
+            d_c=np.zeros((n, self.size), np.float32),
+            d_x=np.zeros((rows, CHANNELS), self.real),
         )
 
     def state_after(self, record: Record) -> tuple[np.ndarray, ...]:

@@ -4,20 +4,19 @@ The first convolution and its ReLU are one call of `particle_grid.learn.fast.one
 patches, so it is one product. Its bias is left to the caller.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from particle_grid.learn.fast.network import words
 from particle_grid.learn.fast.one_hot import convolution_places, encode, encode_back
-from particle_grid.learn.fast.products import add_transposed_product, product
-from particle_grid.learn.policy import CHANNELS, ConvEncoder
+from particle_grid.learn.fast.products import add_transposed_product, pack_words, product, transpose
+from particle_grid.learn.policy import CELLS, CHANNELS, ConvEncoder
 from particle_grid.support.jit import math_kernel
 
 BLOCK = 64  # rows whose gradients are computed together
+ZERO = np.float32(0)
 
 
 class Convolution(NamedTuple):
@@ -48,35 +47,105 @@ def convolve_back(obs, weights, hidden, d_x, d_base, d_table, d_conv):
         rows = slice(first, first + BLOCK)
         d_block = d_hidden[: len(obs[rows])]
         product(d_x[rows], weights.conv_back, d_block)
-        encode_back(obs[rows], weights.places, hidden[rows], d_block, d_base, d_table.reshape(-1), d_dense)
+        encode_back(obs[rows], weights.places, hidden[rows], d_block, d_base, d_table, d_dense)
+
+
+@math_kernel
+def compose_convolutions(conv1, conv1_bias, conv2, base, table, conv, conv_back):
+    """Compose the convolutional encoder.
+
+    Args:
+        conv1: f32[32, 7, positions].
+        conv1_bias: f32[32].
+        conv2: f32[32, 32, patches].
+        base, table: results, see `particle_grid.learn.fast.one_hot.encode`.
+        conv: words[patches * 32, 32], result.
+        conv_back: words[32, patches * 32], result: the transposed matrix.
+    """
+    channels, codes, positions = conv1.shape
+    patches = conv2.shape[2]
+    for c in range(channels):
+        total = conv1_bias[c]
+        for position in range(positions):
+            empty = conv1[c, 0, position]
+            total += empty
+            for code in range(codes):
+                table[(position * codes + code) * channels + c] = conv1[c, code, position] - empty
+        for patch in range(patches):
+            base[patch * channels + c] = total
+    rows = np.empty((len(conv2), patches * channels), np.float32)
+    for o in range(len(conv2)):
+        for c in range(channels):
+            for patch in range(patches):
+                rows[o, patch * channels + c] = conv2[o, c, patch]
+    columns = np.empty((patches * channels, len(conv2)), np.float32)
+    transpose(rows, columns)
+    pack_words(rows, conv_back)
+    pack_words(columns, conv)
+
+
+@math_kernel
+def compose_convolutions_back(d_base, d_table, d_conv, d_conv1, d_conv1_bias, d_conv2):
+    """Write the gradients of `compose_convolutions`, given those of base, table and conv f32[patches * 32, 32]."""
+    channels, codes, positions = d_conv1.shape
+    patches = d_conv2.shape[2]
+    for c in range(channels):
+        total = ZERO
+        for patch in range(patches):
+            total += d_base[patch * channels + c]
+        d_conv1_bias[c] = total
+        for position in range(positions):
+            d_empty = total
+            for code in range(1, codes):
+                d = d_table[(position * codes + code) * channels + c]
+                d_conv1[c, code, position] = d
+                d_empty -= d
+            d_conv1[c, 0, position] = d_empty
+    for o in range(len(d_conv2)):
+        for c in range(channels):
+            for patch in range(patches):
+                d_conv2[o, c, patch] = d_conv[patch * channels + c, o]
+
+
+@math_kernel
+def compose_encoder(p, weights):
+    """Compute the weights from parameters: conv1 f32[32, 7, 5, 5], conv1_bias f32[32] and conv2 f32[32, 32, p, p]."""
+    channels, codes = p.conv1.shape[:2]
+    conv1 = p.conv1.reshape(channels, codes, p.conv1.shape[2] * p.conv1.shape[3])
+    conv2 = p.conv2.reshape(channels, channels, p.conv2.shape[2] * p.conv2.shape[3])
+    compose_convolutions(conv1, p.conv1_bias, conv2, weights.base, weights.table, weights.conv, weights.conv_back)
+
+
+@math_kernel
+def compose_encoder_back(d_base, d_table, d_conv, d):
+    """Write the gradients of the parameters to d."""
+    channels, codes = d.conv1.shape[:2]
+    conv1 = d.conv1.reshape(channels, codes, d.conv1.shape[2] * d.conv1.shape[3])
+    conv2 = d.conv2.reshape(channels, channels, d.conv2.shape[2] * d.conv2.shape[3])
+    compose_convolutions_back(d_base, d_table, d_conv, conv1, d.conv1_bias, conv2)
 
 
 class FastEncoder:
-    """Prepares a `ConvEncoder` whose first convolution covers the window without padding."""
+    """Describes a `ConvEncoder` whose first convolution covers the window without padding."""
 
     def __init__(self, encoder: ConvEncoder) -> None:
-        self.encoder = encoder
-        self.places = convolution_places(encoder.side, encoder.conv1.kernel_size[0], encoder.conv1.stride[0])
-        self.patches = int(self.places[:, 1::2].max()) // CHANNELS + 1
+        size = encoder.conv1.kernel_size[0]
+        self.places = convolution_places(encoder.side, size, encoder.conv1.stride[0])
+        self.width = int(self.places[:, 1::2].max()) + CHANNELS
+        #: Of the sums of gradients: base, table and conv.
+        self.shapes = (self.width,), (size * size * CELLS * CHANNELS,), (self.width, CHANNELS)
 
-    def compose(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return base f32[patches * 32], table f32[25, 7, 32] and conv f32[patches * 32, 32]."""
-        conv1 = self.encoder.conv1
-        assert conv1.bias is not None
-        table = conv1.weight.permute(2, 3, 1, 0).flatten(0, 1)  # [32, 7, 5, 5] -> [25, 7, 32]
-        empty = table[:, :1]
-        base = (conv1.bias + empty.sum((0, 1))).repeat(self.patches)
-        conv = self.encoder.conv2.weight.permute(2, 3, 1, 0).flatten(0, 2)  # [32, 32, p, p] -> [p * p * 32, 32]
-        return base, table - empty, conv
+    def allocate(self, words: Callable[[int, int], np.ndarray]) -> Convolution:
+        """Return arrays for the weights; words(rows, columns) makes a matrix of words."""
+        base, table = (np.empty(shape, np.float32) for shape in self.shapes[:2])
+        dense = np.empty((0, self.width), np.float32)
+        return Convolution(self.places, base, table, dense, words(self.width, CHANNELS), words(CHANNELS, self.width))
 
-    def pack(self, composed: Sequence[Tensor], dtype: torch.dtype) -> Convolution:
-        """Return the arrays that the kernels read."""
-        base, table, conv = composed
-        return Convolution(
-            self.places,
-            base.numpy(),
-            table.flatten().numpy(),
-            np.empty((0, len(base)), np.float32),
-            words(conv, dtype),
-            words(conv.t(), dtype),
-        )
+
+def encoder_parameters(encoder: ConvEncoder) -> dict[str, Tensor]:
+    """Return the parameters by the names that kernels use."""
+    conv1 = encoder.conv1
+    conv2 = encoder.conv2
+    assert conv1.bias is not None
+    assert conv2.bias is not None
+    return {"conv1": conv1.weight, "conv1_bias": conv1.bias, "conv2": conv2.weight, "conv2_bias": conv2.bias}

@@ -3,21 +3,19 @@
 Activations are stored once, after the ReLU. Where they are 0, the gradient before the ReLU is 0.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from particle_grid.learn.fast.network import up, words
+from particle_grid.learn.fast.network import FastNetwork, up
 from particle_grid.learn.fast.products import (
-    MULTIPLE_COLUMNS,
     MULTIPLE_ROWS,
     add_transposed_product,
     pack,
+    pack_words,
     product,
+    transpose,
     unpack,
 )
 from particle_grid.learn.policy import Policy
@@ -108,32 +106,72 @@ def decide_back(x, top, hidden, d_out, d_linear, d_shift, d_heads, d_bias, d_x):
     product(d_rows, top.linear_back, d_x)
 
 
-def compose_top(policy: Policy, weight: Tensor, bias: Tensor, inputs: int) -> tuple[Tensor, ...]:
-    """Return linear f32[inputs, H], shift f32[H], heads f32[A, H] and bias f32[K + 1].
+@math_kernel
+def compose_top(p, depth, top):
+    """Compute the weights from the parameters of the last layer and of the heads.
 
     Args:
-        policy: the policy, for actor and critic.
-        weight: f32[hidden, at most inputs] of the last layer.
-        bias: f32[hidden].
-        inputs: the rows of `linear`.
+        p: linear f32[U, at most D], linear_bias f32[U], actor f32[K, U], actor_bias f32[K], critic f32[1, U] and
+            critic_bias f32[1], for a policy of U units.
+        depth: D.
+        top: the weights, with zeros where p has nothing.
     """
-    unused = up(policy.hidden, MULTIPLE_COLUMNS) - policy.hidden
-    heads = torch.cat([policy.actor.weight, policy.critic.weight])
-    return (
-        F.pad(weight.t(), (0, unused, 0, inputs - weight.shape[1])),
-        F.pad(bias, (0, unused)),
-        F.pad(heads, (0, unused, 0, -len(heads) % MULTIPLE_ROWS)),
-        torch.cat([policy.actor.bias, policy.critic.bias]),
-    )
+    units, inputs = p.linear.shape
+    rows = np.zeros((depth, len(top.shift)), np.float32)
+    transpose(p.linear, rows)
+    pack_words(rows, top.linear)
+    back = np.zeros((len(top.shift), top.linear_back.shape[1]), np.float32)
+    first = min(inputs, back.shape[1])
+    back[:units, :first] = p.linear[:, :first]
+    pack_words(back, top.linear_back)
+    top.shift[:units] = p.linear_bias
+    outputs = len(p.actor)
+    top.heads[:outputs, :units] = p.actor
+    top.heads[outputs, :units] = p.critic[0]
+    top.bias[:outputs] = p.actor_bias
+    top.bias[outputs] = p.critic_bias[0]
 
 
-def pack_top(composed: Sequence[Tensor], first: int, dtype: torch.dtype) -> Top:
-    """Return the arrays that the kernels read; gradients flow to the first so many inputs."""
-    linear, shift, heads, bias = composed
-    return Top(
-        words(linear, dtype),
-        words(linear[:first].t(), dtype),
-        shift.numpy(),
-        heads.contiguous().numpy(),
-        bias.numpy(),
-    )
+@math_kernel
+def compose_top_back(d_linear, d_shift, d_heads, d_bias, d):
+    """Write the gradients of the parameters to d."""
+    units, inputs = d.linear.shape
+    transpose(d_linear[:inputs, :units], d.linear)
+    d.linear_bias[:] = d_shift[:units]
+    outputs = len(d.actor)
+    d.actor[:] = d_heads[:outputs, :units]
+    d.critic[0] = d_heads[outputs, :units]
+    d.actor_bias[:] = d_bias[:outputs]
+    d.critic_bias[0] = d_bias[outputs]
+
+
+class FastTop:
+    """Describes the last layer and the heads.
+
+    Args:
+        network: the network that they belong to.
+        depth: D.
+        first: C, the number of inputs that need gradients.
+    """
+
+    def __init__(self, network: FastNetwork, depth: int, first: int) -> None:
+        self.network = network
+        self.depth = depth
+        self.first = first
+        size = network.size
+        heads = up(network.outputs, MULTIPLE_ROWS)
+        #: Of the sums of gradients: linear, shift, heads and bias.
+        self.shapes = (depth, size), (size,), (heads, size), (network.outputs,)
+
+    def allocate(self) -> Top:
+        """Return arrays for the weights."""
+        words = self.network.words
+        size = self.network.size
+        shift, heads, bias = (np.zeros(shape, np.float32) for shape in self.shapes[1:])
+        return Top(words(self.depth, size), words(size, self.first), shift, heads, bias)
+
+
+def top_parameters(policy: Policy, linear: nn.Linear) -> dict[str, Tensor]:
+    """Return the parameters of the last layer and of the heads, by their names in `compose_top`."""
+    layers = {"linear": linear, "actor": policy.actor, "critic": policy.critic}
+    return {name: x.weight for name, x in layers.items()} | {f"{name}_bias": x.bias for name, x in layers.items()}

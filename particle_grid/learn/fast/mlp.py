@@ -4,18 +4,26 @@ The first layer is one call of `particle_grid.learn.fast.one_hot.encode`. Rows a
 memory: blocks of them pass through all layers while their data is in the nearest caches.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from particle_grid.learn.fast.dense import BLOCK, Top, compose_top, decide, decide_back, pack_top
-from particle_grid.learn.fast.network import FastNetwork, gather, real
+from particle_grid.learn.fast.dense import (
+    BLOCK,
+    FastTop,
+    Top,
+    compose_top,
+    compose_top_back,
+    decide,
+    decide_back,
+    top_parameters,
+)
+from particle_grid.learn.fast.network import FastNetwork, gather
 from particle_grid.learn.fast.one_hot import CHANNELS, encode, encode_back
-from particle_grid.learn.policy import CELLS, MLP
+from particle_grid.learn.fast.products import transpose
+from particle_grid.learn.policy import CELLS, FEATURES, MLP
 from particle_grid.support.jit import math_kernel
 
 
@@ -27,6 +35,19 @@ class Weights(NamedTuple):
     table: np.ndarray  # f32[cells * 7 * H]
     dense: np.ndarray  # f32[7, H]
     top: Top
+
+
+class Parameters(NamedTuple):
+    """The parameters of the module, or their gradients, with U units."""
+
+    first: np.ndarray  # f32[U, cells * 7 + 7]
+    linear: np.ndarray  # f32[U, U]
+    actor: np.ndarray  # f32[K, U]
+    critic: np.ndarray  # f32[1, U]
+    first_bias: np.ndarray
+    linear_bias: np.ndarray
+    actor_bias: np.ndarray
+    critic_bias: np.ndarray
 
 
 class Record(NamedTuple):
@@ -76,7 +97,66 @@ def backward(weights, record, gradients):
         hidden = record.hidden[rows]
         d_block = d_hidden[: len(hidden)]
         decide_back(hidden, weights.top, record.last[rows], d_out[rows], d_linear, d_last, d_heads, d_bias, d_block)
-        encode_back(flat[rows], weights.places, hidden, d_block, d_base, d_table.reshape(-1), d_dense)
+        encode_back(flat[rows], weights.places, hidden, d_block, d_base, d_table, d_dense)
+
+
+@math_kernel
+def compose_first(p, weights):
+    """Compute the weights of the first layer."""
+    units = len(p.first)
+    cells = len(weights.places)
+    for start in range(0, units, CHANNELS):
+        end = min(start + CHANNELS, units)
+        for u in range(start, end):
+            weights.base[u] = p.first_bias[u]
+        for cell in range(cells):
+            place = weights.places[cell, 2 + 2 * (start // CHANNELS)]
+            column = cell * CELLS
+            for u in range(start, end):
+                weights.base[u] += p.first[u, column]
+            for code in range(CELLS):
+                row = weights.table[place + code * CHANNELS : place + (code + 1) * CHANNELS]
+                for u in range(start, end):
+                    row[u - start] = p.first[u, column + code] - p.first[u, column]
+    transpose(p.first[:, cells * CELLS :], weights.dense)
+
+
+@math_kernel
+def compose_first_back(places, d_base, d_table, d_dense, d):
+    """Write the gradients of the first layer's parameters to d."""
+    units = len(d.first)
+    cells = len(places)
+    d.first_bias[:] = d_base[:units]
+    for start in range(0, units, CHANNELS):
+        end = min(start + CHANNELS, units)
+        for cell in range(cells):
+            place = places[cell, 2 + 2 * (start // CHANNELS)]
+            column = cell * CELLS
+            for u in range(start, end):
+                d_empty = d_base[u]
+                for code in range(1, CELLS):
+                    d_code = d_table[place + code * CHANNELS + u - start]
+                    d.first[u, column + code] = d_code
+                    d_empty -= d_code
+                d.first[u, column] = d_empty
+    for u in range(units):
+        for feature in range(len(d_dense)):
+            d.first[u, cells * CELLS + feature] = d_dense[feature, u]
+
+
+@math_kernel
+def compose(p, weights):
+    """Compute the weights from the parameters."""
+    compose_first(p, weights)
+    compose_top(p, len(weights.base), weights.top)
+
+
+@math_kernel
+def compose_back(places, sums, d):
+    """Write the gradients of the parameters to d, given those of the weights."""
+    d_base, d_table, d_dense, d_linear, d_last, d_heads, d_bias = sums
+    compose_first_back(places, d_base, d_table, d_dense, d)
+    compose_top_back(d_linear, d_last, d_heads, d_bias, d)
 
 
 class FastMLP(FastNetwork):
@@ -88,35 +168,39 @@ class FastMLP(FastNetwork):
 
     def __init__(self, policy: MLP, dtype: torch.dtype, threads: int) -> None:
         super().__init__(policy, dtype, threads)
-        self.places = layer_places(policy.side**2, self.padded)
+        self.places = layer_places(policy.side**2, self.size)
+        self.top = FastTop(self, self.size, self.size)
 
-    def compose(self) -> tuple[Tensor, ...]:
-        """Return base f32[H], table f32[cells, H / 32, 7, 32], dense f32[7, H], and those of `compose_top`."""
+    def named_parameters(self) -> dict[str, Tensor]:
+        """Return the parameters by their names in `Parameters`."""
         policy = self.policy
-        cells = policy.side**2
-        weight = F.pad(policy.linear1.weight, (0, 0, 0, self.padded - policy.hidden))  # [H, cells * 7 + 7]
-        table = weight[:, : cells * CELLS].unflatten(0, (-1, CHANNELS)).unflatten(2, (cells, CELLS))
-        table = table.permute(2, 0, 3, 1)  # [H / 32, 32, cells, 7] -> [cells, H / 32, 7, 32]
-        empty = table[:, :, :1]
-        base = F.pad(policy.linear1.bias, (0, self.padded - policy.hidden)) + empty.sum((0, 2)).flatten()
-        dense = weight[:, cells * CELLS :].t()
-        linear2 = policy.linear2
-        return base, table - empty, dense, *compose_top(policy, linear2.weight, linear2.bias, self.padded)
+        first = {"first": policy.linear1.weight, "first_bias": policy.linear1.bias}
+        return first | top_parameters(policy, policy.linear2)
 
-    def pack(self, composed: Sequence[Tensor]) -> Weights:
-        """Return the arrays that the kernels read."""
-        base, table, dense = composed[:3]
-        top = pack_top(composed[3:], self.padded, self.dtype)
-        return Weights(self.places, base.numpy(), table.flatten().numpy(), dense.contiguous().numpy(), top)
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of the sums of gradients."""
+        return (self.size,), (len(self.places) * CELLS * self.size,), (FEATURES, self.size), *self.top.shapes
+
+    def compose(self, arrays: dict[str, np.ndarray]) -> Weights:
+        """Return the weights."""
+        base, table, dense = (np.zeros(shape, np.float32) for shape in self.shapes()[:3])
+        weights = Weights(self.places, base, table, dense, self.top.allocate())
+        compose(Parameters(**arrays), weights)
+        return weights
+
+    def compose_back(
+        self, arrays: dict[str, np.ndarray], sums: tuple[np.ndarray, ...], gradients: dict[str, np.ndarray]
+    ) -> None:
+        """Write the gradients of the parameters."""
+        compose_back(self.places, sums, Parameters(**gradients))
 
     def allocate(self, steps: int, n: int) -> Record:
         """Return a record."""
-        number = real(self.dtype)
         rows = steps * n
         return Record(
             obs=np.zeros((steps, n, self.policy.observation_size), np.uint8),
-            hidden=np.zeros((rows, self.padded), number),
-            last=np.zeros((rows, self.padded), number),
+            hidden=np.zeros((rows, self.size), self.real),
+            last=np.zeros((rows, self.size), self.real),
             out=np.zeros((steps, n, self.outputs), np.float32),
             d_out=np.zeros((steps, n, self.outputs), np.float32),
         )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from particle_grid.learn.fast.products import MULTIPLE_COLUMNS, MULTIPLE_ROWS, to_words
+from particle_grid.learn.fast.products import MULTIPLE_COLUMNS, MULTIPLE_ROWS
 from particle_grid.learn.policy import Policy, RecurrentState
 from particle_grid.support.errors import UserError, UserRuntimeError
 from particle_grid.support.jit import Pool, math_kernel
@@ -31,20 +31,6 @@ Loss = Callable[[int, np.ndarray, np.ndarray, np.ndarray], None]
 def up(n: int, multiple: int) -> int:
     """Return n rounded up to a multiple."""
     return -(-n // multiple) * multiple
-
-
-def words(matrix: Tensor, dtype: torch.dtype) -> np.ndarray:
-    """Return a matrix f32[K, n] as words of a product's right-hand side, see `particle_grid.learn.fast.products`."""
-    rows, columns = matrix.shape
-    bf16 = dtype == torch.bfloat16
-    result = np.empty((rows // 2, columns), np.uint32) if bf16 else np.empty((rows, columns), np.float32)
-    to_words(matrix.detach().contiguous().numpy(), result)
-    return result
-
-
-def real(dtype: torch.dtype) -> type[np.generic]:
-    """Return NumPy's type of arrays marked `real`."""
-    return np.uint16 if dtype == torch.bfloat16 else np.float32
 
 
 @math_kernel
@@ -124,7 +110,8 @@ class FastNetwork:
         self.dtype = dtype
         self.threads = threads
         self.outputs = policy.head.outputs + 1  # of actor and critic
-        self.padded = up(policy.hidden, MULTIPLE_COLUMNS)  # units in kernels
+        self.size = up(policy.hidden, MULTIPLE_COLUMNS)  # units in kernels
+        self.real: type[np.generic] = np.uint16 if dtype == torch.bfloat16 else np.float32  # of arrays marked so
         torch.set_num_threads(1)
         self.pool = Pool(threads, start_worker)
         self.known: list[Tensor] = []  # the policy's parameters as they were when `weights` was made
@@ -132,16 +119,25 @@ class FastNetwork:
         self.inputs: tuple[np.ndarray, ...] = ()
         self.chunks: list[np.ndarray] = []
         self.records: dict[tuple[int, int, int], Any] = {}
-        self.shapes = [x.shape for x in self.compose()]
         self.sums: list[Sums] = []
         self.passes = 0
 
-    def compose(self) -> tuple[Tensor, ...]:
-        """Return the matrices that the kernels multiply by, as differentiable functions of the policy's parameters."""
+    def named_parameters(self) -> dict[str, Tensor]:
+        """Return the parameters of the policy that the network computes with, by the names that the kernels use."""
         raise NotImplementedError
 
-    def pack(self, composed: Sequence[Tensor]) -> Any:
-        """Return the arrays that the kernels read."""
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of the gradients of the weights, in the order in which the kernels take them."""
+        raise NotImplementedError
+
+    def compose(self, arrays: dict[str, np.ndarray]) -> Any:
+        """Return the weights that the kernels read, computed from the parameters."""
+        raise NotImplementedError
+
+    def compose_back(
+        self, arrays: dict[str, np.ndarray], sums: tuple[np.ndarray, ...], gradients: dict[str, np.ndarray]
+    ) -> None:
+        """Write the gradients of the parameters, given those of the weights."""
         raise NotImplementedError
 
     def allocate(self, steps: int, n: int) -> Any:
@@ -158,22 +154,30 @@ class FastNetwork:
     def __call__(self, obs: Tensor, starts: Tensor, state: RecurrentState) -> tuple[Tensor, Tensor, RecurrentState]:
         """Return outputs, values and the next recurrent state, see `particle_grid.learn.policy`."""
         if torch.is_grad_enabled():
-            out, *after = _Pass.apply(self, obs, starts, state, *self._prepare())
+            self._prepare()
+            out, *after = _Pass.apply(self, obs, starts, state, *self.named_parameters().values())
         else:
             self._refresh()
             out, *after = self.forward(obs, starts, state, ACTING_CHUNK)
         return out[..., :-1], out[..., -1], tuple(after)
 
-    def _prepare(self) -> tuple[Tensor, ...]:
-        """Compose the parameters, lay them out for the kernels, and return them."""
+    def words(self, rows: int, columns: int) -> np.ndarray:
+        """Return an array for a matrix [rows, columns] as words, see `particle_grid.learn.fast.products`."""
+        if self.dtype == torch.bfloat16:
+            return np.empty((rows // 2, columns), np.uint32)
+        return np.empty((rows, columns), np.float32)
+
+    def _parameter_arrays(self) -> dict[str, np.ndarray]:
+        return {name: x.detach().contiguous().numpy() for name, x in self.named_parameters().items()}
+
+    def _prepare(self) -> None:
+        """Compose the parameters."""
         self.known = []
-        composed = self.compose()
-        self.weights = self.pack([x.detach() for x in composed])
-        return composed
+        self.weights = self.compose(self._parameter_arrays())
 
     def _refresh(self) -> None:
-        """Prepare again if the parameters have changed: version counters miss what fused optimisers do."""
-        parameters = list(self.policy.parameters())
+        """Compose the parameters again if they have changed: version counters miss what fused optimisers do."""
+        parameters = list(self.named_parameters().values())
         if not self.known or not all(map(torch.equal, self.known, parameters)):
             self._prepare()
             self.known = [x.detach().clone() for x in parameters]
@@ -233,7 +237,7 @@ class FastNetwork:
         return out, *after
 
     def backward(self, d_out: Tensor) -> list[Tensor]:
-        """Return the gradients of the composed matrices, given that of the last call's out, f32[T, N, K + 1]."""
+        """Return the gradients of the parameters, given that of the last call's out, f32[T, N, K + 1]."""
         given = d_out.detach().contiguous().numpy()
 
         def run(k: int, gradients: Any) -> None:
@@ -245,14 +249,14 @@ class FastNetwork:
         return self._sum_over_chunks(run)
 
     def learn(self, obs: Tensor, starts: Tensor, state: RecurrentState, agents: Tensor, loss: Loss) -> None:
-        """Add the gradients of a loss to those of the parameters.
+        """Set the gradients of the parameters to those of a loss.
 
         Args:
             obs, starts, state: of N agents, as in a call.
             agents: i64[n], the agents to learn from.
             loss: writes the gradient with respect to the outputs.
         """
-        composed = self._prepare()
+        self._prepare()
         self._begin(self._arrays(obs, starts, state), agents.numpy(), LEARNING_CHUNK)
 
         def run(k: int, gradients: Any) -> None:
@@ -261,16 +265,18 @@ class FastNetwork:
             loss(k, self.chunks[k], record.out, record.d_out)
             self.run_backward(self.weights, record, gradients)
 
-        torch.autograd.backward(composed, self._sum_over_chunks(run))
+        gradients = self._sum_over_chunks(run)
+        for parameter, gradient in zip(self.named_parameters().values(), gradients, strict=True):
+            parameter.grad = gradient
 
     def _sum_over_chunks(self, run: Callable[[int, Any], None]) -> list[Tensor]:
-        """Call run(chunk, gradients) for each chunk, and return the sums of the gradients.
+        """Call run(chunk, sums) for each chunk, and return the gradients of the parameters.
 
         Each part sums the gradients of every so many chunks. Then the parts are added in order.
         """
         parts = min(len(self.chunks), MOST_PARTS)
-        while len(self.sums) < parts + 1:
-            self.sums.append(Sums(self.shapes))
+        while len(self.sums) < parts:
+            self.sums.append(Sums(self.shapes()))
 
         def run_part(part: int) -> None:
             sums = self.sums[part]
@@ -281,7 +287,10 @@ class FastNetwork:
         list(self.pool.map(run_part, range(parts)))
         for sums in self.sums[1:parts]:
             add(sums.flat, self.sums[0].flat)
-        return [torch.from_numpy(x) for x in self.sums[0].arrays]
+        arrays = self._parameter_arrays()
+        gradients = {name: np.empty_like(x) for name, x in arrays.items()}
+        self.compose_back(arrays, self.sums[0].arrays, gradients)
+        return list(map(torch.from_numpy, gradients.values()))
 
 
 class _Pass(torch.autograd.Function):
