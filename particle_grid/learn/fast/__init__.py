@@ -12,6 +12,7 @@ import numba
 import torch
 
 from particle_grid.learn.distributed import ranks
+from particle_grid.learn.fast.tiles import HAS_AMX, HAS_BF16
 from particle_grid.learn.policy import CELLS, FEATURES, MLP, Conv, ConvLSTM, Network, Policy
 from particle_grid.support.errors import UserError
 
@@ -52,6 +53,8 @@ def accelerate(policy: Policy, mode: str, device: torch.device, threads: int) ->
 def _with_kernels(policy: Policy, mode: str, threads: int) -> tuple[Network, str]:
     """Return the kernels for a policy, or the policy itself if it differs from them, and a sentence."""
     name = mode if mode != "auto" else "bf16" if has_bf16() else "fp32"
+    if not HAS_BF16 and not isinstance(policy, ConvLSTM):
+        name = "fp32"  # only the products of `TorchConvLSTM` run in bf16 on any processor
     threads = threads or min(cores(), numba.config.NUMBA_NUM_THREADS)  # launchers of many runs set this variable
     torch_threads = torch.get_num_threads()
     twin = copy.deepcopy(policy).requires_grad_(True)  # so that frozen policies can be compared, and gradients survive
@@ -77,9 +80,13 @@ def _kernels(policy: Policy, dtype: torch.dtype, threads: int) -> Network:
         from particle_grid.learn.fast.conv import FastConv
 
         return FastConv(policy, dtype, threads)
+    assert isinstance(policy, ConvLSTM)
+    if dtype == torch.bfloat16 and (HAS_AMX or not HAS_BF16):
+        from particle_grid.learn.fast.torch_conv_lstm import TorchConvLSTM
+
+        return TorchConvLSTM(policy, dtype, threads)
     from particle_grid.learn.fast.conv_lstm import FastConvLSTM
 
-    assert isinstance(policy, ConvLSTM)
     return FastConvLSTM(policy, dtype, threads)
 
 
@@ -112,7 +119,7 @@ def cores() -> int:
 
 def has_bf16() -> bool:
     """Return whether the processor multiplies bf16 faster than float32."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return HAS_BF16 or HAS_AMX
 
 
 def _why_no_kernels(policy: Policy) -> str:

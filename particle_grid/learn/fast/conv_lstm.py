@@ -9,7 +9,7 @@
 * All steps of a chunk of agents are one compiled call, while their data is in the cache.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -183,7 +183,7 @@ class FastConvLSTM(FastNetwork):
         joint = (INPUTS + self.size, 4 * self.size)
         return *self.encoder.shapes, joint, (self.outputs, self.size), (self.outputs,)
 
-    def compose(self, arrays: dict[str, np.ndarray]) -> Weights:
+    def compose(self, arrays: dict[str, np.ndarray]) -> Any:
         """Return the weights."""
         weights = Weights(
             encoder=self.encoder.allocate(self.words),

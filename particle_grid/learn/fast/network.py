@@ -151,6 +151,10 @@ class FastNetwork:
         """Return the recurrent state after the last step, f32[n, at least H] each."""
         return ()
 
+    def chunk_size(self, n: int, learning: bool) -> int:
+        """Return how many of n agents are computed together."""
+        return LEARNING_CHUNK if learning else ACTING_CHUNK
+
     def __call__(self, obs: Tensor, starts: Tensor, state: RecurrentState) -> tuple[Tensor, Tensor, RecurrentState]:
         """Return outputs, values and the next recurrent state, see `particle_grid.learn.policy`."""
         if torch.is_grad_enabled():
@@ -158,7 +162,7 @@ class FastNetwork:
             out, *after = _Pass.apply(self, obs, starts, state, *self.named_parameters().values())
         else:
             self._refresh()
-            out, *after = self.forward(obs, starts, state, ACTING_CHUNK)
+            out, *after = self.forward(obs, starts, state, self.chunk_size(obs.shape[1], learning=False))
         return out[..., :-1], out[..., -1], tuple(after)
 
     def words(self, rows: int, columns: int) -> np.ndarray:
@@ -257,7 +261,7 @@ class FastNetwork:
             loss: writes the gradient with respect to the outputs.
         """
         self._prepare()
-        self._begin(self._arrays(obs, starts, state), agents.numpy(), LEARNING_CHUNK)
+        self._begin(self._arrays(obs, starts, state), agents.numpy(), self.chunk_size(len(agents), learning=True))
 
         def run(k: int, gradients: Any) -> None:
             # The record of this thread, which the last chunk has left in the cache.
@@ -297,15 +301,15 @@ class _Pass(torch.autograd.Function):
     """The network as one differentiable operation on its composed parameters."""
 
     @staticmethod
-    def forward(ctx, net, obs, starts, state, *composed):  # type: ignore[no-untyped-def]
-        out, *after = net.forward(obs, starts, state, LEARNING_CHUNK)
+    def forward(ctx, net, obs, starts, state, *composed):
+        out, *after = net.forward(obs, starts, state, net.chunk_size(obs.shape[1], learning=True))
         ctx.net = net
         ctx.number = net.passes
         ctx.mark_non_differentiable(*after)
         return out, *after
 
     @staticmethod
-    def backward(ctx, d_out, *_):  # type: ignore[no-untyped-def]
+    def backward(ctx, d_out, *_):
         if ctx.number != ctx.net.passes:
             raise UserRuntimeError(
                 "The fast network was called again before this backward pass: run each backward pass right after its "
