@@ -216,6 +216,8 @@ class Collector:
     ) -> None:
         self.splits = splits
         self.head = policy.head
+        from particle_grid.learn.fast.sampling import fused_sampler
+        self.sample = fused_sampler(policy.head)[0] or policy.head.sample
         self.network = network
         self.buffer = buffer
         self.generator = generator
@@ -257,7 +259,7 @@ class Collector:
         here = (slice(t, t + 1), split.agents)
         buffer.obs[here].copy_(split.obs[None], non_blocking=True)  # the `.cpu()` below waits for this copy
         out, buffer.values[here], state = self.network(buffer.obs[here], buffer.starts[here], state)
-        sample, logp = self.head.sample(out[0], self.generator)
+        sample, logp = self.sample(out[0], self.generator)
         buffer.actions[t, split.agents] = sample
         buffer.logp[t, split.agents] = logp
         actions = self.head.to_action(buffer.actions[t, split.agents]).cpu().numpy()

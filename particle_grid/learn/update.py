@@ -5,12 +5,15 @@ from collections import defaultdict
 from collections.abc import Iterator
 from time import perf_counter
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from particle_grid.learn.collect import RolloutBuffer
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.distributed import ProcessGroup
+from particle_grid.learn.fast.loss import fused_loss
+from particle_grid.learn.fast.network import FastNetwork
 from particle_grid.learn.heads import GaussianHead
 from particle_grid.learn.policy import Network, Policy
 from particle_grid.learn.ppo import advantages, explained_variance, masked_mean, ppo_loss
@@ -55,6 +58,7 @@ class Updater:
         self.batch = len(self.learners) * config.rollout_length * group.size
         self.optimiser = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, eps=config.adam_eps, fused=True)
         self.seconds = 0.0
+        self.loss = fused_loss(policy.head)[0] if isinstance(network, FastNetwork) else None
 
     def update(self, steps: int) -> dict[str, float]:
         """Learn from the buffer, and return statistics: means over minibatches and processes.
@@ -102,19 +106,22 @@ class Updater:
 
     def _minibatch(self, agents: Tensor, advantage: Tensor, returns: Tensor, entropy_coef: float) -> dict[str, Tensor]:
         """Take one optimiser step on the whole sequences of some agents, and return statistics."""
-        loss, statistics = self._loss(agents, advantage, returns, entropy_coef)
         self.optimiser.zero_grad()
-        loss.backward()
+        gradients = self._kernel_gradients if self.loss else self._gradients
+        loss, statistics = gradients(agents, advantage, returns, entropy_coef)
         self.group.sum_gradients(self.policy)
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
         self.optimiser.step()
-        shares = statistics | {"loss/total": loss.detach()}
+        shares = statistics | {"loss/total": loss}
         return {name: share * self.group.size for name, share in shares.items()} | {"optim/grad_norm": norm}
 
-    def _loss(
+    def _gradients(
         self, agents: Tensor, advantage: Tensor, returns: Tensor, entropy_coef: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of some agents' sequences, computed from the recurrent state they really started with."""
+        """Set the gradients of the parameters, and return the loss of some agents' sequences and its statistics.
+
+        Sequences start from the recurrent state with which they really started.
+        """
         buffer = self.buffer
 
         def select(x: Tensor) -> Tensor:
@@ -123,7 +130,7 @@ class Updater:
         state = tuple(x[agents] for x in buffer.state)
         out, value, _ = self.network(select(buffer.obs), select(buffer.starts[:-1]), state)
         logp, entropy = self.policy.head.log_prob_and_entropy(out, select(buffer.actions))
-        return ppo_loss(
+        loss, statistics = ppo_loss(
             logp,
             entropy,
             value,
@@ -136,6 +143,31 @@ class Updater:
             entropy_coef=entropy_coef,
             total=self.group.sum,
         )
+        loss.backward()
+        return loss.detach(), statistics
+
+    def _kernel_gradients(
+        self, agents: Tensor, advantage: Tensor, returns: Tensor, entropy_coef: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Do the same as `_gradients` in kernels."""
+        assert isinstance(self.network, FastNetwork)
+        assert self.loss
+        buffer = self.buffer
+        columns = (buffer.actions, buffer.logp, advantage, returns, buffer.truncations)
+        inputs = self.loss.inputs(
+            agents.numpy(),
+            *(x.numpy() for x in columns),
+            clip=self.config.clip,
+            value_coef=self.config.value_coef,
+            entropy_coef=entropy_coef,
+            total=self.group.sum,
+        )
+        def chunk(out, columns, d_out):
+            sums = np.empty(self.loss.width)
+            self.loss.chunk(out, columns, inputs, d_out, sums)
+            return sums
+        sums = self.network.learn(buffer.obs, buffer.starts[:-1], buffer.state, agents, chunk)
+        return self.loss.finish(np.stack(sums), inputs)
 
     @torch.no_grad()
     def _iteration_statistics(self, returns: Tensor) -> dict[str, Tensor]:

@@ -291,5 +291,5 @@ class FastConvLSTM(FastNetwork):
 
     def state_after(self, record: Record) -> tuple[np.ndarray, ...]:
         """Return h and c after the last step."""
-        return record.h, record.c[-1]
+        return record.h[None], record.c[-1:]
 

@@ -2,11 +2,13 @@
 
 Agents pass through a network in chunks of a fixed size. Each chunk is one compiled call forward and one backward, which
 do not hold the GIL, so that threads share the chunks in any order. Gradients of chunks are summed in their order. The
-result therefore does not depend on the number of threads.
+result therefore does not depend on the number of threads. Vanishing gradients would become denormal numbers, which are slow, so
+these count as 0 here.
 """
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 from typing import Any
 
 import numpy as np
@@ -18,14 +20,14 @@ from particle_grid.learn.policy import Policy, RecurrentState
 from particle_grid.support.errors import UserError, UserRuntimeError
 from particle_grid.support.jit import Pool, math_kernel
 
-ACTING_CHUNK = 256  # agents
+ACTING_CHUNK = 64  # agents
 LEARNING_CHUNK = 16  # agents, whose data of all steps stays in the cache of a core
 MOST_PARTS = 32  # sums of gradients that are kept apart until all agents are done
 ZERO = np.float32(0)
 
-# Writes the gradient of a loss with respect to the outputs of some agents:
-# (chunk, agents i64[n], outputs f32[T, at least n, K + 1], gradient, an array of the same shape).
-Loss = Callable[[int, np.ndarray, np.ndarray, np.ndarray], None]
+# The loss of some agents: takes their outputs f32[T, at least n, K + 1] and numbers i64[n], writes the gradient of the
+# outputs to the last argument, and returns sums.
+Loss = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def up(n: int, multiple: int) -> int:
@@ -45,14 +47,18 @@ def gather(x, agents, y):
 
 
 @math_kernel
-def scatter(x, agents, y):
-    """Copy back to the columns of some agents: y[t, agents[k]] = x[t, k], for x [T, at least n, >= size]."""
-    for t in range(len(y)):
-        for k in range(len(agents)):
-            source = x[t, k]
-            target = y[t, agents[k]]
-            for j in range(len(target)):
-                target[j] = source[j]
+def scatter(parts, agents, wholes):
+    """Copy back to the columns of some agents: y[t, agents[k]] = x[t, k], for each x of parts and y of wholes.
+
+    The arrays x are f32[T, at least n, at least size], and the arrays y f32[T, N, size].
+    """
+    for x, y in zip(parts, wholes):
+        for t in range(len(y)):
+            for k in range(len(agents)):
+                source = x[t, k]
+                target = y[t, agents[k]]
+                for j in range(len(target)):
+                    target[j] = source[j]
 
 
 @math_kernel
@@ -67,6 +73,26 @@ def add(x, y):
     """Add x f32[n] to y f32[n]."""
     for k in range(len(x)):
         y[k] += x[k]
+
+
+def _this_thread() -> int:
+    """Return the key of this thread's own record, which the last chunk has left in the cache."""
+    return -threading.get_ident()
+
+
+class Sums:
+    """Sums of gradients: one flat array, and its views of the given shapes."""
+
+    def __init__(self, shapes: Sequence[Sequence[int]]) -> None:
+        sizes = [int(np.prod(shape)) for shape in shapes]
+        self.flat = np.zeros(sum(sizes), np.float32)
+        parts = np.split(self.flat, np.cumsum(sizes)[:-1])
+        self.arrays = tuple(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True))
+
+
+def _this_thread() -> int:
+    """Return the key of this thread's own record, which the last chunk has left in the cache."""
+    return -threading.get_ident()
 
 
 class Sums:
@@ -113,7 +139,7 @@ class FastNetwork:
         self.size = up(policy.hidden, MULTIPLE_COLUMNS)  # units in kernels
         self.real: type[np.generic] = np.uint16 if dtype == torch.bfloat16 else np.float32  # of arrays marked so
         torch.set_num_threads(1)
-        self.pool = Pool(threads, start_worker)
+        self.pool = Pool(max(1, threads - 1), torch.set_flush_denormal, True)
         self.known: list[Tensor] = []  # the policy's parameters as they were when `weights` was made
         self.weights: Any = None
         self.inputs: tuple[np.ndarray, ...] = ()
@@ -148,7 +174,7 @@ class FastNetwork:
         raise NotImplementedError
 
     def state_after(self, record: Any) -> tuple[np.ndarray, ...]:
-        """Return the recurrent state after the last step, f32[n, at least H] each."""
+        """Return the recurrent state after the last step, f32[1, n, at least hidden] each."""
         return ()
 
     def __call__(self, obs: Tensor, starts: Tensor, state: RecurrentState) -> tuple[Tensor, Tensor, RecurrentState]:
@@ -158,7 +184,7 @@ class FastNetwork:
             out, *after = _Pass.apply(self, obs, starts, state, *self.named_parameters().values())
         else:
             self._refresh()
-            out, *after = self.forward(obs, starts, state, ACTING_CHUNK)
+            out, *after = self.forward(obs, starts, state, ACTING_CHUNK, keep=False)
         return out[..., :-1], out[..., -1], tuple(after)
 
     def words(self, rows: int, columns: int) -> np.ndarray:
@@ -214,26 +240,28 @@ class FastNetwork:
         self.run_forward(*self.inputs, agents, self.weights, record)
         return record
 
-    def forward(self, obs: Tensor, starts: Tensor, state: RecurrentState, size: int) -> tuple[Tensor, ...]:
+    def forward(
+        self, obs: Tensor, starts: Tensor, state: RecurrentState, size: int, keep: bool
+    ) -> tuple[Tensor, ...]:
         """Return out f32[T, N, K + 1], of actor and critic, and the state after the last step.
 
         Args:
             obs, starts, state: as in a call.
             size: agents in a chunk.
+            keep: whether to keep the records of all chunks for a backward pass.
         """
         steps, n = obs.shape[:2]
         self._begin(self._arrays(obs, starts, state), np.arange(n), size)
         out = torch.empty(steps, n, self.outputs)
         after = [torch.empty_like(x) for x in state]
-        whole = [out.numpy(), *(x[None].numpy() for x in after)]
+        wholes = (out.numpy(), *(x[None].numpy() for x in after))
 
         def run(k: int) -> None:
             agents = self.chunks[k]
-            record = self._compute(k, agents)
-            for part, result in zip((record.out, *(x[None] for x in self.state_after(record))), whole, strict=True):
-                scatter(part, agents, result)
+            record = self._compute(k if keep else _this_thread(), agents)
+            scatter((record.out, *self.state_after(record)), agents, wholes)
 
-        list(self.pool.map(run, range(len(self.chunks))))
+        self._share(run, len(self.chunks))
         return out, *after
 
     def backward(self, d_out: Tensor) -> list[Tensor]:
@@ -248,26 +276,45 @@ class FastNetwork:
 
         return self._sum_over_chunks(run)
 
-    def learn(self, obs: Tensor, starts: Tensor, state: RecurrentState, agents: Tensor, loss: Loss) -> None:
-        """Set the gradients of the parameters to those of a loss.
+    def learn(self, obs: Tensor, starts: Tensor, state: RecurrentState, agents: Tensor, loss: Loss) -> list[np.ndarray]:
+        """Set the gradients of the parameters to those of a loss, and return the loss's sums of each chunk.
 
         Args:
             obs, starts, state: of N agents, as in a call.
             agents: i64[n], the agents to learn from.
-            loss: writes the gradient with respect to the outputs.
+            loss: computes the loss of a chunk.
         """
         self._prepare()
         self._begin(self._arrays(obs, starts, state), agents.numpy(), LEARNING_CHUNK)
+        results = [np.empty(0)] * len(self.chunks)
 
-        def run(k: int, gradients: Any) -> None:
-            # The record of this thread, which the last chunk has left in the cache.
-            record = self._compute(-threading.get_ident(), self.chunks[k])
-            loss(k, self.chunks[k], record.out, record.d_out)
-            self.run_backward(self.weights, record, gradients)
+        def run(k: int, sums: Any) -> None:
+            record = self._compute(_this_thread(), self.chunks[k])
+            results[k] = loss(record.out, self.chunks[k], record.d_out)
+            self.run_backward(self.weights, record, sums)
 
         gradients = self._sum_over_chunks(run)
         for parameter, gradient in zip(self.named_parameters().values(), gradients, strict=True):
             parameter.grad = gradient
+        return results
+
+    def _share(self, run: Callable[[int], None], count: int) -> None:
+        """Call run(k) for each k below count. The threads, of which this is one, take the next number in turn."""
+        numbers = iter(range(count))
+
+        def work() -> None:
+            for k in numbers:
+                run(k)
+
+        others = [self.pool.submit(work) for _ in range(min(self.threads, count) - 1)]
+        torch.set_flush_denormal(True)
+        try:
+            work()
+        finally:
+            torch.set_flush_denormal(False)
+            wait(others)
+        for other in others:
+            other.result()
 
     def _sum_over_chunks(self, run: Callable[[int, Any], None]) -> list[Tensor]:
         """Call run(chunk, sums) for each chunk, and return the gradients of the parameters.
@@ -284,7 +331,7 @@ class FastNetwork:
             for k in range(part, len(self.chunks), parts):
                 run(k, sums.arrays)
 
-        list(self.pool.map(run_part, range(parts)))
+        self._share(run_part, parts)
         for sums in self.sums[1:parts]:
             add(sums.flat, self.sums[0].flat)
         arrays = self._parameter_arrays()
@@ -298,7 +345,7 @@ class _Pass(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, net, obs, starts, state, *composed):  # type: ignore[no-untyped-def]
-        out, *after = net.forward(obs, starts, state, LEARNING_CHUNK)
+        out, *after = net.forward(obs, starts, state, LEARNING_CHUNK, keep=True)
         ctx.net = net
         ctx.number = net.passes
         ctx.mark_non_differentiable(*after)
