@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from particle_grid.learn.fast import Sample
 from particle_grid.learn.heads import Head
 from particle_grid.learn.policy import Network, Policy, RecurrentState, check_array
 from particle_grid.support.errors import UserError
@@ -210,14 +211,14 @@ class Collector:
         splits: Sequence[EnvSplit],
         policy: Policy,
         network: Network,
+        sample: Sample,
         buffer: RolloutBuffer,
         generator: torch.Generator,
         watch: Callable[[], None],
     ) -> None:
         self.splits = splits
         self.head = policy.head
-        from particle_grid.learn.fast.sampling import fused_sampler
-        self.sample = fused_sampler(policy.head)[0] or policy.head.sample
+        self.sample = sample
         self.network = network
         self.buffer = buffer
         self.generator = generator

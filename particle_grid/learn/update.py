@@ -4,19 +4,21 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 from time import perf_counter
+from typing import TYPE_CHECKING, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from particle_grid.learn.collect import RolloutBuffer
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.distributed import ProcessGroup
-from particle_grid.learn.fast.loss import fused_loss
-from particle_grid.learn.fast.network import FastNetwork
 from particle_grid.learn.heads import GaussianHead
 from particle_grid.learn.policy import Network, Policy
 from particle_grid.learn.ppo import advantages, explained_variance, masked_mean, ppo_loss
+
+if TYPE_CHECKING:  # kernels are loaded only if they are used
+    from particle_grid.learn.fast.loss import FusedLoss
+    from particle_grid.learn.fast.network import FastNetwork
 
 
 class Updater:
@@ -25,6 +27,7 @@ class Updater:
     Args:
         policy: holds the parameters and the head.
         network: computes the policy, see `particle_grid.learn.fast`.
+        loss: the loss in kernels, beside a `FastNetwork`; or None for the definition, see `_gradients`.
         buffer: holds the rollout.
         learning: bool[N], the agents to learn from.
         config: the settings of PPO.
@@ -41,6 +44,7 @@ class Updater:
         self,
         policy: Policy,
         network: Network,
+        loss: "FusedLoss | None",
         buffer: RolloutBuffer,
         learning: Tensor,
         config: TrainerConfig,
@@ -49,6 +53,7 @@ class Updater:
     ) -> None:
         self.policy = policy
         self.network = network
+        self.loss = loss
         self.buffer = buffer
         self.learning = learning
         self.learners = learning.nonzero().squeeze(1)
@@ -58,7 +63,6 @@ class Updater:
         self.batch = len(self.learners) * config.rollout_length * group.size
         self.optimiser = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, eps=config.adam_eps, fused=True)
         self.seconds = 0.0
-        self.loss = fused_loss(policy.head)[0] if isinstance(network, FastNetwork) else None
 
     def update(self, steps: int) -> dict[str, float]:
         """Learn from the buffer, and return statistics: means over minibatches and processes.
@@ -150,11 +154,11 @@ class Updater:
         self, agents: Tensor, advantage: Tensor, returns: Tensor, entropy_coef: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Do the same as `_gradients` in kernels."""
-        assert isinstance(self.network, FastNetwork)
         assert self.loss
+        network = cast("FastNetwork", self.network)
         buffer = self.buffer
         columns = (buffer.actions, buffer.logp, advantage, returns, buffer.truncations)
-        inputs = self.loss.inputs(
+        loss = self.loss.minibatch(
             agents.numpy(),
             *(x.numpy() for x in columns),
             clip=self.config.clip,
@@ -162,12 +166,8 @@ class Updater:
             entropy_coef=entropy_coef,
             total=self.group.sum,
         )
-        def chunk(out, columns, d_out):
-            sums = np.empty(self.loss.width)
-            self.loss.chunk(out, columns, inputs, d_out, sums)
-            return sums
-        sums = self.network.learn(buffer.obs, buffer.starts[:-1], buffer.state, agents, chunk)
-        return self.loss.finish(np.stack(sums), inputs)
+        sums = network.learn(buffer.obs, buffer.starts[:-1], buffer.state, agents, loss.chunk)
+        return loss.finish(sums)
 
     @torch.no_grad()
     def _iteration_statistics(self, returns: Tensor) -> dict[str, Tensor]:

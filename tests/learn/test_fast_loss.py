@@ -133,12 +133,12 @@ def test_what_truncated_steps_hold_does_not_matter(name):
 def test_padding_has_no_gradient(name):
     head = MAKE[name]()
     batch = random_minibatch(head, 0)
-    fused = FusedLoss(head)
-    inputs = fused.inputs(batch.agents.numpy(), *(x.numpy() for x in batch.columns()), **batch.settings)
+    columns = (x.numpy() for x in batch.columns())
+    loss = FusedLoss(head).minibatch(batch.agents.numpy(), *columns, **batch.settings)
     out = np.full((4, 8, head.outputs + 1), np.nan, np.float32)
     out[:, :3] = batch.outputs[:, :3]
     d_out = np.full_like(out, np.nan)
-    fused.chunk(out, batch.agents[:3].numpy(), inputs, d_out, np.empty(fused.width))
+    loss.chunk(out, batch.agents[:3].numpy(), d_out)
     assert (d_out[:, 3:] == 0).all()
     assert np.isfinite(d_out).all()
 
@@ -214,14 +214,11 @@ def test_shares_of_processes_add_up_to_the_loss_of_the_whole():
 
     def share(rank, total):
         twin = copy.deepcopy(head)
-        fused = FusedLoss(twin)
         agents = batch.agents[halves[rank]].numpy()
         arrays = [x.numpy() for x in batch.columns()]
-        inputs = fused.inputs(agents, *arrays, **batch.settings, total=total)
+        loss = FusedLoss(twin).minibatch(agents, *arrays, **batch.settings, total=total)
         out = batch.outputs[:, halves[rank]].contiguous().numpy()
-        sums = np.empty((1, fused.width))
-        fused.chunk(out, agents, inputs, np.empty_like(out), sums[0])
-        value, statistics = fused.finish(sums, inputs)
+        value, statistics = loss.finish([loss.chunk(out, agents, np.empty_like(out))])
         return {"loss": value, "gradient of raw_log_std": twin.raw_log_std.grad} | statistics
 
     one, two = Pair().both(share)

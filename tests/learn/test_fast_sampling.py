@@ -54,13 +54,11 @@ def test_the_first_ratio_is_one(name):
     head = lively(name)
     out = torch.randn(5, 24, head.outputs + 1)
     samples, logp = FusedSampler(head)(out.view(120, -1)[:, :-1], torch.Generator().manual_seed(0))
-    fused = FusedLoss(head)
     columns = [samples.view(5, 24, -1), logp.view(5, 24), torch.randn(5, 24), torch.randn(5, 24)]
     arrays = [x.numpy() for x in (*columns, torch.zeros(5, 24, dtype=torch.bool))]
     agents = np.arange(24)
-    inputs = fused.inputs(agents, *arrays, clip=2e-6, value_coef=0.5, entropy_coef=0.01)
-    sums = np.empty(fused.width)
-    fused.chunk(out.numpy(), agents, inputs, np.empty_like(out.numpy()), sums)
+    loss = FusedLoss(head).minibatch(agents, *arrays, clip=2e-6, value_coef=0.5, entropy_coef=0.01)
+    sums = loss.chunk(out.numpy(), agents, np.empty_like(out.numpy()))
     assert sums[CLIP_FRACTION] == 0
     assert abs(sums[KL]) < 1e-6
 

@@ -199,11 +199,17 @@ class FastConvLSTM(FastNetwork):
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters by their names in `Parameters`."""
         policy = self.policy
-        layers = {"conv1": policy.encoder.conv1, "conv2": policy.encoder.conv2, "linear": policy.linear}
-        heads = {"actor": policy.actor, "critic": policy.critic}
-        named = {name: layer.weight for name, layer in (layers | heads).items()}
-        named |= {f"{name}_bias": layer.bias for name, layer in (layers | heads).items()}
-        return named | dict(policy.lstm.named_parameters())
+        layers = {
+            "conv1": policy.encoder.conv1,
+            "conv2": policy.encoder.conv2,
+            "linear": policy.linear,
+            "actor": policy.actor,
+            "critic": policy.critic,
+        }
+        weights = {name: layer.weight for name, layer in layers.items()}
+        biases = {f"{name}_bias": layer.bias for name, layer in layers.items()}
+        gates = {name: getattr(policy.lstm, name) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+        return weights | biases | gates
 
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """Return the shapes of the sums of gradients: base, table, conv, joint, heads and bias."""

@@ -6,7 +6,7 @@ it is compared with them, and rejected if it differs.
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,27 +33,6 @@ KERNELS = {
 }
 
 
-@dataclass(frozen=True)
-class LossInputs:
-    """What the loss of a minibatch needs besides the outputs of the network. The arrays are those of a rollout buffer.
-
-    Attributes:
-        samples: i32[T, N, A] or f32[T, N, A].
-        old_logp, advantage, returns: f32[T, N].
-        truncations: bool[T, N].
-        numbers: f64[7], see `loss_kernels`.
-        parameters: of the head, see `loss_kernels`.
-    """
-
-    samples: np.ndarray
-    old_logp: np.ndarray
-    advantage: np.ndarray
-    returns: np.ndarray
-    truncations: np.ndarray
-    numbers: np.ndarray
-    parameters: np.ndarray
-
-
 def moments(
     agents: np.ndarray, advantage: np.ndarray, truncations: np.ndarray, total: Callable[[Tensor], Tensor]
 ) -> tuple[float, float, float]:
@@ -77,52 +56,83 @@ def moments(
     return mean, 1 / (math.sqrt(squares * share) + 1e-8), share
 
 
-class FusedLoss:
-    """Computes the loss of a minibatch and the gradient of the network's outputs, chunk by chunk.
-
-    For each minibatch, call `inputs` once, then the kernel for each chunk of agents, in any thread, and `finish` with
-    the sums of all chunks.
-
-    Args:
-        head: one of KERNELS.
+@dataclass(frozen=True)
+class MinibatchLoss:
+    """The loss of a minibatch, chunk by chunk: call `chunk` for each, in any thread, then `finish` with all results.
 
     Attributes:
-        kernel: see `loss_kernels`. It does not need the GIL, and may be called by other loss_parts.
-        width: the number of sums of each chunk.
+        head: the head.
+        columns: samples [T, N, A], old_logp, advantage and returns f32[T, N], truncations bool[T, N].
+        numbers: f64[7], see `loss_kernels`.
+        parameters: of the head, see `loss_kernels`.
     """
+
+    head: Head
+    columns: Sequence[np.ndarray]
+    numbers: np.ndarray
+    parameters: np.ndarray
+
+    def chunk(self, out: np.ndarray, agents: np.ndarray, d_out: np.ndarray) -> np.ndarray:
+        """Compute the loss of a chunk of agents, without the GIL. Return its sums, see `loss_kernels`.
+
+        Args:
+            out: f32[T, P, K + 1], outputs of actor and critic for the agents, followed by P - n rows of padding.
+            agents: i64[n].
+            d_out: f32[T, P, K + 1], overwritten by the gradient of out.
+        """
+        own = self.head.components if isinstance(self.head, GaussianHead) else 0
+        sums = np.empty(loss_parts.SUMS + own)
+        KERNELS[type(self.head)](out, agents, *self.columns, self.numbers, self.parameters, d_out, sums)
+        return sums
+
+    def finish(self, sums: Sequence[np.ndarray]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return loss and statistics, as `ppo_loss` does, and set the gradients of the head's own parameters.
+
+        Args:
+            sums: of all chunks, in order.
+        """
+        whole = np.sum(sums, 0)
+        value_loss = self.numbers[loss_parts.VALUE_COEF] * whole[loss_parts.VALUE_LOSS]
+        bonus = self.numbers[loss_parts.ENTROPY_COEF] * whole[loss_parts.ENTROPY]
+        terms = np.append(whole[: loss_parts.SUMS], whole[loss_parts.POLICY_LOSS] + value_loss - bonus)
+        values = torch.from_numpy(terms).float().unbind()
+        if isinstance(self.head, GaussianHead):
+            self._set_gradient(self.head, whole[loss_parts.SUMS :])
+        return values[-1], dict(zip(STATISTICS, values[:-1], strict=True))
+
+    @staticmethod
+    def _set_gradient(head: GaussianHead, d_log_std: np.ndarray) -> None:
+        """Set the gradient of the parameter from which the log standard deviations derive."""
+        slope = head.reach * (1 - np.tanh(head.raw_log_std.detach().numpy()) ** 2)
+        head.raw_log_std.grad = torch.from_numpy((d_log_std * slope).astype(np.float32))
+
+
+class FusedLoss:
+    """Computes losses in kernels, for one of the heads in KERNELS."""
 
     def __init__(self, head: Head) -> None:
         self.head = head
-        self.kernel = KERNELS[type(head)]
-        own = head.components if isinstance(head, GaussianHead) else 0
-        self.width = loss_parts.SUMS + own
 
-    def inputs(
+    def minibatch(
         self,
         agents: np.ndarray,
-        samples: np.ndarray,
-        old_logp: np.ndarray,
-        advantage: np.ndarray,
-        returns: np.ndarray,
-        truncations: np.ndarray,
-        *,
+        *columns: np.ndarray,
         clip: float,
         value_coef: float,
         entropy_coef: float,
         total: Callable[[Tensor], Tensor] = lambda x: x,
-    ) -> LossInputs:
-        """Return what all chunks of a minibatch need.
+    ) -> MinibatchLoss:
+        """Return the loss of a minibatch.
 
         Args:
             agents: i64[n], all agents of the minibatch.
-            samples, old_logp, advantage, returns, truncations: as in `LossInputs`.
+            *columns: as in `MinibatchLoss`, of N agents.
             clip, value_coef, entropy_coef, total: as for `ppo_loss`.
         """
+        _, _, advantage, _, truncations = columns
         mean, scale, share = moments(agents, advantage, truncations, total)
-        settings = (mean, scale, share, clip, value_coef, entropy_coef, ppo.LOG_RATIO_LIMIT)
-        return LossInputs(
-            samples, old_logp, advantage, returns, truncations, np.array(settings, np.float64), self._parameters()
-        )
+        numbers = np.array((mean, scale, share, clip, value_coef, entropy_coef, ppo.LOG_RATIO_LIMIT), np.float64)
+        return MinibatchLoss(self.head, columns, numbers, self._parameters())
 
     def _parameters(self) -> np.ndarray:
         """Return what the kernel needs of the head."""
@@ -130,64 +140,11 @@ class FusedLoss:
             return np.array(self.head.nvec, np.int64)
         if isinstance(self.head, BetaHead):
             return np.zeros(0, np.float32)
-        head = self.head
         with torch.no_grad():
-            log_std = head.log_std.numpy()
-        if type(head) is not heads.SquashedHead:
+            log_std = self.head.log_std.numpy()
+        if type(self.head) is not heads.SquashedHead:
             return log_std
         return np.concatenate([log_std, heads.NODES, heads.WEIGHTS]).astype(np.float32)
-
-    def chunk(
-        self, out: np.ndarray, agents: np.ndarray, inputs: LossInputs, d_out: np.ndarray, sums: np.ndarray
-    ) -> None:
-        """Compute the loss of a chunk of agents.
-
-        Args:
-            out: f32[T, P, K + 1], outputs of actor and critic for the agents, followed by P - n rows of padding.
-            agents: i64[n].
-            inputs: of the minibatch.
-            d_out: f32[T, P, K + 1], overwritten by the gradient of out.
-            sums: f64[width], overwritten.
-        """
-        self.kernel(
-            out,
-            agents,
-            inputs.samples,
-            inputs.old_logp,
-            inputs.advantage,
-            inputs.returns,
-            inputs.truncations,
-            inputs.numbers,
-            inputs.parameters,
-            d_out,
-            sums,
-        )
-
-    def finish(self, sums: np.ndarray, inputs: LossInputs) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return loss and statistics, as `ppo_loss` does, and add to the gradients of the head's own parameters.
-
-        Args:
-            sums: f64[chunks, width].
-            inputs: of the minibatch.
-        """
-        whole = sums.sum(0)
-        numbers = inputs.numbers
-        value_loss = numbers[loss_parts.VALUE_COEF] * whole[loss_parts.VALUE_LOSS]
-        bonus = numbers[loss_parts.ENTROPY_COEF] * whole[loss_parts.ENTROPY]
-        terms = np.append(whole[: loss_parts.SUMS], whole[loss_parts.POLICY_LOSS] + value_loss - bonus)
-        values = torch.from_numpy(terms).float().unbind()
-        if isinstance(self.head, GaussianHead):
-            self._add_gradient(self.head, whole[loss_parts.SUMS :])
-        return values[-1], dict(zip(STATISTICS, values[:-1], strict=True))
-
-    @staticmethod
-    def _add_gradient(head: GaussianHead, d_log_std: np.ndarray) -> None:
-        """Add the gradient of the parameter from which the log standard deviations derive."""
-        raw = head.raw_log_std
-        if raw.requires_grad:
-            slope = head.reach * (1 - np.tanh(raw.detach().numpy()) ** 2)
-            d_raw = torch.from_numpy((d_log_std * slope).astype(np.float32))
-            raw.grad = d_raw if raw.grad is None else raw.grad + d_raw
 
 
 def fused_loss(head: Head) -> tuple[FusedLoss | None, str]:
@@ -299,19 +256,17 @@ def torch_results(head: Head, batch: Minibatch) -> Results:
 def kernel_results(head: Head, batch: Minibatch, size: int = 8) -> Results:
     """Return the same by the kernel, in chunks of `size` agents, whose last one is padded with NaN."""
     head.zero_grad()
-    fused = FusedLoss(head)
-    inputs = fused.inputs(batch.agents.numpy(), *(x.numpy() for x in batch.columns()), **batch.settings)
-    parts = batch.agents.split(size)
-    sums = np.full((len(parts), fused.width), np.nan)
+    columns = (x.numpy() for x in batch.columns())
+    loss = FusedLoss(head).minibatch(batch.agents.numpy(), *columns, **batch.settings)
+    sums = []
     gradients = []
-    for k, part in enumerate(parts):
+    for k, part in enumerate(batch.agents.split(size)):
         out = torch.full((len(batch.outputs), size, batch.outputs.shape[2]), torch.nan)
         out[:, : len(part)] = batch.outputs[:, k * size : k * size + len(part)]
         d_out = torch.full_like(out, torch.nan)
-        fused.chunk(out.numpy(), part.numpy(), inputs, d_out.numpy(), sums[k])
+        sums.append(loss.chunk(out.numpy(), part.numpy(), d_out.numpy()))
         gradients.append(d_out[:, : len(part)])
-    loss, statistics = fused.finish(sums, inputs)
-    return _results(head, loss, statistics, torch.cat(gradients, 1))
+    return _results(head, *loss.finish(sums), torch.cat(gradients, 1))
 
 
 def _results(head: Head, loss: Tensor, statistics: dict[str, Tensor], d_out: Tensor) -> Results:

@@ -141,6 +141,7 @@ class FastNetwork:
         torch.set_num_threads(1)
         self.pool = Pool(max(1, threads - 1), torch.set_flush_denormal, True)
         self.known: list[Tensor] = []  # the policy's parameters as they were when `weights` was made
+        self.arrays: dict[str, np.ndarray] = {}  # the parameters that `weights` was composed from
         self.weights: Any = None
         self.inputs: tuple[np.ndarray, ...] = ()
         self.chunks: list[np.ndarray] = []
@@ -193,13 +194,11 @@ class FastNetwork:
             return np.empty((rows // 2, columns), np.uint32)
         return np.empty((rows, columns), np.float32)
 
-    def _parameter_arrays(self) -> dict[str, np.ndarray]:
-        return {name: x.detach().contiguous().numpy() for name, x in self.named_parameters().items()}
-
     def _prepare(self) -> None:
         """Compose the parameters."""
         self.known = []
-        self.weights = self.compose(self._parameter_arrays())
+        self.arrays = {name: x.detach().contiguous().numpy() for name, x in self.named_parameters().items()}
+        self.weights = self.compose(self.arrays)
 
     def _refresh(self) -> None:
         """Compose the parameters again if they have changed: version counters miss what fused optimisers do."""
@@ -334,9 +333,8 @@ class FastNetwork:
         self._share(run_part, parts)
         for sums in self.sums[1:parts]:
             add(sums.flat, self.sums[0].flat)
-        arrays = self._parameter_arrays()
-        gradients = {name: np.empty_like(x) for name, x in arrays.items()}
-        self.compose_back(arrays, self.sums[0].arrays, gradients)
+        gradients = {name: np.empty_like(x) for name, x in self.arrays.items()}
+        self.compose_back(self.arrays, self.sums[0].arrays, gradients)
         return list(map(torch.from_numpy, gradients.values()))
 
 
