@@ -1,4 +1,4 @@
-"""Fast implementations of policies, chosen by `trainer.fast`: kernels for `ConvLSTM` on CPUs, `torch.compile` on GPUs.
+"""Fast implementations of policies, chosen by `trainer.fast`: kernels on CPUs, `torch.compile` on GPUs.
 
 The modules in `particle_grid.learn.policy` remain the definition. Each time a fast implementation is chosen, it is
 compared with its module, and rejected if it differs.
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from particle_grid.learn.distributed import ranks
 from particle_grid.learn.heads import Head
-from particle_grid.learn.policy import CELLS, FEATURES, ConvLSTM, Network, Policy
+from particle_grid.learn.policy import CELLS, FEATURES, MLP, Conv, ConvLSTM, Network, Policy
 from particle_grid.support.errors import UserError
 
 if TYPE_CHECKING:
@@ -76,6 +76,14 @@ def _with_kernels(policy: Policy, mode: str, threads: int) -> tuple[Network, str
 
 def _kernels(policy: Policy, dtype: torch.dtype, threads: int) -> Network:
     """Return the fast network for a policy. It is imported only here, since it loads compiled kernels."""
+    if isinstance(policy, MLP):
+        from particle_grid.learn.fast.mlp import FastMLP
+
+        return FastMLP(policy, dtype, threads)
+    if isinstance(policy, Conv):
+        from particle_grid.learn.fast.conv import FastConv
+
+        return FastConv(policy, dtype, threads)
     from particle_grid.learn.fast.conv_lstm import FastConvLSTM
 
     assert isinstance(policy, ConvLSTM)
@@ -131,11 +139,11 @@ def has_bf16() -> bool:
 
 def _why_no_kernels(policy: Policy) -> str:
     """Return why the kernels do not apply to a policy, or an empty string if they do."""
-    if type(policy) is not ConvLSTM:
+    if type(policy) not in (ConvLSTM, Conv, MLP):
         return f"there are no kernels for {type(policy).__name__}"
     if numba.config.DISABLE_JIT:
         return "Numba's compiler is off (NUMBA_DISABLE_JIT)"
-    if policy.encoder.conv1.padding != (0, 0):
+    if isinstance(policy, ConvLSTM | Conv) and policy.encoder.conv1.padding != (0, 0):
         return f"there are no kernels for windows of {policy.side} x {policy.side}, which need padding"
     other_dtypes = {x.dtype for x in policy.parameters()} - {torch.float32}
     if other_dtypes:

@@ -13,35 +13,29 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
-from particle_grid.learn.fast.compose import (
-    INPUTS,
-    WIDTH,
-    compose_convolutions,
-    compose_convolutions_back,
-    compose_gates,
-    compose_gates_back,
+from particle_grid.learn.fast.convolution import (
+    Convolution,
+    FastEncoder,
+    compose_encoder,
+    compose_encoder_back,
+    convolve,
+    convolve_back,
+    encoder_parameters,
 )
-from particle_grid.learn.fast.lstm import join, step, step_back
-from particle_grid.learn.fast.network import FastNetwork
-from particle_grid.learn.fast.one_hot import convolution_places, encode, encode_back
+from particle_grid.learn.fast.dense import top_parameters
+from particle_grid.learn.fast.lstm import INPUTS, WIDTH, compose_gates, compose_gates_back, join, step, step_back
+from particle_grid.learn.fast.network import FastNetwork, gather
 from particle_grid.learn.fast.products import add_transposed_product, pack, product
-from particle_grid.learn.policy import CELLS, CHANNELS, ConvLSTM
+from particle_grid.learn.policy import CHANNELS, ConvLSTM
 from particle_grid.support.jit import math_kernel
-
-BLOCK = 64  # rows of the convolution whose gradients are computed together
 
 
 class Weights(NamedTuple):
     """What the kernels read. H is the number of units, rounded up to a multiple of 32."""
 
-    places: np.ndarray  # i64[cells, 9] see `particle_grid.learn.fast.one_hot.encode`
-    base: np.ndarray  # f32[patches * 32]
-    table: np.ndarray  # f32[25 * 7 * 32]
-    dense: np.ndarray  # f32[0, patches * 32]
-    conv: np.ndarray  # words[patches * 32, 32]
-    conv_back: np.ndarray  # words[32, patches * 32]
+    encoder: Convolution
     joint: np.ndarray  # words[40 + H, 4 H]
     inputs_back: np.ndarray  # words[4 H, 32]
     recurrent_back: np.ndarray  # words[4 H, H]
@@ -66,7 +60,6 @@ class Record(NamedTuple):
     d_h: np.ndarray  # f32[n, H]
     d_c: np.ndarray  # f32[n, H]
     d_x: np.ndarray  # real[T * n, 32]
-    d_hidden: np.ndarray  # f32[BLOCK, patches * 32]
 
 
 class Parameters(NamedTuple):
@@ -92,21 +85,19 @@ class Parameters(NamedTuple):
 def forward(obs, starts, h, c, agents, weights, record):
     """Compute all steps of the agents with these numbers."""
     steps, n = record.starts.shape
+    gather(obs, agents, record.obs)
     for k in range(len(agents)):
         agent = agents[k]
         for t in range(steps):
             record.starts[t, k] = starts[t, agent]
-            for j in range(obs.shape[2]):
-                record.obs[t, k, j] = obs[t, agent, j]
         for j in range(h.shape[1]):
             record.h[k, j] = h[agent, j]
             record.c[0, k, j] = c[agent, j]
     rows = record.obs.reshape(steps * n, obs.shape[2])
-    encode(rows, weights.places, weights.base, weights.table, weights.dense, record.hidden)
-    product(record.hidden, weights.conv, record.x)
+    convolve(rows, weights.encoder, record.hidden, record.x)
     x = record.x.reshape(steps, n, record.x.shape[1])
     for t in range(steps):
-        join(x[t], record.obs[t], len(weights.places), record.h, record.starts[t], record.joint[t])
+        join(x[t], record.obs[t], len(weights.encoder.places), record.h, record.starts[t], record.joint[t])
         product(record.joint[t], weights.joint, record.preactivations)
         step(
             record.preactivations, record.c[t], record.starts[t], weights.heads, weights.bias,
@@ -142,23 +133,14 @@ def backward(weights, record, gradients):
     product(gates, weights.inputs_back, record.x)
     for row in range(len(record.x)):
         pack(record.x[row], record.d_x[row])
-    add_transposed_product(record.hidden, record.d_x, d_conv)
     rows = record.obs.reshape(steps * n, record.obs.shape[2])
-    d_dense = np.empty((0, len(d_base)), np.float32)
-    for first in range(0, len(rows), BLOCK):
-        block = slice(first, first + BLOCK)
-        d_hidden = record.d_hidden[: len(rows[block])]
-        product(record.d_x[block], weights.conv_back, d_hidden)
-        encode_back(rows[block], weights.places, record.hidden[block], d_hidden, d_base, d_table, d_dense)
+    convolve_back(rows, weights.encoder, record.hidden, record.d_x, d_base, d_table, d_conv)
 
 
 @math_kernel
 def compose(p, left, weights):
     """Compute the weights from the parameters. L is kept in `left` for `compose_back`."""
-    positions = p.conv1.shape[2] * p.conv1.shape[3]
-    conv1 = p.conv1.reshape(p.conv1.shape[0], p.conv1.shape[1], positions)
-    conv2 = p.conv2.reshape(p.conv2.shape[0], p.conv2.shape[1], p.conv2.shape[2] * p.conv2.shape[3])
-    compose_convolutions(conv1, p.conv1_bias, conv2, weights.base, weights.table, weights.conv, weights.conv_back)
+    compose_encoder(p, weights.encoder)
     compose_gates(p, left, weights.joint, weights.inputs_back, weights.recurrent_back)
     weights.heads[:-1] = p.actor
     weights.heads[-1] = p.critic[0]
@@ -170,10 +152,7 @@ def compose(p, left, weights):
 def compose_back(p, left, sums, d):
     """Write the gradients of the parameters to d, given those of the weights."""
     d_base, d_table, d_conv, d_joint, d_heads, d_bias = sums
-    positions = d.conv1.shape[2] * d.conv1.shape[3]
-    d_conv1 = d.conv1.reshape(d.conv1.shape[0], d.conv1.shape[1], positions)
-    d_conv2 = d.conv2.reshape(d.conv2.shape[0], d.conv2.shape[1], d.conv2.shape[2] * d.conv2.shape[3])
-    compose_convolutions_back(d_base, d_table, d_conv, d_conv1, d.conv1_bias, d_conv2)
+    compose_encoder_back(d_base, d_table, d_conv, d)
     compose_gates_back(p, left, d_joint, d)
     d.actor[:] = d_heads[:-1]
     d.critic[0] = d_heads[-1]
@@ -190,55 +169,36 @@ class FastConvLSTM(FastNetwork):
 
     def __init__(self, policy: ConvLSTM, dtype: torch.dtype, threads: int) -> None:
         super().__init__(policy, dtype, threads)
-        conv1 = policy.encoder.conv1
-        self.places = convolution_places(policy.side, conv1.kernel_size[0], conv1.stride[0])
-        self.patches = int(self.places[:, 1::2].max()) // CHANNELS + 1
-        self.positions = conv1.kernel_size[0] ** 2
+        self.encoder = FastEncoder(policy.encoder)
         self.left = np.zeros((self.size, WIDTH), np.float32)
 
-    def named_parameters(self) -> dict[str, nn.Parameter]:
+    def named_parameters(self) -> dict[str, Tensor]:
         """Return the parameters by their names in `Parameters`."""
         policy = self.policy
-        layers = {
-            "conv1": policy.encoder.conv1,
-            "conv2": policy.encoder.conv2,
-            "linear": policy.linear,
-            "actor": policy.actor,
-            "critic": policy.critic,
-        }
-        weights = {name: layer.weight for name, layer in layers.items()}
-        biases = {f"{name}_bias": layer.bias for name, layer in layers.items()}
         gates = {name: getattr(policy.lstm, name) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
-        return weights | biases | gates
+        return encoder_parameters(policy.encoder) | top_parameters(policy, policy.linear) | gates
 
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """Return the shapes of the sums of gradients: base, table, conv, joint, heads and bias."""
-        width = self.patches * CHANNELS
-        table = self.positions * CELLS * CHANNELS
         joint = (INPUTS + self.size, 4 * self.size)
-        return (width,), (table,), (width, CHANNELS), joint, (self.outputs, self.size), (self.outputs,)
+        return *self.encoder.shapes, joint, (self.outputs, self.size), (self.outputs,)
 
     def compose(self, arrays: dict[str, np.ndarray]) -> Weights:
         """Return the weights."""
-        base, table, _, _, heads, bias = (np.empty(shape, np.float32) for shape in self.shapes())
-        width = self.patches * CHANNELS
         weights = Weights(
-            places=self.places,
-            base=base,
-            table=table,
-            dense=np.empty((0, width), np.float32),
-            conv=self.words(width, CHANNELS),
-            conv_back=self.words(CHANNELS, width),
+            encoder=self.encoder.allocate(self.words),
             joint=self.words(INPUTS + self.size, 4 * self.size),
             inputs_back=self.words(4 * self.size, CHANNELS),
             recurrent_back=self.words(4 * self.size, self.size),
-            heads=heads,
-            bias=bias,
+            heads=np.empty((self.outputs, self.size), np.float32),
+            bias=np.empty(self.outputs, np.float32),
         )
         compose(Parameters(**self._padded(arrays)), self.left, weights)
         return weights
 
-    def compose_back(self, arrays: dict[str, np.ndarray], sums: tuple[np.ndarray, ...], gradients: dict[str, np.ndarray]) -> None:
+    def compose_back(
+        self, arrays: dict[str, np.ndarray], sums: tuple[np.ndarray, ...], gradients: dict[str, np.ndarray]
+    ) -> None:
         """Write the gradients of the parameters."""
         padded = self._padded(gradients)
         compose_back(Parameters(**self._padded(arrays)), self.left, sums, Parameters(**padded))
@@ -280,7 +240,7 @@ class FastConvLSTM(FastNetwork):
         return Record(
             obs=np.zeros((steps, n, self.policy.observation_size), np.uint8),
             starts=np.zeros((steps, n), np.bool_),
-            hidden=np.zeros((rows, self.patches * CHANNELS), self.real),
+            hidden=np.zeros((rows, self.encoder.width), self.real),
             x=np.zeros((rows, CHANNELS), np.float32),
             joint=np.zeros((steps, n, INPUTS + self.size), self.real),
             preactivations=np.zeros((n, 4 * self.size), np.float32),
@@ -292,10 +252,8 @@ class FastConvLSTM(FastNetwork):
             d_h=np.zeros((n, self.size), np.float32),
             d_c=np.zeros((n, self.size), np.float32),
             d_x=np.zeros((rows, CHANNELS), self.real),
-            d_hidden=np.zeros((BLOCK, self.patches * CHANNELS), np.float32),
         )
 
     def state_after(self, record: Record) -> tuple[np.ndarray, ...]:
         """Return h and c after the last step."""
         return record.h[None], record.c[-1:]
-

@@ -1,14 +1,34 @@
-"""A step of an LSTM with actor and critic, and its gradients: what happens between the matrix products."""
+"""A step of an LSTM with actor and critic, and its gradients: what happens between the matrix products.
+
+Everything between the second convolution and the gates is linear. With L = [linear.weight | linear.weight[:, :32] @
+conv2.bias + linear.bias], which has 40 columns, a step's gates are
+
+    gates = [convolved 32 | features 7 | 1 | h] @ joint,  joint = [weight_ih @ L | weight_hh].T
+
+where the row of the constant 1 also has the biases of the LSTM.
+"""
 
 import numpy as np
 
-from particle_grid.learn.fast.products import pack, unpack
+from particle_grid.learn.fast.dense import apply_heads
+from particle_grid.learn.fast.one_hot import put_features
+from particle_grid.learn.fast.products import (
+    MULTIPLE_COLUMNS,
+    add_transposed_product,
+    pack,
+    pack_words,
+    product,
+    transpose,
+    unpack,
+)
 from particle_grid.support.jit import math_kernel
 
+ONE_ROW = 39  # of joint: the row of the constant 1
+INPUTS = 40  # rows of joint before those of h
+WIDTH = 2 * MULTIPLE_COLUMNS  # columns of L, padded with zeros
 HALF = np.float32(0.5)
 ONE = np.float32(1)
 ZERO = np.float32(0)
-SCALE = np.float32(1 / 255)  # of features
 
 
 @math_kernel
@@ -20,14 +40,11 @@ def join(x, obs, cells, h, starts, joint):
     width = joint.shape[1]
     row = np.zeros(width, np.float32)
     channels = x.shape[1]
-    features = obs.shape[1] - cells
     hidden = h.shape[1]
     for n in range(len(obs)):
         keep = ZERO if starts[n] else ONE
         unpack(x[n], row[:channels])
-        for k in range(features):
-            row[channels + k] = np.float32(obs[n, cells + k]) * SCALE
-        row[channels + features] = ONE
+        put_features(obs[n], cells, row[channels : width - hidden])
         last = row[width - hidden :]
         old = h[n]
         for k in range(len(last)):
@@ -92,12 +109,7 @@ def step(preactivations, c, starts, heads, bias, gates, c_next, h, out):
             new[k] = f[k] * (keep * old[k]) + i[k] * g[k]
             hidden[k] = o[k] * _tanh(new[k])
         pack(act, gates[n])
-        for a in range(len(bias)):
-            total = ZERO
-            head = heads[a]
-            for k in range(size):
-                total += head[k] * hidden[k]
-            out[n, a] = total + bias[a]
+        apply_heads(hidden, heads, bias, out[n])
 
 
 @math_kernel
@@ -146,3 +158,59 @@ def step_back(gates, c, starts, c_next, d_out, heads, d_h_next, starts_next, d_c
             g[k] = d_g
             o[k] = d_o
         pack(act, gates[n])
+
+
+@math_kernel
+def compose_gates(p, left, joint, inputs_back, recurrent_back):
+    """Compose the gates.
+
+    Args:
+        p: the parameters: linear f32[H, 39], linear_bias f32[H], conv2_bias f32[32], weight_ih and weight_hh
+            f32[4 H, H], bias_ih and bias_hh f32[4 H].
+        left: f32[H, WIDTH], result: L, in its first 40 columns.
+        joint: words[40 + H, 4 H], result.
+        inputs_back: words[4 H, 32], result: the first 32 rows of joint, transposed.
+        recurrent_back: words[4 H, H], result: the last H rows of joint, transposed.
+    """
+    for i in range(len(p.linear)):
+        shift = p.linear_bias[i]
+        for k in range(len(p.conv2_bias)):
+            shift += p.linear[i, k] * p.conv2_bias[k]
+        for k in range(p.linear.shape[1]):
+            left[i, k] = p.linear[i, k]
+        left[i, ONE_ROW] = shift
+    gates, size = p.weight_hh.shape
+    into = np.empty((gates, WIDTH), np.float32)
+    product(p.weight_ih, left, into)
+    rows = np.empty((INPUTS + size, gates), np.float32)
+    transpose(into[:, :INPUTS], rows[:INPUTS])
+    transpose(p.weight_hh, rows[INPUTS:])
+    for k in range(gates):
+        rows[ONE_ROW, k] += p.bias_ih[k] + p.bias_hh[k]
+    pack_words(rows, joint)
+    pack_words(into[:, : inputs_back.shape[1]], inputs_back)
+    pack_words(p.weight_hh, recurrent_back)
+
+
+@math_kernel
+def compose_gates_back(p, left, d_joint, d):
+    """Write the gradients of `compose_gates` to those of the parameters, d, given d_joint f32[40 + H, 4 H]."""
+    into = d_joint[:INPUTS]
+    d_left = np.empty((INPUTS, len(p.linear)), np.float32)
+    product(into, p.weight_ih, d_left)
+    left_rows = np.empty((INPUTS, len(left)), np.float32)
+    transpose(left[:, :INPUTS], left_rows)
+    d.weight_ih[:] = 0
+    add_transposed_product(into, left_rows, d.weight_ih)
+    transpose(d_joint[INPUTS:], d.weight_hh)
+    d.bias_ih[:] = into[ONE_ROW]
+    d.bias_hh[:] = into[ONE_ROW]
+    d_shift = d_left[ONE_ROW]
+    d.conv2_bias[:] = 0
+    for i in range(len(p.linear)):
+        d.linear_bias[i] = d_shift[i]
+        for k in range(p.linear.shape[1]):
+            d.linear[i, k] = d_left[k, i]
+        for k in range(len(p.conv2_bias)):
+            d.linear[i, k] += d_shift[i] * p.conv2_bias[k]
+            d.conv2_bias[k] += d_shift[i] * p.linear[i, k]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from particle_grid.learn.fast.products import MULTIPLE_COLUMNS, MULTIPLE_ROWS
 from particle_grid.learn.policy import Policy, RecurrentState
@@ -149,7 +149,7 @@ class FastNetwork:
         self.sums: list[Sums] = []
         self.passes = 0
 
-    def named_parameters(self) -> dict[str, nn.Parameter]:
+    def named_parameters(self) -> dict[str, Tensor]:
         """Return the parameters of the policy that the network computes with, by the names that the kernels use."""
         raise NotImplementedError
 

@@ -14,6 +14,7 @@ from particle_grid.learn.fast.products import pack, unpack
 from particle_grid.support.jit import math_kernel
 
 CHANNELS = 32  # of a patch; a row of the table
+ONE = np.float32(1)
 ZERO = np.float32(0)
 BYTE = np.uint64(0xFF)
 CODES = 7  # of a cell
@@ -34,6 +35,8 @@ def convolution_places(side: int, kernel: int, stride: int) -> np.ndarray:
             place[1 + 2 * place[0] : 3 + 2 * place[0]] = patch * CHANNELS, position * CODES * CHANNELS
             place[0] += 1
     return result
+
+
 @intrinsic
 def _add_row(typing_context, into, at, rows, start):
     """Add rows[start : start + 32] to into[at : at + 32], both flat float32 arrays.
@@ -98,6 +101,15 @@ def _seen(window, cells, found):
             count += 1
             word &= ~(BYTE << (byte << S3))
     return count
+
+
+@math_kernel
+def put_features(window, cells, row):
+    """Write the features of an observation u8[cells + features], divided by 255, and a 1 to row f32[features + 1]."""
+    features = len(window) - cells
+    for k in range(features):
+        row[k] = np.float32(window[cells + k]) * SCALE
+    row[features] = ONE
 
 
 @math_kernel
