@@ -6,16 +6,23 @@ compared with its module, and rejected if it differs.
 
 import copy
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numba
 import torch
+from torch import Tensor
 
 from particle_grid.learn.distributed import ranks
 from particle_grid.learn.fast.tiles import HAS_AMX, HAS_BF16
+from particle_grid.learn.heads import Head
 from particle_grid.learn.policy import CELLS, FEATURES, MLP, Conv, ConvLSTM, Network, Policy
 from particle_grid.support.errors import UserError
 
+if TYPE_CHECKING:
+    from particle_grid.learn.fast.loss import FusedLoss
+
+Sample = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 MODES = ("auto", "off", "fp32", "bf16")
 PRODUCTS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TOLERANCE = 1e-4  # relative difference from the module, in float32
@@ -88,6 +95,21 @@ def _kernels(policy: Policy, dtype: torch.dtype, threads: int) -> Network:
     from particle_grid.learn.fast.conv_lstm import FastConvLSTM
 
     return FastConvLSTM(policy, dtype, threads)
+
+
+def accelerate_head(head: Head, network: Network) -> tuple["FusedLoss | None", Sample, str]:
+    """Return the loss of a head in kernels, or None, how to sample from it, and a sentence for each that has no kernel.
+
+    Kernels are used beside a network in kernels only.
+    """
+    if not hasattr(network, "learn"):
+        return None, head.sample, ""
+    from particle_grid.learn.fast.loss import fused_loss
+    from particle_grid.learn.fast.sampling import fused_sampler
+
+    loss, how_loss = fused_loss(head)
+    sampler, how_sample = fused_sampler(head)
+    return loss, sampler or head.sample, " ".join([how_loss] * (loss is None) + [how_sample] * (sampler is None))
 
 
 def compiled(policy: Policy, mode: str, device: torch.device, options: dict[str, Any]) -> tuple[Network, str]:

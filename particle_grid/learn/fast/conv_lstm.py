@@ -175,8 +175,8 @@ class FastConvLSTM(FastNetwork):
     def named_parameters(self) -> dict[str, Tensor]:
         """Return the parameters by their names in `Parameters`."""
         policy = self.policy
-        lstm = dict(policy.lstm.named_parameters())
-        return encoder_parameters(policy.encoder) | top_parameters(policy, policy.linear) | lstm
+        gates = {name: getattr(policy.lstm, name) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+        return encoder_parameters(policy.encoder) | top_parameters(policy, policy.linear) | gates
 
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """Return the shapes of the sums of gradients: base, table, conv, joint, heads and bias."""
@@ -256,4 +256,4 @@ class FastConvLSTM(FastNetwork):
 
     def state_after(self, record: Record) -> tuple[np.ndarray, ...]:
         """Return h and c after the last step."""
-        return record.h, record.c[-1]
+        return record.h[None], record.c[-1:]

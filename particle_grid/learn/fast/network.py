@@ -2,11 +2,13 @@
 
 Agents pass through a network in chunks of a fixed size. Each chunk is one compiled call forward and one backward, which
 do not hold the GIL, so that threads share the chunks in any order. Gradients of chunks are summed in their order. The
-result therefore does not depend on the number of threads.
+result therefore does not depend on the number of threads. Vanishing gradients would become denormal numbers, which are
+slow, so these count as 0 here.
 """
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 from typing import Any
 
 import numpy as np
@@ -18,14 +20,14 @@ from particle_grid.learn.policy import Policy, RecurrentState
 from particle_grid.support.errors import UserError, UserRuntimeError
 from particle_grid.support.jit import Pool, math_kernel
 
-ACTING_CHUNK = 256  # agents
+ACTING_CHUNK = 64  # agents
 LEARNING_CHUNK = 16  # agents, whose data of all steps stays in the cache of a core
 MOST_PARTS = 32  # sums of gradients that are kept apart until all agents are done
 ZERO = np.float32(0)
 
-# Writes the gradient of a loss with respect to the outputs of some agents:
-# (chunk, agents i64[n], outputs f32[T, at least n, K + 1], gradient, an array of the same shape).
-Loss = Callable[[int, np.ndarray, np.ndarray, np.ndarray], None]
+# The loss of some agents: takes their outputs f32[T, at least n, K + 1] and numbers i64[n], writes the gradient of the
+# outputs to the last argument, and returns sums.
+Loss = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def up(n: int, multiple: int) -> int:
@@ -45,14 +47,18 @@ def gather(x, agents, y):
 
 
 @math_kernel
-def scatter(x, agents, y):
-    """Copy back to the columns of some agents: y[t, agents[k]] = x[t, k], for x [T, at least n, >= size]."""
-    for t in range(len(y)):
-        for k in range(len(agents)):
-            source = x[t, k]
-            target = y[t, agents[k]]
-            for j in range(len(target)):
-                target[j] = source[j]
+def scatter(parts, agents, wholes):
+    """Copy back to the columns of some agents: y[t, agents[k]] = x[t, k], for each x of parts and y of wholes.
+
+    The arrays x are f32[T, at least n, at least size], and the arrays y f32[T, N, size].
+    """
+    for x, y in zip(parts, wholes):
+        for t in range(len(y)):
+            for k in range(len(agents)):
+                source = x[t, k]
+                target = y[t, agents[k]]
+                for j in range(len(target)):
+                    target[j] = source[j]
 
 
 @math_kernel
@@ -69,6 +75,11 @@ def add(x, y):
         y[k] += x[k]
 
 
+def _this_thread() -> int:
+    """Return the key of this thread's own record, which the last chunk has left in the cache."""
+    return -threading.get_ident()
+
+
 class Sums:
     """Sums of gradients: one flat array, and its views of the given shapes."""
 
@@ -77,12 +88,6 @@ class Sums:
         self.flat = np.zeros(sum(sizes), np.float32)
         parts = np.split(self.flat, np.cumsum(sizes)[:-1])
         self.arrays = tuple(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True))
-
-
-def start_worker() -> None:
-    """Keep torch to one thread in each worker, where more threads would compete with other workers."""
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # vanishing gradients become denormal, which is slow
 
 
 class FastNetwork:
@@ -113,8 +118,9 @@ class FastNetwork:
         self.size = up(policy.hidden, MULTIPLE_COLUMNS)  # units in kernels
         self.real: type[np.generic] = np.uint16 if dtype == torch.bfloat16 else np.float32  # of arrays marked so
         torch.set_num_threads(1)
-        self.pool = Pool(threads, start_worker)
+        self.pool = Pool(max(1, threads - 1), torch.set_flush_denormal, True)
         self.known: list[Tensor] = []  # the policy's parameters as they were when `weights` was made
+        self.arrays: dict[str, np.ndarray] = {}  # the parameters that `weights` was composed from
         self.weights: Any = None
         self.inputs: tuple[np.ndarray, ...] = ()
         self.chunks: list[np.ndarray] = []
@@ -148,7 +154,7 @@ class FastNetwork:
         raise NotImplementedError
 
     def state_after(self, record: Any) -> tuple[np.ndarray, ...]:
-        """Return the recurrent state after the last step, f32[n, at least H] each."""
+        """Return the recurrent state after the last step, f32[1, n, at least hidden] each."""
         return ()
 
     def chunk_size(self, n: int, learning: bool) -> int:
@@ -162,7 +168,8 @@ class FastNetwork:
             out, *after = _Pass.apply(self, obs, starts, state, *self.named_parameters().values())
         else:
             self._refresh()
-            out, *after = self.forward(obs, starts, state, self.chunk_size(obs.shape[1], learning=False))
+            size = self.chunk_size(obs.shape[1], learning=False)
+            out, *after = self.forward(obs, starts, state, size, keep=False)
         return out[..., :-1], out[..., -1], tuple(after)
 
     def words(self, rows: int, columns: int) -> np.ndarray:
@@ -171,13 +178,11 @@ class FastNetwork:
             return np.empty((rows // 2, columns), np.uint32)
         return np.empty((rows, columns), np.float32)
 
-    def _parameter_arrays(self) -> dict[str, np.ndarray]:
-        return {name: x.detach().contiguous().numpy() for name, x in self.named_parameters().items()}
-
     def _prepare(self) -> None:
         """Compose the parameters."""
         self.known = []
-        self.weights = self.compose(self._parameter_arrays())
+        self.arrays = {name: x.detach().contiguous().numpy() for name, x in self.named_parameters().items()}
+        self.weights = self.compose(self.arrays)
 
     def _refresh(self) -> None:
         """Compose the parameters again if they have changed: version counters miss what fused optimisers do."""
@@ -218,26 +223,26 @@ class FastNetwork:
         self.run_forward(*self.inputs, agents, self.weights, record)
         return record
 
-    def forward(self, obs: Tensor, starts: Tensor, state: RecurrentState, size: int) -> tuple[Tensor, ...]:
+    def forward(self, obs: Tensor, starts: Tensor, state: RecurrentState, size: int, keep: bool) -> tuple[Tensor, ...]:
         """Return out f32[T, N, K + 1], of actor and critic, and the state after the last step.
 
         Args:
             obs, starts, state: as in a call.
             size: agents in a chunk.
+            keep: whether to keep the records of all chunks for a backward pass.
         """
         steps, n = obs.shape[:2]
         self._begin(self._arrays(obs, starts, state), np.arange(n), size)
         out = torch.empty(steps, n, self.outputs)
         after = [torch.empty_like(x) for x in state]
-        whole = [out.numpy(), *(x[None].numpy() for x in after)]
+        wholes = (out.numpy(), *(x[None].numpy() for x in after))
 
         def run(k: int) -> None:
             agents = self.chunks[k]
-            record = self._compute(k, agents)
-            for part, result in zip((record.out, *(x[None] for x in self.state_after(record))), whole, strict=True):
-                scatter(part, agents, result)
+            record = self._compute(k if keep else _this_thread(), agents)
+            scatter((record.out, *self.state_after(record)), agents, wholes)
 
-        list(self.pool.map(run, range(len(self.chunks))))
+        self._share(run, len(self.chunks))
         return out, *after
 
     def backward(self, d_out: Tensor) -> list[Tensor]:
@@ -252,26 +257,46 @@ class FastNetwork:
 
         return self._sum_over_chunks(run)
 
-    def learn(self, obs: Tensor, starts: Tensor, state: RecurrentState, agents: Tensor, loss: Loss) -> None:
-        """Set the gradients of the parameters to those of a loss.
+    def learn(self, obs: Tensor, starts: Tensor, state: RecurrentState, agents: Tensor, loss: Loss) -> list[np.ndarray]:
+        """Set the gradients of the parameters to those of a loss, and return the loss's sums of each chunk.
 
         Args:
             obs, starts, state: of N agents, as in a call.
             agents: i64[n], the agents to learn from.
-            loss: writes the gradient with respect to the outputs.
+            loss: computes the loss of a chunk.
         """
         self._prepare()
-        self._begin(self._arrays(obs, starts, state), agents.numpy(), self.chunk_size(len(agents), learning=True))
+        size = self.chunk_size(len(agents), learning=True)
+        self._begin(self._arrays(obs, starts, state), agents.numpy(), size)
+        results = [np.empty(0)] * len(self.chunks)
 
-        def run(k: int, gradients: Any) -> None:
-            # The record of this thread, which the last chunk has left in the cache.
-            record = self._compute(-threading.get_ident(), self.chunks[k])
-            loss(k, self.chunks[k], record.out, record.d_out)
-            self.run_backward(self.weights, record, gradients)
+        def run(k: int, sums: Any) -> None:
+            record = self._compute(_this_thread(), self.chunks[k])
+            results[k] = loss(record.out, self.chunks[k], record.d_out)
+            self.run_backward(self.weights, record, sums)
 
         gradients = self._sum_over_chunks(run)
         for parameter, gradient in zip(self.named_parameters().values(), gradients, strict=True):
             parameter.grad = gradient
+        return results
+
+    def _share(self, run: Callable[[int], None], count: int) -> None:
+        """Call run(k) for each k below count. The threads, of which this is one, take the next number in turn."""
+        numbers = iter(range(count))
+
+        def work() -> None:
+            for k in numbers:
+                run(k)
+
+        others = [self.pool.submit(work) for _ in range(min(self.threads, count) - 1)]
+        torch.set_flush_denormal(True)
+        try:
+            work()
+        finally:
+            torch.set_flush_denormal(False)
+            wait(others)
+        for other in others:
+            other.result()
 
     def _sum_over_chunks(self, run: Callable[[int, Any], None]) -> list[Tensor]:
         """Call run(chunk, sums) for each chunk, and return the gradients of the parameters.
@@ -288,12 +313,11 @@ class FastNetwork:
             for k in range(part, len(self.chunks), parts):
                 run(k, sums.arrays)
 
-        list(self.pool.map(run_part, range(parts)))
+        self._share(run_part, parts)
         for sums in self.sums[1:parts]:
             add(sums.flat, self.sums[0].flat)
-        arrays = self._parameter_arrays()
-        gradients = {name: np.empty_like(x) for name, x in arrays.items()}
-        self.compose_back(arrays, self.sums[0].arrays, gradients)
+        gradients = {name: np.empty_like(x) for name, x in self.arrays.items()}
+        self.compose_back(self.arrays, self.sums[0].arrays, gradients)
         return list(map(torch.from_numpy, gradients.values()))
 
 
@@ -302,7 +326,8 @@ class _Pass(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, net, obs, starts, state, *composed):
-        out, *after = net.forward(obs, starts, state, net.chunk_size(obs.shape[1], learning=True))
+        size = net.chunk_size(obs.shape[1], learning=True)
+        out, *after = net.forward(obs, starts, state, size, keep=True)
         ctx.net = net
         ctx.number = net.passes
         ctx.mark_non_differentiable(*after)
