@@ -82,10 +82,11 @@ def act(
     wholes: tuple[np.ndarray, ...],
 ) -> None:  # fmt: skip
     """Compute all steps of the agents from first to end, and copy outputs and the next state to `wholes`."""
+    obs, starts, h, c = inputs
     size = len(record.h)
     for start in range(first, end, size):
         agents = np.arange(start, min(start + size, end))
-        forward(*inputs, agents, weights, record)
+        forward(obs, starts, h, c, agents, weights, record)
         scatter((record.out, record.h[None], record.c[-1:]), agents, wholes)
 
 
