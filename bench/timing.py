@@ -22,6 +22,8 @@ from particle_grid.env import ParticleGrid
 from particle_grid.sim.simd import copy_row
 
 T = TypeVar("T")
+ROUNDS = 5  # the least number of measurements of a case
+TELL = 10.0  # seconds between two reports of progress
 
 
 def announced(what: str, items: Iterable[T]) -> Iterator[T]:
@@ -43,9 +45,13 @@ def interleaved(cases: dict[str, Callable[[], float]], seconds: float) -> dict[s
     print(f"Measuring for {seconds:.0f} s", file=sys.stderr, flush=True)
     times: dict[str, list[float]] = {name: [] for name in cases}
     begin = time.perf_counter()
-    while time.perf_counter() - begin < seconds or len(times[next(iter(cases))]) < 5:
+    told = begin
+    while time.perf_counter() - begin < seconds or len(times[next(iter(cases))]) < ROUNDS:
         for name, case in cases.items():
             times[name].append(case())
+        if time.perf_counter() - told > TELL:
+            told = time.perf_counter()
+            print(f"{told - begin:.0f} s, round {len(times[name])}", file=sys.stderr, flush=True)
     return {name: np.array(values) for name, values in times.items()}
 
 
@@ -101,15 +107,23 @@ def _cpuinfo() -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def report(title: str, columns: list[str], rows: list[dict[str, Any]], path: str | None) -> None:
-    """Print rows as a table, and write them with the machine as JSON if there is a path."""
+def report(title: str, columns: list[str], rows: list[dict[str, Any]], path: str | None, **more: Any) -> None:
+    """Print rows as a table, and write them with the machine, and with anything more, as JSON if there is a path."""
     info = machine()
-    table = Table(*columns, title=f"{title} ({info['processor']})", title_justify="left", title_style="")
-    for row in rows:
-        table.add_row(*[f"{x:,.2f}" if isinstance(x, float) else str(x) for x in (row[name] for name in columns)])
-    Console(width=120).print(table)
+    show(f"{title} ({info['processor']})", columns, rows)
     if path:
-        Path(path).write_text(json.dumps({"title": title, "machine": info, "rows": rows}, indent=1) + "\n", "utf-8")
+        figures = {"title": title, "machine": info, "rows": rows, **more}
+        Path(path).write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+
+
+def show(title: str, columns: list[str], rows: list[dict[str, Any]]) -> None:
+    """Print rows as a table. A row may lack a column."""
+    table = Table(*columns, title=title, title_justify="left", title_style="")
+    table.columns[0].no_wrap = True
+    for row in rows:
+        cells = (row.get(name, "-") for name in columns)
+        table.add_row(*[f"{x:,.2f}" if isinstance(x, float) else str(x) for x in cells])
+    Console(width=130).print(table)
 
 
 def plot_lines(rows: list[dict[str, Any]], axes: dict[str, dict[str, Any]], value: str, path: str) -> None:

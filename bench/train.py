@@ -1,196 +1,236 @@
-"""Speed of training: the whole loop of simulation, inference and learning, compared with other loops and a limit.
+"""Speed of training by default: the whole loop of simulation, inference and learning, beside other loops and its bound.
 
-    python bench/train.py
-    python bench/train.py --threads 1 --minibatch 8192 --seconds 300 --json train.json
+    python bench/train.py                                 # the defaults of TrainerConfig and World, on every core
+    python bench/train.py --threads 1 2 --seconds 600     # also how much a second thread gains, and how much it could
+    python bench/train.py --cases discrete --baseline . --minibatch 8192 --json train.json
 
-Cases take turns, one iteration each, on the same threads, in the same environment and with the same network: conv_lstm
-on its fast path in bf16 and fp32, in plain torch, in a loop in the style of CleanRL, and in sb3-contrib's RecurrentPPO
-(pip install -e ".[bench]"). The limit is the time of the matrix products of an iteration alone.
+Cases take turns, one iteration each, in equal worlds: this trainer in each precision and action form; a loop in the
+style of CleanRL and sb3-contrib's RecurrentPPO with the same network and minibatch (pip install -e ".[bench]"); and
+with --baseline the trainer of another checkout, such as one made by "git worktree add ../old COMMIT". The bound is the
+time of the matrix products alone, computed in the same run by the tiles in learn/fast/products.py on as many threads.
 """
 
 import argparse
-import itertools
-import time
-from collections.abc import Callable
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
-import torch
+from baseline import Baseline
+from bound import Products, work
 from interrupt import until_interrupted
+from iterations import Iteration, Settings, iterate, timed_iteration
 from loops import clean_loop, recurrent_ppo
-from timing import announced, interleaved, report, timed
+from timing import interleaved, report, show
 
 from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.learn.config import TrainerConfig
-from particle_grid.learn.fast import cores
-from particle_grid.learn.fast.conv_lstm import FastConvLSTM
-from particle_grid.learn.policy import CHANNELS, POLICIES, make_policy
-from particle_grid.learn.trainer import Trainer
+from particle_grid.learn.fast import cores, has_bf16
+from particle_grid.learn.heads import HEADS
+from particle_grid.learn.policy import POLICIES, make_policy
+from particle_grid.sim.world import World
+from particle_grid.support.errors import UserError
 
-COLUMNS = ["case", "k agent-steps/s", "times slower", "quartiles", "parts"]
-REFERENCE = "conv_lstm discrete, bf16"
-SETTLE = 0.3  # seconds until the threads of the previous case have stopped spinning
-ACTING_CHUNK = 1024  # agents
-LEARNING_CHUNK = 512
-
-Case = Callable[[], float]  # runs once and returns the seconds it took
-
-
-def products(network: FastConvLSTM, n: int, config: TrainerConfig) -> Callable[[], None]:
-    """Return a function that computes the matrix products of one iteration of n agents, in the fast path's chunks."""
-    steps = config.rollout_length
-    acting = [multiplication(network, ACTING_CHUNK, steps, False) for _ in range(n // ACTING_CHUNK)]
-    learning = [multiplication(network, LEARNING_CHUNK, steps, True) for _ in range(n // LEARNING_CHUNK)]
-
-    def multiply() -> None:
-        for runs in (acting, learning):
-            list(network.pool.map(lambda run: run(), runs))
-
-    return multiply
+PRECISIONS = ("bf16", "fp32") if has_bf16() else ("fp32",)
+PARTS = "us: simulate + infer + learn"
+COLUMNS = ["case", "threads", "k agent-steps/s", "times slower", "quartiles", "of the bound", PARTS]
+FASTER = "times the baseline"
+GAINS = ["case", "threads", "gain", "quartiles", "gain of products", "ratio"]
+PEERS = {"CleanRL's manner": clean_loop, "sb3-contrib RecurrentPPO": recurrent_ppo}
 
 
-def multiplication(network: FastConvLSTM, chunk: int, steps: int, learning: bool) -> Callable[[], None]:
-    """Return a function that computes the matrix products of a chunk of agents."""
+@dataclass(eq=False)
+class Case:
+    """A case of the benchmark."""
 
-    def rows(*shape: int) -> torch.Tensor:
-        return torch.randn(shape).to(network.dtype)
+    name: str
+    threads: int
+    run: Callable[[], Iteration]
+    precision: str = "fp32"  # of its products
+    bounded: bool = True  # whether the bound is that of its network
+    counterpart: str = ""  # the name of the case with the same settings in the baseline
+    parts: list[dict[str, float]] = field(default_factory=list)  # seconds by name, of each iteration
 
-    buffers = [rows(chunk, width) for width in network.widths]
-    hidden, joint, gates, x = buffers
-    joint_matrix = rows(network.widths[1], network.widths[2])
-    conv = rows(network.widths[0], CHANNELS)
-    recurrent = joint_matrix[-network.size :].t()
-    into = joint_matrix[:CHANNELS].t()
-    d_h = rows(chunk, network.size)
+    def __str__(self) -> str:
+        return f"{self.name}, {self.threads} thread{'s' * (self.threads > 1)}"
 
-    def run() -> None:
-        for _ in range(steps):
-            torch.mm(hidden, conv, out=x)
-            torch.mm(joint, joint_matrix, out=gates)
-            if learning:
-                torch.mm(gates, recurrent, out=d_h)
-                torch.mm(gates, into, out=x)
-                torch.mm(x, conv.t(), out=hidden)
-                torch.mm(joint.t(), gates)
-                torch.mm(hidden.t(), x)
-
-    return run
-
-
-def iterating(trainer: Trainer) -> Callable[[], None]:
-    """Return a function that runs one iteration of a trainer."""
-
-    def iteration() -> None:
-        trainer.rollout()
-        trainer.update()
-
-    return iteration
-
-
-def turn(run: Callable[[], None], threads: int) -> Case:
-    """Return a case that runs a function with this number of torch threads."""
-
-    def one() -> float:
-        torch.set_num_threads(threads)
-        time.sleep(SETTLE)
-        return timed(run)
-
-    return one
+    def __call__(self) -> float:
+        """Run an iteration and return its seconds."""
+        iteration = self.run()
+        self.parts.append(iteration.parts)
+        return iteration.seconds
 
 
 class Bench:
-    """The cases of the benchmark by name."""
+    """The cases in their order, and the tables of their times."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.config = {
-            "rollout_length": options.rollout_length,
-            "minibatch": options.minibatch,
-            "threads": options.threads,
-        }
-        self.cases: dict[str, Case] = {}
-        self.trainers: dict[str, Trainer] = {}
+        self.batch = options.agents * options.rollout_length
+        self.config = TrainerConfig(rollout_length=options.rollout_length, minibatch=options.minibatch)
+        env = self.world()
+        self.policy = make_policy("conv_lstm", env.vision, env.single_action_space)
+        self.baseline = Baseline(options.baseline) if options.baseline else None
+        every = [*self.trainers(), *self.peers()]
+        chosen = [case for case in every if re.search(options.cases, case.name)]
+        if not chosen:
+            names = "; ".join(dict.fromkeys(case.name for case in every))
+            raise UserError(f"--cases {options.cases!r} matches none of these: {names}.")
+        self.cases = [*chosen, *self.products()]
+        self.times: dict[tuple[str, int], np.ndarray] = {}  # by name and number of threads
 
-    def add_all(self) -> None:
-        """Add every case."""
-        for action, fast in announced("Preparing conv_lstm", itertools.product(ACTIONS, ("bf16", "fp32", "off"))):
-            self.add_trainer("conv_lstm", action, fast)
-        for policy in sorted(POLICIES.keys() - {"conv_lstm"}):
-            self.add_trainer(policy, "discrete", "off")
-        for fast in ("bf16", "fp32"):
-            self.add_products(fast)
-        self.add_loop("CleanRL's manner", clean_loop)
-        self.add_loop("sb3-contrib RecurrentPPO", recurrent_ppo)
-
-    def add_trainer(self, policy: str, action: str, fast: str) -> None:
-        """Add the trainer of this package."""
-        env = self.world(action)
-        network = make_policy(policy, env.vision, env.single_action_space)
-        trainer = Trainer(env, network, TrainerConfig(fast=fast, **self.config))
-        name = f"{policy} {action}, {fast if fast != 'off' else 'plain torch'}"
-        self.trainers[name] = trainer
-        self.cases[name] = turn(iterating(trainer), self.options.threads if trainer.network is network else 1)
-
-    def add_products(self, fast: str) -> None:
-        """Add the matrix products of the discrete conv_lstm."""
-        network = self.trainers[f"conv_lstm discrete, {fast}"].network
-        assert isinstance(network, FastConvLSTM)
-        run = products(network, self.options.agents, TrainerConfig(**self.config))
-        self.cases[f"products alone, {fast}"] = turn(run, 1)
-
-    def add_loop(self, name: str, loop: Callable[[ParticleGrid, TrainerConfig], Callable[[], None]]) -> None:
-        """Add the loop of another library, if it is installed."""
-        try:
-            run = loop(self.world("discrete"), TrainerConfig(**self.config))
-        except ImportError as error:
-            print(f'{name} is skipped ({error}): pip install -e ".[bench]"')
-            return
-        self.cases[f"{name}, discrete"] = turn(run, self.options.threads)
-
-    def world(self, action: str) -> ParticleGrid:
-        """Return an environment."""
+    def world(self) -> ParticleGrid:
+        """Return an environment with discrete actions."""
         options = self.options
-        return ParticleGrid(options.task, action, 1, options.agents, options.size, options.size)
+        return ParticleGrid(options.task, "discrete", 1, options.agents, options.size, options.size)
 
-    def row(self, name: str, seconds: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
-        """Return the table row of a case from its times and those of the reference case."""
-        batch = self.options.agents * self.options.rollout_length
-        parts = self.trainers[name].seconds if name in self.trainers else {}
-        return {
-            "case": name,
-            "k agent-steps/s": float(batch / np.median(seconds) / 1e3),
-            "times slower": float(np.median(seconds / reference)),
-            "quartiles": "{:.2f} to {:.2f}".format(*np.quantile(seconds / reference, [0.25, 0.75])),
-            "parts": ", ".join(f"{part} {s / sum(parts.values()):.0%}" for part, s in parts.items()) or "-",
+    def trainers(self) -> Iterator[Case]:
+        """Yield the trainers, the default first."""
+        forms = [(action, "auto") for action in ACTIONS]
+        if self.options.heads:
+            forms += [("continuous", head) for head in HEADS if head not in ("auto", "bins")]
+        for action, head in forms:
+            form = action if head == "auto" else f"{action} {head}"
+            for fast in PRECISIONS:
+                old = f"baseline {form}, {fast}" if self.baseline else ""
+                yield from self.training(f"conv_lstm {form}, {fast}", "conv_lstm", action, head, fast, old)
+            yield from self.training(f"conv_lstm {form}, plain torch", "conv_lstm", action, head, "off")
+        for policy in sorted(POLICIES.keys() - {"conv_lstm"}):
+            yield from self.training(f"{policy} discrete, {PRECISIONS[0]}", policy, "discrete", "auto", PRECISIONS[0])
+
+    def training(self, name: str, policy: str, action: str, head: str, fast: str, old: str = "") -> Iterator[Case]:
+        """Yield a trainer for each number of threads, and its counterpart in the baseline if that has a name."""
+        options = self.options
+        world = options.task, action, options.agents, options.size
+        precision = "bf16" if fast == "bf16" else "fp32"
+        bounded = policy == "conv_lstm"
+        for threads in options.threads:
+            settings = Settings(*world, policy, head, fast, options.rollout_length, options.minibatch, threads)
+            yield Case(name, threads, partial(iterate, settings), precision, bounded, old)
+            if old:
+                yield Case(old, threads, partial(self.baseline.iterate, settings), precision)
+
+    def peers(self) -> Iterator[Case]:
+        """Yield the loops of other libraries, as far as they are installed."""
+        for name, loop in PEERS.items():
+            if name.startswith("sb3") and not importlib.util.find_spec("sb3_contrib"):
+                print(f'{name} is skipped: pip install -e ".[bench]"', file=sys.stderr)
+                continue
+            make = cache(lambda loop=loop: loop(self.world(), self.config))
+            for threads in self.options.threads:
+                run = partial(lambda make, threads: timed_iteration(make(), threads, threads), make, threads)
+                yield Case(f"{name}, discrete", threads, run)
+
+    def products(self) -> Iterator[Case]:
+        """Yield the products alone."""
+        for precision in PRECISIONS:
+            for threads in self.options.threads:
+                run = Products(self.policy, precision, threads, self.batch)
+                yield Case(f"products alone, {precision}", threads, run, precision)
+
+    def measure(self) -> None:
+        """Run all cases in turn."""
+        times = interleaved({str(case): case for case in self.cases}, self.options.seconds)
+        self.times = {(case.name, case.threads): times[str(case)] for case in self.cases}
+
+    def row(self, case: Case) -> dict[str, Any]:
+        """Return the row of a case."""
+        seconds = self.times[case.name, case.threads]
+        slower = seconds / self.times[self.cases[0].name, case.threads]
+        row = {
+            "case": case.name,
+            "threads": case.threads,
+            "k agent-steps/s": float(self.batch / np.median(seconds) / 1e3),
+            "times slower": float(np.median(slower)),
+            "quartiles": quartiles(slower),
+            PARTS: self.parts(case),
         }
+        if case.bounded:
+            bound = self.times[f"products alone, {case.precision}", case.threads]
+            row["of the bound"] = float(np.median(bound / seconds))
+        old = self.times.get((case.counterpart, case.threads))
+        if old is not None:
+            row[FASTER] = float(np.median(old / seconds))
+        return row
+
+    def parts(self, case: Case) -> str:
+        """Return the median time per agent-step of each part of an iteration; of the products, their rate."""
+        if case.name.startswith("products"):
+            rate = work(self.policy) * self.batch / np.median(self.times[case.name, case.threads])
+            return f"{rate / 1e9:.0f} GFLOP/s"
+        each = case.parts[1:]  # without the warm-up
+        medians = [np.median([parts[name] for parts in each]) for name in each[0]]
+        return " + ".join(f"{seconds / self.batch * 1e6:.2f}" for seconds in medians) or "-"
+
+    def gains(self) -> Iterator[dict[str, Any]]:
+        """Yield how much faster each case is on several threads than on the least, beside the products."""
+        least = self.options.threads[0]
+        for case in self.cases:
+            if case.threads > least:
+                gain = self.times[case.name, least] / self.times[case.name, case.threads]
+                products = f"products alone, {case.precision}"
+                limit = float(np.median(self.times[products, least] / self.times[products, case.threads]))
+                yield {
+                    "case": case.name,
+                    "threads": case.threads,
+                    "gain": float(np.median(gain)),
+                    "quartiles": quartiles(gain),
+                    "gain of products": limit,
+                    "ratio": float(np.median(gain)) / limit,
+                }
+
+
+def quartiles(ratios: np.ndarray) -> str:
+    """Return the first and the third quartile."""
+    return "{:.2f} to {:.2f}".format(*np.quantile(ratios, [0.25, 0.75]))
 
 
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--agents", type=int, default=4096)
-    parser.add_argument("--size", type=int, default=512, help="cells along each side of the world")
-    parser.add_argument("--task", default="group")
-    parser.add_argument("--threads", type=int, default=cores())
-    parser.add_argument("--rollout-length", type=int, default=32)
-    parser.add_argument("--minibatch", type=int, default=32_768)
-    parser.add_argument("--seconds", type=float, default=240.0)
-    parser.add_argument("--json", help="path for the figures")
-    return parser.parse_args()
+    add = parser.add_argument
+    most = numba.config.NUMBA_NUM_THREADS
+    add("--threads", type=int, nargs="+", default=[min(cores(), most)], help="numbers of threads; default: every core")
+    add("--minibatch", type=int, default=TrainerConfig.minibatch, help="agent-steps; default: %(default)s")
+    add("--rollout-length", type=int, default=TrainerConfig.rollout_length, help="steps; default: %(default)s")
+    add("--task", default="group", help="default: %(default)s")
+    add("--agents", type=int, default=World.agents, help="default: %(default)s")
+    add("--size", type=int, default=World.height, help="cells along each side of the world; default: %(default)s")
+    add("--heads", action="store_true", help="every head of continuous actions, instead of the default alone")
+    add("--cases", default="", metavar="PATTERN", help="only the cases whose names match a regular expression")
+    add("--baseline", type=Path, metavar="PATH", help="root of another checkout, whose trainer takes turns")
+    add("--seconds", type=float, default=300.0, help="of measurement, and 5 rounds at least; default: %(default)s")
+    add("--json", metavar="PATH", help="where to write the figures")
+    options = parser.parse_args()
+    options.threads = sorted(set(options.threads))
+    if not 1 <= options.threads[0] <= options.threads[-1] <= most:
+        parser.error(f"--threads {options.threads}: give 1 to {most}")
+    if options.baseline and not (options.baseline / "particle_grid" / "learn" / "trainer.py").is_file():
+        parser.error(f"--baseline {options.baseline} is not the root of a checkout of particle_grid")
+    return options
 
 
 def main() -> None:
-    """Measure all cases and print a table."""
+    """Measure all cases and print their tables."""
     options = arguments()
-    numba.set_num_threads(options.threads)
-    bench = Bench(options)
-    bench.add_all()
-    times = interleaved(bench.cases, options.seconds)
-    rows = [bench.row(name, seconds, times[REFERENCE]) for name, seconds in times.items()]
-    batch = options.agents * options.rollout_length
-    title = f"{options.task}, {options.agents} agents, batch {batch}, minibatch {options.minibatch}"
-    report(f"{title}, {options.threads} thread(s)", COLUMNS, rows, options.json)
+    try:
+        bench = Bench(options)
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
+    bench.measure()
+    columns = [*COLUMNS[:-1], FASTER, PARTS] if options.baseline else COLUMNS
+    gains = list(bench.gains())
+    world = f"{options.task}, {options.agents} agents on {options.size} x {options.size}"
+    title = f"{world}, rollouts of {options.rollout_length}, minibatches of {options.minibatch}"
+    report(title, columns, [bench.row(case) for case in bench.cases], options.json, gains=gains)
+    if gains:
+        show(f"Gain of threads over {options.threads[0]}", GAINS, gains)
 
 
 if __name__ == "__main__":

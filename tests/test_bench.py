@@ -1,5 +1,7 @@
 """The programs in bench/ start promptly, and end with one word when they are interrupted."""
 
+import importlib
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from particle_grid.env import action_space
+from particle_grid.learn.policy import make_policy
 from tests.cases import needs_jit
 
 BENCH = Path(__file__).parents[1] / "bench"
@@ -19,7 +23,7 @@ QUICK = {
     "sim": ["--agents", "64", "--seconds", "1"],
     "soak": ["--minutes", "0.1"],
     "start": ["--runs", "1"],
-    "train": ["--agents", "1024", "--size", "128", "--seconds", "1"],
+    "train": ["--agents", "1024", "--size", "128", "--seconds", "1", "--baseline", str(BENCH.parent)],
 }
 
 
@@ -53,3 +57,52 @@ def test_an_interrupted_program_prints_one_word_and_exits_with_code_130(name, tm
     assert "Traceback" not in first + rest
     assert rest.splitlines()[-1] == "interrupted"
     assert process.returncode == 130
+
+
+@pytest.mark.slow
+@needs_jit("compiled kernels are what they measure")
+def test_the_trainer_takes_turns_with_a_baseline_and_is_compared_with_its_bound(tmp_path):
+    small = ["--agents", "64", "--size", "32", "--minibatch", "2048", "--seconds", "0"]
+    chosen = ["--cases", "discrete, fp32", "--baseline", str(BENCH.parent), "--threads", "1"]
+    path = tmp_path / "figures.json"
+    command = [sys.executable, str(BENCH / "train.py"), *small, *chosen, "--json", str(path)]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stderr
+    rows = {row["case"]: row for row in json.loads(path.read_text("utf-8"))["rows"]}
+    own = rows["conv_lstm discrete, fp32"]
+    assert {"baseline discrete, fp32", "products alone, fp32"} < rows.keys()
+    assert own["times slower"] == 1
+    assert own["times the baseline"] > 0
+    assert 0 < own["of the bound"] < 1
+    assert all(name in process.stdout for name in rows)
+
+
+@needs_jit("the bound imports compiled kernels")
+def test_the_bound_counts_each_product_of_the_conv_lstm_forward_twice_and_backward_once(monkeypatch):
+    monkeypatch.syspath_prepend(BENCH)
+    from bound import layers, work
+
+    policy = make_policy("conv_lstm", 5, action_space("discrete"))
+    conv = 288 * 32
+    recurrent = 128 * 512
+    joint = (32 + 7 + 1) * 512 + recurrent
+    assert sum(layer.forward for layer in layers(policy)) == 2 * (conv + joint)
+    assert sum(layer.backward for layer in layers(policy)) == 2 * (conv + joint + conv + recurrent + 32 * 512)
+    assert work(policy) == 753_664  # FLOP
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--threads", "0"], "--threads [0]: give 1 to"),
+        (["--baseline", "no/such/folder"], "is not the root of a checkout"),
+        (["--cases", "unknown"], "matches none of these: conv_lstm discrete"),
+        (["--minibatch", "33"], "must be a multiple of trainer.rollout_length=32"),
+    ],
+)
+def test_options_that_cannot_be_measured_are_refused_in_a_sentence(options, message, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(BENCH)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--agents", "64", "--size", "32", *options])
+    with pytest.raises(SystemExit) as stopped:
+        importlib.import_module("train").main()
+    assert message in str(stopped.value.code) + capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The commands train and eval, as users run them, in worlds small enough to take seconds."""
 
+import itertools
 import json
 import os
 import signal
@@ -27,7 +28,7 @@ from tests.support.test_atomic import no_file_beyond
 
 ROOT = Path(__file__).parents[1]
 # Without Numba's compiler these equal "off".
-FAST = [] if numba.config.DISABLE_JIT else [("conv_lstm", "fp32"), ("conv_lstm", "bf16")]
+FAST = [] if numba.config.DISABLE_JIT else list(itertools.product(POLICIES, ("fp32", "bf16")))
 TINY = ["world.agents=32", "world.height=32", "world.width=40", "world.lifespan=20", "world.worlds=1"]
 TINY += ["trainer.rollout_length=8", "trainer.minibatch=64", "policy.hidden=16", "trainer.threads=1", "evaluations=2"]
 BATCH = 32 * 8
@@ -67,7 +68,9 @@ def test_without_learning_every_ratio_is_one_in_the_real_environment(policy, fas
             ratio = (network.head.log_prob_and_entropy(out, r.actions)[0] - r.logp).exp()
         assert (ratio - 1).abs().max() < 1e-5
         assert torch.allclose(values, r.values[:-1], atol=1e-5)
-        trainer.update()
+        statistics = trainer.update()
+        assert statistics["policy/clip_fraction"] == 0
+        assert abs(statistics["policy/kl"]) < 1e-6
 
 
 def test_a_run_writes_config_events_checkpoint_results_and_a_gif(call):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from particle_grid.learn.fast import Sample
 from particle_grid.learn.heads import Head
 from particle_grid.learn.policy import Network, Policy, RecurrentState, check_array
 from particle_grid.support.errors import UserError
@@ -210,12 +211,14 @@ class Collector:
         splits: Sequence[EnvSplit],
         policy: Policy,
         network: Network,
+        sample: Sample,
         buffer: RolloutBuffer,
         generator: torch.Generator,
         watch: Callable[[], None],
     ) -> None:
         self.splits = splits
         self.head = policy.head
+        self.sample = sample
         self.network = network
         self.buffer = buffer
         self.generator = generator
@@ -257,7 +260,7 @@ class Collector:
         here = (slice(t, t + 1), split.agents)
         buffer.obs[here].copy_(split.obs[None], non_blocking=True)  # the `.cpu()` below waits for this copy
         out, buffer.values[here], state = self.network(buffer.obs[here], buffer.starts[here], state)
-        sample, logp = self.head.sample(out[0], self.generator)
+        sample, logp = self.sample(out[0], self.generator)
         buffer.actions[t, split.agents] = sample
         buffer.logp[t, split.agents] = logp
         actions = self.head.to_action(buffer.actions[t, split.agents]).cpu().numpy()

@@ -24,7 +24,7 @@ from particle_grid.learn.collect import (
 )
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.distributed import ProcessGroup, choose_device
-from particle_grid.learn.fast import accelerate
+from particle_grid.learn.fast import accelerate, accelerate_head
 from particle_grid.learn.interrupt import interrupted_by_signals
 from particle_grid.learn.policy import Policy
 from particle_grid.learn.update import Updater
@@ -133,7 +133,9 @@ class Trainer(Uncopied):
             torch.set_num_threads(self.config.threads)
         self.device = choose_device(self.config.device)
         self.policy.to(self.device)
-        self.network, self.how = accelerate(self.policy, self.config.fast, self.device, self.config.threads)
+        self.network, how = accelerate(self.policy, self.config.fast, self.device, self.config.threads)
+        self.loss, self.sample, exceptions = accelerate_head(self.policy.head, self.network)
+        self.how = f"{how} {exceptions}".rstrip()
 
     def _make_parts(
         self,
@@ -150,8 +152,10 @@ class Trainer(Uncopied):
         self.buffer = RolloutBuffer(
             self.config.rollout_length, len(learning), policy.observation_size, policy.head, self.device
         )
-        self.collector = Collector(splits, policy, self.network, self.buffer, self.generator, watch)
-        self.updater = Updater(policy, self.network, self.buffer, learning, self.config, self.generator, self.group)
+        self.collector = Collector(splits, policy, self.network, self.sample, self.buffer, self.generator, watch)
+        self.updater = Updater(
+            policy, self.network, self.loss, self.buffer, learning, self.config, self.generator, self.group
+        )
         self.batch = self.updater.batch
 
     @property

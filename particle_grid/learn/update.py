@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 from time import perf_counter
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,10 @@ from particle_grid.learn.optimiser import Optimiser
 from particle_grid.learn.policy import Network, Policy
 from particle_grid.learn.ppo import advantages, explained_variance, masked_mean, ppo_loss
 
+if TYPE_CHECKING:  # kernels are loaded only if they are used
+    from particle_grid.learn.fast.loss import FusedLoss
+    from particle_grid.learn.fast.network import FastNetwork
+
 
 class Updater:
     """Updates a policy from the rollout in a buffer.
@@ -24,6 +29,7 @@ class Updater:
     Args:
         policy: holds the parameters and the head.
         network: computes the policy, see `particle_grid.learn.fast`.
+        loss: the loss in kernels, beside a `FastNetwork`; or None for the definition, see `_gradients`.
         buffer: holds the rollout.
         learning: bool[N], the agents to learn from.
         config: the settings of PPO.
@@ -40,6 +46,7 @@ class Updater:
         self,
         policy: Policy,
         network: Network,
+        loss: "FusedLoss | None",
         buffer: RolloutBuffer,
         learning: Tensor,
         config: TrainerConfig,
@@ -48,6 +55,7 @@ class Updater:
     ) -> None:
         self.policy = policy
         self.network = network
+        self.loss = loss
         self.buffer = buffer
         self.learning = learning
         self.learners = learning.nonzero().squeeze(1)
@@ -100,17 +108,20 @@ class Updater:
 
     def _minibatch(self, agents: Tensor, advantage: Tensor, returns: Tensor, entropy_coef: float) -> dict[str, Tensor]:
         """Take one optimiser step on the whole sequences of some agents, and return statistics."""
-        loss, statistics = self._loss(agents, advantage, returns, entropy_coef)
         self.optimiser.zero_grad()
-        loss.backward()
+        gradients = self._kernel_gradients if self.loss else self._gradients
+        loss, statistics = gradients(agents, advantage, returns, entropy_coef)
         norm = self.optimiser.step(self.group.sum)
-        shares = statistics | {"loss/total": loss.detach()}
+        shares = statistics | {"loss/total": loss}
         return {name: share * self.group.size for name, share in shares.items()} | {"optim/grad_norm": norm}
 
-    def _loss(
+    def _gradients(
         self, agents: Tensor, advantage: Tensor, returns: Tensor, entropy_coef: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of some agents' sequences, computed from the recurrent state they really started with."""
+        """Set the gradients of the parameters, and return the loss of some agents' sequences and its statistics.
+
+        Sequences start from the recurrent state with which they really started.
+        """
         buffer = self.buffer
 
         def select(x: Tensor) -> Tensor:
@@ -119,7 +130,7 @@ class Updater:
         state = tuple(x[agents] for x in buffer.state)
         out, value, _ = self.network(select(buffer.obs), select(buffer.starts[:-1]), state)
         logp, entropy = self.policy.head.log_prob_and_entropy(out, select(buffer.actions))
-        return ppo_loss(
+        loss, statistics = ppo_loss(
             logp,
             entropy,
             value,
@@ -132,6 +143,27 @@ class Updater:
             entropy_coef=entropy_coef,
             total=self.group.sum,
         )
+        loss.backward()
+        return loss.detach(), statistics
+
+    def _kernel_gradients(
+        self, agents: Tensor, advantage: Tensor, returns: Tensor, entropy_coef: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Do the same as `_gradients` in kernels."""
+        assert self.loss
+        network = cast("FastNetwork", self.network)
+        buffer = self.buffer
+        columns = (buffer.actions, buffer.logp, advantage, returns, buffer.truncations)
+        loss = self.loss.minibatch(
+            agents.numpy(),
+            *(x.numpy() for x in columns),
+            clip=self.config.clip,
+            value_coef=self.config.value_coef,
+            entropy_coef=entropy_coef,
+            total=self.group.sum,
+        )
+        sums = network.learn(buffer.obs, buffer.starts[:-1], buffer.state, agents, loss.chunk)
+        return loss.finish(sums)
 
     @torch.no_grad()
     def _iteration_statistics(self, returns: Tensor) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@ def capture_ratios(monkeypatch):
 @pytest.mark.parametrize("splits", [1, 2])
 def test_without_learning_every_ratio_is_one_in_every_rollout(name, form, terminal, splits, monkeypatch):
     ratios = capture_ratios(monkeypatch)
-    run = make(name, form, replace(SMALL, learning_rate=0.0), splits=splits)
+    run = make(name, form, replace(SMALL, learning_rate=0.0, fast="off"), splits=splits)
     for split in run.collector.splits:
         split.env.terminal = terminal
     stir(run)

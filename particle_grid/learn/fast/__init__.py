@@ -1,4 +1,4 @@
-"""Fast implementations of policies, chosen by `trainer.fast`: kernels for `ConvLSTM` on CPUs, `torch.compile` on GPUs.
+"""Fast implementations of policies, chosen by `trainer.fast`: kernels on CPUs, `torch.compile` on GPUs.
 
 The modules in `particle_grid.learn.policy` remain the definition. Each time a fast implementation is chosen, it is
 compared with its module, and rejected if it differs.
@@ -6,15 +6,22 @@ compared with its module, and rejected if it differs.
 
 import copy
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numba
 import torch
+from torch import Tensor
 
 from particle_grid.learn.distributed import ranks
-from particle_grid.learn.policy import CELLS, FEATURES, ConvLSTM, Network, Policy
+from particle_grid.learn.heads import Head
+from particle_grid.learn.policy import CELLS, FEATURES, MLP, Conv, ConvLSTM, Network, Policy
 from particle_grid.support.errors import UserError
 
+if TYPE_CHECKING:
+    from particle_grid.learn.fast.loss import FusedLoss
+
+Sample = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 MODES = ("auto", "off", "fp32", "bf16")
 PRODUCTS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TOLERANCE = 1e-4  # relative difference from the module, in float32
@@ -46,27 +53,56 @@ def accelerate(policy: Policy, mode: str, device: torch.device, threads: int) ->
     reason = _why_no_kernels(policy)
     if reason:
         return policy, f"The policy runs in plain torch: {reason}."
-    assert isinstance(policy, ConvLSTM)
     return _with_kernels(policy, mode, threads)
 
 
-def _with_kernels(policy: ConvLSTM, mode: str, threads: int) -> tuple[Network, str]:
+def _with_kernels(policy: Policy, mode: str, threads: int) -> tuple[Network, str]:
     """Return the kernels for a policy, or the policy itself if it differs from them, and a sentence."""
-    from particle_grid.learn.fast.conv_lstm import FastConvLSTM  # only if needed, since it loads compiled kernels
-
     name = mode if mode != "auto" else "bf16" if has_bf16() else "fp32"
     threads = thread_count(threads)
     torch_threads = torch.get_num_threads()
     twin = copy.deepcopy(policy).requires_grad_(True)  # so that frozen policies can be compared, and gradients survive
-    difference = compare(twin, FastConvLSTM(twin, torch.float32, 1))
+    difference = compare(twin, _kernels(twin, torch.float32, 1))
     if not difference <= TOLERANCE:
         torch.set_num_threads(torch_threads)
         return policy, (
-            f"The policy runs in plain torch, which is slower: the module ConvLSTM was changed and the kernels in "
-            f"learn/fast were not, so they differ (by {difference:.1e}). Change them too, or set trainer.fast=off."
+            f"The policy runs in plain torch, which is slower: the module {type(policy).__name__} was changed and the "
+            f"kernels in learn/fast were not, so they differ (by {difference:.1e}). Change them too, or set "
+            f"trainer.fast=off."
         )
     on = "one thread" if threads == 1 else f"up to {threads} threads"
-    return FastConvLSTM(policy, PRODUCTS[name], threads), f"The policy runs in {name} kernels on {on}."
+    return _kernels(policy, PRODUCTS[name], threads), f"The policy runs in {name} kernels on {on}."
+
+
+def _kernels(policy: Policy, dtype: torch.dtype, threads: int) -> Network:
+    """Return the fast network for a policy. It is imported only here, since it loads compiled kernels."""
+    if isinstance(policy, MLP):
+        from particle_grid.learn.fast.mlp import FastMLP
+
+        return FastMLP(policy, dtype, threads)
+    if isinstance(policy, Conv):
+        from particle_grid.learn.fast.conv import FastConv
+
+        return FastConv(policy, dtype, threads)
+    from particle_grid.learn.fast.conv_lstm import FastConvLSTM
+
+    assert isinstance(policy, ConvLSTM)
+    return FastConvLSTM(policy, dtype, threads)
+
+
+def accelerate_head(head: Head, network: Network) -> tuple["FusedLoss | None", Sample, str]:
+    """Return the loss of a head in kernels, or None, how to sample from it, and a sentence for each that has no kernel.
+
+    Kernels are used beside a network in kernels only.
+    """
+    if not hasattr(network, "learn"):
+        return None, head.sample, ""
+    from particle_grid.learn.fast.loss import fused_loss
+    from particle_grid.learn.fast.sampling import fused_sampler
+
+    loss, how_loss = fused_loss(head)
+    sampler, how_sample = fused_sampler(head)
+    return loss, sampler or head.sample, " ".join([how_loss] * (loss is None) + [how_sample] * (sampler is None))
 
 
 def compiled(policy: Policy, mode: str, device: torch.device, options: dict[str, Any]) -> tuple[Network, str]:
@@ -108,11 +144,11 @@ def has_bf16() -> bool:
 
 def _why_no_kernels(policy: Policy) -> str:
     """Return why the kernels do not apply to a policy, or an empty string if they do."""
-    if type(policy) is not ConvLSTM:
+    if type(policy) not in (ConvLSTM, Conv, MLP):
         return f"there are no kernels for {type(policy).__name__}"
     if numba.config.DISABLE_JIT:
         return "Numba's compiler is off (NUMBA_DISABLE_JIT)"
-    if policy.encoder.conv1.padding != (0, 0):
+    if isinstance(policy, ConvLSTM | Conv) and policy.encoder.conv1.padding != (0, 0):
         return f"there are no kernels for windows of {policy.side} x {policy.side}, which need padding"
     other_dtypes = {x.dtype for x in policy.parameters()} - {torch.float32}
     if other_dtypes:

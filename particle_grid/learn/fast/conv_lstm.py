@@ -3,296 +3,257 @@
 * Windows are one-hot, so the first convolution adds one row of a table per cell that is not empty. Most cells are.
 * Everything between the second convolution and the gates is linear: its bias, the linear layer and the LSTM's input
   weights are composed into one matrix. Together with the bias and the recurrent weights, a step is *one* product of
-  [convolved 32 | features 7 | 1 | zeros | h] with [.., 4 hidden].
-* Ordinary torch code with autograd composes the parameters. The hand-written backward pass returns the gradients of the
-  composed matrices, and autograd passes them on to the parameters, which stay in the module.
-* Products may run in bf16, which is at least twice as fast on processors that support it. Cell state, heads, values
-  and sums of gradients stay float32.
-* Agents pass through the network in chunks of fixed size, which threads process in any order. Sums are made in the
-  order of the chunks, so the result does not depend on the number of threads. Each chunk is computed step by step
-  through time, while its data is in the cache. Large buffers are allocated once.
+  [convolved 32 | features 7 | 1 | h] with [.., 4 hidden].
+* Products may run in bf16, which is twice as fast on processors that support it. Cell state, heads, values and sums of
+  gradients stay float32.
+* All steps of a chunk of agents are one compiled call, while their data is in the cache.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from particle_grid.learn.fast import kernels
-from particle_grid.learn.policy import CELLS, CHANNELS, FEATURES, ConvLSTM, RecurrentState
-from particle_grid.support.errors import UserError, UserRuntimeError
-from particle_grid.support.jit import Pool
-
-ACTING_CHUNK = 2048  # agents in a chunk when acting, times the bytes of a number
-SMALLEST_CHUNK = 128  # agents in a chunk when learning: a quarter of all, within these bounds
-LARGEST_CHUNK = 512
-TILE = 32  # depth of AMX tiles: rows are padded to a multiple, or rounding would depend on the number of rows
-
-Chunk = tuple[int, int, int]  # its number, its first agent, and the end of its agents
-
-
-def places(side: int, kernel: int, stride: int) -> np.ndarray:
-    """Return the table i64[side * side, 9] of patches that `kernels.convolve` uses.
-
-    For each cell: the number of patches that contain it, and for each of these where the patch starts in a row of
-    outputs, and where the cell's position in the patch starts in the table of weights.
-    """
-    patches = (side - kernel) // stride + 1
-    result = np.zeros((side * side, 9), np.int64)
-    for patch in range(patches * patches):
-        for position in range(kernel * kernel):
-            row = patch // patches * stride + position // kernel
-            column = patch % patches * stride + position % kernel
-            place = result[row * side + column]
-            place[1 + 2 * place[0] : 3 + 2 * place[0]] = patch * CHANNELS, position * CELLS * CHANNELS
-            place[0] += 1
-    return result
+from particle_grid.learn.fast.convolution import (
+    Convolution,
+    FastEncoder,
+    compose_encoder,
+    compose_encoder_back,
+    convolve,
+    convolve_back,
+    encoder_parameters,
+)
+from particle_grid.learn.fast.dense import top_parameters
+from particle_grid.learn.fast.lstm import INPUTS, WIDTH, compose_gates, compose_gates_back, join, step, step_back
+from particle_grid.learn.fast.network import FastNetwork, gather
+from particle_grid.learn.fast.products import add_transposed_product, pack, product
+from particle_grid.learn.policy import CHANNELS, ConvLSTM
+from particle_grid.support.jit import math_kernel
 
 
-def compose(policy: ConvLSTM, patches: int, pad: int) -> tuple[Tensor, ...]:
-    """Return the parameters in the form that the kernels use.
+class Weights(NamedTuple):
+    """What the kernels read. H is the number of units, rounded up to a multiple of 32."""
 
-    These are base f32[patches * 32], table f32[25, 7, 32], conv f32[patches * 32, 32],
-    joint f32[39 + 1 + pad + H, 4 H], heads f32[K + 1, H] and bias f32[K + 1].
-    """
-    conv1 = policy.encoder.conv1
-    conv2 = policy.encoder.conv2
-    linear = policy.linear
-    lstm = policy.lstm
-    assert conv1.bias is not None
-    assert conv2.bias is not None
-    table = conv1.weight.permute(2, 3, 1, 0).flatten(0, 1)  # [32, 7, 5, 5] -> [25, 7, 32]
-    empty = table[:, :1]
-    conv = conv2.weight.permute(2, 3, 1, 0).flatten(0, 2)  # [32, 32, p, p] -> [p * p * 32, 32]
-    shift = linear.weight[:, :CHANNELS] @ conv2.bias + linear.bias
-    gates = lstm.weight_ih @ shift + lstm.bias_ih + lstm.bias_hh
-    into = (lstm.weight_ih @ linear.weight).t()
-    joint = torch.cat([into, gates[None], into.new_zeros(pad, len(gates)), lstm.weight_hh.t()])
-    heads = torch.cat([policy.actor.weight, policy.critic.weight])
-    bias = torch.cat([policy.actor.bias, policy.critic.bias])
-    base = (conv1.bias + empty.sum((0, 1))).repeat(patches)
-    return base, table - empty, conv, joint, heads, bias
+    encoder: Convolution
+    joint: np.ndarray  # words[40 + H, 4 H]
+    inputs_back: np.ndarray  # words[4 H, 32]
+    recurrent_back: np.ndarray  # words[4 H, H]
+    heads: np.ndarray  # f32[K + 1, H]
+    bias: np.ndarray  # f32[K + 1]
 
 
-def memory(tensor: Tensor) -> np.ndarray:
-    """Return a tensor as an array that shares its memory, with bf16 as uint16."""
-    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
+class Record(NamedTuple):
+    """What the kernels write for n agents over T steps. Rows are in the order [T, n]."""
+
+    obs: np.ndarray  # u8[T, n, observation size]
+    starts: np.ndarray  # bool[T, n]
+    hidden: np.ndarray  # real[T * n, patches * 32] the first convolution
+    x: np.ndarray  # f32[T * n, 32] the second convolution
+    joint: np.ndarray  # real[T, n, 40 + H] the inputs of the steps' products
+    preactivations: np.ndarray  # f32[n, 4 H] of a step
+    gates: np.ndarray  # real[T, n, 4 H] activated; after the backward pass their gradients
+    c: np.ndarray  # f32[T + 1, n, H] the cell state before each step, and after the last
+    h: np.ndarray  # f32[n, H] the hidden state before a step
+    out: np.ndarray  # f32[T, n, K + 1] of actor and critic
+    d_out: np.ndarray  # f32[T, n, K + 1] its gradient
+    d_h: np.ndarray  # f32[n, H]
+    d_c: np.ndarray  # f32[n, H]
+    d_x: np.ndarray  # real[T * n, 32]
 
 
-def start_worker() -> None:
-    """Keep torch to one thread in each worker, where more threads per product would compete with other workers."""
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # vanishing gradients become denormal, which is slow
+class Parameters(NamedTuple):
+    """The parameters of the module, or their gradients, with H units."""
+
+    conv1: np.ndarray  # f32[32, 7, 5, 5]
+    conv2: np.ndarray  # f32[32, 32, p, p]
+    linear: np.ndarray  # f32[H, 39]
+    actor: np.ndarray  # f32[K, H]
+    critic: np.ndarray  # f32[1, H]
+    conv1_bias: np.ndarray
+    conv2_bias: np.ndarray
+    linear_bias: np.ndarray
+    actor_bias: np.ndarray
+    critic_bias: np.ndarray
+    weight_ih: np.ndarray  # f32[4 H, H]
+    weight_hh: np.ndarray  # f32[4 H, H]
+    bias_ih: np.ndarray  # f32[4 H]
+    bias_hh: np.ndarray  # f32[4 H]
 
 
-class Record:
-    """What the backward pass needs of n agents over T steps.
+@math_kernel
+def forward(obs, starts, h, c, agents, weights, record):
+    """Compute all steps of the agents with these numbers."""
+    steps, n = record.starts.shape
+    gather(obs, agents, record.obs)
+    for k in range(len(agents)):
+        agent = agents[k]
+        for t in range(steps):
+            record.starts[t, k] = starts[t, agent]
+        for j in range(h.shape[1]):
+            record.h[k, j] = h[agent, j]
+            record.c[0, k, j] = c[agent, j]
+    rows = record.obs.reshape(steps * n, obs.shape[2])
+    convolve(rows, weights.encoder, record.hidden, record.x)
+    x = record.x.reshape(steps, n, record.x.shape[1])
+    for t in range(steps):
+        join(x[t], record.obs[t], len(weights.encoder.places), record.h, record.starts[t], record.joint[t])
+        product(record.joint[t], weights.joint, record.preactivations)
+        step(
+            record.preactivations, record.c[t], record.starts[t], weights.heads, weights.bias,
+            record.gates[t], record.c[t + 1], record.h, record.out[t],
+        )  # fmt: skip
 
-    Attributes:
-        hidden, joint, gates: as in `kernels`, in rows [T * n, ...].
-        x: the second convolution, in such rows.
-        d_hidden: the gradient of hidden.
-        c: the cell state after each step, f32[T, n, H].
-    """
 
-    def __init__(self, steps: int, n: int, widths: tuple[int, int, int, int], dtype: torch.dtype) -> None:
-        rows = [torch.zeros(steps * n, width, dtype=dtype) for width in widths]
-        self.hidden = rows[0]
-        self.joint = rows[1]
-        self.gates = rows[2]
-        self.x = rows[3]
-        self.d_hidden = torch.zeros_like(self.hidden)
-        self.c = np.zeros((steps, n, widths[2] // 4), np.float32)
+@math_kernel
+def backward_steps(weights, record, d_heads, d_bias):
+    """Replace the gates by their gradients, from the last step to the first, and add to d_heads and d_bias."""
+    steps, n = record.starts.shape
+    starts_next = np.zeros(n, np.bool_)
+    record.d_h[:] = 0
+    record.d_c[:] = 0
+    for t in range(steps - 1, -1, -1):
+        step_back(
+            record.gates[t], record.c[t], record.starts[t], record.c[t + 1], record.d_out[t], weights.heads,
+            record.d_h, starts_next, record.d_c, d_heads, d_bias,
+        )  # fmt: skip
+        starts_next = record.starts[t]
+        if t:
+            product(record.gates[t], weights.recurrent_back, record.d_h)
 
 
-class FastConvLSTM:
-    """Computes a `ConvLSTM`, and is called like it.
+@math_kernel
+def backward(weights, record, gradients):
+    """Add the gradients of the composed matrices, given record.d_out."""
+    d_base, d_table, d_conv, d_joint, d_heads, d_bias = gradients
+    backward_steps(weights, record, d_heads, d_bias)
+    steps, n = record.starts.shape
+    gates = record.gates.reshape(steps * n, record.gates.shape[2])
+    add_transposed_product(record.joint.reshape(steps * n, record.joint.shape[2]), gates, d_joint)
+    product(gates, weights.inputs_back, record.x)
+    for row in range(len(record.x)):
+        pack(record.x[row], record.d_x[row])
+    rows = record.obs.reshape(steps * n, record.obs.shape[2])
+    convolve_back(rows, weights.encoder, record.hidden, record.d_x, d_base, d_table, d_conv)
 
-    Between a call with gradients and its backward pass there must be no other call. Torch itself is set to one thread,
-    because OpenMP's threads keep the cores busy for milliseconds after each operation.
 
-    Args:
-        policy: its first convolution must cover the window without padding.
-        dtype: of the products, float32 or bfloat16.
-        threads: the number of threads.
-    """
+@math_kernel
+def compose(p, left, weights):
+    """Compute the weights from the parameters. L is kept in `left` for `compose_back`."""
+    compose_encoder(p, weights.encoder)
+    compose_gates(p, left, weights.joint, weights.inputs_back, weights.recurrent_back)
+    weights.heads[:-1] = p.actor
+    weights.heads[-1] = p.critic[0]
+    weights.bias[:-1] = p.actor_bias
+    weights.bias[-1] = p.critic_bias[0]
+
+
+@math_kernel
+def compose_back(p, left, sums, d):
+    """Write the gradients of the parameters to d, given those of the weights."""
+    d_base, d_table, d_conv, d_joint, d_heads, d_bias = sums
+    compose_encoder_back(d_base, d_table, d_conv, d)
+    compose_gates_back(p, left, d_joint, d)
+    d.actor[:] = d_heads[:-1]
+    d.critic[0] = d_heads[-1]
+    d.actor_bias[:] = d_bias[:-1]
+    d.critic_bias[0] = d_bias[-1]
+
+
+class FastConvLSTM(FastNetwork):
+    """Computes a `ConvLSTM` whose first convolution covers the window without padding."""
+
+    policy: ConvLSTM
+    run_forward = staticmethod(forward)
+    run_backward = staticmethod(backward)
 
     def __init__(self, policy: ConvLSTM, dtype: torch.dtype, threads: int) -> None:
-        self.policy = policy
-        self.dtype = dtype
-        self.threads = threads
-        self.size = policy.hidden
-        conv1 = policy.encoder.conv1
-        self.places = places(policy.side, conv1.kernel_size[0], conv1.stride[0])
-        self.cells = policy.side**2
-        depth = CHANNELS + FEATURES + 1 + self.size
-        self.pad = -depth % TILE if dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported() else 0
-        self.patches = int(self.places[:, 1::2].max()) // CHANNELS + 1
-        self.widths = self.patches * CHANNELS, depth + self.pad, 4 * self.size, CHANNELS
-        torch.set_num_threads(1)
-        self.pool = Pool(threads, start_worker)
-        self.composed = [x.new_full((), torch.nan) for x in policy.parameters()]  # weights used by `_prepare`; none yet
-        self.records: dict[tuple[int, int, int], Record] = {}
-        self.chunks: list[Chunk] = []
-        self.passes = 0
+        super().__init__(policy, dtype, threads)
+        self.encoder = FastEncoder(policy.encoder)
+        self.left = np.zeros((self.size, WIDTH), np.float32)
 
-    def __call__(self, obs: Tensor, starts: Tensor, state: RecurrentState) -> tuple[Tensor, Tensor, RecurrentState]:
-        """Return outputs, values and the next recurrent state, see `particle_grid.learn.policy`."""
-        if torch.is_grad_enabled():
-            out, h, c = _Pass.apply(self, obs, starts, state, *self._prepare())
-        else:
-            # The composed weights serve many steps, until the parameters change. Version counters would not tell when:
-            # fused optimisers do not increase them.
-            if not all(map(torch.equal, self.composed, self.policy.parameters())):
-                self._prepare()
-            out, h, c = self.forward(obs, starts, state, learning=False)
-        return out[..., :-1], out[..., -1], (h, c)
+    def named_parameters(self) -> dict[str, Tensor]:
+        """Return the parameters by their names in `Parameters`."""
+        policy = self.policy
+        gates = {name: getattr(policy.lstm, name) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+        return encoder_parameters(policy.encoder) | top_parameters(policy, policy.linear) | gates
 
-    def _prepare(self) -> tuple[Tensor, ...]:
-        """Compose the parameters, lay them out for the kernels, and return them."""
-        self.composed = [x.detach().clone() for x in self.policy.parameters()]
-        composed = compose(self.policy, self.patches, self.pad)
-        base, table, conv, joint, heads, bias = map(Tensor.detach, composed)
-        self.base = base.contiguous().numpy()
-        self.table = table.flatten().contiguous().numpy()
-        self.heads = heads.contiguous().numpy()
-        self.bias = bias.contiguous().numpy()
-        self.conv = conv.to(self.dtype).contiguous()
-        self.joint = joint.to(self.dtype)
-        return composed
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of the sums of gradients: base, table, conv, joint, heads and bias."""
+        joint = (INPUTS + self.size, 4 * self.size)
+        return *self.encoder.shapes, joint, (self.outputs, self.size), (self.outputs,)
 
-    def forward(
-        self, obs: Tensor, starts: Tensor, state: RecurrentState, learning: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return out f32[T, N, K + 1], of actor and critic, and h and c after the last step."""
-        steps, n = obs.shape[:2]
-        h, c = state
-        self._check(steps, n, obs, starts, h, c)
-        self.passes += 1
-        out = torch.empty(steps, n, len(self.bias))
-        h_new = torch.empty_like(h)
-        c_new = torch.empty_like(c)
-        self.inputs = tuple(x.detach().contiguous().numpy() for x in (obs, starts, h[None], c[None]))
-        arrays = [x.numpy() for x in (out, h_new, c_new)]
-        size = self._chunk_size(n) if learning else ACTING_CHUNK // self.dtype.itemsize
-        self.chunks = [(k, first, min(first + size, n)) for k, first in enumerate(range(0, n, size))]
-        list(self.pool.map(lambda chunk: self._forward(chunk, *arrays), self.chunks))
-        return out, h_new, c_new
+    def compose(self, arrays: dict[str, np.ndarray]) -> Weights:
+        """Return the weights."""
+        weights = Weights(
+            encoder=self.encoder.allocate(self.words),
+            joint=self.words(INPUTS + self.size, 4 * self.size),
+            inputs_back=self.words(4 * self.size, CHANNELS),
+            recurrent_back=self.words(4 * self.size, self.size),
+            heads=np.empty((self.outputs, self.size), np.float32),
+            bias=np.empty(self.outputs, np.float32),
+        )
+        compose(Parameters(**self._padded(arrays)), self.left, weights)
+        return weights
 
-    @staticmethod
-    def _chunk_size(n: int) -> int:
-        """Return how many of n agents to learn from in a chunk."""
-        return min(max(n // 4, SMALLEST_CHUNK), LARGEST_CHUNK)
+    def compose_back(
+        self, arrays: dict[str, np.ndarray], sums: tuple[np.ndarray, ...], gradients: dict[str, np.ndarray]
+    ) -> None:
+        """Write the gradients of the parameters."""
+        padded = self._padded(gradients)
+        compose_back(Parameters(**self._padded(arrays)), self.left, sums, Parameters(**padded))
+        if padded is not gradients:
+            for name, x in gradients.items():
+                x[...] = self._block(name, padded[name]).reshape(x.shape)
 
-    def _check(self, steps: int, n: int, *inputs: Tensor) -> None:
-        """Raise UserError for inputs of another shape or dtype: the kernels do not check bounds."""
-        memory = ((n, self.size), torch.float32)
-        expected = [((steps, n, self.policy.observation_size), torch.uint8), ((steps, n), torch.bool), memory, memory]
-        given = [(x.shape, x.dtype) for x in inputs]
-        if given != expected:
-            raise UserError(f"The fast network takes (obs, starts, h, c) as {expected}, not as {given}: change them.")
+    def _padded(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return arrays of the parameters with zeros for the units that only kernels have."""
+        if self.size == self.policy.hidden:
+            return arrays
+        size = self.size
+        shapes = {"linear": (size, arrays["linear"].shape[1]), "linear_bias": (size,)}
+        shapes |= {name: (len(arrays[name]), size) for name in ("actor", "critic")}
+        shapes |= {name: (4 * size, size) for name in ("weight_ih", "weight_hh")}
+        shapes |= {name: (4 * size,) for name in ("bias_ih", "bias_hh")}
+        result = {name: np.zeros(shapes.get(name, x.shape), np.float32) for name, x in arrays.items()}
+        for name, x in arrays.items():
+            block = self._block(name, result[name])
+            block[...] = x.reshape(block.shape)
+        return result
 
-    def _record(self, k: int, steps: int, n: int) -> Record:
-        """Return the record of chunk k, which is allocated once for each shape."""
-        key = (k, steps, n)
-        if key not in self.records:
-            self.records[key] = Record(steps, n, self.widths, self.dtype)
-        return self.records[key]
+    def _block(self, name: str, padded: np.ndarray) -> np.ndarray:
+        """Return the part of a padded array that belongs to the policy's units."""
+        hidden = self.policy.hidden
+        if name.startswith("linear"):
+            return padded[:hidden]
+        if name in ("actor", "critic"):
+            return padded[:, :hidden]
+        if name.startswith("weight"):
+            return padded.reshape(4, self.size, self.size)[:, :hidden, :hidden]
+        if name.startswith("bias"):
+            return padded.reshape(4, self.size)[:, :hidden]
+        return padded
 
-    @torch.no_grad()
-    def _forward(self, chunk: Chunk, out: np.ndarray, h: np.ndarray, c: np.ndarray) -> None:
-        """Compute all steps of the agents of a chunk, and write their part of the results."""
-        k, first, end = chunk
-        obs = self.inputs[0][:, first:end]
-        starts = self.inputs[1][:, first:end]
-        h0 = self.inputs[2][0, first:end]
-        c0 = self.inputs[3][0, first:end]
-        out = out[:, first:end]
-        h = h[first:end]
-        steps = len(obs)
-        n = end - first
-        record = self._record(k, steps, n)
-        kernels.convolve(obs, self.places, self.base, self.table, memory(record.hidden))
-        torch.mm(record.hidden, self.conv, out=record.x)
-        x = memory(record.x).reshape(steps, n, -1)
-        joint = memory(record.joint).reshape(steps, n, -1)
-        gates = memory(record.gates).reshape(steps, n, -1)
-        for t in range(steps):
-            rows = slice(t * n, (t + 1) * n)
-            kernels.join(x[t], obs[t], self.cells, h if t else h0, starts[t], joint[t])
-            torch.mm(record.joint[rows], self.joint, out=record.gates[rows])
-            c_before = record.c[t - 1] if t else c0
-            kernels.step(gates[t], c_before, starts[t], self.heads, self.bias, record.c[t], h, out[t])
-        c[first:end] = record.c[-1]
-
-    def backward(self, d_out: Tensor) -> list[Tensor]:
-        """Return the gradients of the composed parameters, given that of the last call's out, f32[T, N, K + 1]."""
-        d_out_array = d_out.contiguous().numpy()
-        parts = list(self.pool.map(lambda chunk: self._backward(chunk, d_out_array), self.chunks))
-        return [torch.stack(part).sum(0) for part in zip(*parts, strict=True)]
-
-    @torch.no_grad()
-    def _backward(self, chunk: Chunk, d_out: np.ndarray) -> tuple[Tensor, ...]:
-        """Return the part of the gradients that a chunk contributes."""
-        k, first, end = chunk
-        obs = self.inputs[0][:, first:end]
-        record = self._record(k, len(obs), end - first)
-        d_base = np.zeros_like(self.base)
-        d_table = np.zeros_like(self.table)
-        d_heads = np.zeros_like(self.heads)
-        d_bias = np.zeros_like(self.bias)
-        self._backward_steps(chunk, record, d_out[:, first:end], d_heads, d_bias)
-        d_joint = torch.mm(record.joint.t(), record.gates)
-        torch.mm(record.gates, self.joint[:CHANNELS].t(), out=record.x)
-        d_conv = torch.mm(record.hidden.t(), record.x)
-        d_hidden = torch.mm(record.x, self.conv.t(), out=record.d_hidden)
-        kernels.convolve_back(obs, self.places, memory(record.hidden), memory(d_hidden), d_base, d_table)
-        return (
-            torch.from_numpy(d_base),
-            torch.from_numpy(d_table).view(-1, CELLS, CHANNELS),
-            d_conv.float(),
-            d_joint.float(),
-            torch.from_numpy(d_heads),
-            torch.from_numpy(d_bias),
+    def allocate(self, steps: int, n: int) -> Record:
+        """Return a record."""
+        rows = steps * n
+        return Record(
+            obs=np.zeros((steps, n, self.policy.observation_size), np.uint8),
+            starts=np.zeros((steps, n), np.bool_),
+            hidden=np.zeros((rows, self.encoder.width), self.real),
+            x=np.zeros((rows, CHANNELS), np.float32),
+            joint=np.zeros((steps, n, INPUTS + self.size), self.real),
+            preactivations=np.zeros((n, 4 * self.size), np.float32),
+            gates=np.zeros((steps, n, 4 * self.size), self.real),
+            c=np.zeros((steps + 1, n, self.size), np.float32),
+            h=np.zeros((n, self.size), np.float32),
+            out=np.zeros((steps, n, self.outputs), np.float32),
+            d_out=np.zeros((steps, n, self.outputs), np.float32),
+            d_h=np.zeros((n, self.size), np.float32),
+            d_c=np.zeros((n, self.size), np.float32),
+            d_x=np.zeros((rows, CHANNELS), self.real),
         )
 
-    def _backward_steps(
-        self, chunk: Chunk, record: Record, d_out: np.ndarray, d_heads: np.ndarray, d_bias: np.ndarray
-    ) -> None:
-        """Replace the gates of a chunk by their gradients, from last step to first, and add to d_heads and d_bias."""
-        _, first, end = chunk
-        starts = self.inputs[1][:, first:end]
-        c0 = self.inputs[3][0, first:end]
-        steps, n = starts.shape
-        d_h = torch.zeros(n, self.size, dtype=self.dtype)
-        d_c = np.zeros_like(c0)
-        gates = memory(record.gates).reshape(steps, n, -1)
-        recurrent = self.joint[-self.size :].t()
-        starts_next = np.zeros(n, bool)  # whether an episode starts in the next step
-        for t in range(steps - 1, -1, -1):
-            c_before = record.c[t - 1] if t else c0
-            state = (gates[t], c_before, starts[t], record.c[t])
-            kernels.step_back(*state, d_out[t], self.heads, memory(d_h), starts_next, d_c, d_heads, d_bias)
-            starts_next = starts[t]
-            if t:
-                torch.mm(record.gates[t * n : (t + 1) * n], recurrent, out=d_h)
-
-
-class _Pass(torch.autograd.Function):
-    """The network as one differentiable operation on its composed parameters."""
-
-    @staticmethod
-    def forward(ctx, net, obs, starts, state, *composed):  # type: ignore[no-untyped-def]
-        out, h, c = net.forward(obs, starts, state, learning=True)
-        ctx.net = net
-        ctx.number = net.passes
-        ctx.mark_non_differentiable(h, c)
-        return out, h, c
-
-    @staticmethod
-    def backward(ctx, d_out, *_):  # type: ignore[no-untyped-def]
-        if ctx.number != ctx.net.passes:
-            raise UserRuntimeError(
-                "The fast network was called again before this backward pass: run each backward pass right after its "
-                "call."
-            )
-        return *[None] * 4, *ctx.net.backward(d_out)
+    def state_after(self, record: Record) -> tuple[np.ndarray, ...]:
+        """Return h and c after the last step."""
+        return record.h[None], record.c[-1:]

@@ -14,6 +14,7 @@ from particle_grid.support.jit import math_kernel
 
 MULTIPLE_ROWS = 8
 MULTIPLE_COLUMNS = 32
+SQUARE = 16  # rows that `transpose` moves at a time
 BLOCK = 128  # rows that `add_transposed_product` takes at a time, which stay in the nearest caches
 S16 = np.uint32(16)
 ROUND = np.uint32(0x7FFF)
@@ -125,6 +126,12 @@ def add_transposed_product(a, b, c):
 
 
 @math_kernel
-def to_words(x, words):
-    """Write a matrix f32[K, n] as words[K / 2 or K, n], from Python."""
-    pack_words(x, words)
+def transpose(x, y):
+    """Write x f32[m, n] to y f32[n, m]."""
+    m, n = x.shape
+    for first in range(0, m, SQUARE):
+        end = min(first + SQUARE, m)
+        for j in range(n):
+            row = y[j]
+            for i in range(first, end):
+                row[i] = x[i, j]

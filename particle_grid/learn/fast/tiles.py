@@ -2,8 +2,8 @@
 
 A tile keeps ROWS x COLUMNS partial sums in vector registers while it walks down the shared dimension. Elements of the
 left matrix are broadcast and rows of the right one are loaded as vectors, so only the right matrix needs a special
-layout. Unlike calls of a library, tiles are as fast for 8 rows as for 512, and whole passes of a network can be compiled
-around them.
+layout. Unlike calls of a library, tiles are as fast for 8 rows as for 512, and whole passes of a network can be
+compiled around them.
 
 Matrices hold *words*: float32 numbers, or pairs of bf16 numbers, of which the first is in the lower half. A tile of
 pairs needs the instruction `vdpbf16ps` (AVX512-BF16: Zen 4, Sapphire Rapids and later). It adds the products of both
@@ -66,7 +66,9 @@ class _Tile:
         builder = self.builder
         with builder.if_else(builder.trunc(self.given["add"], ir.IntType(1))) as (add, clear):
             with add:
-                self._for_each_sum(lambda r, v: builder.store(builder.load(self._result(r, v), align=4), self.sums[r][v]))
+                self._for_each_sum(
+                    lambda r, v: builder.store(builder.load(self._result(r, v), align=4), self.sums[r][v])
+                )
             with clear:
                 zero = ir.Constant(_FLOATS, [0.0] * LANES)
                 self._for_each_sum(lambda r, v: builder.store(zero, self.sums[r][v]))

@@ -1,0 +1,359 @@
+"""What all fast networks share: threads, chunks of agents, and the passage of gradients to the parameters.
+
+Agents pass through a network in chunks of a fixed size. Each chunk is one compiled call forward and one backward, which
+do not hold the GIL, so that threads share the chunks in any order. Gradients of chunks are summed in their order. The
+result therefore does not depend on the number of threads. Vanishing gradients would become denormal numbers, which are slow, so
+these count as 0 here.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import wait
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from particle_grid.learn.fast.products import MULTIPLE_COLUMNS, MULTIPLE_ROWS
+from particle_grid.learn.policy import Policy, RecurrentState
+from particle_grid.support.errors import UserError, UserRuntimeError
+from particle_grid.support.jit import Pool, math_kernel
+
+ACTING_CHUNK = 64  # agents
+LEARNING_CHUNK = 16  # agents, whose data of all steps stays in the cache of a core
+MOST_PARTS = 32  # sums of gradients that are kept apart until all agents are done
+ZERO = np.float32(0)
+
+# The loss of some agents: takes their outputs f32[T, at least n, K + 1] and numbers i64[n], writes the gradient of the
+# outputs to the last argument, and returns sums.
+Loss = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+def up(n: int, multiple: int) -> int:
+    """Return n rounded up to a multiple."""
+    return -(-n // multiple) * multiple
+
+
+@math_kernel
+def gather(x, agents, y):
+    """Copy the columns of some agents: y[t, k] = x[t, agents[k]], for x [T, N, size] and y [T, at least n, >= size]."""
+    for t in range(len(x)):
+        for k in range(len(agents)):
+            source = x[t, agents[k]]
+            target = y[t, k]
+            for j in range(len(source)):
+                target[j] = source[j]
+
+
+@math_kernel
+def scatter(parts, agents, wholes):
+    """Copy back to the columns of some agents: y[t, agents[k]] = x[t, k], for each x of parts and y of wholes.
+
+    The arrays x are f32[T, at least n, at least size], and the arrays y f32[T, N, size].
+    """
+    for x, y in zip(parts, wholes):
+        for t in range(len(y)):
+            for k in range(len(agents)):
+                source = x[t, k]
+                target = y[t, agents[k]]
+                for j in range(len(target)):
+                    target[j] = source[j]
+
+
+@math_kernel
+def clear(x):
+    """Set x f32[n] to 0."""
+    for k in range(len(x)):
+        x[k] = ZERO
+
+
+@math_kernel
+def add(x, y):
+    """Add x f32[n] to y f32[n]."""
+    for k in range(len(x)):
+        y[k] += x[k]
+
+
+def _this_thread() -> int:
+    """Return the key of this thread's own record, which the last chunk has left in the cache."""
+    return -threading.get_ident()
+
+
+class Sums:
+    """Sums of gradients: one flat array, and its views of the given shapes."""
+
+    def __init__(self, shapes: Sequence[Sequence[int]]) -> None:
+        sizes = [int(np.prod(shape)) for shape in shapes]
+        self.flat = np.zeros(sum(sizes), np.float32)
+        parts = np.split(self.flat, np.cumsum(sizes)[:-1])
+        self.arrays = tuple(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True))
+
+
+def _this_thread() -> int:
+    """Return the key of this thread's own record, which the last chunk has left in the cache."""
+    return -threading.get_ident()
+
+
+class Sums:
+    """Sums of gradients: one flat array, and its views of the given shapes."""
+
+    def __init__(self, shapes: Sequence[Sequence[int]]) -> None:
+        sizes = [int(np.prod(shape)) for shape in shapes]
+        self.flat = np.zeros(sum(sizes), np.float32)
+        parts = np.split(self.flat, np.cumsum(sizes)[:-1])
+        self.arrays = tuple(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True))
+
+
+def start_worker() -> None:
+    """Keep torch to one thread in each worker, where more threads would compete with other workers."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # vanishing gradients become denormal, which is slow
+
+
+class FastNetwork:
+    """Computes a policy in compiled kernels, and is called like it.
+
+    Between a call with gradients and its backward pass there must be no other call. Torch itself is set to one thread,
+    because OpenMP's threads keep the cores busy for milliseconds after each operation.
+
+    Subclasses define the methods without a body below, and two kernels:
+
+    - `run_forward(*inputs, agents, weights, record)` computes all steps of some agents and writes them to a record.
+    - `run_backward(weights, record, gradients)` adds the gradients, given `record.d_out`.
+
+    Args:
+        policy: the policy.
+        dtype: of the products, float32 or bfloat16.
+        threads: the number of threads.
+    """
+
+    run_forward: Callable[..., None]
+    run_backward: Callable[..., None]
+
+    def __init__(self, policy: Policy, dtype: torch.dtype, threads: int) -> None:
+        self.policy = policy
+        self.dtype = dtype
+        self.threads = threads
+        self.outputs = policy.head.outputs + 1  # of actor and critic
+        self.size = up(policy.hidden, MULTIPLE_COLUMNS)  # units in kernels
+        self.real: type[np.generic] = np.uint16 if dtype == torch.bfloat16 else np.float32  # of arrays marked so
+        torch.set_num_threads(1)
+        self.pool = Pool(max(1, threads - 1), torch.set_flush_denormal, True)
+        self.known: list[Tensor] = []  # the policy's parameters as they were when `weights` was made
+        self.arrays: dict[str, np.ndarray] = {}  # the parameters that `weights` was composed from
+        self.weights: Any = None
+        self.inputs: tuple[np.ndarray, ...] = ()
+        self.chunks: list[np.ndarray] = []
+        self.records: dict[tuple[int, int, int], Any] = {}
+        self.sums: list[Sums] = []
+        self.passes = 0
+
+    def named_parameters(self) -> dict[str, Tensor]:
+        """Return the parameters of the policy that the network computes with, by the names that the kernels use."""
+        raise NotImplementedError
+
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of the gradients of the weights, in the order in which the kernels take them."""
+        raise NotImplementedError
+
+    def compose(self, arrays: dict[str, np.ndarray]) -> Any:
+        """Return the weights that the kernels read, computed from the parameters."""
+        raise NotImplementedError
+
+    def compose_back(
+        self, arrays: dict[str, np.ndarray], sums: tuple[np.ndarray, ...], gradients: dict[str, np.ndarray]
+    ) -> None:
+        """Write the gradients of the parameters, given those of the weights."""
+        raise NotImplementedError
+
+    def allocate(self, steps: int, n: int) -> Any:
+        """Return a record: the arrays that the kernels write for n agents, with zeros in them.
+
+        All records have `out` and `d_out`, f32[T, n, K + 1].
+        """
+        raise NotImplementedError
+
+    def state_after(self, record: Any) -> tuple[np.ndarray, ...]:
+        """Return the recurrent state after the last step, f32[1, n, at least hidden] each."""
+        return ()
+
+    def __call__(self, obs: Tensor, starts: Tensor, state: RecurrentState) -> tuple[Tensor, Tensor, RecurrentState]:
+        """Return outputs, values and the next recurrent state, see `particle_grid.learn.policy`."""
+        if torch.is_grad_enabled():
+            self._prepare()
+            out, *after = _Pass.apply(self, obs, starts, state, *self.named_parameters().values())
+        else:
+            self._refresh()
+            out, *after = self.forward(obs, starts, state, ACTING_CHUNK, keep=False)
+        return out[..., :-1], out[..., -1], tuple(after)
+
+    def words(self, rows: int, columns: int) -> np.ndarray:
+        """Return an array for a matrix [rows, columns] as words, see `particle_grid.learn.fast.products`."""
+        if self.dtype == torch.bfloat16:
+            return np.empty((rows // 2, columns), np.uint32)
+        return np.empty((rows, columns), np.float32)
+
+    def _prepare(self) -> None:
+        """Compose the parameters."""
+        self.known = []
+        self.arrays = {name: x.detach().contiguous().numpy() for name, x in self.named_parameters().items()}
+        self.weights = self.compose(self.arrays)
+
+    def _refresh(self) -> None:
+        """Compose the parameters again if they have changed: version counters miss what fused optimisers do."""
+        parameters = list(self.named_parameters().values())
+        if not self.known or not all(map(torch.equal, self.known, parameters)):
+            self._prepare()
+            self.known = [x.detach().clone() for x in parameters]
+
+    def _arrays(self, obs: Tensor, starts: Tensor, state: RecurrentState) -> tuple[np.ndarray, ...]:
+        """Return the inputs as arrays. Raise UserError for a wrong shape or dtype: kernels do not check bounds."""
+        steps, n = obs.shape[:2]
+        memory = [((n, self.policy.hidden), torch.float32)] * len(self.policy.initial_state(0))
+        expected = [((steps, n, self.policy.observation_size), torch.uint8), ((steps, n), torch.bool), *memory]
+        inputs = (obs, starts, *state)
+        given = [(x.shape, x.dtype) for x in inputs]
+        if given != expected:
+            names = "(obs, starts, h, c)" if memory else "(obs, starts)"
+            raise UserError(f"The fast network takes {names} as {expected}, not as {given}: change them.")
+        return tuple(x.detach().contiguous().numpy() for x in inputs)
+
+    def _begin(self, inputs: tuple[np.ndarray, ...], agents: np.ndarray, size: int) -> None:
+        """Start a pass of some agents in chunks of a size."""
+        self.passes += 1
+        self.inputs = inputs
+        self.chunks = np.split(agents, range(size, len(agents), size))
+
+    def _record(self, key: int, n: int) -> Any:
+        """Return the record for n agents, which is allocated once for each key and shape."""
+        steps = len(self.inputs[0])
+        place = (key, steps, n)
+        if place not in self.records:
+            self.records[place] = self.allocate(steps, up(n, MULTIPLE_ROWS))
+        return self.records[place]
+
+    def _compute(self, key: int, agents: np.ndarray) -> Any:
+        """Run the forward kernel for some agents, and return the record."""
+        record = self._record(key, len(agents))
+        self.run_forward(*self.inputs, agents, self.weights, record)
+        return record
+
+    def forward(
+        self, obs: Tensor, starts: Tensor, state: RecurrentState, size: int, keep: bool
+    ) -> tuple[Tensor, ...]:
+        """Return out f32[T, N, K + 1], of actor and critic, and the state after the last step.
+
+        Args:
+            obs, starts, state: as in a call.
+            size: agents in a chunk.
+            keep: whether to keep the records of all chunks for a backward pass.
+        """
+        steps, n = obs.shape[:2]
+        self._begin(self._arrays(obs, starts, state), np.arange(n), size)
+        out = torch.empty(steps, n, self.outputs)
+        after = [torch.empty_like(x) for x in state]
+        wholes = (out.numpy(), *(x[None].numpy() for x in after))
+
+        def run(k: int) -> None:
+            agents = self.chunks[k]
+            record = self._compute(k if keep else _this_thread(), agents)
+            scatter((record.out, *self.state_after(record)), agents, wholes)
+
+        self._share(run, len(self.chunks))
+        return out, *after
+
+    def backward(self, d_out: Tensor) -> list[Tensor]:
+        """Return the gradients of the parameters, given that of the last call's out, f32[T, N, K + 1]."""
+        given = d_out.detach().contiguous().numpy()
+
+        def run(k: int, gradients: Any) -> None:
+            agents = self.chunks[k]
+            record = self._record(k, len(agents))
+            gather(given, agents, record.d_out)
+            self.run_backward(self.weights, record, gradients)
+
+        return self._sum_over_chunks(run)
+
+    def learn(self, obs: Tensor, starts: Tensor, state: RecurrentState, agents: Tensor, loss: Loss) -> list[np.ndarray]:
+        """Set the gradients of the parameters to those of a loss, and return the loss's sums of each chunk.
+
+        Args:
+            obs, starts, state: of N agents, as in a call.
+            agents: i64[n], the agents to learn from.
+            loss: computes the loss of a chunk.
+        """
+        self._prepare()
+        self._begin(self._arrays(obs, starts, state), agents.numpy(), LEARNING_CHUNK)
+        results = [np.empty(0)] * len(self.chunks)
+
+        def run(k: int, sums: Any) -> None:
+            record = self._compute(_this_thread(), self.chunks[k])
+            results[k] = loss(record.out, self.chunks[k], record.d_out)
+            self.run_backward(self.weights, record, sums)
+
+        gradients = self._sum_over_chunks(run)
+        for parameter, gradient in zip(self.named_parameters().values(), gradients, strict=True):
+            parameter.grad = gradient
+        return results
+
+    def _share(self, run: Callable[[int], None], count: int) -> None:
+        """Call run(k) for each k below count. The threads, of which this is one, take the next number in turn."""
+        numbers = iter(range(count))
+
+        def work() -> None:
+            for k in numbers:
+                run(k)
+
+        others = [self.pool.submit(work) for _ in range(min(self.threads, count) - 1)]
+        torch.set_flush_denormal(True)
+        try:
+            work()
+        finally:
+            torch.set_flush_denormal(False)
+            wait(others)
+        for other in others:
+            other.result()
+
+    def _sum_over_chunks(self, run: Callable[[int, Any], None]) -> list[Tensor]:
+        """Call run(chunk, sums) for each chunk, and return the gradients of the parameters.
+
+        Each part sums the gradients of every so many chunks. Then the parts are added in order.
+        """
+        parts = min(len(self.chunks), MOST_PARTS)
+        while len(self.sums) < parts:
+            self.sums.append(Sums(self.shapes()))
+
+        def run_part(part: int) -> None:
+            sums = self.sums[part]
+            clear(sums.flat)
+            for k in range(part, len(self.chunks), parts):
+                run(k, sums.arrays)
+
+        self._share(run_part, parts)
+        for sums in self.sums[1:parts]:
+            add(sums.flat, self.sums[0].flat)
+        gradients = {name: np.empty_like(x) for name, x in self.arrays.items()}
+        self.compose_back(self.arrays, self.sums[0].arrays, gradients)
+        return list(map(torch.from_numpy, gradients.values()))
+
+
+class _Pass(torch.autograd.Function):
+    """The network as one differentiable operation on its composed parameters."""
+
+    @staticmethod
+    def forward(ctx, net, obs, starts, state, *composed):  # type: ignore[no-untyped-def]
+        out, *after = net.forward(obs, starts, state, LEARNING_CHUNK, keep=True)
+        ctx.net = net
+        ctx.number = net.passes
+        ctx.mark_non_differentiable(*after)
+        return out, *after
+
+    @staticmethod
+    def backward(ctx, d_out, *_):  # type: ignore[no-untyped-def]
+        if ctx.number != ctx.net.passes:
+            raise UserRuntimeError(
+                "The fast network was called again before this backward pass: run each backward pass right after its "
+                "call."
+            )
+        return *[None] * 4, *ctx.net.backward(d_out)
