@@ -16,7 +16,7 @@ from particle_grid.evaluation.match import SEEDS, steps_for
 from particle_grid.evaluation.players import ActFn, policy_player
 from particle_grid.evaluation.scoring import evaluate_policy
 from particle_grid.experiments.training import train
-from particle_grid.learn.device import choose_device
+from particle_grid.learn.distributed import choose_device
 from particle_grid.learn.policy import Policy
 from particle_grid.runs.build import trained_policy
 from particle_grid.runs.folder import RunFolder

@@ -9,7 +9,7 @@ from particle_grid.evaluation import match
 from particle_grid.evaluation.evaluator import Evaluator
 from particle_grid.evaluation.record import Show
 from particle_grid.evaluation.request import Request
-from particle_grid.learn.device import choose_device
+from particle_grid.learn.distributed import choose_device
 from particle_grid.runs.load import is_pattern
 from particle_grid.settings.checks import check_paths, check_whole_number
 from particle_grid.settings.compose import typed

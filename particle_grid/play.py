@@ -10,7 +10,7 @@ from particle_grid.cli import command
 from particle_grid.evaluation.interactive import Game, GameSettings, playable_world
 from particle_grid.evaluation.players import policy_player, scripted_player
 from particle_grid.evaluation.request import Request
-from particle_grid.learn.device import choose_device
+from particle_grid.learn.distributed import choose_device
 from particle_grid.runs.build import build_env, trained_policy
 from particle_grid.settings.checks import check_paths, check_whole_number
 from particle_grid.settings.compose import typed

@@ -8,7 +8,7 @@ from rich.console import Console
 from particle_grid.cli import command
 from particle_grid.evaluation import baseline, match, ratings, tournament
 from particle_grid.evaluation.request import Request
-from particle_grid.learn.device import choose_device
+from particle_grid.learn.distributed import choose_device
 from particle_grid.runs.folder import held
 from particle_grid.runs.load import load_all
 from particle_grid.settings.checks import check_paths, check_whole_number

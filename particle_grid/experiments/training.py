@@ -17,8 +17,7 @@ from particle_grid.evaluation.clips import Clips
 from particle_grid.experiments.pruning import pruning
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.dashboard import Dashboard
-from particle_grid.learn.device import choose_device
-from particle_grid.learn.distributed import ProcessGroup, joined
+from particle_grid.learn.distributed import ProcessGroup, choose_device, joined
 from particle_grid.learn.policy import Policy
 from particle_grid.learn.tensorboard import Logger
 from particle_grid.learn.trainer import Result, Trainer

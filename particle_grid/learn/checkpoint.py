@@ -33,7 +33,7 @@ PROCESS_KINDS: dict[str, Any] = {
     "state": (list, tuple),
 }
 MOST_STEPS = 1 << 53  # doubles, which TensorBoard and schedules use, cannot tell larger numbers from the next
-MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # what Adam keeps of each parameter
+FIRST_OPTIMISER = "adam"  # of checkpoints that do not name theirs
 
 
 def save(path: str | Path, state: dict[str, Any]) -> None:
@@ -189,31 +189,30 @@ def _finite(tensors: Iterable[Tensor]) -> bool:
     return all(bool(x.isfinite().all()) for x in tensors)
 
 
-def restore_moments(optimiser: torch.optim.Optimizer, state: Mapping[int, Mapping[str, Tensor]]) -> None:
-    """Load Adam's moments of all parameters, or of none before the first update. Settings stay the optimiser's own.
-
-    Raises:
-        UserError: as `check_moments`. The optimiser has not changed then.
-    """
-    check_moments(optimiser, state)
-    optimiser.load_state_dict(optimiser.state_dict() | {"state": dict(state)})
-
-
-def check_moments(optimiser: torch.optim.Optimizer, state: Mapping[int, Mapping[str, Tensor]]) -> None:
-    """Raise UserError if moments belong to other parameters."""
-    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-    if state and state.keys() != set(range(len(parameters))):
+def check_optimiser(name: str, saved: Mapping[str, Any]) -> None:
+    """Raise UserError if the optimiser of a run is not the one that was saved."""
+    there = saved.get("name", FIRST_OPTIMISER)
+    if there != name:
         raise UserError(
-            f"There are moments of {len(state)} parameters, and this network has {len(parameters)}: use the settings "
-            f"they were saved with."
+            f"The checkpoint was saved with trainer.optimiser={there}, whose moments mean nothing to {name}: resume "
+            f"with trainer.optimiser={there}, or start another run."
         )
-    for number, moments in state.items():
-        shapes = {name: x.shape for name, x in moments.items()}
-        weights = parameters[number].shape
-        if shapes != {name: torch.Size() if name == "step" else weights for name in MOMENTS}:
+
+
+def check_moments(own: Mapping[int, Mapping[str, Tensor]], saved: Mapping[int, Mapping[str, Tensor]]) -> None:
+    """Raise UserError if saved moments, of all parameters or of none, belong to other parameters than one's own."""
+    if saved and saved.keys() != own.keys():
+        raise UserError(
+            f"There are moments of {len(saved)} parameters, and this network has {len(own)}: use the settings they "
+            f"were saved with."
+        )
+    for number, moments in saved.items():
+        shapes = {name: x.shape for name, x in own[number].items()}
+        if {name: x.shape for name, x in moments.items()} != shapes:
             raise UserError(
-                f"The moments of parameter {number} do not have the shape {list(weights)} of its weights: use the "
-                f"settings they were saved with."
+                f"The moments of parameter {number} do not have the shapes of this network, "
+                f"{', '.join(f'{name} {list(shape)}' for name, shape in shapes.items())}: use the settings they were "
+                f"saved with."
             )
 
 

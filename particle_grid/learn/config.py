@@ -15,6 +15,7 @@ POSITIVE = (
     "max_grad_norm",
     "reward_scale",
     "adam_eps",
+    "muon_scale",
 )
 NOT_NEGATIVE = (
     "learning_rate",
@@ -25,6 +26,7 @@ NOT_NEGATIVE = (
     "checkpoint_every",
     "seed",
 )
+OPTIMISERS = ("adam", "muon")
 FRACTIONS = ("gamma", "gae_lambda", "scripted_opponents", "opponent_pool")
 
 
@@ -68,6 +70,11 @@ class TrainerConfig:
     reward_scale: float = 0.1
     #: Epsilon of Adam, larger than its default, so that small second moments do not make huge steps early on.
     adam_eps: float = 1e-5
+    #: adam (Kingma and Ba 2015), or muon (Jordan et al. 2024) for weight matrices and Adam for the rest. See
+    #: `particle_grid.learn.optimiser`.
+    optimiser: str = "adam"
+    #: Rate of Muon, as a multiple of `learning_rate`, which is that of Adam. Their steps have the same RMS at 1.
+    muon_scale: float = 4.0
     #: Share of the worlds in which the task's script plays one of two teams.
     scripted_opponents: float = 0.0
     #: Share of the worlds in which earlier versions of the policy play one of two teams.
@@ -98,6 +105,7 @@ class TrainerConfig:
         self._require("threads", self.threads <= MAX_THREADS, f"at most {MAX_THREADS}")
         self._require("seed", self.seed < 1 << 63, "below 2**63")
         self._require("device", self.device.partition(":")[0] in ("auto", "cpu", "cuda"), "auto, cpu or cuda")
+        self._require("optimiser", self.optimiser in OPTIMISERS, " or ".join(OPTIMISERS))
         self._check_combinations()
 
     def _check_types(self) -> None:

@@ -1,4 +1,6 @@
-"""Several processes that learn as one: each simulates its own agents, and gradients are summed.
+"""Where learning runs: on a device, and in several processes that learn as one.
+
+Each process simulates its own agents, and gradients are summed.
 
 `torchrun` starts the processes. They share every minibatch, so the result is that of one process with all the agents.
 Their weights stay equal, because they start from the same weights and take the same optimiser steps.
@@ -13,9 +15,27 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from particle_grid.support.errors import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """Return a device by name.
+
+    Args:
+        name: `cpu`, `cuda`, `cuda:1`, or `auto` for a GPU if there is one and the CPU otherwise.
+
+    Raises:
+        UserError: for any other name, and for `cuda` if torch finds no GPU.
+    """
+    if not isinstance(name, str) or name.partition(":")[0] not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device={name} is not known: choose auto, cpu or cuda.")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device={name} is not available, because torch finds no GPU: use cpu or auto.")
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
 
 
 @dataclass(frozen=True)
@@ -50,14 +70,6 @@ class ProcessGroup:
             dist.send(torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8).to(device), 0)
             return []
         return [_receive(rank, count, device) for rank, count in enumerate(counts[1:], 1)]  # one at a time saves memory
-
-    def sum_gradients(self, module: nn.Module) -> None:
-        """Sum the gradients of a module's parameters over the processes."""
-        if self.size > 1:
-            gradients = [x.grad for x in module.parameters() if x.grad is not None]
-            whole = self.sum(torch.cat([x.flatten() for x in gradients]))
-            for gradient, part in zip(gradients, whole.split([x.numel() for x in gradients]), strict=True):
-                gradient.copy_(part.view_as(gradient))
 
 
 def _receive(rank: int, count: int, device: torch.device) -> dict[str, Any]:

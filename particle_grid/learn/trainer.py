@@ -23,8 +23,7 @@ from particle_grid.learn.collect import (
     no_opponents,
 )
 from particle_grid.learn.config import TrainerConfig
-from particle_grid.learn.device import choose_device
-from particle_grid.learn.distributed import ProcessGroup
+from particle_grid.learn.distributed import ProcessGroup, choose_device
 from particle_grid.learn.fast import accelerate, accelerate_head
 from particle_grid.learn.interrupt import interrupted_by_signals
 from particle_grid.learn.policy import Policy
@@ -298,16 +297,18 @@ class Trainer(Uncopied):
         self._check_state(saved, own)
         self.collector.load_state_dict(own)
         self.policy.load_state_dict(saved["policy"])
-        checkpoint.restore_moments(self.updater.optimiser, saved["optimiser"]["state"])
+        self.updater.optimiser.load_moments(saved["optimiser"]["state"])
         self.generator.set_state(own["generator"])
         self.steps = saved["steps"]
 
     def _check_state(self, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
         """Check what the network and the agents of this run would load."""
         memory = [self.collector.starts, *self.collector.state]
+        optimiser = self.updater.optimiser.state_dict()
+        checkpoint.check_optimiser(optimiser["name"], saved["optimiser"])
         try:
             checkpoint.check_weights(self.policy, saved["policy"])
-            checkpoint.check_moments(self.updater.optimiser, saved["optimiser"]["state"])
+            checkpoint.check_moments(optimiser["state"], saved["optimiser"]["state"])
             checkpoint.check_memory([own["starts"], *own["state"]], memory)
             torch.Generator(self.device).set_state(own["generator"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from particle_grid.learn.collect import RolloutBuffer
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.distributed import ProcessGroup
+from particle_grid.learn.fast import thread_count
 from particle_grid.learn.heads import GaussianHead
+from particle_grid.learn.optimiser import Optimiser
 from particle_grid.learn.policy import Network, Policy
 from particle_grid.learn.ppo import advantages, explained_variance, masked_mean, ppo_loss
 
@@ -35,7 +37,7 @@ class Updater:
         group: the processes that share each minibatch.
 
     Attributes:
-        optimiser: Adam.
+        optimiser: clips the gradients and updates the parameters.
         batch: agent-steps that all processes learn from in an update.
         seconds: time of the last update.
     """
@@ -61,7 +63,7 @@ class Updater:
         self.generator = generator
         self.group = group
         self.batch = len(self.learners) * config.rollout_length * group.size
-        self.optimiser = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, eps=config.adam_eps, fused=True)
+        self.optimiser = Optimiser(policy.parameters(), config, thread_count(config.threads))
         self.seconds = 0.0
 
     def update(self, steps: int) -> dict[str, float]:
@@ -72,7 +74,7 @@ class Updater:
         """
         begin = perf_counter()
         factor = self.schedule(steps)
-        self._set_learning_rate(self.config.learning_rate * factor)
+        self.optimiser.learning_rate = self.config.learning_rate * factor
         advantage = self._advantages()
         returns = advantage + self.buffer.values[:-1]
         collected = defaultdict(list)
@@ -89,10 +91,6 @@ class Updater:
     def schedule(self, steps: int) -> float:
         """Return the factor of the learning rate and of the entropy bonus after some agent-steps."""
         return 1 - steps / self.config.total_steps if self.config.anneal else 1
-
-    def _set_learning_rate(self, rate: float) -> None:
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
 
     def _advantages(self) -> Tensor:
         """Return the advantages f32[T, N] of the steps in the buffer."""
@@ -112,9 +110,7 @@ class Updater:
         """Take one optimiser step on the whole sequences of some agents, and return statistics."""
         gradients = self._kernel_gradients if self.loss else self._gradients
         loss, statistics = gradients(agents, advantage, returns, entropy_coef)
-        self.group.sum_gradients(self.policy)
-        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
-        self.optimiser.step()
+        norm = self.optimiser.step(self.group.sum)
         shares = statistics | {"loss/total": loss}
         return {name: share * self.group.size for name, share in shares.items()} | {"optim/grad_norm": norm}
 

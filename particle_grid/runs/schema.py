@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from particle_grid.env import ACTIONS
-from particle_grid.learn.checkpoint import MOST_STEPS, PROCESS_KINDS
+from particle_grid.learn.checkpoint import FIRST_OPTIMISER, MOST_STEPS, PROCESS_KINDS
+from particle_grid.learn.config import OPTIMISERS
 from particle_grid.learn.policy import make_policy
 from particle_grid.settings.run_config import GROUPS
 from particle_grid.sim.tasks import RESERVED
@@ -135,6 +136,7 @@ def _memory(where: str, x: Any) -> None:
 
 def _optimiser(where: str, x: Any) -> None:
     _require(isinstance(x, dict) and isinstance(x.get("state"), dict), where, "not the state of an optimiser")
+    _require(x.get("name", FIRST_OPTIMISER) in OPTIMISERS, f"{where}.name", f"not {' or '.join(OPTIMISERS)}")
     for key, value in x["state"].items():
         _weights(f"{where}.{key}", value)
 

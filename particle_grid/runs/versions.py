@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
+from particle_grid.learn.checkpoint import FIRST_OPTIMISER
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.support.renamed import ARRAYS, SETTINGS
 
@@ -46,6 +47,8 @@ def upgraded_checkpoint(state: Mapping[str, Any]) -> dict[str, Any]:
     new = dict(state)
     if isinstance(new.get("config"), Mapping):
         new["config"] = upgraded_config(new["config"])
+        if isinstance(new["config"].get("trainer"), dict):  # the default was another one, so they do not name theirs
+            new["config"]["trainer"].setdefault("optimiser", FIRST_OPTIMISER)
     if isinstance(new.get("envs"), list):
         new["envs"] = [_upgraded_arrays(env) for env in new["envs"]]
     if isinstance(new.get("others"), list):

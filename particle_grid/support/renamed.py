@@ -18,6 +18,7 @@ MODULES = {
     "jit": "tasks",
     "jobs": "experiments.pool",
     "learn.archive": "support.archive",
+    "learn.device": "learn.distributed",
     "learn.lane": "learn.collect",
     "learn.log": "learn.tensorboard",
     "learn.restore": "learn.checkpoint",

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from particle_grid.learn.device import choose_device
+from particle_grid.learn.distributed import choose_device
 
 
 def test_a_missing_gpu_is_refused(monkeypatch):

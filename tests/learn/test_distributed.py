@@ -42,8 +42,7 @@ def gradient(agents, group):
     logp, entropy = policy.head.log_prob_and_entropy(out, actions)
     loss, shares = ppo_loss(logp, entropy, value, old, advantage, returns, valid, **COEFFICIENTS, total=group.sum)
     loss.backward()
-    group.sum_gradients(policy)
-    whole = torch.cat([x.grad.flatten() for x in policy.parameters()])
+    whole = group.sum(torch.cat([x.grad.flatten() for x in policy.parameters()]))
     return whole, torch.stack([group.sum(x.clone()) for x in shares.values()])
 
 

@@ -47,7 +47,8 @@ def test_a_resumed_run_uses_its_own_settings():
     second = make(config=replace(SMALL, total_steps=512, learning_rate=3e-3, adam_eps=1e-3, anneal=False))
     second.load_state_dict(first.state_dict())
     second.run()
-    assert [(group["lr"], group["eps"]) for group in second.updater.optimiser.param_groups] == [(3e-3, 1e-3)]
+    optimiser = second.updater.optimiser
+    assert (optimiser.learning_rate, optimiser.config.adam_eps) == (3e-3, 1e-3)
 
 
 ROOT = Path(__file__).parents[2]

@@ -63,7 +63,7 @@ def _with_kernels(policy: Policy, mode: str, threads: int) -> tuple[Network, str
     name = mode if mode != "auto" else "bf16" if has_bf16() else "fp32"
     if not HAS_BF16 and not isinstance(policy, ConvLSTM):
         name = "fp32"  # only the products of `TorchConvLSTM` run in bf16 on any processor
-    threads = threads or min(cores(), numba.config.NUMBA_NUM_THREADS)  # launchers of many runs set this variable
+    threads = thread_count(threads)
     torch_threads = torch.get_num_threads()
     twin = copy.deepcopy(policy).requires_grad_(True)  # so that frozen policies can be compared, and gradients survive
     difference = compare(twin, _kernels(twin, torch.float32, 1))
@@ -137,6 +137,11 @@ def compiled(policy: Policy, mode: str, device: torch.device, options: dict[str,
     if not difference <= COMPILED_TOLERANCE:
         return policy, f"The policy runs in plain torch on {device}: compiled, it differs by {difference:.1e}."
     return network, f"The policy is compiled for {device}, in {name}; the first iteration takes a minute or two."
+
+
+def thread_count(threads: int) -> int:
+    """Return the number of threads to use for a setting, in which 0 means all cores."""
+    return threads or min(cores(), numba.config.NUMBA_NUM_THREADS)  # launchers of many runs set this variable
 
 
 def cores() -> int:
