@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from particle_grid.learn import fast
-from particle_grid.learn.fast import accelerate, compare, compiled
+from particle_grid.learn.fast import accelerate, compare
 from particle_grid.learn.fast.conv import FastConv
 from particle_grid.learn.fast.conv_lstm import FastConvLSTM
-from particle_grid.learn.fast.gpu import Compiled
 from particle_grid.learn.fast.mlp import FastMLP
 from particle_grid.learn.fast.tiles import HAS_BF16
 from particle_grid.learn.fast.torch_conv_lstm import TorchConvLSTM
-from particle_grid.learn.policy import POLICIES, ConvLSTM, make_policy
+from particle_grid.learn.policy import POLICIES, ConvLSTM
 from tests.cases import needs_jit
+from tests.learn.networks import inputs, lively
 from tests.learn.toy import SPACES
 
 pytestmark = needs_jit("the kernels use machine instructions")
@@ -37,26 +37,6 @@ everywhere = pytest.mark.parametrize(
     ("kind", "dtype"), CASES, ids=[f"{kind}-{str(dtype).removeprefix('torch.')}" for kind, dtype in CASES]
 )
 each_kind = pytest.mark.parametrize("kind", NETWORKS)
-
-
-def lively(vision=5, form="discrete", hidden=128, kind="conv_lstm"):
-    """Return a policy with weights for which every path carries gradient."""
-    policy = make_policy(kind.removeprefix("torch_"), vision, SPACES[form], hidden=hidden)
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return policy
-
-
-def inputs(policy, steps, n, density=0.1, ends=0.2, seed=0):
-    """Return observations with this density of occupied cells, starts of episodes, and a state."""
-    generator = np.random.default_rng(seed)
-    cells = generator.integers(1, 7, (steps, n, policy.side**2)) * (generator.random((steps, n, 1)) < density)
-    obs = np.concatenate([cells, generator.integers(0, 256, (steps, n, 7))], -1).astype(np.uint8)
-    state = tuple(
-        torch.from_numpy(generator.normal(0, 0.5, x.shape).astype(np.float32)) for x in policy.initial_state(n)
-    )
-    return torch.from_numpy(obs), torch.from_numpy(generator.random((steps, n)) < ends), state
 
 
 def results(network, policy, obs, starts, state):
@@ -351,35 +331,6 @@ def test_nan_weights_give_nan_outputs(kind, dtype):
     batch = inputs(policy, 3, 10, ends=0)
     got = results(network, policy, *batch)
     assert not all(x.isfinite().all() for x in got.values())
-
-
-@pytest.mark.parametrize("kind", POLICIES)
-def test_every_policy_compiles_for_gpus_to_one_graph_with_the_same_results(kind):
-    """Run on the CPU: the policy is traced and differentiated as for a GPU, but executed by torch."""
-    policy = lively(kind=kind)
-    options = {"backend": "aot_eager"}
-    network, how = compiled(policy, "fp32", CPU, options)
-    assert isinstance(network, Compiled)
-    assert "compiled for cpu, in fp32" in how
-    assert compare(policy, network) < 1e-5
-    network, _ = compiled(policy, "bf16", CPU, options)
-    assert isinstance(network, Compiled)
-    assert 1e-4 < compare(policy, network) < 0.1  # the largest error, of one parameter's gradient
-    with torch.no_grad():
-        out, value, state = network(*inputs(policy, 1, 8)[:2], policy.initial_state(8))
-    assert {x.dtype for x in (out, value, *state)} == {torch.float32}
-
-
-def test_a_policy_that_cannot_be_compiled_runs_in_plain_torch_with_the_reason():
-    def broken(graph, examples):
-        raise RuntimeError("no compiler here.\nAnd much more.")
-
-    policy = lively(kind="mlp")
-    network, how = compiled(policy, "fp32", CPU, {"backend": broken})
-    assert network is policy
-    assert "cannot be compiled" in how
-    assert how.count("\n") == 0
-    assert all(x.grad is None for x in policy.parameters())
 
 
 def test_without_numbas_compiler_the_policy_runs_in_plain_torch(monkeypatch):
