@@ -56,9 +56,7 @@ def scatter(parts, agents, wholes):
 
     The arrays x are f32[T, at least n, at least size], and the arrays y f32[T, N, size].
     """
-    for number in range(len(wholes)):
-        x = parts[number]
-        y = wholes[number]
+    for x, y in zip(parts, wholes):  # noqa: B905 - Numba knows no `strict`
         for t in range(len(y)):
             for k in range(len(agents)):
                 source = x[t, k]
