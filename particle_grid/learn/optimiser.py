@@ -95,6 +95,11 @@ class Optimiser:
         for parameter in self.parameters:
             parameter.grad = None
 
+    def attach(self) -> None:
+        """Let backward passes that write to the memory of `grad` write to the flat gradient."""
+        for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
+            parameter.grad = gradient
+
     @torch.no_grad()
     def step(self, total: Callable[[Tensor], Tensor]) -> Tensor:
         """Update the parameters, and return the norm of the gradient before clipping.

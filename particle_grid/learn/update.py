@@ -2,9 +2,9 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from time import perf_counter
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,21 @@ from particle_grid.learn.ppo import advantages, explained_variance, masked_mean,
 if TYPE_CHECKING:  # kernels are loaded only if they are used
     from particle_grid.learn.fast.loss import FusedLoss
     from particle_grid.learn.fast.network import FastNetwork
+
+
+class Batch(NamedTuple):
+    """What the loss needs of a rollout."""
+
+    samples: Tensor  # [T, N, A] in the head's dtype
+    old_logp: Tensor  # f32[T, N]
+    advantage: Tensor  # f32[T, N]
+    returns: Tensor  # f32[T, N]
+    truncations: Tensor  # bool[T, N]
+
+
+def by_agent(x: Tensor) -> Tensor:
+    """Return x [T, N, ...] with all steps of an agent side by side in memory, where kernels read them faster."""
+    return x.transpose(0, 1).contiguous().transpose(0, 1)
 
 
 class Updater:
@@ -75,16 +90,15 @@ class Updater:
         begin = perf_counter()
         factor = self.schedule(steps)
         self.optimiser.learning_rate = self.config.learning_rate * factor
-        advantage = self._advantages()
-        returns = advantage + self.buffer.values[:-1]
+        batch = self._batch()
         collected = defaultdict(list)
         for _ in range(self.config.epochs):
             for agents in self._minibatches():
-                statistics = self._minibatch(agents, advantage, returns, self.config.entropy_coef * factor)
+                statistics = self._minibatch(agents, batch, self.config.entropy_coef * factor)
                 for name, value in statistics.items():
                     collected[name].append(value)
-        means = {name: torch.stack(values).mean() for name, values in collected.items()}
-        scalars = self._across_processes(means | self._iteration_statistics(returns))
+        means = {name: torch.stack(list(map(torch.as_tensor, values))).mean() for name, values in collected.items()}
+        scalars = self._across_processes(means | self._iteration_statistics(batch.returns))
         self.seconds = perf_counter() - begin
         return scalars | {"optim/learning_rate": self.config.learning_rate * factor}
 
@@ -92,13 +106,16 @@ class Updater:
         """Return the factor of the learning rate and of the entropy bonus after some agent-steps."""
         return 1 - steps / self.config.total_steps if self.config.anneal else 1
 
-    def _advantages(self) -> Tensor:
-        """Return the advantages f32[T, N] of the steps in the buffer."""
+    def _batch(self) -> Batch:
+        """Return the rollout with its advantages."""
         buffer = self.buffer
         rewards = buffer.rewards * self.config.reward_scale
-        return advantages(
+        advantage = advantages(
             rewards, buffer.values, buffer.terminals, buffer.truncations, self.config.gamma, self.config.gae_lambda
         )
+        returns = advantage + buffer.values[:-1]
+        batch = Batch(buffer.actions, buffer.logp, advantage, returns, buffer.truncations)
+        return Batch(*map(by_agent, batch)) if self.loss else batch
 
     def _minibatches(self) -> Iterator[Tensor]:
         """Yield the agents of each minibatch, in random order and in parts of equal size, or nearly."""
@@ -106,17 +123,17 @@ class Updater:
         order = torch.randperm(len(self.learners), generator=self.generator, device=self.learners.device)
         yield from self.learners[order].tensor_split(count)
 
-    def _minibatch(self, agents: Tensor, advantage: Tensor, returns: Tensor, entropy_coef: float) -> dict[str, Tensor]:
+    def _minibatch(self, agents: Tensor, batch: Batch, entropy_coef: float) -> dict[str, Tensor | float]:
         """Take one optimiser step on the whole sequences of some agents, and return statistics."""
         gradients = self._kernel_gradients if self.loss else self._gradients
-        loss, statistics = gradients(agents, advantage, returns, entropy_coef)
+        loss, statistics = gradients(agents, batch, entropy_coef)
         norm = self.optimiser.step(self.group.sum)
-        shares = statistics | {"loss/total": loss}
+        shares = {**statistics, "loss/total": loss}
         return {name: share * self.group.size for name, share in shares.items()} | {"optim/grad_norm": norm}
 
     def _gradients(
-        self, agents: Tensor, advantage: Tensor, returns: Tensor, entropy_coef: float
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self, agents: Tensor, batch: Batch, entropy_coef: float
+    ) -> tuple[Tensor | float, Mapping[str, Tensor | float]]:
         """Set the gradients of the parameters, and return the loss of some agents' sequences and its statistics.
 
         Sequences start from the recurrent state with which they really started.
@@ -128,15 +145,15 @@ class Updater:
 
         state = tuple(x[agents] for x in buffer.state)
         out, value, _ = self.network(select(buffer.obs), select(buffer.starts[:-1]), state)
-        logp, entropy = self.policy.head.log_prob_and_entropy(out, select(buffer.actions))
+        logp, entropy = self.policy.head.log_prob_and_entropy(out, select(batch.samples))
         loss, statistics = ppo_loss(
             logp,
             entropy,
             value,
-            select(buffer.logp),
-            select(advantage),
-            select(returns),
-            ~select(buffer.truncations),
+            select(batch.old_logp),
+            select(batch.advantage),
+            select(batch.returns),
+            ~select(batch.truncations),
             clip=self.config.clip,
             value_coef=self.config.value_coef,
             entropy_coef=entropy_coef,
@@ -147,16 +164,16 @@ class Updater:
         return loss.detach(), statistics
 
     def _kernel_gradients(
-        self, agents: Tensor, advantage: Tensor, returns: Tensor, entropy_coef: float
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self, agents: Tensor, batch: Batch, entropy_coef: float
+    ) -> tuple[Tensor | float, Mapping[str, Tensor | float]]:
         """Do the same as `_gradients` in kernels."""
         assert self.loss
+        self.optimiser.attach()
         network = cast("FastNetwork", self.network)
         buffer = self.buffer
-        columns = (buffer.actions, buffer.logp, advantage, returns, buffer.truncations)
         loss = self.loss.minibatch(
             agents.numpy(),
-            *(x.numpy() for x in columns),
+            *(x.numpy() for x in batch),
             clip=self.config.clip,
             value_coef=self.config.value_coef,
             entropy_coef=entropy_coef,

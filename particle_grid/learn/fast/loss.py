@@ -85,26 +85,29 @@ class MinibatchLoss:
         KERNELS[type(self.head)](out, agents, *self.columns, self.numbers, self.parameters, d_out, sums)
         return sums
 
-    def finish(self, sums: Sequence[np.ndarray]) -> tuple[Tensor, dict[str, Tensor]]:
+    def finish(self, sums: Sequence[np.ndarray]) -> tuple[float, dict[str, float]]:
         """Return loss and statistics, as `ppo_loss` does, and set the gradients of the head's own parameters.
 
         Args:
             sums: of all chunks, in order.
         """
-        whole = np.sum(sums, 0)
-        value_loss = self.numbers[loss_parts.VALUE_COEF] * whole[loss_parts.VALUE_LOSS]
-        bonus = self.numbers[loss_parts.ENTROPY_COEF] * whole[loss_parts.ENTROPY]
-        terms = np.append(whole[: loss_parts.SUMS], whole[loss_parts.POLICY_LOSS] + value_loss - bonus)
-        values = torch.from_numpy(terms).float().unbind()
+        whole = np.array(sums).sum(0)
         if isinstance(self.head, GaussianHead):
             self._set_gradient(self.head, whole[loss_parts.SUMS :])
-        return values[-1], dict(zip(STATISTICS, values[:-1], strict=True))
+        statistics = dict(zip(STATISTICS, whole.tolist(), strict=False))  # followed by the gradients
+        _, _, _, _, value_coef, entropy_coef, _ = self.numbers.tolist()
+        loss = statistics["loss/policy"] + value_coef * statistics["loss/value"]
+        return loss - entropy_coef * statistics["policy/entropy"], statistics
 
     @staticmethod
     def _set_gradient(head: GaussianHead, d_log_std: np.ndarray) -> None:
         """Set the gradient of the parameter from which the log standard deviations derive."""
         slope = head.reach * (1 - np.tanh(head.raw_log_std.detach().numpy()) ** 2)
-        head.raw_log_std.grad = torch.from_numpy((d_log_std * slope).astype(np.float32))
+        gradient = torch.from_numpy((d_log_std * slope).astype(np.float32))
+        if head.raw_log_std.grad is None:
+            head.raw_log_std.grad = gradient
+        else:
+            head.raw_log_std.grad.copy_(gradient)
 
 
 class FusedLoss:
@@ -266,7 +269,9 @@ def kernel_results(head: Head, batch: Minibatch, size: int = 8) -> Results:
         d_out = torch.full_like(out, torch.nan)
         sums.append(loss.chunk(out.numpy(), part.numpy(), d_out.numpy()))
         gradients.append(d_out[:, : len(part)])
-    return _results(head, *loss.finish(sums), torch.cat(gradients, 1))
+    total, statistics = loss.finish(sums)
+    as_tensors = {name: torch.tensor(x) for name, x in statistics.items()}
+    return _results(head, torch.tensor(total), as_tensors, torch.cat(gradients, 1))
 
 
 def _results(head: Head, loss: Tensor, statistics: dict[str, Tensor], d_out: Tensor) -> Results:

@@ -296,10 +296,14 @@ class FastNetwork:
             gather(given, agents, record.d_out)
             self.run_backward(self.weights, record, gradients)
 
-        return self._sum_over_chunks(run)
+        gradients = {name: np.empty_like(x) for name, x in self.arrays.items()}
+        self._sum_over_chunks(run, gradients)
+        return list(map(torch.from_numpy, gradients.values()))
 
     def learn(self, obs: Tensor, starts: Tensor, state: RecurrentState, agents: Tensor, loss: Loss) -> list[np.ndarray]:
         """Set the gradients of the parameters to those of a loss, and return the loss's sums of each chunk.
+
+        Gradients are written to the memory that the parameters' `grad` has, if there is any.
 
         Args:
             obs, starts, state: of N agents, as in a call.
@@ -316,9 +320,12 @@ class FastNetwork:
             results[k] = loss(record.out, self.chunks[k], record.d_out)
             self.run_backward(self.weights, record, sums)
 
-        gradients = self._sum_over_chunks(run)
-        for parameter, gradient in zip(self.tensors.values(), gradients, strict=True):
-            parameter.grad = gradient
+        gradients = {}
+        for name, parameter in self.tensors.items():
+            if parameter.grad is None:
+                parameter.grad = torch.empty_like(parameter)
+            gradients[name] = parameter.grad.numpy()
+        self._sum_over_chunks(run, gradients)
         return results
 
     def _share(self, run: Callable[[int], None], count: int) -> None:
@@ -339,8 +346,8 @@ class FastNetwork:
         for other in others:
             other.result()
 
-    def _sum_over_chunks(self, run: Callable[[int, Any], None]) -> list[Tensor]:
-        """Call run(chunk, sums) for each chunk, and return the gradients of the parameters.
+    def _sum_over_chunks(self, run: Callable[[int, Any], None], gradients: dict[str, np.ndarray]) -> None:
+        """Call run(chunk, sums) for each chunk, and write the gradients of the parameters.
 
         Each part sums the gradients of every so many chunks. Then the parts are added in order.
         """
@@ -357,9 +364,7 @@ class FastNetwork:
         self._share(run_part, parts)
         for sums in self.sums[1:parts]:
             add(sums.flat, self.sums[0].flat)
-        gradients = {name: np.empty_like(x) for name, x in self.arrays.items()}
         self.compose_back(self.arrays, self.sums[0].arrays, gradients)
-        return list(map(torch.from_numpy, gradients.values()))
 
 
 class _Pass(torch.autograd.Function):
