@@ -7,6 +7,7 @@ compared with its module, and rejected if it differs.
 import copy
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numba
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from particle_grid.learn.distributed import ranks
+from particle_grid.learn.fast.tiles import HAS_AMX, HAS_BF16
 from particle_grid.learn.heads import Head
 from particle_grid.learn.policy import CELLS, FEATURES, MLP, Conv, ConvLSTM, Network, Policy
 from particle_grid.support.errors import UserError
@@ -59,6 +61,8 @@ def accelerate(policy: Policy, mode: str, device: torch.device, threads: int) ->
 def _with_kernels(policy: Policy, mode: str, threads: int) -> tuple[Network, str]:
     """Return the kernels for a policy, or the policy itself if it differs from them, and a sentence."""
     name = mode if mode != "auto" else "bf16" if has_bf16() else "fp32"
+    if not HAS_BF16 and not isinstance(policy, ConvLSTM):
+        name = "fp32"  # only the products of `TorchConvLSTM` run in bf16 on any processor
     threads = thread_count(threads)
     torch_threads = torch.get_num_threads()
     twin = copy.deepcopy(policy).requires_grad_(True)  # so that frozen policies can be compared, and gradients survive
@@ -84,9 +88,13 @@ def _kernels(policy: Policy, dtype: torch.dtype, threads: int) -> Network:
         from particle_grid.learn.fast.conv import FastConv
 
         return FastConv(policy, dtype, threads)
+    assert isinstance(policy, ConvLSTM)
+    if dtype == torch.bfloat16 and (HAS_AMX or not HAS_BF16):
+        from particle_grid.learn.fast.torch_conv_lstm import TorchConvLSTM
+
+        return TorchConvLSTM(policy, dtype, threads)
     from particle_grid.learn.fast.conv_lstm import FastConvLSTM
 
-    assert isinstance(policy, ConvLSTM)
     return FastConvLSTM(policy, dtype, threads)
 
 
@@ -103,6 +111,11 @@ def accelerate_head(head: Head, network: Network) -> tuple["FusedLoss | None", S
     loss, how_loss = fused_loss(head)
     sampler, how_sample = fused_sampler(head)
     return loss, sampler or head.sample, " ".join([how_loss] * (loss is None) + [how_sample] * (sampler is None))
+
+
+def frozen(network: Network) -> AbstractContextManager[None]:
+    """Return a context in which the parameters of a network do not change, so that it need not look for changes."""
+    return network.frozen() if hasattr(network, "frozen") else nullcontext()
 
 
 def compiled(policy: Policy, mode: str, device: torch.device, options: dict[str, Any]) -> tuple[Network, str]:
@@ -139,7 +152,7 @@ def cores() -> int:
 
 def has_bf16() -> bool:
     """Return whether the processor multiplies bf16 faster than float32."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return HAS_BF16 or HAS_AMX
 
 
 def _why_no_kernels(policy: Policy) -> str:

@@ -14,18 +14,29 @@ from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm
+import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 16  # float32 numbers in a vector; LLVM splits vectors that the processor does not have
-HOST = llvm.get_host_cpu_features()
-HAS_BF16 = bool(HOST.get("avx512bf16"))
-HAS_AMX = bool(HOST.get("amx-bf16"))
+
+
+def _features() -> set[str]:
+    """Return the features of the processor that Numba compiles for."""
+    chosen = numba.config.CPU_FEATURES  # set by the variable NUMBA_CPU_FEATURES
+    if chosen is not None:
+        return {name[1:] for name in chosen.split(",") if name.startswith("+")}
+    return {name for name, present in llvm.get_host_cpu_features().items() if present}
+
+
+FEATURES = _features()
+HAS_BF16 = "avx512bf16" in FEATURES
+HAS_AMX = "amx-bf16" in FEATURES
 # As many vectors of sums as registers hold, beside one row of the right matrix: 32 of 512 bits, else 16 of 256.
-ROWS = 8 if HOST.get("avx512f") else 4
-VECTORS = 2 if HOST.get("avx512f") else 1
+ROWS = 8 if "avx512f" in FEATURES else 4
+VECTORS = 2 if "avx512f" in FEATURES else 1
 COLUMNS = VECTORS * LANES
 
 _F32 = ir.FloatType()
@@ -106,7 +117,7 @@ class _Tile:
 
     def _multiply_add(self, a: Any, b: Any, total: Any) -> Any:
         kinds = [_FLOATS, self.vector, self.vector] if self.bf16 else [_FLOATS] * 3
-        name = "llvm.x86.avx512bf16.dpbf16ps.512" if self.bf16 else "llvm.fma.v16f32"
+        name = "llvm.x86.avx512bf16.dpbf16ps.512" if self.bf16 else "llvm.fmuladd.v16f32"
         function = cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(_FLOATS, kinds), name)
         return self.builder.call(function, [total, a, b] if self.bf16 else [a, b, total])
 
