@@ -9,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from particle_grid.env import action_space
@@ -20,6 +21,7 @@ QUICK = {
     "gallery": ["--out", "docs"],
     "learn": ["--out", "learn", "--tasks", "center", "--seeds", "1"],
     "peers": ["--seconds", "1"],
+    "search": ["--out", "search", "--tasks", "center", "--seeds", "1"],
     "sim": ["--agents", "64", "--seconds", "1"],
     "soak": ["--minutes", "0.1"],
     "start": ["--runs", "1"],
@@ -106,3 +108,19 @@ def test_options_that_cannot_be_measured_are_refused_in_a_sentence(options, mess
     with pytest.raises(SystemExit) as stopped:
         importlib.import_module("train").main()
     assert message in str(stopped.value.code) + capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("scores", "steps"),
+    [([0, 0.4, 0.8, 1.2], 4e6), ([0, 0, 0, 0], np.nan), ([2, 0, 1, 0], 3e6), ([1, 1, 1, 1], 1e6)],
+)
+def test_a_search_counts_steps_until_a_score_is_reached_from_below(scores, steps, monkeypatch):
+    monkeypatch.syspath_prepend(BENCH)
+    search = importlib.import_module("search")
+    curves = object.__new__(search.Curves)
+    curves.steps = np.arange(1, 5) * 1_000_000
+    curves.seconds = curves.steps / 1e5
+    curves.updates = curves.steps // 2048
+    row = curves.times(np.array(scores, float))
+    np.testing.assert_equal(row["steps_to_1.0"], steps)
+    np.testing.assert_equal(row["seconds_to_1.0"], steps / 1e5)

@@ -1,0 +1,284 @@
+"""Search for settings that learn fast: steps, seconds and updates until each team scores half of the script, and all.
+
+    python bench/search.py --setting adam --setting muon trainer.optimiser=muon --out outputs/search
+    python bench/search.py --setting now --baseline ../old --tasks group puffer --seeds 5 --threads 2
+
+Each setting is a name and overrides of `python -m particle_grid.train`. A baseline is another checkout, which trains
+with its own defaults. Runs take turns, one at a time, in the order seeds, tasks, action forms, settings, so that
+whatever else the machine does concerns all settings alike. Finished runs are not repeated, and search.csv has a row for
+each of their teams after every run, so a search can be interrupted, resumed and extended.
+
+Scores are normalised by the scores of random actions (0) and of the script (1), for each team by itself. While
+training, they are means over the last WINDOW agent-steps. Seconds are those of training, without its start and the
+evaluation.
+
+In a task with two teams where the script plays one of them in every world, a team's score is a mean of two kinds of
+worlds: a, where it is learned, and b, where the other one is. What one team sees of the other is symmetric, and the
+mean reward of all learners is (a - b) / 2 times `task.scale`, so both follow from the curves of score and reward.
+"""
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from interrupt import until_interrupted
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from particle_grid.env import ACTIONS
+from particle_grid.experiments.stats import interquartile_mean
+from particle_grid.runs.folder import RunFolder
+from particle_grid.sim import tasks
+from particle_grid.support import atomic
+
+WINDOW = 500_000  # agent-steps over which scores are averaged
+LEVELS = (0.5, 1.0)
+ROOT = Path(__file__).parents[1]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A name, a checkout and overrides."""
+
+    name: str
+    tree: Path
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of a search."""
+
+    setting: Setting
+    task: str
+    action: str
+    seed: int
+    folder: RunFolder
+
+    def train(self, threads: int, evaluations: int) -> bool:
+        """Train in a process, and return whether that succeeded."""
+        given = [f"task={self.task}", f"action={self.action}", f"seed={self.seed}", f"trainer.threads={threads}"]
+        given += [f"evaluations={evaluations}", *self.setting.overrides, f"hydra.run.dir={self.folder.path.resolve()}"]
+        if self.folder.path.exists():  # of a search that was interrupted
+            shutil.rmtree(self.folder.path)
+        self.folder.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.folder.path.with_suffix(".log").open("w") as log:
+            return not subprocess.call(
+                [sys.executable, "-m", "particle_grid.train", *given],
+                cwd=self.setting.tree,
+                env=os.environ | {"PYTHONPATH": str(self.setting.tree)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def rows(self) -> Iterator[Row]:
+        """Yield a row for each team of a finished run."""
+        curves = Curves(self.folder)
+        about = {"task": self.task, "action": self.action, "setting": self.setting.name, "seed": self.seed}
+        about |= {"overrides": " ".join(self.setting.overrides)}
+        for team, scores in enumerate(curves.scores()):
+            row = about | {"team": team + 1, "steps": int(curves.steps[-1]), "seconds": curves.seconds[-1]}
+            row |= {"updates": curves.updates[-1], "end": curves.window_means(scores)[-1]}
+            row |= {player: curves.final(player)[team] for player in ("sampled", "greedy")}
+            yield row | curves.times(scores)
+
+
+class Curves:
+    """What TensorBoard's files and the results of a run say about learning.
+
+    Attributes:
+        steps: i64[iterations], agent-steps.
+        seconds: f64[iterations], of training.
+        updates: i64[iterations], optimiser steps.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.config = yaml.safe_load(folder.config.read_text("utf-8"))
+        self.results = folder.read_results().scores
+        self.events = EventAccumulator(str(folder.path), size_guidance={"scalars": 0}).Reload()
+        self.steps = np.array([event.step for event in self.events.Scalars("perf/steps_per_second")])
+        batch = np.diff(self.steps, prepend=0)
+        trainer = self.config["trainer"]
+        self.seconds = np.cumsum(batch / self.scalar("perf/steps_per_second"))
+        self.updates = np.cumsum(np.ceil(batch / trainer["minibatch"]).astype(int) * trainer["epochs"])
+
+    def scalar(self, name: str) -> np.ndarray:
+        """Return a scalar in each iteration, interpolated over gaps."""
+        found = self.events.Scalars(name)
+        return np.interp(self.steps, [event.step for event in found], [event.value for event in found])
+
+    def scores(self) -> list[np.ndarray]:
+        """Return the normalised scores of each team."""
+        if "score" in self.events.Tags()["scalars"]:
+            return [self.normalise(self.scalar("score"), 0)]
+        scores = [self.scalar(f"env/score_{team + 1}") for team in range(2)]
+        if self.config["trainer"]["scripted_opponents"] == 1:
+            lead = self.scalar("env/reward") / self.config["task"]["scale"]
+            scores = [score + lead for score in scores]
+        return [self.normalise(score, team) for team, score in enumerate(scores)]
+
+    def normalise(self, scores: np.ndarray, team: int) -> np.ndarray:
+        """Return scores of a team as shares of the way from random actions to the script."""
+        random = self.results["random"][:, team].mean()
+        return (scores - random) / (self.results["scripted"][:, team].mean() - random)
+
+    def final(self, player: str) -> list[float]:
+        """Return the normalised score of each team after training."""
+        scores = self.results[player]
+        return [float(self.normalise(scores[:, team], team).mean()) for team in range(scores.shape[1])]
+
+    def window_means(self, scores: np.ndarray) -> np.ndarray:
+        """Return the mean score of the last WINDOW agent-steps in each iteration, and NaN before there are as many."""
+        means = np.full(len(scores), np.nan)
+        for k, end in enumerate(self.steps):
+            if end >= min(WINDOW, self.steps[-1]):
+                means[k] = scores[(self.steps > end - WINDOW) & (self.steps <= end)].mean()
+        return means
+
+    def times(self, scores: np.ndarray) -> Row:
+        """Return steps, seconds and updates until the score reaches each level; NaN if it does not.
+
+        Teams that spawn apart may score well until they meet, so a level is reached from below, if ever below.
+        """
+        row: Row = {}
+        means = self.window_means(scores)
+        for level in LEVELS:
+            below = np.flatnonzero(means < level)
+            first = below[0] if below.size else 0
+            reached = first + np.flatnonzero(means[first:] >= level)
+            for name in ("steps", "seconds", "updates"):
+                row[f"{name}_to_{level}"] = float(getattr(self, name)[reached[0]]) if reached.size else np.nan
+        return row
+
+
+def table(rows: list[Row]) -> str:
+    """Return a Markdown table with a line for each task, action form, team and setting: means over the middle seeds."""
+    names = [f"{name}_to_{level}" for level in LEVELS for name in ("steps", "seconds", "updates")]
+    lines = ["| task | action | team | setting | seeds | reached | " + " | ".join([*names, "end", "sampled"]) + " |"]
+    lines.append("|---" * (len(names) + 8) + "|")
+    keys = ("task", "action", "team", "setting")
+    for key in sorted({tuple(row[name] for name in keys) for row in rows}):
+        mine = [row for row in rows if tuple(row[name] for name in keys) == key]
+        reached = sum(np.isfinite(row[f"steps_to_{LEVELS[-1]}"]) for row in mine)
+        # A seed that never reaches a level counts as slower than all others.
+        times = [middle([np.nan_to_num(row[name], nan=np.inf) for row in mine]) for name in names]
+        ends = [middle([row[name] for row in mine]) for name in ("end", "sampled")]
+        cells = [
+            *map(str, key),
+            str(len(mine)),
+            str(reached),
+            *map("{:.3g}".format, times),
+            *map("{:.2f}".format, ends),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def middle(values: list[float]) -> float:
+    """Return the interquartile mean; infinite if one of the middle values is."""
+    with np.errstate(invalid="ignore"):
+        mean = float(interquartile_mean(np.array([values])))
+    return np.inf if np.isnan(mean) else mean
+
+
+def options() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--setting",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("NAME", "OVERRIDE"),
+        help="repeat for each; the defaults if there is none",
+    )
+    parser.add_argument(
+        "--baseline", nargs="+", metavar=("PATH", "OVERRIDE"), help="another checkout, and overrides with its names"
+    )
+    parser.add_argument("--tasks", nargs="+", default=tasks.names(), choices=tasks.names())
+    parser.add_argument("--actions", nargs="+", default=list(ACTIONS), choices=ACTIONS)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--evaluations", type=int, default=1, help="after training; 1 is the least")
+    parser.add_argument("--out", type=Path, default=Path("outputs/search"), help="folder for the runs and the results")
+    parser.add_argument("--report", action="store_true", help="train nothing; only write the results of finished runs")
+    return parser.parse_args()
+
+
+def planned(chosen: argparse.Namespace) -> list[Run]:
+    """Return all runs in their order."""
+    given = chosen.setting or [["default"]]
+    settings = [Setting(name, ROOT, tuple(overrides)) for name, *overrides in given]
+    if chosen.baseline:
+        path, *overrides = chosen.baseline
+        settings.append(Setting("baseline", Path(path).resolve(), tuple(overrides)))
+    return [
+        Run(setting, task, action, seed, RunFolder(chosen.out / setting.name / f"{task}-{action}-{seed}"))
+        for seed in range(chosen.seeds)
+        for task in chosen.tasks
+        for action in chosen.actions
+        for setting in settings
+    ]
+
+
+def check(chosen: argparse.Namespace, runs: list[Run]) -> None:
+    """End if the runs of a setting were started with other overrides, trees or threads: a table would mix them."""
+    plan = {run.setting.name: [str(run.setting.tree), *run.setting.overrides] for run in runs}
+    plan |= {"threads": [str(chosen.threads)]}
+    path = chosen.out / "settings.json"
+    before = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    changed = [name for name in plan if before.get(name, plan[name]) != plan[name]]
+    if changed:
+        raise SystemExit(f"error: {path} has another {changed[0]}, {before[changed[0]]}: use another --out or name.")
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    atomic.write(path, (json.dumps(before | plan, indent=1) + "\n").encode())
+
+
+def write(out: Path, runs: list[Run]) -> None:
+    """Write the rows of all finished runs."""
+    rows = [row for run in runs if run.folder.results.exists() for row in run.rows()]
+    if not rows:
+        return
+    with (out / "search.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    atomic.write(out / "search.md", table(rows).encode())
+
+
+def main() -> None:
+    """Run the search."""
+    chosen = options()
+    runs = planned(chosen)
+    check(chosen, runs)
+    print(f"{len(runs)} runs, {sum(run.folder.results.exists() for run in runs)} already done", flush=True)
+    failed = []
+    for number, run in enumerate(runs, 1):
+        if run.folder.results.exists() or chosen.report:
+            continue
+        begin = time.monotonic()
+        done = run.train(chosen.threads, max(1, chosen.evaluations))
+        failed += [] if done else [run]
+        end = f"{time.monotonic() - begin:.0f} s" if done else f"failed, see {run.folder.path.with_suffix('.log')}"
+        print(f"{number} of {len(runs)}: {run.folder.path}, {end}", flush=True)
+        write(chosen.out, runs)
+    write(chosen.out, runs)
+    if (chosen.out / "search.md").exists():
+        print((chosen.out / "search.md").read_text("utf-8"))
+    if failed:
+        raise SystemExit(f"{len(failed)} of {len(runs)} runs failed.")
+
+
+if __name__ == "__main__":
+    until_interrupted(main)
