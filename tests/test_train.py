@@ -133,8 +133,8 @@ def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(call):
 
 def test_a_run_uses_its_own_number_of_threads_whatever_ran_before_in_the_process(call):
     small = [argument for argument in TINY if not argument.startswith("trainer.threads")]
-    for policy, threads, own in (("conv_lstm", 1, 1), ("mlp", 0, training.TORCH_THREADS), ("mlp", 1, 1)):
-        more = [f"policy={policy}", f"trainer.threads={threads}", f"trainer.total_steps={BATCH}"]
+    for fast, threads, own in (("fp32", 1, 1), ("off", 0, training.TORCH_THREADS), ("off", 1, 1)):
+        more = [f"trainer.fast={fast}", f"trainer.threads={threads}", f"trainer.total_steps={BATCH}"]
         assert call(train.main, *small, *more)[0] == 0
         assert torch.get_num_threads() == own
         assert numba.get_num_threads() == (threads or numba.config.NUMBA_NUM_THREADS)

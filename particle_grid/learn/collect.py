@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from particle_grid.learn.fast import Sample
+from particle_grid.learn.fast import Sample, frozen
 from particle_grid.learn.heads import Head
 from particle_grid.learn.policy import Network, Policy, RecurrentState, check_array
 from particle_grid.support.errors import UserError
@@ -236,6 +236,10 @@ class Collector:
         Args:
             moment: agent-steps learnt from so far. Opponents derive their randomness from it.
         """
+        with frozen(self.network):
+            return self._collect(moment)
+
+    def _collect(self, moment: int) -> list[dict[str, float]]:
         begin = perf_counter()
         self.seconds["simulate"] = 0.0
         self.buffer.starts[0] = self.starts

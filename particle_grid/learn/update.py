@@ -110,7 +110,6 @@ class Updater:
 
     def _minibatch(self, agents: Tensor, advantage: Tensor, returns: Tensor, entropy_coef: float) -> dict[str, Tensor]:
         """Take one optimiser step on the whole sequences of some agents, and return statistics."""
-        self.optimiser.zero_grad()
         gradients = self._kernel_gradients if self.loss else self._gradients
         loss, statistics = gradients(agents, advantage, returns, entropy_coef)
         self.group.sum_gradients(self.policy)
@@ -147,6 +146,7 @@ class Updater:
             entropy_coef=entropy_coef,
             total=self.group.sum,
         )
+        self.optimiser.zero_grad()
         loss.backward()
         return loss.detach(), statistics
 

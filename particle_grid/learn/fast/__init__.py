@@ -7,6 +7,7 @@ compared with its module, and rejected if it differs.
 import copy
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numba
@@ -110,6 +111,11 @@ def accelerate_head(head: Head, network: Network) -> tuple["FusedLoss | None", S
     loss, how_loss = fused_loss(head)
     sampler, how_sample = fused_sampler(head)
     return loss, sampler or head.sample, " ".join([how_loss] * (loss is None) + [how_sample] * (sampler is None))
+
+
+def frozen(network: Network) -> AbstractContextManager[None]:
+    """Return a context in which the parameters of a network do not change, so that it need not look for changes."""
+    return network.frozen() if hasattr(network, "frozen") else nullcontext()
 
 
 def compiled(policy: Policy, mode: str, device: torch.device, options: dict[str, Any]) -> tuple[Network, str]:

@@ -30,7 +30,7 @@ from particle_grid.learn.fast.dense import (
     decide_back,
     top_parameters,
 )
-from particle_grid.learn.fast.network import FastNetwork, gather
+from particle_grid.learn.fast.network import FastNetwork, gather, scatter
 from particle_grid.learn.fast.one_hot import put_features
 from particle_grid.learn.fast.products import pack
 from particle_grid.learn.policy import CHANNELS, FEATURES, Conv
@@ -103,6 +103,16 @@ def forward(obs, starts, agents, weights, record):
 
 
 @math_kernel
+def act(inputs, first, end, weights, record, wholes):
+    """Compute all steps of the agents from first to end, and copy the outputs to `wholes`."""
+    size = record.out.shape[1]
+    for start in range(first, end, size):
+        agents = np.arange(start, min(start + size, end))
+        forward(*inputs, agents, weights, record)
+        scatter((record.out,), agents, wholes)
+
+
+@math_kernel
 def backward(weights, record, gradients):
     """Add the gradients of the composed matrices, given record.d_out."""
     d_base, d_table, d_conv, d_shift, d_linear, d_last, d_heads, d_bias = gradients
@@ -145,6 +155,7 @@ class FastConv(FastNetwork):
     policy: Conv
     run_forward = staticmethod(forward)
     run_backward = staticmethod(backward)
+    run_act = staticmethod(act)
 
     def __init__(self, policy: Conv, dtype: torch.dtype, threads: int) -> None:
         super().__init__(policy, dtype, threads)

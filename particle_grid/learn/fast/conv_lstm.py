@@ -26,7 +26,7 @@ from particle_grid.learn.fast.convolution import (
 )
 from particle_grid.learn.fast.dense import top_parameters
 from particle_grid.learn.fast.lstm import INPUTS, WIDTH, compose_gates, compose_gates_back, join, step, step_back
-from particle_grid.learn.fast.network import FastNetwork, gather
+from particle_grid.learn.fast.network import FastNetwork, gather, scatter
 from particle_grid.learn.fast.products import add_transposed_product, pack, product
 from particle_grid.learn.policy import CHANNELS, ConvLSTM
 from particle_grid.support.jit import math_kernel
@@ -106,6 +106,17 @@ def forward(obs, starts, h, c, agents, weights, record):
 
 
 @math_kernel
+def act(inputs, first, end, weights, record, wholes):
+    """Compute all steps of the agents from first to end, and copy outputs and the next state to `wholes`."""
+    size = len(record.h)
+    for start in range(first, end, size):
+        agents = np.arange(start, min(start + size, end))
+        forward(*inputs, agents, weights, record)
+        h = record.h.reshape((1, size, record.h.shape[1]))
+        scatter((record.out, h, record.c[len(record.starts) :]), agents, wholes)
+
+
+@math_kernel
 def backward_steps(weights, record, d_heads, d_bias):
     """Replace the gates by their gradients, from the last step to the first, and add to d_heads and d_bias."""
     steps, n = record.starts.shape
@@ -166,6 +177,7 @@ class FastConvLSTM(FastNetwork):
     policy: ConvLSTM
     run_forward = staticmethod(forward)
     run_backward = staticmethod(backward)
+    run_act = staticmethod(act)
 
     def __init__(self, policy: ConvLSTM, dtype: torch.dtype, threads: int) -> None:
         super().__init__(policy, dtype, threads)

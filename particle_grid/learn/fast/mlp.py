@@ -20,7 +20,7 @@ from particle_grid.learn.fast.dense import (
     decide_back,
     top_parameters,
 )
-from particle_grid.learn.fast.network import FastNetwork, gather
+from particle_grid.learn.fast.network import FastNetwork, gather, scatter
 from particle_grid.learn.fast.one_hot import CHANNELS, encode, encode_back
 from particle_grid.learn.fast.products import transpose
 from particle_grid.learn.policy import CELLS, FEATURES, MLP
@@ -83,6 +83,16 @@ def forward(obs, starts, agents, weights, record):
         hidden = record.hidden[rows]
         encode(flat[rows], weights.places, weights.base, weights.table, weights.dense, hidden)
         decide(hidden, weights.top, record.last[rows], out[rows])
+
+
+@math_kernel
+def act(inputs, first, end, weights, record, wholes):
+    """Compute all steps of the agents from first to end, and copy the outputs to `wholes`."""
+    size = record.out.shape[1]
+    for start in range(first, end, size):
+        agents = np.arange(start, min(start + size, end))
+        forward(*inputs, agents, weights, record)
+        scatter((record.out,), agents, wholes)
 
 
 @math_kernel
@@ -165,6 +175,7 @@ class FastMLP(FastNetwork):
     policy: MLP
     run_forward = staticmethod(forward)
     run_backward = staticmethod(backward)
+    run_act = staticmethod(act)
 
     def __init__(self, policy: MLP, dtype: torch.dtype, threads: int) -> None:
         super().__init__(policy, dtype, threads)

@@ -7,8 +7,9 @@ slow, so these count as 0 here.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,10 @@ from particle_grid.support.errors import UserError, UserRuntimeError
 from particle_grid.support.jit import Pool, math_kernel
 
 ACTING_CHUNK = 64  # agents
-LEARNING_CHUNK = 16  # agents, whose data of all steps stays in the cache of a core
+SMALL_CHUNK = 8  # agents when learning, whose data of all steps stays in the cache of a core
+LARGE_CHUNK = 16  # a few percent faster, if there are enough of them for many threads
+MANY_AGENTS = 256
+PARTS_PER_THREAD = 2  # when acting
 MOST_PARTS = 32  # sums of gradients that are kept apart until all agents are done
 ZERO = np.float32(0)
 
@@ -52,7 +56,9 @@ def scatter(parts, agents, wholes):
 
     The arrays x are f32[T, at least n, at least size], and the arrays y f32[T, N, size].
     """
-    for x, y in zip(parts, wholes):  # noqa: B905 - Numba knows no `strict`
+    for number in range(len(wholes)):
+        x = parts[number]
+        y = wholes[number]
         for t in range(len(y)):
             for k in range(len(agents)):
                 source = x[t, k]
@@ -96,10 +102,12 @@ class FastNetwork:
     Between a call with gradients and its backward pass there must be no other call. Torch itself is set to one thread,
     because OpenMP's threads keep the cores busy for milliseconds after each operation.
 
-    Subclasses define the methods without a body below, and two kernels:
+    Subclasses define the methods without a body below, and three kernels:
 
     - `run_forward(*inputs, agents, weights, record)` computes all steps of some agents and writes them to a record.
     - `run_backward(weights, record, gradients)` adds the gradients, given `record.d_out`.
+    - `run_act(inputs, first, end, weights, record, wholes)` does the same as `run_forward` for the agents from first to
+      end, in chunks of the record's size, and copies outputs and the next state to `wholes`, see `scatter`.
 
     Args:
         policy: the policy.
@@ -109,6 +117,7 @@ class FastNetwork:
 
     run_forward: Callable[..., None]
     run_backward: Callable[..., None]
+    run_act: Callable[..., None]
 
     def __init__(self, policy: Policy, dtype: torch.dtype, threads: int) -> None:
         self.policy = policy
@@ -120,7 +129,9 @@ class FastNetwork:
         torch.set_num_threads(1)
         self.pool = Pool(max(1, threads - 1), torch.set_flush_denormal, True)
         self.known: list[Tensor] = []  # the policy's parameters as they were when `weights` was made
-        self.arrays: dict[str, np.ndarray] = {}  # the parameters that `weights` was composed from
+        self.unchanged = False  # whether the parameters are known to be those that `weights` was made from
+        self.tensors: dict[str, Tensor] = {}  # the parameters that `weights` was made from
+        self.arrays: dict[str, np.ndarray] = {}  # the same as arrays
         self.weights: Any = None
         self.inputs: tuple[np.ndarray, ...] = ()
         self.chunks: list[np.ndarray] = []
@@ -159,18 +170,30 @@ class FastNetwork:
 
     def chunk_size(self, n: int, learning: bool) -> int:
         """Return how many of n agents are computed together."""
-        return LEARNING_CHUNK if learning else ACTING_CHUNK
+        if not learning:
+            return ACTING_CHUNK
+        return LARGE_CHUNK if n >= MANY_AGENTS else SMALL_CHUNK
 
     def __call__(self, obs: Tensor, starts: Tensor, state: RecurrentState) -> tuple[Tensor, Tensor, RecurrentState]:
         """Return outputs, values and the next recurrent state, see `particle_grid.learn.policy`."""
         if torch.is_grad_enabled():
             self._prepare()
-            out, *after = _Pass.apply(self, obs, starts, state, *self.named_parameters().values())
+            out, *after = _Pass.apply(self, obs, starts, state, *self.tensors.values())
         else:
-            self._refresh()
-            size = self.chunk_size(obs.shape[1], learning=False)
-            out, *after = self.forward(obs, starts, state, size, keep=False)
+            if not self.unchanged:
+                self._refresh()
+            out, *after = self.act(obs, starts, state)
         return out[..., :-1], out[..., -1], tuple(after)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Do not look for changes of the parameters in this context, which takes as long as acting with 100 agents."""
+        self._refresh()
+        self.unchanged = True
+        try:
+            yield
+        finally:
+            self.unchanged = False
 
     def words(self, rows: int, columns: int) -> np.ndarray:
         """Return an array for a matrix [rows, columns] as words, see `particle_grid.learn.fast.products`."""
@@ -181,7 +204,8 @@ class FastNetwork:
     def _prepare(self) -> None:
         """Compose the parameters."""
         self.known = []
-        self.arrays = {name: x.detach().contiguous().numpy() for name, x in self.named_parameters().items()}
+        self.tensors = self.named_parameters()
+        self.arrays = {name: x.detach().contiguous().numpy() for name, x in self.tensors.items()}
         self.weights = self.compose(self.arrays)
 
     def _refresh(self) -> None:
@@ -207,7 +231,7 @@ class FastNetwork:
         """Start a pass of some agents in chunks of a size."""
         self.passes += 1
         self.inputs = inputs
-        self.chunks = np.split(agents, range(size, len(agents), size))
+        self.chunks = [agents[first : first + size] for first in range(0, len(agents), size)]
 
     def _record(self, key: int, n: int) -> Any:
         """Return the record for n agents, which is allocated once for each key and shape."""
@@ -223,27 +247,46 @@ class FastNetwork:
         self.run_forward(*self.inputs, agents, self.weights, record)
         return record
 
-    def forward(self, obs: Tensor, starts: Tensor, state: RecurrentState, size: int, keep: bool) -> tuple[Tensor, ...]:
+    def act(self, obs: Tensor, starts: Tensor, state: RecurrentState) -> tuple[Tensor, ...]:
         """Return out f32[T, N, K + 1], of actor and critic, and the state after the last step.
 
-        Args:
-            obs, starts, state: as in a call.
-            size: agents in a chunk.
-            keep: whether to keep the records of all chunks for a backward pass.
+        Threads share the agents in few parts, because handing over takes time.
         """
         steps, n = obs.shape[:2]
-        self._begin(self._arrays(obs, starts, state), np.arange(n), size)
-        out = torch.empty(steps, n, self.outputs)
-        after = [torch.empty_like(x) for x in state]
-        wholes = (out.numpy(), *(x[None].numpy() for x in after))
+        self._begin(self._arrays(obs, starts, state), np.arange(0), 1)
+        results, wholes = self._results(steps, n, state)
+        size = self.chunk_size(n, learning=False)
+        chunks = -(-n // size)
+        parts = min(chunks, PARTS_PER_THREAD * self.threads if self.threads > 1 else 1)
+
+        def run(part: int) -> None:
+            first = chunks * part // parts * size
+            end = min(chunks * (part + 1) // parts * size, n)
+            record = self._record(_this_thread(), min(size, n))
+            self.run_act(self.inputs, first, end, self.weights, record, wholes)
+
+        self._share(run, parts)
+        return results
+
+    def forward(self, obs: Tensor, starts: Tensor, state: RecurrentState) -> tuple[Tensor, ...]:
+        """Return the same as `act`, and keep the records of all chunks for a backward pass."""
+        steps, n = obs.shape[:2]
+        self._begin(self._arrays(obs, starts, state), np.arange(n), self.chunk_size(n, learning=True))
+        results, wholes = self._results(steps, n, state)
 
         def run(k: int) -> None:
             agents = self.chunks[k]
-            record = self._compute(k if keep else _this_thread(), agents)
+            record = self._compute(k, agents)
             scatter((record.out, *self.state_after(record)), agents, wholes)
 
         self._share(run, len(self.chunks))
-        return out, *after
+        return results
+
+    def _results(self, steps: int, n: int, state: RecurrentState) -> tuple[tuple[Tensor, ...], tuple[np.ndarray, ...]]:
+        """Return empty tensors for outputs and the next state, and arrays that share their memory, for `scatter`."""
+        out = torch.empty(steps, n, self.outputs)
+        after = [torch.empty_like(x) for x in state]
+        return (out, *after), (out.numpy(), *(x[None].numpy() for x in after))
 
     def backward(self, d_out: Tensor) -> list[Tensor]:
         """Return the gradients of the parameters, given that of the last call's out, f32[T, N, K + 1]."""
@@ -276,7 +319,7 @@ class FastNetwork:
             self.run_backward(self.weights, record, sums)
 
         gradients = self._sum_over_chunks(run)
-        for parameter, gradient in zip(self.named_parameters().values(), gradients, strict=True):
+        for parameter, gradient in zip(self.tensors.values(), gradients, strict=True):
             parameter.grad = gradient
         return results
 
@@ -326,8 +369,7 @@ class _Pass(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, net, obs, starts, state, *composed):
-        size = net.chunk_size(obs.shape[1], learning=True)
-        out, *after = net.forward(obs, starts, state, size, keep=True)
+        out, *after = net.forward(obs, starts, state)
         ctx.net = net
         ctx.number = net.passes
         ctx.mark_non_differentiable(*after)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from particle_grid.learn.fast.conv_lstm import FastConvLSTM, Record, Weights
 from particle_grid.learn.fast.lstm import INPUTS, join, step, step_back
-from particle_grid.learn.fast.network import gather, up
+from particle_grid.learn.fast.network import gather, scatter, up
 from particle_grid.learn.fast.one_hot import encode, encode_back
 from particle_grid.learn.fast.tiles import HAS_AMX
 from particle_grid.learn.policy import CHANNELS, ConvLSTM
@@ -77,6 +77,18 @@ def forward(
         step(*state, kernels.heads, kernels.bias, gates, record.c[t + 1], record.h, record.out[t])
 
 
+def act(
+    inputs: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], first: int, end: int, weights: TorchWeights,
+    record: Record, wholes: tuple[np.ndarray, ...],
+) -> None:  # fmt: skip
+    """Compute all steps of the agents from first to end, and copy outputs and the next state to `wholes`."""
+    size = len(record.h)
+    for start in range(first, end, size):
+        agents = np.arange(start, min(start + size, end))
+        forward(*inputs, agents, weights, record)
+        scatter((record.out, record.h[None], record.c[-1:]), agents, wholes)
+
+
 def backward_steps(weights: TorchWeights, record: Record, d_heads: np.ndarray, d_bias: np.ndarray) -> None:
     """Replace the gates by their gradients, from the last step to the first, and add to d_heads and d_bias."""
     heads = weights.kernels.heads
@@ -116,6 +128,7 @@ class TorchConvLSTM(FastConvLSTM):
 
     run_forward = staticmethod(forward)
     run_backward = staticmethod(backward)
+    run_act = staticmethod(act)
 
     def __init__(self, policy: ConvLSTM, dtype: torch.dtype, threads: int) -> None:
         super().__init__(policy, dtype, threads)
