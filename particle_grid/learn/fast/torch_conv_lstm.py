@@ -4,7 +4,7 @@ This is so for bf16 on processors with AMX, whose instructions the tiles do not 
 instructions for bf16. It needs larger chunks of agents, because `torch.mm` is slow for few rows.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -78,8 +78,8 @@ def forward(
 
 
 def act(
-    inputs: tuple[Any, ...], first: int, end: int, weights: TorchWeights, record: Record,
-    wholes: tuple[np.ndarray, ...],
+    inputs: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], first: int, end: int, weights: TorchWeights,
+    record: Record, wholes: tuple[np.ndarray, ...],
 ) -> None:  # fmt: skip
     """Compute all steps of the agents from first to end, and copy outputs and the next state to `wholes`."""
     obs, starts, h, c = inputs
