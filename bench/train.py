@@ -87,7 +87,7 @@ class Bench:
             names = "; ".join(dict.fromkeys(case.name for case in every))
             raise UserError(f"--cases {options.cases!r} matches none of these: {names}.")
         self.measurements = list(self.one_thread()) if options.cores else []
-        self.cases = [*chosen, *self.measurements, *self.products()]
+        self.cases = [*chosen, *self.products()]
         self.times: dict[tuple[str, int], np.ndarray] = {}  # by name and number of threads
 
     def world(self) -> ParticleGrid:
@@ -128,7 +128,7 @@ class Bench:
         for size in (options.minibatch, MORE * options.minibatch):
             world = options.task, "discrete", options.agents, options.size
             settings = Settings(*world, "conv_lstm", "auto", fast, options.rollout_length, size, 1)
-            yield Case(f"minibatch {size} discrete, {fast}", 1, Measurement(settings), fast, False)
+            yield Case(f"parts with minibatches of {size}", 1, Measurement(settings))
 
     def peers(self) -> Iterator[Case]:
         """Yield the loops of other libraries, as far as they are installed."""
@@ -150,7 +150,7 @@ class Bench:
 
     def measure(self) -> None:
         """Run all cases in turn."""
-        times = interleaved({str(case): case for case in self.cases}, self.options.seconds)
+        times = interleaved({str(case): case for case in (*self.cases, *self.measurements)}, self.options.seconds)
         self.times = {(case.name, case.threads): times[str(case)] for case in self.cases}
 
     def row(self, case: Case) -> dict[str, Any]:
