@@ -16,12 +16,13 @@ import numpy as np
 from iterations import Iteration, Settings, make_trainer, timed_iteration
 from timing import timed
 
+from particle_grid.learn.fast.network import PARTS_PER_THREAD
 from particle_grid.learn.trainer import Trainer
 from particle_grid.support.errors import UserError
 
 COLUMNS = ["minibatch", "cores", "k agent-steps/s", "gain", "us in chunks", "us elsewhere", "largest loss"]
 ACTING, LEARNING = "acting", "learning"
-CALLS = {ACTING: 2, LEARNING: 3}  # of kernels for a chunk
+CALLS = 3  # of kernels, to learn from a chunk
 REPEAT = 1000
 
 
@@ -84,10 +85,18 @@ class Measurement:
         """Return the median of what was shared in the iterations after the first."""
         return Chunks(*map(float, np.median(list(map(astuple, self.chunks[name][1:])), axis=0)))
 
+    def pieces(self, name: str) -> int:
+        """Return into how many chunks the agents of a step, or the sequences of a minibatch, are cut."""
+        if name == LEARNING:
+            shared = self.median(name)
+            return round(shared.count / shared.times)
+        agents = self.settings.agents
+        return math.ceil(agents / self.trainer()[0].network.chunk_size(agents, learning=False))
+
     def call(self) -> float:
         """Return the seconds for which a kernel's call holds the interpreter's lock."""
         network = self.trainer()[0].network
-        arguments = (*network.inputs, network.chunks[0], network.weights, next(iter(network.records.values())))
+        arguments = (*network.inputs, network.weights, next(iter(network.records.values())))
         return min(timed(lambda: unpack(*arguments), REPEAT) for _ in range(5))
 
 
@@ -121,12 +130,13 @@ def losses(seconds: dict[str, float], measured: Measurement, cores: int) -> dict
     call = measured.call()
     give = hand_over()
     for name, chunks in ((ACTING, acting), (LEARNING, learning)):
-        each = chunks.count / chunks.times
-        waiting = chunks.seconds * (math.ceil(each / cores) / each - 1 / cores)
-        held = CALLS[name] * call * chunks.count - chunks.seconds / cores - waiting
-        result[f"too few chunks for {name} ({each:.0f})"] = waiting
-        result[f"the interpreter's lock in {name}"] = max(0.0, held) if cores > 1 else 0.0
-        result["hand-over"] += chunks.times * give * (min(cores, each) - 1)
+        pieces = measured.pieces(name)
+        waiting = chunks.seconds * (math.ceil(pieces / cores) / pieces - 1 / cores)
+        calls = CALLS * pieces if name == LEARNING else min(pieces, PARTS_PER_THREAD * cores)
+        locked = chunks.times * calls * call - chunks.seconds / cores - waiting
+        result[f"too few chunks for {name} ({pieces})"] = waiting
+        result[f"the interpreter's lock in {name}"] = max(0.0, locked) if cores > 1 else 0.0
+        result["hand-over"] += chunks.times * give * (min(cores, pieces) - 1)
     return result
 
 
