@@ -55,7 +55,6 @@ def timed_iteration(run: Callable[[], object], torch_threads: int, numba_threads
     return Iteration(time.perf_counter() - begin, {})
 
 
-@cache
 def make_trainer(settings: Settings) -> tuple[Trainer, int]:
     """Return a trainer and the number of torch threads that it chose: fast networks have threads of their own."""
     torch.set_num_threads(settings.threads)
@@ -68,9 +67,12 @@ def make_trainer(settings: Settings) -> tuple[Trainer, int]:
     return Trainer(env, policy, TrainerConfig(**config)), torch.get_num_threads()
 
 
+_known_trainer = cache(make_trainer)
+
+
 def iterate(settings: Settings) -> Iteration:
     """Run an iteration of the trainer with these settings. The first call makes it."""
-    trainer, torch_threads = make_trainer(settings)
+    trainer, torch_threads = _known_trainer(settings)
 
     def run() -> None:
         trainer.rollout()

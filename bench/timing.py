@@ -5,6 +5,7 @@ import platform
 import re
 import resource
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -24,6 +25,7 @@ from particle_grid.sim.simd import copy_row
 T = TypeVar("T")
 ROUNDS = 5  # the least number of measurements of a case
 TELL = 10.0  # seconds between two reports of progress
+HEADING = 12  # characters in a line of a column's heading
 
 
 def announced(what: str, items: Iterable[T]) -> Iterator[T]:
@@ -117,13 +119,14 @@ def report(title: str, columns: list[str], rows: list[dict[str, Any]], path: str
 
 
 def show(title: str, columns: list[str], rows: list[dict[str, Any]]) -> None:
-    """Print rows as a table. A row may lack a column."""
-    table = Table(*columns, title=title, title_justify="left", title_style="")
-    table.columns[0].no_wrap = True
+    """Print rows as a table. Only its headings are wrapped, and a row may lack a column."""
+    table = Table(title=title, title_justify="left", title_style="")
+    for name in columns:
+        table.add_column("\n".join(textwrap.wrap(name, HEADING)), no_wrap=True)
     for row in rows:
         cells = (row.get(name, "-") for name in columns)
         table.add_row(*[f"{x:,.2f}" if isinstance(x, float) else str(x) for x in cells])
-    Console(width=130).print(table)
+    Console(width=200).print(table)
 
 
 def plot_lines(rows: list[dict[str, Any]], axes: dict[str, dict[str, Any]], value: str, path: str) -> None:

@@ -3,6 +3,7 @@
     python bench/train.py                                 # the defaults of TrainerConfig and World, on every core
     python bench/train.py --threads 1 2 --seconds 600     # also how much a second thread gains, and how much it could
     python bench/train.py --cases discrete --baseline . --minibatch 8192 --json train.json
+    python bench/train.py --cases "conv_lstm discrete" --cores 2 8 16 --seconds 60
 
 Cases take turns, one iteration each, in equal worlds: this trainer in each precision and action form; a loop in the
 style of CleanRL and sb3-contrib's RecurrentPPO with the same network and minibatch (pip install -e ".[bench]"); and
@@ -27,6 +28,8 @@ from bound import Products, work
 from interrupt import until_interrupted
 from iterations import Iteration, Settings, iterate, timed_iteration
 from loops import clean_loop, recurrent_ppo
+from scaling import COLUMNS as CORES
+from scaling import Measurement, predictions
 from timing import interleaved, report, show
 
 from particle_grid.env import ACTIONS, ParticleGrid
@@ -42,6 +45,7 @@ PARTS = "us: simulate + infer + learn"
 COLUMNS = ["case", "threads", "k agent-steps/s", "times slower", "quartiles", "of the bound", PARTS]
 FASTER = "times the baseline"
 GAINS = ["case", "threads", "gain", "quartiles", "gain of products", "ratio"]
+MORE = 4  # times larger minibatches, beside which more cores are predicted
 PEERS = {"CleanRL's manner": clean_loop, "sb3-contrib RecurrentPPO": recurrent_ppo}
 
 
@@ -82,6 +86,7 @@ class Bench:
         if not chosen:
             names = "; ".join(dict.fromkeys(case.name for case in every))
             raise UserError(f"--cases {options.cases!r} matches none of these: {names}.")
+        self.measurements = list(self.one_thread()) if options.cores else []
         self.cases = [*chosen, *self.products()]
         self.times: dict[tuple[str, int], np.ndarray] = {}  # by name and number of threads
 
@@ -116,6 +121,15 @@ class Bench:
             if old:
                 yield Case(old, threads, partial(self.baseline.iterate, settings), precision)
 
+    def one_thread(self) -> Iterator[Case]:
+        """Yield what more cores are predicted from: the default on one thread, also with larger minibatches."""
+        options = self.options
+        fast = PRECISIONS[0]
+        for size in (options.minibatch, MORE * options.minibatch):
+            world = options.task, "discrete", options.agents, options.size
+            settings = Settings(*world, "conv_lstm", "auto", fast, options.rollout_length, size, 1)
+            yield Case(f"parts with minibatches of {size}", 1, Measurement(settings))
+
     def peers(self) -> Iterator[Case]:
         """Yield the loops of other libraries, as far as they are installed."""
         for name, loop in PEERS.items():
@@ -136,7 +150,7 @@ class Bench:
 
     def measure(self) -> None:
         """Run all cases in turn."""
-        times = interleaved({str(case): case for case in self.cases}, self.options.seconds)
+        times = interleaved({str(case): case for case in (*self.cases, *self.measurements)}, self.options.seconds)
         self.times = {(case.name, case.threads): times[str(case)] for case in self.cases}
 
     def row(self, case: Case) -> dict[str, Any]:
@@ -185,6 +199,11 @@ class Bench:
                     "ratio": float(np.median(gain)) / limit,
                 }
 
+    def predictions(self) -> Iterator[dict[str, Any]]:
+        """Yield what more cores would give."""
+        for case in self.measurements:
+            yield from predictions(case.parts[1:], case.run, [1, *self.options.cores])
+
 
 def quartiles(ratios: np.ndarray) -> str:
     """Return the first and the third quartile."""
@@ -205,6 +224,7 @@ def arguments() -> argparse.Namespace:
     add("--heads", action="store_true", help="every head of continuous actions, instead of the default alone")
     add("--cases", default="", metavar="PATTERN", help="only the cases whose names match a regular expression")
     add("--baseline", type=Path, metavar="PATH", help="root of another checkout, whose trainer takes turns")
+    add("--cores", type=int, nargs="+", default=[], help="predict what so many cores would give, from measured parts")
     add("--seconds", type=float, default=300.0, help="of measurement, and 5 rounds at least; default: %(default)s")
     add("--json", metavar="PATH", help="where to write the figures")
     options = parser.parse_args()
@@ -226,11 +246,14 @@ def main() -> None:
     bench.measure()
     columns = [*COLUMNS[:-1], FASTER, PARTS] if options.baseline else COLUMNS
     gains = list(bench.gains())
+    cores = list(bench.predictions())
     world = f"{options.task}, {options.agents} agents on {options.size} x {options.size}"
     title = f"{world}, rollouts of {options.rollout_length}, minibatches of {options.minibatch}"
-    report(title, columns, [bench.row(case) for case in bench.cases], options.json, gains=gains)
+    report(title, columns, [bench.row(case) for case in bench.cases], options.json, gains=gains, cores=cores)
     if gains:
         show(f"Gain of threads over {options.threads[0]}", GAINS, gains)
+    if cores:
+        show("Predicted from parts measured on one thread, see bench/scaling.py", CORES, cores)
 
 
 if __name__ == "__main__":

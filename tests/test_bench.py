@@ -65,18 +65,22 @@ def test_an_interrupted_program_prints_one_word_and_exits_with_code_130(name, tm
 @needs_jit("compiled kernels are what they measure")
 def test_the_trainer_takes_turns_with_a_baseline_and_is_compared_with_its_bound(tmp_path):
     small = ["--agents", "64", "--size", "32", "--minibatch", "2048", "--seconds", "0"]
-    chosen = ["--cases", "discrete, fp32", "--baseline", str(BENCH.parent), "--threads", "1"]
+    chosen = ["--cases", "discrete, fp32", "--baseline", str(BENCH.parent), "--threads", "1", "--cores", "8"]
     path = tmp_path / "figures.json"
     command = [sys.executable, str(BENCH / "train.py"), *small, *chosen, "--json", str(path)]
     process = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr
-    rows = {row["case"]: row for row in json.loads(path.read_text("utf-8"))["rows"]}
+    figures = json.loads(path.read_text("utf-8"))
+    rows = {row["case"]: row for row in figures["rows"]}
     own = rows["conv_lstm discrete, fp32"]
     assert {"baseline discrete, fp32", "products alone, fp32"} < rows.keys()
     assert own["times slower"] == 1
     assert own["times the baseline"] > 0
     assert 0 < own["of the bound"] < 1
     assert all(name in process.stdout for name in rows)
+    cores = {(row["minibatch"], row["cores"]): row["gain"] for row in figures["cores"]}
+    assert cores.keys() == {(2048, 1), (2048, 8), (8192, 1), (8192, 8)}
+    assert cores[2048, 1] == pytest.approx(1)  # all parts add up
 
 
 @needs_jit("the bound imports compiled kernels")
