@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from iterations import Iteration, timed_iteration
 
-from particle_grid.learn.fast.products import add_transposed_product, product
+from particle_grid.learn.fast.kernels.products import add_transposed_product, product
 from particle_grid.learn.policy import CHANNELS, FEATURES, ConvLSTM
 from particle_grid.support.jit import math_kernel
 

@@ -8,7 +8,7 @@
 Cases take turns, one iteration each, in equal worlds: this trainer in each precision and action form; a loop in the
 style of CleanRL and sb3-contrib's RecurrentPPO with the same network and minibatch (pip install -e ".[bench]"); and
 with --baseline the trainer of another checkout, such as one made by "git worktree add ../old COMMIT". The bound is the
-time of the matrix products alone, computed in the same run by the tiles in learn/fast/products.py on as many threads.
+time of the matrix products alone, computed in the same run by the tiles of learn/fast/kernels, on as many threads.
 """
 
 import argparse

@@ -31,7 +31,7 @@ LIBRARIES = {
     "learn": {"numpy", "numba", "llvmlite", "torch", "gymnasium", "rich", "tensorboard"},
     "evaluation": {"numpy", "rich", "torch", "PIL"},
 }
-LONG_KERNELS = {"particle_grid/learn/fast/lstm.py: step_back"}  # compiled as one loop
+LONG_KERNELS = {"particle_grid/learn/fast/kernels/lstm.py: step_back"}  # compiled as one loop
 
 
 def part(path):

@@ -206,7 +206,7 @@ class Muon:
         self.pool: Pool | None = None
         self.scratch: deque[np.ndarray] = deque()  # of the kernel, one for each thread
         if slots and not numba.config.DISABLE_JIT and all(has_kernel(slot.parameter) for slot in slots):
-            from particle_grid.learn.fast import muon  # only if needed, since it loads compiled kernels
+            from particle_grid.learn.fast.kernels import muon  # only if needed, since it loads compiled kernels
 
             self.kernel = muon.step
             size = max(muon.scratch_size(*slot.parameter.shape) for slot in slots)

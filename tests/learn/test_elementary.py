@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from particle_grid.learn.fast import elementary
+from particle_grid.learn.fast.kernels import elementary
 from particle_grid.support.jit import math_kernel
 from tests.cases import needs_jit
 

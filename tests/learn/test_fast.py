@@ -14,8 +14,8 @@ from particle_grid.learn import fast
 from particle_grid.learn.fast import accelerate, compare
 from particle_grid.learn.fast.conv import FastConv
 from particle_grid.learn.fast.conv_lstm import FastConvLSTM
+from particle_grid.learn.fast.kernels.tiles import HAS_BF16
 from particle_grid.learn.fast.mlp import FastMLP
-from particle_grid.learn.fast.tiles import HAS_BF16
 from particle_grid.learn.fast.torch_conv_lstm import TorchConvLSTM
 from particle_grid.learn.policy import POLICIES, ConvLSTM
 from tests.cases import needs_jit

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from particle_grid.learn import heads
+from particle_grid.learn.fast.kernels.loss_parts import CLIP_FRACTION, KL
 from particle_grid.learn.fast.loss import FusedLoss
-from particle_grid.learn.fast.loss_parts import CLIP_FRACTION, KL
 from particle_grid.learn.fast.sampling import FusedSampler, fused_sampler
 from tests.cases import needs_jit
 from tests.learn.test_fast_loss import BOUNDS, MAKE

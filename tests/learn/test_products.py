@@ -7,8 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from particle_grid.learn.fast.products import add_transposed_product, pack, pack_words, product, transpose, unpack
-from particle_grid.learn.fast.tiles import HAS_BF16
+from particle_grid.learn.fast.kernels.products import (
+    add_transposed_product,
+    pack,
+    pack_words,
+    product,
+    transpose,
+    unpack,
+)
+from particle_grid.learn.fast.kernels.tiles import HAS_BF16
 from particle_grid.learn.fast.torch_conv_lstm import matrix, tensor
 from tests.cases import needs_jit
 

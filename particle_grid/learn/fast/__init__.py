@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from particle_grid.learn.distributed import ranks
-from particle_grid.learn.fast.tiles import HAS_AMX, HAS_BF16
+from particle_grid.learn.fast.kernels.tiles import HAS_AMX, HAS_BF16
 from particle_grid.learn.heads import Head
 from particle_grid.learn.policy import CELLS, FEATURES, MLP, Conv, ConvLSTM, Network, Policy
 from particle_grid.support.errors import UserError

@@ -30,9 +30,9 @@ from particle_grid.learn.fast.dense import (
     decide_back,
     top_parameters,
 )
+from particle_grid.learn.fast.kernels.one_hot import put_features
+from particle_grid.learn.fast.kernels.products import pack
 from particle_grid.learn.fast.network import FastNetwork, gather, scatter
-from particle_grid.learn.fast.one_hot import put_features
-from particle_grid.learn.fast.products import pack
 from particle_grid.learn.policy import CHANNELS, FEATURES, Conv
 from particle_grid.support.jit import math_kernel
 

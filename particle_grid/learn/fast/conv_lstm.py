@@ -25,9 +25,17 @@ from particle_grid.learn.fast.convolution import (
     encoder_parameters,
 )
 from particle_grid.learn.fast.dense import top_parameters
-from particle_grid.learn.fast.lstm import INPUTS, WIDTH, compose_gates, compose_gates_back, join, step, step_back
+from particle_grid.learn.fast.kernels.lstm import (
+    INPUTS,
+    WIDTH,
+    compose_gates,
+    compose_gates_back,
+    join,
+    step,
+    step_back,
+)
+from particle_grid.learn.fast.kernels.products import add_transposed_product, pack, product
 from particle_grid.learn.fast.network import FastNetwork, gather, scatter
-from particle_grid.learn.fast.products import add_transposed_product, pack, product
 from particle_grid.learn.policy import CHANNELS, ConvLSTM
 from particle_grid.support.jit import math_kernel
 

@@ -1,6 +1,6 @@
 """The convolutions of `ConvLSTM` and `Conv` on one-hot windows, and their gradients.
 
-The first convolution and its ReLU are one call of `particle_grid.learn.fast.one_hot.encode`. The second one covers all
+The first convolution and its ReLU are one call of `kernels.one_hot.encode`. The second one covers all
 patches, so it is one product. Its bias is left to the caller.
 """
 
@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from particle_grid.learn.fast.one_hot import convolution_places, encode, encode_back
-from particle_grid.learn.fast.products import add_transposed_product, pack_words, product, transpose
+from particle_grid.learn.fast.kernels.one_hot import convolution_places, encode, encode_back
+from particle_grid.learn.fast.kernels.products import add_transposed_product, pack_words, product, transpose
 from particle_grid.learn.policy import CELLS, CHANNELS, ConvEncoder
 from particle_grid.support.jit import math_kernel
 
@@ -22,7 +22,7 @@ ZERO = np.float32(0)
 class Convolution(NamedTuple):
     """What the kernels read."""
 
-    places: np.ndarray  # i64[cells, 9] see `particle_grid.learn.fast.one_hot.encode`
+    places: np.ndarray  # i64[cells, 9] see `kernels.one_hot.encode`
     base: np.ndarray  # f32[patches * 32]
     table: np.ndarray  # f32[25 * 7 * 32]
     dense: np.ndarray  # f32[0, patches * 32]
@@ -58,7 +58,7 @@ def compose_convolutions(conv1, conv1_bias, conv2, base, table, conv, conv_back)
         conv1: f32[32, 7, positions].
         conv1_bias: f32[32].
         conv2: f32[32, 32, patches].
-        base, table: results, see `particle_grid.learn.fast.one_hot.encode`.
+        base, table: results, see `kernels.one_hot.encode`.
         conv: words[patches * 32, 32], result.
         conv_back: words[32, patches * 32], result: the transposed matrix.
     """

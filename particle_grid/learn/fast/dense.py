@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor, nn
 
-from particle_grid.learn.fast.network import FastNetwork, up
-from particle_grid.learn.fast.products import (
+from particle_grid.learn.fast.kernels.products import (
     MULTIPLE_ROWS,
     add_transposed_product,
     pack,
@@ -18,6 +17,7 @@ from particle_grid.learn.fast.products import (
     transpose,
     unpack,
 )
+from particle_grid.learn.fast.network import FastNetwork, up
 from particle_grid.learn.policy import Policy
 from particle_grid.support.jit import math_kernel
 

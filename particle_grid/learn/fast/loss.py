@@ -16,20 +16,20 @@ import torch
 from torch import Tensor
 
 from particle_grid.learn import heads, ppo
-from particle_grid.learn.fast import loss_kernels, loss_parts
+from particle_grid.learn.fast.kernels import loss_parts, losses
 from particle_grid.learn.heads import BetaHead, CategoricalHead, GaussianHead, Head
 
 TOLERANCE = 1e-4  # relative difference of a kernel from its definition
 Results = dict[str, Tensor]
-# By their places in a chunk's sums, see `loss_kernels`.
+# By their places in a chunk's sums, see `losses`.
 STATISTICS = ("loss/policy", "loss/value", "policy/entropy", "policy/kl", "policy/clip_fraction")
 KERNELS = {
-    heads.CategoricalHead: loss_kernels.categorical_loss,
-    heads.BinsHead: loss_kernels.categorical_loss,
-    heads.GaussianHead: loss_kernels.normal_loss,
-    heads.SnappedHead: loss_kernels.normal_loss,
-    heads.SquashedHead: loss_kernels.normal_loss,
-    heads.BetaHead: loss_kernels.beta_loss,
+    heads.CategoricalHead: losses.categorical_loss,
+    heads.BinsHead: losses.categorical_loss,
+    heads.GaussianHead: losses.normal_loss,
+    heads.SnappedHead: losses.normal_loss,
+    heads.SquashedHead: losses.normal_loss,
+    heads.BetaHead: losses.beta_loss,
 }
 
 
@@ -63,8 +63,8 @@ class MinibatchLoss:
     Attributes:
         head: the head.
         columns: samples [T, N, A], old_logp, advantage and returns f32[T, N], truncations bool[T, N].
-        numbers: f64[7], see `loss_kernels`.
-        parameters: of the head, see `loss_kernels`.
+        numbers: f64[7], see `losses`.
+        parameters: of the head, see `losses`.
     """
 
     head: Head
@@ -73,7 +73,7 @@ class MinibatchLoss:
     parameters: np.ndarray
 
     def chunk(self, out: np.ndarray, agents: np.ndarray, d_out: np.ndarray) -> np.ndarray:
-        """Compute the loss of a chunk of agents, without the GIL. Return its sums, see `loss_kernels`.
+        """Compute the loss of a chunk of agents, without the GIL. Return its sums, see `losses`.
 
         Args:
             out: f32[T, P, K + 1], outputs of actor and critic for the agents, followed by P - n rows of padding.

@@ -1,6 +1,6 @@
 """`MLP` on a CPU: the same function of the same parameters, several times faster.
 
-The first layer is one call of `particle_grid.learn.fast.one_hot.encode`. Rows are independent, since there is no
+The first layer is one call of `kernels.one_hot.encode`. Rows are independent, since there is no
 memory: blocks of them pass through all layers while their data is in the nearest caches.
 """
 
@@ -20,9 +20,9 @@ from particle_grid.learn.fast.dense import (
     decide_back,
     top_parameters,
 )
+from particle_grid.learn.fast.kernels.one_hot import CHANNELS, encode, encode_back
+from particle_grid.learn.fast.kernels.products import transpose
 from particle_grid.learn.fast.network import FastNetwork, gather, scatter
-from particle_grid.learn.fast.one_hot import CHANNELS, encode, encode_back
-from particle_grid.learn.fast.products import transpose
 from particle_grid.learn.policy import CELLS, FEATURES, MLP
 from particle_grid.support.jit import math_kernel
 
@@ -30,7 +30,7 @@ from particle_grid.support.jit import math_kernel
 class Weights(NamedTuple):
     """What the kernels read. H is the number of units, rounded up to a multiple of 32."""
 
-    places: np.ndarray  # i64[cells, 1 + H / 16] see `particle_grid.learn.fast.one_hot.encode`
+    places: np.ndarray  # i64[cells, 1 + H / 16] see `kernels.one_hot.encode`
     base: np.ndarray  # f32[H]
     table: np.ndarray  # f32[cells * 7 * H]
     dense: np.ndarray  # f32[7, H]
@@ -61,7 +61,7 @@ class Record(NamedTuple):
 
 
 def layer_places(cells: int, units: int) -> np.ndarray:
-    """Return the table i64[cells, 1 + 2 * units / 32] of a linear layer, see `particle_grid.learn.fast.one_hot.encode`.
+    """Return the table i64[cells, 1 + 2 * units / 32] of a linear layer, see `kernels.one_hot.encode`.
 
     Each cell belongs to all patches, which are groups of 32 units.
     """

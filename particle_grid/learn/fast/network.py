@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from particle_grid.learn.fast.products import MULTIPLE_COLUMNS, MULTIPLE_ROWS
+from particle_grid.learn.fast.kernels.products import MULTIPLE_COLUMNS, MULTIPLE_ROWS
 from particle_grid.learn.policy import Policy, RecurrentState
 from particle_grid.support.errors import UserError, UserRuntimeError
 from particle_grid.support.jit import Pool, math_kernel
@@ -194,7 +194,7 @@ class FastNetwork:
             self.unchanged = False
 
     def words(self, rows: int, columns: int) -> np.ndarray:
-        """Return an array for a matrix [rows, columns] as words, see `particle_grid.learn.fast.products`."""
+        """Return an array for a matrix [rows, columns] as words, see `kernels.products`."""
         if self.dtype == torch.bfloat16:
             return np.empty((rows // 2, columns), np.uint32)
         return np.empty((rows, columns), np.float32)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from particle_grid.learn import heads
-from particle_grid.learn.fast.elementary import HALF, HALF_LOG_2PI, exp
-from particle_grid.learn.fast.loss_kernels import log_softmax
-from particle_grid.learn.fast.loss_parts import BLOCK, F32_0
+from particle_grid.learn.fast.kernels.elementary import HALF, HALF_LOG_2PI, exp
+from particle_grid.learn.fast.kernels.loss_parts import BLOCK, F32_0
+from particle_grid.learn.fast.kernels.losses import log_softmax
 from particle_grid.learn.heads import CategoricalHead, GaussianHead, Head
 from particle_grid.support.jit import math_kernel
 

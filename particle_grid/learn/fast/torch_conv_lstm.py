@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from particle_grid.learn.fast.conv_lstm import FastConvLSTM, Record, Weights
-from particle_grid.learn.fast.lstm import INPUTS, join, step, step_back
+from particle_grid.learn.fast.kernels.lstm import INPUTS, join, step, step_back
+from particle_grid.learn.fast.kernels.one_hot import encode, encode_back
+from particle_grid.learn.fast.kernels.tiles import HAS_AMX
 from particle_grid.learn.fast.network import gather, scatter, up
-from particle_grid.learn.fast.one_hot import encode, encode_back
-from particle_grid.learn.fast.tiles import HAS_AMX
 from particle_grid.learn.policy import CHANNELS, ConvLSTM
 from particle_grid.support.jit import Pool
 

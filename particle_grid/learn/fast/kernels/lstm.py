@@ -11,8 +11,8 @@ where the row of the constant 1 also has the biases of the LSTM.
 import numpy as np
 
 from particle_grid.learn.fast.dense import apply_heads
-from particle_grid.learn.fast.one_hot import put_features
-from particle_grid.learn.fast.products import (
+from particle_grid.learn.fast.kernels.one_hot import put_features
+from particle_grid.learn.fast.kernels.products import (
     MULTIPLE_COLUMNS,
     add_transposed_product,
     pack,

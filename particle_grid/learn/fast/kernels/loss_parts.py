@@ -5,7 +5,7 @@ A block's rows are agent-steps. They are transposed, so that loops run over the 
 
 import numpy as np
 
-from particle_grid.learn.fast.elementary import exp
+from particle_grid.learn.fast.kernels.elementary import exp
 from particle_grid.support.jit import math_kernel
 
 BLOCK = 272  # rows of a block: 64 bytes more than a power of two, or columns would share the same lines of the cache

@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from particle_grid.learn.fast.tiles import COLUMNS, LANES, ROWS, tile
+from particle_grid.learn.fast.kernels.tiles import COLUMNS, LANES, ROWS, tile
 from particle_grid.support.jit import math_kernel
 
 SQUARES = 5  # square matrices of scratch memory: the Gram matrix, the polynomial, and what their products need

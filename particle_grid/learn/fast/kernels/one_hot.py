@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from particle_grid.learn.fast.products import pack, unpack
+from particle_grid.learn.fast.kernels.products import pack, unpack
 from particle_grid.support.jit import math_kernel
 
 CHANNELS = 32  # of a patch; a row of the table

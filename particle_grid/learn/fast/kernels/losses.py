@@ -19,8 +19,8 @@ Agent-steps are handled in blocks, see `loss_parts`.
 
 import numpy as np
 
-from particle_grid.learn.fast.elementary import HALF_LOG_2PI, LN_2, exp, log, log_complement, log_gamma_parts
-from particle_grid.learn.fast.loss_parts import (
+from particle_grid.learn.fast.kernels.elementary import HALF_LOG_2PI, LN_2, exp, log, log_complement, log_gamma_parts
+from particle_grid.learn.fast.kernels.loss_parts import (
     BLOCK,
     D_LOGP,
     ENTROPY,

@@ -1,7 +1,7 @@
 """Matrix products inside compiled functions, in float32 or bf16: no library, no Python, no GIL.
 
 Arrays marked `real` hold float32, or bf16 as bits in uint16, because NumPy has no bf16. Arrays marked `words` hold
-float32, or pairs of bf16 numbers as uint32, see `particle_grid.learn.fast.tiles`. The numbers of rows and columns of a
+float32, or pairs of bf16 numbers as uint32, see `kernels.tiles`. The numbers of rows and columns of a
 product must be multiples of MULTIPLE_ROWS and MULTIPLE_COLUMNS, and of 2 along a shared dimension: nothing is checked.
 """
 
@@ -9,7 +9,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from particle_grid.learn.fast.tiles import COLUMNS, ROWS, tile
+from particle_grid.learn.fast.kernels.tiles import COLUMNS, ROWS, tile
 from particle_grid.support.jit import math_kernel
 
 MULTIPLE_ROWS = 8
