@@ -33,11 +33,6 @@ class Batch(NamedTuple):
     truncations: Tensor  # bool[T, N]
 
 
-def by_agent(x: Tensor) -> Tensor:
-    """Return x [T, N, ...] with all steps of an agent side by side in memory, where kernels read them faster."""
-    return x.transpose(0, 1).contiguous().transpose(0, 1)
-
-
 class Updater:
     """Updates a policy from the rollout in a buffer.
 
@@ -115,7 +110,7 @@ class Updater:
         )
         returns = advantage + buffer.values[:-1]
         batch = Batch(buffer.actions, buffer.logp, advantage, returns, buffer.truncations)
-        return Batch(*map(by_agent, batch)) if self.loss else batch
+        return Batch(*map(self.loss.by_agent, batch)) if self.loss else batch
 
     def _minibatches(self) -> Iterator[Tensor]:
         """Yield the agents of each minibatch, in random order and in parts of equal size, or nearly."""

@@ -219,7 +219,8 @@ def test_shares_of_processes_add_up_to_the_loss_of_the_whole():
         loss = FusedLoss(twin).minibatch(agents, *arrays, **batch.settings, total=total)
         out = batch.outputs[:, halves[rank]].contiguous().numpy()
         value, statistics = loss.finish([loss.chunk(out, agents, np.empty_like(out))])
-        return {"loss": value, "gradient of raw_log_std": twin.raw_log_std.grad} | statistics
+        numbers = {name: torch.tensor(x) for name, x in {"loss": value, **statistics}.items()}
+        return {"gradient of raw_log_std": twin.raw_log_std.grad} | numbers
 
     one, two = Pair().both(share)
     for name in one:

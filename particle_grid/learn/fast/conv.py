@@ -13,8 +13,6 @@ from torch import Tensor
 from particle_grid.learn.fast.convolution import (
     Convolution,
     FastEncoder,
-    compose_encoder,
-    compose_encoder_back,
     convolve,
     convolve_back,
     encoder_parameters,
@@ -24,8 +22,6 @@ from particle_grid.learn.fast.dense import (
     FastTop,
     Top,
     activate_back,
-    compose_top,
-    compose_top_back,
     decide,
     decide_back,
     top_parameters,
@@ -46,21 +42,6 @@ class Weights(NamedTuple):
     encoder: Convolution
     shift: np.ndarray  # f32[32] the bias of the second convolution
     top: Top
-
-
-class Parameters(NamedTuple):
-    """The parameters of the module, or their gradients, with U units."""
-
-    conv1: np.ndarray  # f32[32, 7, 5, 5]
-    conv2: np.ndarray  # f32[32, 32, p, p]
-    linear: np.ndarray  # f32[U, 39]
-    actor: np.ndarray  # f32[K, U]
-    critic: np.ndarray  # f32[1, U]
-    conv1_bias: np.ndarray
-    conv2_bias: np.ndarray
-    linear_bias: np.ndarray
-    actor_bias: np.ndarray
-    critic_bias: np.ndarray
 
 
 class Record(NamedTuple):
@@ -132,23 +113,6 @@ def backward(weights, record, gradients):
         convolve_back(flat[rows], weights.encoder, record.hidden[rows], d_block, d_base, d_table, d_conv)
 
 
-@math_kernel
-def compose(p, weights):
-    """Compute the weights from the parameters."""
-    compose_encoder(p, weights.encoder)
-    weights.shift[:] = p.conv2_bias
-    compose_top(p, INPUTS, weights.top)
-
-
-@math_kernel
-def compose_back(sums, d):
-    """Write the gradients of the parameters to d, given those of the weights."""
-    d_base, d_table, d_conv, d_shift, d_linear, d_last, d_heads, d_bias = sums
-    compose_encoder_back(d_base, d_table, d_conv, d)
-    d.conv2_bias[:] = d_shift
-    compose_top_back(d_linear, d_last, d_heads, d_bias, d)
-
-
 class FastConv(FastNetwork):
     """Computes a `Conv` whose first convolution covers the window without padding."""
 
@@ -173,16 +137,16 @@ class FastConv(FastNetwork):
 
     def compose(self, arrays: dict[str, np.ndarray]) -> Weights:
         """Return the weights."""
-        shift = np.empty(CHANNELS, np.float32)
-        weights = Weights(self.encoder.allocate(self.words), shift, self.top.allocate())
-        compose(Parameters(**arrays), weights)
-        return weights
+        return Weights(self.encoder.compose(arrays, self.words), arrays["conv2_bias"], self.top.compose(arrays))
 
     def compose_back(
         self, arrays: dict[str, np.ndarray], sums: tuple[np.ndarray, ...], gradients: dict[str, np.ndarray]
     ) -> None:
         """Write the gradients of the parameters."""
-        compose_back(sums, Parameters(**gradients))
+        d_base, d_table, d_conv, d_shift, *d_top = sums
+        self.encoder.compose_back((d_base, d_table, d_conv), gradients)
+        gradients["conv2_bias"][:] = d_shift
+        self.top.compose_back(d_top, gradients)
 
     def allocate(self, steps: int, n: int) -> Record:
         """Return a record."""

@@ -18,8 +18,6 @@ from torch import Tensor
 from particle_grid.learn.fast.convolution import (
     Convolution,
     FastEncoder,
-    compose_encoder,
-    compose_encoder_back,
     convolve,
     convolve_back,
     encoder_parameters,
@@ -28,6 +26,7 @@ from particle_grid.learn.fast.dense import top_parameters
 from particle_grid.learn.fast.kernels.lstm import (
     INPUTS,
     WIDTH,
+    GateParameters,
     compose_gates,
     compose_gates_back,
     join,
@@ -36,7 +35,7 @@ from particle_grid.learn.fast.kernels.lstm import (
 )
 from particle_grid.learn.fast.kernels.products import add_transposed_product, pack, product
 from particle_grid.learn.fast.network import FastNetwork, gather, scatter
-from particle_grid.learn.policy import CHANNELS, ConvLSTM
+from particle_grid.learn.policy import CHANNELS, FEATURES, ConvLSTM
 from particle_grid.support.jit import math_kernel
 
 
@@ -68,25 +67,6 @@ class Record(NamedTuple):
     d_h: np.ndarray  # f32[n, H]
     d_c: np.ndarray  # f32[n, H]
     d_x: np.ndarray  # real[T * n, 32]
-
-
-class Parameters(NamedTuple):
-    """The parameters of the module, or their gradients, with H units."""
-
-    conv1: np.ndarray  # f32[32, 7, 5, 5]
-    conv2: np.ndarray  # f32[32, 32, p, p]
-    linear: np.ndarray  # f32[H, 39]
-    actor: np.ndarray  # f32[K, H]
-    critic: np.ndarray  # f32[1, H]
-    conv1_bias: np.ndarray
-    conv2_bias: np.ndarray
-    linear_bias: np.ndarray
-    actor_bias: np.ndarray
-    critic_bias: np.ndarray
-    weight_ih: np.ndarray  # f32[4 H, H]
-    weight_hh: np.ndarray  # f32[4 H, H]
-    bias_ih: np.ndarray  # f32[4 H]
-    bias_hh: np.ndarray  # f32[4 H]
 
 
 @math_kernel
@@ -156,27 +136,9 @@ def backward(weights, record, gradients):
     convolve_back(rows, weights.encoder, record.hidden, record.d_x, d_base, d_table, d_conv)
 
 
-@math_kernel
-def compose(p, left, weights):
-    """Compute the weights from the parameters. L is kept in `left` for `compose_back`."""
-    compose_encoder(p, weights.encoder)
-    compose_gates(p, left, weights.joint, weights.inputs_back, weights.recurrent_back)
-    weights.heads[:-1] = p.actor
-    weights.heads[-1] = p.critic[0]
-    weights.bias[:-1] = p.actor_bias
-    weights.bias[-1] = p.critic_bias[0]
-
-
-@math_kernel
-def compose_back(p, left, sums, d):
-    """Write the gradients of the parameters to d, given those of the weights."""
-    d_base, d_table, d_conv, d_joint, d_heads, d_bias = sums
-    compose_encoder_back(d_base, d_table, d_conv, d)
-    compose_gates_back(p, left, d_joint, d)
-    d.actor[:] = d_heads[:-1]
-    d.critic[0] = d_heads[-1]
-    d.actor_bias[:] = d_bias[:-1]
-    d.critic_bias[0] = d_bias[-1]
+def gates_of(arrays: dict[str, np.ndarray]) -> GateParameters:
+    """Return the parameters of the gates among others."""
+    return GateParameters(*(arrays[name] for name in GateParameters._fields))
 
 
 class FastConvLSTM(FastNetwork):
@@ -191,6 +153,18 @@ class FastConvLSTM(FastNetwork):
         super().__init__(policy, dtype, threads)
         self.encoder = FastEncoder(policy.encoder)
         self.left = np.zeros((self.size, WIDTH), np.float32)
+        size = self.size
+        #: Of the parameters that depend on the number of units.
+        self.padded_shapes = {
+            "linear": (size, CHANNELS + FEATURES),
+            "linear_bias": (size,),
+            "actor": (self.outputs - 1, size),
+            "critic": (1, size),
+            "weight_ih": (4 * size, size),
+            "weight_hh": (4 * size, size),
+            "bias_ih": (4 * size,),
+            "bias_hh": (4 * size,),
+        }
 
     def named_parameters(self) -> dict[str, Tensor]:
         """Return the parameters by their names in `Parameters`."""
@@ -205,40 +179,43 @@ class FastConvLSTM(FastNetwork):
 
     def compose(self, arrays: dict[str, np.ndarray]) -> Any:
         """Return the weights."""
+        padded = self._padded(arrays)
         weights = Weights(
-            encoder=self.encoder.allocate(self.words),
+            encoder=self.encoder.compose(arrays, self.words),
             joint=self.words(INPUTS + self.size, 4 * self.size),
             inputs_back=self.words(4 * self.size, CHANNELS),
             recurrent_back=self.words(4 * self.size, self.size),
-            heads=np.empty((self.outputs, self.size), np.float32),
-            bias=np.empty(self.outputs, np.float32),
+            heads=np.concatenate([padded["actor"], padded["critic"]]),
+            bias=np.concatenate([arrays["actor_bias"], arrays["critic_bias"]]),
         )
-        compose(Parameters(**self._padded(arrays)), self.left, weights)
+        compose_gates(gates_of(padded), self.left, weights.joint, weights.inputs_back, weights.recurrent_back)
         return weights
 
     def compose_back(
         self, arrays: dict[str, np.ndarray], sums: tuple[np.ndarray, ...], gradients: dict[str, np.ndarray]
     ) -> None:
         """Write the gradients of the parameters."""
+        *d_encoder, d_joint, d_heads, d_bias = sums
+        self.encoder.compose_back(d_encoder, gradients)
         padded = self._padded(gradients)
-        compose_back(Parameters(**self._padded(arrays)), self.left, sums, Parameters(**padded))
+        compose_gates_back(gates_of(self._padded(arrays)), self.left, d_joint, gates_of(padded))
+        padded["actor"][:] = d_heads[:-1]
+        padded["critic"][:] = d_heads[-1]
+        gradients["actor_bias"][:] = d_bias[:-1]
+        gradients["critic_bias"][:] = d_bias[-1]
         if padded is not gradients:
-            for name, x in gradients.items():
-                x[...] = self._block(name, padded[name]).reshape(x.shape)
+            for name in self.padded_shapes:
+                gradients[name][...] = self._block(name, padded[name]).reshape(gradients[name].shape)
 
     def _padded(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return arrays of the parameters with zeros for the units that only kernels have."""
         if self.size == self.policy.hidden:
             return arrays
-        size = self.size
-        shapes = {"linear": (size, arrays["linear"].shape[1]), "linear_bias": (size,)}
-        shapes |= {name: (len(arrays[name]), size) for name in ("actor", "critic")}
-        shapes |= {name: (4 * size, size) for name in ("weight_ih", "weight_hh")}
-        shapes |= {name: (4 * size,) for name in ("bias_ih", "bias_hh")}
-        result = {name: np.zeros(shapes.get(name, x.shape), np.float32) for name, x in arrays.items()}
-        for name, x in arrays.items():
+        result = dict(arrays)
+        for name, shape in self.padded_shapes.items():
+            result[name] = np.zeros(shape, np.float32)
             block = self._block(name, result[name])
-            block[...] = x.reshape(block.shape)
+            block[...] = arrays[name].reshape(block.shape)
         return result
 
     def _block(self, name: str, padded: np.ndarray) -> np.ndarray:
@@ -250,9 +227,7 @@ class FastConvLSTM(FastNetwork):
             return padded[:, :hidden]
         if name.startswith("weight"):
             return padded.reshape(4, self.size, self.size)[:, :hidden, :hidden]
-        if name.startswith("bias"):
-            return padded.reshape(4, self.size)[:, :hidden]
-        return padded
+        return padded.reshape(4, self.size)[:, :hidden]
 
     def allocate(self, steps: int, n: int) -> Record:
         """Return a record."""

@@ -4,7 +4,7 @@ The first convolution and its ReLU are one call of `kernels.one_hot.encode`. The
 patches, so it is one product. Its bias is left to the caller.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -107,24 +107,6 @@ def compose_convolutions_back(d_base, d_table, d_conv, d_conv1, d_conv1_bias, d_
                 d_conv2[o, c, patch] = d_conv[patch * channels + c, o]
 
 
-@math_kernel
-def compose_encoder(p, weights):
-    """Compute the weights from parameters: conv1 f32[32, 7, 5, 5], conv1_bias f32[32] and conv2 f32[32, 32, p, p]."""
-    channels, codes = p.conv1.shape[:2]
-    conv1 = p.conv1.reshape(channels, codes, p.conv1.shape[2] * p.conv1.shape[3])
-    conv2 = p.conv2.reshape(channels, channels, p.conv2.shape[2] * p.conv2.shape[3])
-    compose_convolutions(conv1, p.conv1_bias, conv2, weights.base, weights.table, weights.conv, weights.conv_back)
-
-
-@math_kernel
-def compose_encoder_back(d_base, d_table, d_conv, d):
-    """Write the gradients of the parameters to d."""
-    channels, codes = d.conv1.shape[:2]
-    conv1 = d.conv1.reshape(channels, codes, d.conv1.shape[2] * d.conv1.shape[3])
-    conv2 = d.conv2.reshape(channels, channels, d.conv2.shape[2] * d.conv2.shape[3])
-    compose_convolutions_back(d_base, d_table, d_conv, conv1, d.conv1_bias, conv2)
-
-
 class FastEncoder:
     """Describes a `ConvEncoder` whose first convolution covers the window without padding."""
 
@@ -135,11 +117,25 @@ class FastEncoder:
         #: Of the sums of gradients: base, table and conv.
         self.shapes = (self.width,), (size * size * CELLS * CHANNELS,), (self.width, CHANNELS)
 
-    def allocate(self, words: Callable[[int, int], np.ndarray]) -> Convolution:
-        """Return arrays for the weights; words(rows, columns) makes a matrix of words."""
+    def compose(self, arrays: dict[str, np.ndarray], words: Callable[[int, int], np.ndarray]) -> Convolution:
+        """Return the weights for parameters of these names; words(rows, columns) makes a matrix of words."""
         base, table = (np.empty(shape, np.float32) for shape in self.shapes[:2])
         dense = np.empty((0, self.width), np.float32)
-        return Convolution(self.places, base, table, dense, words(self.width, CHANNELS), words(CHANNELS, self.width))
+        weights = Convolution(self.places, base, table, dense, words(self.width, CHANNELS), words(CHANNELS, self.width))
+        conv1, bias, conv2 = self._flat(arrays)
+        compose_convolutions(conv1, bias, conv2, base, table, weights.conv, weights.conv_back)
+        return weights
+
+    def compose_back(self, sums: Sequence[np.ndarray], gradients: dict[str, np.ndarray]) -> None:
+        """Write the gradients of the parameters, given those of base, table and conv."""
+        compose_convolutions_back(*sums, *self._flat(gradients))
+
+    @staticmethod
+    def _flat(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return conv1 f32[32, 7, positions], its bias, and conv2 f32[32, 32, patches]."""
+        conv1 = arrays["conv1"]
+        conv2 = arrays["conv2"]
+        return conv1.reshape(*conv1.shape[:2], -1), arrays["conv1_bias"], conv2.reshape(*conv2.shape[:2], -1)
 
 
 def encoder_parameters(encoder: ConvEncoder) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 Activations are stored once, after the ReLU. Where they are 0, the gradient before the ReLU is 0.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -106,13 +107,23 @@ def decide_back(x, top, hidden, d_out, d_linear, d_shift, d_heads, d_bias, d_x):
     product(d_rows, top.linear_back, d_x)
 
 
+class TopParameters(NamedTuple):
+    """The parameters of the last layer and of the heads, or their gradients, for a policy of U units."""
+
+    linear: np.ndarray  # f32[U, at most D]
+    actor: np.ndarray  # f32[K, U]
+    critic: np.ndarray  # f32[1, U]
+    linear_bias: np.ndarray  # f32[U]
+    actor_bias: np.ndarray  # f32[K]
+    critic_bias: np.ndarray  # f32[1]
+
+
 @math_kernel
 def compose_top(p, depth, top):
     """Compute the weights from the parameters of the last layer and of the heads.
 
     Args:
-        p: linear f32[U, at most D], linear_bias f32[U], actor f32[K, U], actor_bias f32[K], critic f32[1, U] and
-            critic_bias f32[1], for a policy of U units.
+        p: the parameters.
         depth: D.
         top: the weights, with zeros where p has nothing.
     """
@@ -163,15 +174,25 @@ class FastTop:
         #: Of the sums of gradients: linear, shift, heads and bias.
         self.shapes = (depth, size), (size,), (heads, size), (network.outputs,)
 
-    def allocate(self) -> Top:
-        """Return arrays for the weights."""
+    def compose(self, arrays: dict[str, np.ndarray]) -> Top:
+        """Return the weights for parameters of these names."""
         words = self.network.words
-        size = self.network.size
         shift, heads, bias = (np.zeros(shape, np.float32) for shape in self.shapes[1:])
-        return Top(words(self.depth, size), words(size, self.first), shift, heads, bias)
+        top = Top(words(self.depth, len(shift)), words(len(shift), self.first), shift, heads, bias)
+        compose_top(parameters_of(arrays), self.depth, top)
+        return top
+
+    def compose_back(self, sums: Sequence[np.ndarray], gradients: dict[str, np.ndarray]) -> None:
+        """Write the gradients of the parameters, given those of linear, shift, heads and bias."""
+        compose_top_back(*sums, parameters_of(gradients))
+
+
+def parameters_of(arrays: dict[str, np.ndarray]) -> TopParameters:
+    """Return the parameters of the last layer and of the heads among others."""
+    return TopParameters(*(arrays[name] for name in TopParameters._fields))
 
 
 def top_parameters(policy: Policy, linear: nn.Linear) -> dict[str, Tensor]:
-    """Return the parameters of the last layer and of the heads, by their names in `compose_top`."""
+    """Return the parameters of the last layer and of the heads, by their names in `TopParameters`."""
     layers = {"linear": linear, "actor": policy.actor, "critic": policy.critic}
     return {name: x.weight for name, x in layers.items()} | {f"{name}_bias": x.bias for name, x in layers.items()}

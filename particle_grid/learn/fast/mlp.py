@@ -14,8 +14,6 @@ from particle_grid.learn.fast.dense import (
     BLOCK,
     FastTop,
     Top,
-    compose_top,
-    compose_top_back,
     decide,
     decide_back,
     top_parameters,
@@ -35,19 +33,6 @@ class Weights(NamedTuple):
     table: np.ndarray  # f32[cells * 7 * H]
     dense: np.ndarray  # f32[7, H]
     top: Top
-
-
-class Parameters(NamedTuple):
-    """The parameters of the module, or their gradients, with U units."""
-
-    first: np.ndarray  # f32[U, cells * 7 + 7]
-    linear: np.ndarray  # f32[U, U]
-    actor: np.ndarray  # f32[K, U]
-    critic: np.ndarray  # f32[1, U]
-    first_bias: np.ndarray
-    linear_bias: np.ndarray
-    actor_bias: np.ndarray
-    critic_bias: np.ndarray
 
 
 class Record(NamedTuple):
@@ -111,32 +96,31 @@ def backward(weights, record, gradients):
 
 
 @math_kernel
-def compose_first(p, weights):
-    """Compute the weights of the first layer."""
-    units = len(p.first)
-    cells = len(weights.places)
+def compose_first(first, bias, places, base, table, dense):
+    """Compute the weights of the first layer, for its parameters f32[U, cells * 7 + 7] and f32[U]."""
+    units = len(first)
     for start in range(0, units, CHANNELS):
         end = min(start + CHANNELS, units)
         for u in range(start, end):
-            weights.base[u] = p.first_bias[u]
-        for cell in range(cells):
-            place = weights.places[cell, 2 + 2 * (start // CHANNELS)]
+            base[u] = bias[u]
+        for cell in range(len(places)):
+            place = places[cell, 2 + 2 * (start // CHANNELS)]
             column = cell * CELLS
             for u in range(start, end):
-                weights.base[u] += p.first[u, column]
+                base[u] += first[u, column]
             for code in range(CELLS):
-                row = weights.table[place + code * CHANNELS : place + (code + 1) * CHANNELS]
+                row = table[place + code * CHANNELS : place + (code + 1) * CHANNELS]
                 for u in range(start, end):
-                    row[u - start] = p.first[u, column + code] - p.first[u, column]
-    transpose(p.first[:, cells * CELLS :], weights.dense)
+                    row[u - start] = first[u, column + code] - first[u, column]
+    transpose(first[:, len(places) * CELLS :], dense)
 
 
 @math_kernel
-def compose_first_back(places, d_base, d_table, d_dense, d):
-    """Write the gradients of the first layer's parameters to d."""
-    units = len(d.first)
+def compose_first_back(places, d_base, d_table, d_dense, d_first, d_bias):
+    """Write the gradients of the first layer's parameters."""
+    units = len(d_first)
     cells = len(places)
-    d.first_bias[:] = d_base[:units]
+    d_bias[:] = d_base[:units]
     for start in range(0, units, CHANNELS):
         end = min(start + CHANNELS, units)
         for cell in range(cells):
@@ -146,27 +130,12 @@ def compose_first_back(places, d_base, d_table, d_dense, d):
                 d_empty = d_base[u]
                 for code in range(1, CELLS):
                     d_code = d_table[place + code * CHANNELS + u - start]
-                    d.first[u, column + code] = d_code
+                    d_first[u, column + code] = d_code
                     d_empty -= d_code
-                d.first[u, column] = d_empty
+                d_first[u, column] = d_empty
     for u in range(units):
         for feature in range(len(d_dense)):
-            d.first[u, cells * CELLS + feature] = d_dense[feature, u]
-
-
-@math_kernel
-def compose(p, weights):
-    """Compute the weights from the parameters."""
-    compose_first(p, weights)
-    compose_top(p, len(weights.base), weights.top)
-
-
-@math_kernel
-def compose_back(places, sums, d):
-    """Write the gradients of the parameters to d, given those of the weights."""
-    d_base, d_table, d_dense, d_linear, d_last, d_heads, d_bias = sums
-    compose_first_back(places, d_base, d_table, d_dense, d)
-    compose_top_back(d_linear, d_last, d_heads, d_bias, d)
+            d_first[u, cells * CELLS + feature] = d_dense[feature, u]
 
 
 class FastMLP(FastNetwork):
@@ -195,15 +164,16 @@ class FastMLP(FastNetwork):
     def compose(self, arrays: dict[str, np.ndarray]) -> Weights:
         """Return the weights."""
         base, table, dense = (np.zeros(shape, np.float32) for shape in self.shapes()[:3])
-        weights = Weights(self.places, base, table, dense, self.top.allocate())
-        compose(Parameters(**arrays), weights)
-        return weights
+        compose_first(arrays["first"], arrays["first_bias"], self.places, base, table, dense)
+        return Weights(self.places, base, table, dense, self.top.compose(arrays))
 
     def compose_back(
         self, arrays: dict[str, np.ndarray], sums: tuple[np.ndarray, ...], gradients: dict[str, np.ndarray]
     ) -> None:
         """Write the gradients of the parameters."""
-        compose_back(self.places, sums, Parameters(**gradients))
+        d_base, d_table, d_dense, *d_top = sums
+        compose_first_back(self.places, d_base, d_table, d_dense, gradients["first"], gradients["first_bias"])
+        self.top.compose_back(d_top, gradients)
 
     def allocate(self, steps: int, n: int) -> Record:
         """Return a record."""

@@ -8,6 +8,8 @@ conv2.bias + linear.bias], which has 40 columns, a step's gates are
 where the row of the constant 1 also has the biases of the LSTM.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from particle_grid.learn.fast.dense import apply_heads
@@ -160,13 +162,24 @@ def step_back(gates, c, starts, c_next, d_out, heads, d_h_next, starts_next, d_c
         pack(act, gates[n])
 
 
+class GateParameters(NamedTuple):
+    """The parameters that the gates are composed of, or their gradients."""
+
+    linear: np.ndarray  # f32[H, 39]
+    linear_bias: np.ndarray  # f32[H]
+    conv2_bias: np.ndarray  # f32[32]
+    weight_ih: np.ndarray  # f32[4 H, H]
+    weight_hh: np.ndarray  # f32[4 H, H]
+    bias_ih: np.ndarray  # f32[4 H]
+    bias_hh: np.ndarray  # f32[4 H]
+
+
 @math_kernel
 def compose_gates(p, left, joint, inputs_back, recurrent_back):
     """Compose the gates.
 
     Args:
-        p: the parameters: linear f32[H, 39], linear_bias f32[H], conv2_bias f32[32], weight_ih and weight_hh
-            f32[4 H, H], bias_ih and bias_hh f32[4 H].
+        p: the parameters.
         left: f32[H, WIDTH], result: L, in its first 40 columns.
         joint: words[40 + H, 4 H], result.
         inputs_back: words[4 H, 32], result: the first 32 rows of joint, transposed.
