@@ -80,6 +80,7 @@ ELSEWHERE = {
     "python bench/learn.py --out outputs/learn --seeds 5": HOURS,
     "python bench/learn.py --seeds 5": HOURS,
     "python bench/soak.py": HOURS,
+    "python bench/search.py *": HOURS,
     "python -m particle_grid.study reduced": HOURS,
     "python -m particle_grid.train": NAME,
     "python -m particle_grid.eval": NAME,

@@ -144,9 +144,7 @@ def introduce(run: Run, folder: RunFolder, say: Callable[[str], None]) -> None:
         say(f"Trained for {run.first_step} steps, more than {asked}: the policy is only evaluated.")
     size = sum(parameter.numel() for parameter in run.policy.parameters())
     say(f"{run.config.name}: {run.env.num_agents} agents, {size} parameters, in {folder.path}")
-    say(
-        "The first figures appear after one rollout. Before that, the first run on a machine compiles for about a minute."
-    )
+    say("The first figures appear after one rollout. The first run on a machine compiles for a minute before that.")
 
 
 def learn(
