@@ -215,6 +215,8 @@ class FusedAdam:
         self.eps = np.float32(eps)
         self.parameters = [slot.parameter for slot in slots]
         size = sum(x.numel() for x in self.parameters)
+        self.arrays: tuple[np.ndarray, ...] = ()
+        self.addresses: list[int] = []  # the addresses of the parameters when `arrays` was made
         self.steps = torch.zeros(len(slots))
         self.means = torch.zeros(size)
         self.squares = torch.zeros(size)
@@ -247,14 +249,21 @@ class FusedAdam:
         steps = self.steps.numpy()
         rates = rate / (1 - BETA1**steps)
         roots = (1 - BETA2**steps) ** -0.5
-        parameters = tuple(x.detach().view(-1).numpy() for x in self.parameters)
         scale = np.float32(min(1.0, largest / (norm + TINY_NORM)))
         moments = self.means.numpy(), self.squares.numpy()
         betas = np.float32(BETA1), np.float32(BETA2)
         self.kernel(
-            parameters, d, *moments, scale, rates.astype(np.float32), roots.astype(np.float32), self.eps, *betas
+            self._arrays(), d, *moments, scale, rates.astype(np.float32), roots.astype(np.float32), self.eps, *betas
         )
         return norm
+
+    def _arrays(self) -> tuple[np.ndarray, ...]:
+        """Return the parameters as flat arrays."""
+        addresses = [x.data_ptr() for x in self.parameters]
+        if addresses != self.addresses:
+            self.arrays = tuple(x.detach().view(-1).numpy() for x in self.parameters)
+            self.addresses = addresses
+        return self.arrays
 
 
 class Muon:

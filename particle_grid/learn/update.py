@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -66,6 +67,7 @@ class Updater:
         self.policy = policy
         self.network = network
         self.loss = loss
+        self.inputs: tuple[np.ndarray, ...] = ()  # of the network in kernels: the rollout
         self.buffer = buffer
         self.learning = learning
         self.learners = learning.nonzero().squeeze(1)
@@ -110,7 +112,10 @@ class Updater:
         )
         returns = advantage + buffer.values[:-1]
         batch = Batch(buffer.actions, buffer.logp, advantage, returns, buffer.truncations)
-        return Batch(*map(self.loss.by_agent, batch)) if self.loss else batch
+        if not self.loss:
+            return batch
+        self.inputs = self.fast.arrays_of(buffer.obs, buffer.starts[:-1], buffer.state)
+        return Batch(*map(self.loss.by_agent, batch))
 
     def _minibatches(self) -> Iterator[Tensor]:
         """Yield the agents of each minibatch, in random order and in parts of equal size, or nearly."""
@@ -164,8 +169,6 @@ class Updater:
         """Do the same as `_gradients` in kernels."""
         assert self.loss
         self.optimiser.attach()
-        network = cast("FastNetwork", self.network)
-        buffer = self.buffer
         loss = self.loss.minibatch(
             agents.numpy(),
             *(x.numpy() for x in batch),
@@ -174,8 +177,13 @@ class Updater:
             entropy_coef=entropy_coef,
             total=self.group.sum,
         )
-        sums = network.learn(buffer.obs, buffer.starts[:-1], buffer.state, agents, loss.chunk)
+        sums = self.fast.learn(self.inputs, agents, loss.chunk)
         return loss.finish(sums)
+
+    @property
+    def fast(self) -> "FastNetwork":
+        """Return the network in kernels that belongs to a loss in kernels."""
+        return cast("FastNetwork", self.network)
 
     @torch.no_grad()
     def _iteration_statistics(self, returns: Tensor) -> dict[str, Tensor]:

@@ -148,7 +148,7 @@ def test_learning_from_some_agents_equals_autograd_on_their_data(kind, dtype):
         d_out[:, : len(chosen)] = weights[:, chosen]
         return (out[:, : len(chosen)] * weights[:, chosen].numpy()).sum()
 
-    sums = network.learn(obs, starts, state, agents, loss)
+    sums = network.learn(network.arrays_of(obs, starts, state), agents, loss)
     learned = {name: x.grad.clone() for name, x in policy.named_parameters()}
     policy.zero_grad()
     out, value, _ = network(obs[:, agents], starts[:, agents], tuple(x[agents] for x in state))

@@ -130,6 +130,7 @@ class FastNetwork:
         self.unchanged = False  # whether the parameters are known to be those that `weights` was made from
         self.tensors: dict[str, Tensor] = {}  # the parameters that `weights` was made from
         self.arrays: dict[str, np.ndarray] = {}  # the same as arrays
+        self.addresses: list[int] = []  # the addresses of the parameters, 0 for one whose array is a copy
         self.weights: Any = None
         self.inputs: tuple[np.ndarray, ...] = ()
         self.chunks: list[np.ndarray] = []
@@ -203,7 +204,10 @@ class FastNetwork:
         """Compose the parameters."""
         self.known = []
         self.tensors = self.named_parameters()
-        self.arrays = {name: x.detach().contiguous().numpy() for name, x in self.tensors.items()}
+        addresses = [x.data_ptr() if x.is_contiguous() else 0 for x in self.tensors.values()]
+        if addresses != self.addresses or 0 in addresses:  # usually an optimiser has changed the weights where they are
+            self.arrays = {name: x.detach().contiguous().numpy() for name, x in self.tensors.items()}
+            self.addresses = addresses
         self.weights = self.compose(self.arrays)
 
     def _refresh(self) -> None:
@@ -213,7 +217,7 @@ class FastNetwork:
             self._prepare()
             self.known = [x.detach().clone() for x in parameters]
 
-    def _arrays(self, obs: Tensor, starts: Tensor, state: RecurrentState) -> tuple[np.ndarray, ...]:
+    def arrays_of(self, obs: Tensor, starts: Tensor, state: RecurrentState) -> tuple[np.ndarray, ...]:
         """Return the inputs as arrays. Raise UserError for a wrong shape or dtype: kernels do not check bounds."""
         steps, n = obs.shape[:2]
         memory = [((n, self.policy.hidden), torch.float32)] * len(self.policy.initial_state(0))
@@ -251,7 +255,7 @@ class FastNetwork:
         Threads share the agents in few parts, because handing over takes time.
         """
         steps, n = obs.shape[:2]
-        self._begin(self._arrays(obs, starts, state), np.arange(0), 1)
+        self._begin(self.arrays_of(obs, starts, state), np.arange(0), 1)
         results, wholes = self._results(steps, n, state)
         size = self.chunk_size(n, learning=False)
         chunks = -(-n // size)
@@ -269,7 +273,7 @@ class FastNetwork:
     def forward(self, obs: Tensor, starts: Tensor, state: RecurrentState) -> tuple[Tensor, ...]:
         """Return the same as `act`, and keep the records of all chunks for a backward pass."""
         steps, n = obs.shape[:2]
-        self._begin(self._arrays(obs, starts, state), np.arange(n), self.chunk_size(n, learning=True))
+        self._begin(self.arrays_of(obs, starts, state), np.arange(n), self.chunk_size(n, learning=True))
         results, wholes = self._results(steps, n, state)
 
         def run(k: int) -> None:
@@ -300,19 +304,19 @@ class FastNetwork:
         self._sum_over_chunks(run, gradients)
         return list(map(torch.from_numpy, gradients.values()))
 
-    def learn(self, obs: Tensor, starts: Tensor, state: RecurrentState, agents: Tensor, loss: Loss) -> list[np.ndarray]:
+    def learn(self, inputs: tuple[np.ndarray, ...], agents: Tensor, loss: Loss) -> list[np.ndarray]:
         """Set the gradients of the parameters to those of a loss, and return the loss's sums of each chunk.
 
         Gradients are written to the memory that the parameters' `grad` has, if there is any.
 
         Args:
-            obs, starts, state: of N agents, as in a call.
+            inputs: of N agents, from `arrays_of`.
             agents: i64[n], the agents to learn from.
             loss: computes the loss of a chunk.
         """
         self._prepare()
         size = self.chunk_size(len(agents), learning=True)
-        self._begin(self._arrays(obs, starts, state), agents.numpy(), size)
+        self._begin(inputs, agents.numpy(), size)
         results = [np.empty(0)] * len(self.chunks)
 
         def run(k: int, sums: Any) -> None:
