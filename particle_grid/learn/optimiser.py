@@ -98,7 +98,7 @@ class Optimiser:
     def attach(self) -> None:
         """Let backward passes that write to the memory of `grad` write to the flat gradient."""
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = gradient if parameter.requires_grad else None
 
     @torch.no_grad()
     def step(self, total: Callable[[Tensor], Tensor]) -> Tensor:

@@ -79,6 +79,15 @@ def add(x, y):
         y[k] += x[k]
 
 
+def gradient_memory(parameter: Tensor) -> Tensor:
+    """Return memory for the gradient of a parameter: that of its `grad`, if it takes one and kernels can write there."""
+    if not parameter.requires_grad:
+        return torch.empty(parameter.shape)
+    if parameter.grad is None:
+        parameter.grad = torch.empty_like(parameter)
+    return parameter.grad if parameter.grad.is_contiguous() else torch.empty(parameter.shape)
+
+
 def _this_thread() -> int:
     """Return the key of this thread's own record, which the last chunk has left in the cache."""
     return -threading.get_ident()
@@ -320,12 +329,11 @@ class FastNetwork:
             results[k] = loss(record.out, self.chunks[k], record.d_out)
             self.run_backward(self.weights, record, sums)
 
-        gradients = {}
+        gradients = {name: gradient_memory(x) for name, x in self.tensors.items()}
+        self._sum_over_chunks(run, {name: x.numpy() for name, x in gradients.items()})
         for name, parameter in self.tensors.items():
-            if parameter.grad is None:
-                parameter.grad = torch.empty_like(parameter)
-            gradients[name] = parameter.grad.numpy()
-        self._sum_over_chunks(run, gradients)
+            if parameter.requires_grad and parameter.grad is not gradients[name]:
+                parameter.grad.copy_(gradients[name])
         return results
 
     def _share(self, run: Callable[[int], None], count: int) -> None:
