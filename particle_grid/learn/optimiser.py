@@ -79,6 +79,7 @@ class Optimiser:
         self.name = config.optimiser
         self.learning_rate = config.learning_rate
         self.gradient, self.gradients = flat_gradients(self.parameters)
+        self.padding = self.gradient[sum(x.numel() for x in self.parameters) :]
         adam: list[Slot] = []
         muon: list[Slot] = []
         self.slots = []
@@ -118,6 +119,7 @@ class Optimiser:
 
     def _collect(self) -> None:
         """Copy gradients that are elsewhere to the flat gradient."""
+        self.padding.zero_()  # clipping a gradient of NaN made it NaN
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
             if parameter.grad is None:
                 gradient.zero_()

@@ -74,6 +74,7 @@ def forward(obs, starts, h, c, agents, weights, record):
     """Compute all steps of the agents with these numbers."""
     steps, n = record.starts.shape
     gather(obs, agents, record.obs)
+    record.h[:] = 0  # also in the padding, where a NaN of an earlier pass would stay
     for k in range(len(agents)):
         agent = agents[k]
         for t in range(steps):

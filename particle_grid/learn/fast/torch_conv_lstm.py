@@ -61,6 +61,7 @@ def forward(
     size = h.shape[1]
     gather(obs, agents, record.obs)
     record.starts[:, :n] = starts[:, agents]
+    record.h[:] = 0  # also in the padding, where a NaN of an earlier pass would stay
     record.h[:n, :size] = h[agents]
     record.c[0, :n, :size] = c[agents]
     kernels = weights.kernels
