@@ -1,12 +1,17 @@
 """Fast networks respect what a user changed about a policy: frozen weights, layouts in memory, replaced layers."""
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune
 
+from particle_grid.learn.fast import accelerate
 from particle_grid.learn.policy import make_policy
 from particle_grid.learn.trainer import Trainer
+from particle_grid.support.errors import UserError, UserRuntimeError
 from tests.cases import needs_jit
 from tests.learn.networks import inputs, lively
 from tests.learn.test_fast import NETWORKS
@@ -62,3 +67,66 @@ def test_gradients_are_the_same_for_any_layout_of_the_weights(kind, hidden):
     network.learn(*batch, weigh)
     for name, x in policy.named_parameters():
         assert torch.equal(x.grad, expected[name]), name
+
+
+@pytest.mark.parametrize("kind", ["conv_lstm", "mlp"])
+def test_learning_resumes_from_good_weights_after_nan(kind):
+    run = train(make_policy(kind, 5, SPACES["discrete"], hidden=16))  # 4 agents in a minibatch, padded to 8
+    saved = copy.deepcopy(run.state_dict())
+    with torch.no_grad():
+        for x in run.policy.parameters():
+            x.fill_(torch.nan)
+    run.rollout()
+    with pytest.raises(UserRuntimeError, match="broke down"):
+        run.update()
+    run.load_state_dict(saved)
+    run.rollout()
+    run.update()
+
+
+REPLACEMENTS = {
+    "actor": lambda policy: nn.Linear(policy.hidden, 3),
+    "critic": lambda policy: nn.Linear(2 * policy.hidden, 1),
+    "linear": lambda policy: nn.Linear(39, 4 * policy.hidden),
+    "lstm": lambda policy: nn.LSTMCell(2 * policy.hidden, 2 * policy.hidden),
+    "encoder": lambda policy: policy.encoder.double(),
+}
+
+
+@pytest.mark.parametrize("acting", [True, False])
+@pytest.mark.parametrize("name", REPLACEMENTS)
+def test_layers_of_another_shape_or_dtype_are_refused(name, acting):
+    run = train(make_policy("conv_lstm", 5, SPACES["discrete"], hidden=16))
+    setattr(run.policy, name, REPLACEMENTS[name](run.policy))
+    with pytest.raises(UserError, match="has another shape or dtype"):
+        run.rollout() if acting else run.update()
+
+
+def share(policy):
+    policy.lstm.bias_hh = policy.lstm.bias_ih
+
+
+def without_bias(policy):
+    policy.actor = nn.Linear(policy.hidden, policy.head.outputs, bias=False)
+
+
+CHANGES = {
+    "computed": (lambda policy: parametrizations.spectral_norm(policy.critic), "its weights are not those of ConvLSTM"),
+    "pruned": (lambda policy: prune.random_unstructured(policy.linear, "weight", 0.5), "its weights are not those"),
+    "shared": (share, "or some of them are shared"),
+    "missing": (without_bias, "its weights are not those"),
+    "nested": (lambda policy: setattr(policy, "actor", nn.Sequential(policy.actor)), "its weights are not those"),
+    "hook": (lambda policy: policy.linear.weight.register_hook(lambda gradient: 0 * gradient), "have hooks"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_weights_whose_gradients_go_elsewhere_have_no_kernels(name):
+    change, why = CHANGES[name]
+    policy = make_policy("conv_lstm", 5, SPACES["discrete"], hidden=16)
+    change(policy)
+    random = torch.get_rng_state()
+    network, how = accelerate(policy, "fp32", torch.device("cpu"), 1)
+    assert network is policy
+    assert why in how
+    assert torch.equal(torch.get_rng_state(), random)

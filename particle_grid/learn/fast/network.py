@@ -80,7 +80,7 @@ def add(x, y):
 
 
 def gradient_memory(parameter: Tensor) -> Tensor:
-    """Return memory for the gradient of a parameter: that of its `grad`, if it takes one and kernels can write there."""
+    """Return memory for the gradient of a parameter: that of its `grad`, if it has one and kernels can write there."""
     if not parameter.requires_grad:
         return torch.empty(parameter.shape)
     if parameter.grad is None:
@@ -137,6 +137,7 @@ class FastNetwork:
         self.pool = Pool(max(1, threads - 1), torch.set_flush_denormal, True)
         self.known: list[Tensor] = []  # the policy's parameters as they were when `weights` was made
         self.unchanged = False  # whether the parameters are known to be those that `weights` was made from
+        self.kinds = {name: (x.shape, x.dtype) for name, x in self.named_parameters().items()}
         self.tensors: dict[str, Tensor] = {}  # the parameters that `weights` was made from
         self.arrays: dict[str, np.ndarray] = {}  # the same as arrays
         self.weights: Any = None
@@ -209,9 +210,12 @@ class FastNetwork:
         return np.empty((rows, columns), np.float32)
 
     def _prepare(self) -> None:
-        """Compose the parameters."""
+        """Compose the parameters. Raise UserError for a wrong shape or dtype: kernels do not check bounds."""
         self.known = []
         self.tensors = self.named_parameters()
+        changed = [name for name, x in self.tensors.items() if (x.shape, x.dtype) != self.kinds[name]]
+        if changed:
+            raise UserError(f"{changed[0]} has another shape or dtype than before: make another trainer or player.")
         self.arrays = {name: x.detach().contiguous().numpy() for name, x in self.tensors.items()}
         self.weights = self.compose(self.arrays)
 
