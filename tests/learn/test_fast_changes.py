@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
+from particle_grid.learn import ppo
 from particle_grid.learn.fast import accelerate
 from particle_grid.learn.policy import make_policy
 from particle_grid.learn.trainer import Trainer
@@ -130,3 +131,17 @@ def test_weights_whose_gradients_go_elsewhere_have_no_kernels(name):
     assert network is policy
     assert why in how
     assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_an_edited_loss_is_what_a_trainer_with_kernels_learns_from(monkeypatch):
+    original = ppo.ppo_loss
+
+    def nothing(*args, **options):
+        loss, statistics = original(*args, **options)
+        return 0 * loss, statistics
+
+    monkeypatch.setattr(ppo, "ppo_loss", nothing)
+    policy = make_policy("mlp", 5, SPACES["discrete"], hidden=16)
+    before = nn.utils.parameters_to_vector(policy.parameters()).detach().clone()
+    assert "ppo_loss or" in train(policy).how
+    assert torch.equal(nn.utils.parameters_to_vector(policy.parameters()), before)
