@@ -127,7 +127,7 @@ class FastConv(FastNetwork):
         self.top = FastTop(self, INPUTS, CHANNELS)
 
     def named_parameters(self) -> dict[str, Tensor]:
-        """Return the parameters by their names in `Parameters`."""
+        """Return the parameters by the names that the kernels use."""
         policy = self.policy
         return encoder_parameters(policy.encoder) | top_parameters(policy, policy.linear)
 

@@ -168,7 +168,7 @@ class FastConvLSTM(FastNetwork):
         }
 
     def named_parameters(self) -> dict[str, Tensor]:
-        """Return the parameters by their names in `Parameters`."""
+        """Return the parameters by the names that the kernels use."""
         policy = self.policy
         gates = {name: getattr(policy.lstm, name) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
         return encoder_parameters(policy.encoder) | top_parameters(policy, policy.linear) | gates

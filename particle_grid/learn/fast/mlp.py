@@ -152,7 +152,7 @@ class FastMLP(FastNetwork):
         self.top = FastTop(self, self.size, self.size)
 
     def named_parameters(self) -> dict[str, Tensor]:
-        """Return the parameters by their names in `Parameters`."""
+        """Return the parameters by the names that the kernels use."""
         policy = self.policy
         first = {"first": policy.linear1.weight, "first_bias": policy.linear1.bias}
         return first | top_parameters(policy, policy.linear2)
