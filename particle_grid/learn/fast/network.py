@@ -336,8 +336,8 @@ class FastNetwork:
         gradients = {name: gradient_memory(x) for name, x in self.tensors.items()}
         self._sum_over_chunks(run, {name: x.numpy() for name, x in gradients.items()})
         for name, parameter in self.tensors.items():
-            if parameter.requires_grad and parameter.grad is not gradients[name]:
-                parameter.grad.copy_(gradients[name])
+            if parameter.requires_grad and parameter.grad is not None:
+                parameter.grad.copy_(gradients[name])  # does nothing if both are the same
         return results
 
     def _share(self, run: Callable[[int], None], count: int) -> None:
