@@ -86,7 +86,7 @@ class TrainerConfig:
     device: str = "auto"
     #: CPU threads. 0: one per core.
     threads: int = 0
-    #: Kernels for conv_lstm on CPUs: bf16, fp32, or off for plain PyTorch, which is several times slower. auto: bf16 if
+    #: Kernels for policies on CPUs: bf16, fp32, or off for plain PyTorch, which is several times slower. auto: bf16 if
     #: the processor has it, else fp32. See `particle_grid.learn.fast.accelerate`.
     fast: str = "auto"
     #: Agent-steps between checkpoints, about a minute. 0: only at the end. Ctrl-C also saves one.

@@ -80,6 +80,7 @@ class Optimiser:
         self.name = config.optimiser
         self.learning_rate = config.learning_rate
         self.gradient, self.gradients = flat_gradients(self.parameters)
+        self.padding = self.gradient[sum(x.numel() for x in self.parameters) :]
         adam: list[Slot] = []
         muon: list[Slot] = []
         self.slots = []
@@ -100,7 +101,7 @@ class Optimiser:
     def attach(self) -> None:
         """Let backward passes that write to the memory of `grad` write to the flat gradient."""
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = gradient if parameter.requires_grad else None
 
     @torch.no_grad()
     def step(self, total: Callable[[Tensor], Tensor]) -> Tensor:
@@ -122,6 +123,7 @@ class Optimiser:
 
     def _collect(self) -> None:
         """Copy gradients that are elsewhere to the flat gradient."""
+        self.padding.zero_()  # clipping a gradient of NaN made it NaN
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
             if parameter.grad is None:
                 gradient.zero_()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from particle_grid.learn import ppo
 from particle_grid.learn.collect import RolloutBuffer
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.distributed import ProcessGroup
@@ -17,7 +18,7 @@ from particle_grid.learn.fast import thread_count
 from particle_grid.learn.heads import GaussianHead
 from particle_grid.learn.optimiser import Optimiser
 from particle_grid.learn.policy import Network, Policy
-from particle_grid.learn.ppo import advantages, explained_variance, masked_mean, ppo_loss
+from particle_grid.learn.ppo import advantages, explained_variance, masked_mean
 
 if TYPE_CHECKING:  # kernels are loaded only if they are used
     from particle_grid.learn.fast.loss import FusedLoss
@@ -146,7 +147,7 @@ class Updater:
         state = tuple(x[agents] for x in buffer.state)
         out, value, _ = self.network(select(buffer.obs), select(buffer.starts[:-1]), state)
         logp, entropy = self.policy.head.log_prob_and_entropy(out, select(batch.samples))
-        loss, statistics = ppo_loss(
+        loss, statistics = ppo.ppo_loss(  # looked up here, as the check of the kernel does
             logp,
             entropy,
             value,

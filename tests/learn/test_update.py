@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from particle_grid.learn import update
+from particle_grid.learn import ppo
 from particle_grid.learn.policy import POLICIES
 from particle_grid.learn.update import Updater
 from tests.learn.toy import SPACES, Toy
@@ -16,13 +16,13 @@ from tests.learn.training import SMALL, Record, make, stir, weights
 def capture_ratios(monkeypatch):
     """Return a list to which every minibatch appends the log-ratios of its valid steps."""
     seen = []
-    real = update.ppo_loss
+    real = ppo.ppo_loss
 
     def spy(logp, entropy, value, old_logp, advantage, returns, valid, **kwargs):
         seen.append((logp - old_logp).detach()[valid])
         return real(logp, entropy, value, old_logp, advantage, returns, valid, **kwargs)
 
-    monkeypatch.setattr(update, "ppo_loss", spy)
+    monkeypatch.setattr(ppo, "ppo_loss", spy)
     return seen
 
 
@@ -177,14 +177,14 @@ def test_a_simple_task_is_learnt(name, form):
 
 
 def test_learning_rate_and_entropy_bonus_decay_linearly_or_stay_constant(monkeypatch):
-    real = update.ppo_loss
+    real = ppo.ppo_loss
     bonuses = []
 
     def spy(*args, entropy_coef, **kwargs):
         bonuses.append(entropy_coef)
         return real(*args, entropy_coef=entropy_coef, **kwargs)
 
-    monkeypatch.setattr(update, "ppo_loss", spy)
+    monkeypatch.setattr(ppo, "ppo_loss", spy)
     for anneal, shares in ((True, [1, 0.75, 0.5, 0.25]), (False, [1] * 4)):
         record = Record()
         bonuses.clear()

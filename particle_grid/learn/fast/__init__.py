@@ -163,12 +163,27 @@ def _why_no_kernels(policy: Policy) -> str:
         return "Numba's compiler is off (NUMBA_DISABLE_JIT)"
     if isinstance(policy, ConvLSTM | Conv) and policy.encoder.conv1.padding != (0, 0):
         return f"there are no kernels for windows of {policy.side} x {policy.side}, which need padding"
+    if _shapes(policy) != _shapes(_original(policy)):
+        return f"its weights are not those of {type(policy).__name__}, or some of them are shared"
+    if any(x._backward_hooks for x in policy.parameters()):
+        return "its weights have hooks, which kernels do not call"
     other_dtypes = {x.dtype for x in policy.parameters()} - {torch.float32}
     if other_dtypes:
         return f"there are no kernels for weights in {other_dtypes.pop()}"
     if not all(x.isfinite().all() for x in policy.parameters()):
         return "some of its weights are NaN or infinite"
     return ""
+
+
+def _original(policy: Policy) -> Policy:
+    """Return a policy of the same class as it is made, without memory for its weights."""
+    with torch.device("meta"):
+        return type(policy)(policy.side // 2, policy.head, policy.hidden)
+
+
+def _shapes(policy: Policy) -> dict[str, torch.Size]:
+    """Return the shape of each weight. Weights that are computed from others, or shared, have other names or none."""
+    return {name: x.shape for name, x in policy.named_parameters()}
 
 
 @torch.enable_grad()  # even if called in the middle of a rollout

@@ -26,9 +26,10 @@ from particle_grid.learn.fast.dense import (
     decide_back,
     top_parameters,
 )
+from particle_grid.learn.fast.kernels.columns import gather, scatter
 from particle_grid.learn.fast.kernels.one_hot import put_features
 from particle_grid.learn.fast.kernels.products import pack
-from particle_grid.learn.fast.network import FastNetwork, gather, scatter
+from particle_grid.learn.fast.network import FastNetwork
 from particle_grid.learn.policy import CHANNELS, FEATURES, Conv
 from particle_grid.support.jit import math_kernel
 
@@ -127,7 +128,7 @@ class FastConv(FastNetwork):
         self.top = FastTop(self, INPUTS, CHANNELS)
 
     def named_parameters(self) -> dict[str, Tensor]:
-        """Return the parameters by their names in `Parameters`."""
+        """Return the parameters by the names that the kernels use."""
         policy = self.policy
         return encoder_parameters(policy.encoder) | top_parameters(policy, policy.linear)
 

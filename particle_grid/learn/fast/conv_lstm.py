@@ -23,6 +23,7 @@ from particle_grid.learn.fast.convolution import (
     encoder_parameters,
 )
 from particle_grid.learn.fast.dense import top_parameters
+from particle_grid.learn.fast.kernels.columns import gather, scatter
 from particle_grid.learn.fast.kernels.lstm import (
     INPUTS,
     WIDTH,
@@ -34,7 +35,7 @@ from particle_grid.learn.fast.kernels.lstm import (
     step_back,
 )
 from particle_grid.learn.fast.kernels.products import add_transposed_product, pack, product
-from particle_grid.learn.fast.network import FastNetwork, gather, scatter
+from particle_grid.learn.fast.network import FastNetwork
 from particle_grid.learn.policy import CHANNELS, FEATURES, ConvLSTM
 from particle_grid.support.jit import math_kernel
 
@@ -74,6 +75,7 @@ def forward(obs, starts, h, c, agents, weights, record):
     """Compute all steps of the agents with these numbers."""
     steps, n = record.starts.shape
     gather(obs, agents, record.obs)
+    record.h[:] = 0  # also in the padding, where a NaN of an earlier pass would stay
     for k in range(len(agents)):
         agent = agents[k]
         for t in range(steps):
@@ -167,7 +169,7 @@ class FastConvLSTM(FastNetwork):
         }
 
     def named_parameters(self) -> dict[str, Tensor]:
-        """Return the parameters by their names in `Parameters`."""
+        """Return the parameters by the names that the kernels use."""
         policy = self.policy
         gates = {name: getattr(policy.lstm, name) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
         return encoder_parameters(policy.encoder) | top_parameters(policy, policy.linear) | gates

@@ -92,7 +92,7 @@ class MinibatchLoss:
             sums: of all chunks, in order.
         """
         whole = np.array(sums).sum(0)
-        if isinstance(self.head, GaussianHead):
+        if isinstance(self.head, GaussianHead) and self.head.raw_log_std.requires_grad:
             self._set_gradient(self.head, whole[loss_parts.SUMS :])
         statistics = dict(zip(STATISTICS, whole.tolist(), strict=False))  # followed by the gradients
         _, _, _, _, value_coef, entropy_coef, _ = self.numbers.tolist()

@@ -18,9 +18,10 @@ from particle_grid.learn.fast.dense import (
     decide_back,
     top_parameters,
 )
+from particle_grid.learn.fast.kernels.columns import gather, scatter
 from particle_grid.learn.fast.kernels.one_hot import CHANNELS, encode, encode_back
 from particle_grid.learn.fast.kernels.products import transpose
-from particle_grid.learn.fast.network import FastNetwork, gather, scatter
+from particle_grid.learn.fast.network import FastNetwork
 from particle_grid.learn.policy import CELLS, FEATURES, MLP
 from particle_grid.support.jit import math_kernel
 
@@ -152,7 +153,7 @@ class FastMLP(FastNetwork):
         self.top = FastTop(self, self.size, self.size)
 
     def named_parameters(self) -> dict[str, Tensor]:
-        """Return the parameters by their names in `Parameters`."""
+        """Return the parameters by the names that the kernels use."""
         policy = self.policy
         first = {"first": policy.linear1.weight, "first_bias": policy.linear1.bias}
         return first | top_parameters(policy, policy.linear2)

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from particle_grid.learn.fast.kernels.columns import add_rows, clear, gather, scatter
 from particle_grid.learn.fast.kernels.products import MULTIPLE_COLUMNS, MULTIPLE_ROWS
 from particle_grid.learn.policy import Policy, RecurrentState
 from particle_grid.support.errors import UserError, UserRuntimeError
-from particle_grid.support.jit import Pool, math_kernel
+from particle_grid.support.jit import Pool
 
 ACTING_CHUNK = 64  # agents
 SMALL_CHUNK = 8  # agents when learning, whose data of all steps stays in the cache of a core
@@ -27,8 +28,6 @@ LARGE_CHUNK = 16  # a few percent faster, if there are enough of them for many t
 MANY_AGENTS = 256
 PARTS_PER_THREAD = 2  # when acting
 MOST_PARTS = 32  # sums of gradients that are kept apart until all agents are done
-STRIP = 2048  # numbers of a sum that stay in the nearest cache
-ZERO = np.float32(0)
 
 # The loss of some agents: takes their outputs f32[T, at least n, K + 1] and numbers i64[n], writes the gradient of the
 # outputs to the last argument, and returns sums.
@@ -40,48 +39,13 @@ def up(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
-@math_kernel
-def gather(x, agents, y):
-    """Copy the columns of some agents: y[t, k] = x[t, agents[k]], for x [T, N, size] and y [T, at least n, >= size]."""
-    for t in range(len(x)):
-        for k in range(len(agents)):
-            source = x[t, agents[k]]
-            target = y[t, k]
-            for j in range(len(source)):
-                target[j] = source[j]
-
-
-@math_kernel
-def scatter(parts, agents, wholes):
-    """Copy back to the columns of some agents: y[t, agents[k]] = x[t, k], for each x of parts and y of wholes.
-
-    The arrays x are f32[T, at least n, at least size], and the arrays y f32[T, N, size].
-    """
-    for x, y in zip(parts, wholes):  # noqa: B905 - Numba knows no `strict`
-        for t in range(len(y)):
-            for k in range(len(agents)):
-                source = x[t, k]
-                target = y[t, agents[k]]
-                for j in range(len(target)):
-                    target[j] = source[j]
-
-
-@math_kernel
-def clear(x):
-    """Set x f32[n] to 0."""
-    for k in range(len(x)):
-        x[k] = ZERO
-
-
-@math_kernel
-def add_rows(x):
-    """Add all other rows of x f32[parts, size] to the first one, in order."""
-    for first in range(0, x.shape[1], STRIP):
-        total = x[0, first : first + STRIP]
-        for part in range(1, len(x)):
-            row = x[part, first : first + STRIP]
-            for k in range(len(total)):
-                total[k] += row[k]
+def gradient_memory(parameter: Tensor) -> Tensor:
+    """Return memory for the gradient of a parameter: that of its `grad`, if it has one and kernels can write there."""
+    if not parameter.requires_grad:
+        return torch.empty(parameter.shape)
+    if parameter.grad is None:
+        parameter.grad = torch.empty_like(parameter)
+    return parameter.grad if parameter.grad.is_contiguous() else torch.empty(parameter.shape)
 
 
 def _this_thread() -> int:
@@ -136,9 +100,10 @@ class FastNetwork:
         self.pool = Pool(max(1, threads - 1), torch.set_flush_denormal, True)
         self.known: list[Tensor] = []  # the policy's parameters as they were when `weights` was made
         self.unchanged = False  # whether the parameters are known to be those that `weights` was made from
+        self.kinds = {name: (x.shape, x.dtype) for name, x in self.named_parameters().items()}
         self.tensors: dict[str, Tensor] = {}  # the parameters that `weights` was made from
         self.arrays: dict[str, np.ndarray] = {}  # the same as arrays
-        self.addresses: list[int] = []  # the addresses of the parameters, 0 for one whose array is a copy
+        self.found: list[tuple[Any, ...]] = []  # where the parameters were, unless an array is a copy of one
         self.weights: Any = None
         self.inputs: tuple[np.ndarray, ...] = ()
         self.chunks: list[np.ndarray] = []
@@ -209,13 +174,17 @@ class FastNetwork:
         return np.empty((rows, columns), np.float32)
 
     def _prepare(self) -> None:
-        """Compose the parameters."""
+        """Compose the parameters. Raise UserError for a wrong shape or dtype: kernels do not check bounds."""
         self.known = []
         self.tensors = self.named_parameters()
-        addresses = [x.data_ptr() if x.is_contiguous() else 0 for x in self.tensors.values()]
-        if addresses != self.addresses or 0 in addresses:  # usually an optimiser has changed the weights where they are
+        found = [(x.data_ptr(), x.shape, x.stride(), x.dtype) for x in self.tensors.values()]
+        if found != self.found:  # seldom: an optimiser changes the weights where they are
+            changed = [name for name, x in self.tensors.items() if (x.shape, x.dtype) != self.kinds[name]]
+            if changed:
+                raise UserError(f"{changed[0]} has another shape or dtype than before: make another trainer or player.")
             self.arrays = {name: x.detach().contiguous().numpy() for name, x in self.tensors.items()}
-            self.addresses = addresses
+            shared = all(x.is_contiguous() for x in self.tensors.values())
+            self.found = found if shared else []
         self.weights = self.compose(self.arrays)
 
     def _refresh(self) -> None:
@@ -332,12 +301,11 @@ class FastNetwork:
             results[k] = loss(record.out, self.chunks[k], record.d_out)
             self.run_backward(self.weights, record, sums)
 
-        gradients = {}
+        gradients = {name: gradient_memory(x) for name, x in self.tensors.items()}
+        self._sum_over_chunks(run, {name: x.numpy() for name, x in gradients.items()})
         for name, parameter in self.tensors.items():
-            if parameter.grad is None:
-                parameter.grad = torch.empty_like(parameter)
-            gradients[name] = parameter.grad.numpy()
-        self._sum_over_chunks(run, gradients)
+            if parameter.requires_grad and parameter.grad is not None:
+                parameter.grad.copy_(gradients[name])  # does nothing if both are the same
         return results
 
     def _share(self, run: Callable[[int], None], count: int) -> None:

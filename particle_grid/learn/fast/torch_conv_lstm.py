@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from particle_grid.learn.fast.conv_lstm import FastConvLSTM, Record, Weights
+from particle_grid.learn.fast.kernels.columns import gather, scatter
 from particle_grid.learn.fast.kernels.lstm import INPUTS, join, step, step_back
 from particle_grid.learn.fast.kernels.one_hot import encode, encode_back
 from particle_grid.learn.fast.kernels.tiles import HAS_AMX
-from particle_grid.learn.fast.network import gather, scatter, up
+from particle_grid.learn.fast.network import up
 from particle_grid.learn.policy import CHANNELS, ConvLSTM
 from particle_grid.support.jit import Pool
 
@@ -61,6 +62,7 @@ def forward(
     size = h.shape[1]
     gather(obs, agents, record.obs)
     record.starts[:, :n] = starts[:, agents]
+    record.h[:] = 0  # also in the padding, where a NaN of an earlier pass would stay
     record.h[:n, :size] = h[agents]
     record.c[0, :n, :size] = c[agents]
     kernels = weights.kernels
