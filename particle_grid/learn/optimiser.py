@@ -7,8 +7,9 @@ that Adam's have (Liu et al. 2025), so that the rates of both can be compared.
 
 The nearest matrix is found by three odd polynomials of fifth degree, each optimal for the singular values that the one
 before leaves (Polar Express: Amsel et al. 2025). They bring singular values above LEAST within 0.27 of 1, as Jordan's
-five polynomials do (0.32); those below grow by 78 at most, instead of by 485. Learning cannot tell them apart. All
-factors are polynomials of the smaller Gram matrix, so the matrix itself is multiplied only twice.
+five polynomials do (0.32); those below grow by 78 at most, instead of by 485. In two runs of
+`group` they learnt as well as torch's. All factors are polynomials of the smaller Gram matrix, so the matrix itself is
+multiplied only twice.
 """
 
 from collections import deque
