@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from particle_grid.learn.fast.kernels.products import (
     MULTIPLE_ROWS,
     add_transposed_product,
+    apply_heads,
     pack,
     pack_words,
     product,
@@ -62,17 +63,6 @@ def activate_back(y, d_x, d_shift, d_rows):
         for k in range(n):
             d_shift[k] += values[k]
         pack(values, d_rows[row])
-
-
-@math_kernel
-def apply_heads(hidden, heads, bias, out):
-    """Write heads f32[>= A, H] @ hidden f32[H] + bias f32[A] to out f32[A]. For few outputs, products are slower."""
-    for a in range(len(bias)):
-        total = ZERO
-        head = heads[a]
-        for k in range(len(hidden)):
-            total += head[k] * hidden[k]
-        out[a] = total + bias[a]
 
 
 @math_kernel

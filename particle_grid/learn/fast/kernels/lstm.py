@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from particle_grid.learn.fast.dense import apply_heads
 from particle_grid.learn.fast.kernels.one_hot import put_features
 from particle_grid.learn.fast.kernels.products import (
     MULTIPLE_COLUMNS,
     add_transposed_product,
+    apply_heads,
     pack,
     pack_words,
     product,

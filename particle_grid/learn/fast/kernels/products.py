@@ -19,6 +19,7 @@ BLOCK = 128  # rows that `add_transposed_product` takes at a time, which stay in
 S16 = np.uint32(16)
 ROUND = np.uint32(0x7FFF)
 ODD = np.uint32(1)
+ZERO = np.float32(0)
 
 
 def unpack(row, x):
@@ -135,3 +136,14 @@ def transpose(x, y):
             row = y[j]
             for i in range(first, end):
                 row[i] = x[i, j]
+
+
+@math_kernel
+def apply_heads(hidden, heads, bias, out):
+    """Write heads f32[>= A, H] @ hidden f32[H] + bias f32[A] to out f32[A]. For few outputs, products are slower."""
+    for a in range(len(bias)):
+        total = ZERO
+        head = heads[a]
+        for k in range(len(hidden)):
+            total += head[k] * hidden[k]
+        out[a] = total + bias[a]
