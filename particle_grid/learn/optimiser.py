@@ -303,8 +303,10 @@ class Muon:
             return
         arrays = [x.detach().numpy() for x in (slot.parameter, slot.gradient, slot.moments["momentum_buffer"])]
         scratch = self.scratch.pop()
-        self.kernel(*arrays, np.float32(MOMENTUM), np.float32(rate), POLYNOMIALS, scratch)
-        self.scratch.append(scratch)
+        try:
+            self.kernel(*arrays, np.float32(MOMENTUM), np.float32(rate), POLYNOMIALS, scratch)
+        finally:  # Ctrl-C may arrive here
+            self.scratch.append(scratch)
 
 
 def has_kernel(matrix: Tensor) -> bool:

@@ -179,6 +179,18 @@ def test_the_result_is_the_same_for_any_number_of_threads(kind, dtype):
     assert all(torch.equal(one[name], three[name]) for name in one)
 
 
+@pytest.mark.parametrize("flushed", [False, True])
+def test_whether_denormal_numbers_count_as_0_is_as_before(flushed):
+    network = FastMLP(lively(kind="mlp"), torch.float32, 2)
+    torch.set_flush_denormal(flushed)
+    try:
+        with torch.no_grad():
+            network(*inputs(network.policy, 1, 200))
+        assert (torch.tensor(1e-40) * 1 == 0) == flushed
+    finally:
+        torch.set_flush_denormal(False)
+
+
 @each_kind
 def test_every_way_of_changing_the_weights_is_noticed(kind):
     policy = lively(kind=kind)

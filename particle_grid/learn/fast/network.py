@@ -27,6 +27,7 @@ SMALL_CHUNK = 8  # agents when learning, whose data of all steps stays in the ca
 LARGE_CHUNK = 16  # a few percent faster, if there are enough of them for many threads
 MANY_AGENTS = 256
 PARTS_PER_THREAD = 2  # when acting
+DENORMAL = np.float32(1e-40)
 MOST_PARTS = 32  # sums of gradients that are kept apart until all agents are done
 
 # The loss of some agents: takes their outputs f32[T, at least n, K + 1] and numbers i64[n], writes the gradient of the
@@ -317,11 +318,12 @@ class FastNetwork:
                 run(k)
 
         others = [self.pool.submit(work) for _ in range(min(self.threads, count) - 1)]
+        before = bool(DENORMAL * np.float32(1) == 0)  # this thread's setting
         torch.set_flush_denormal(True)
         try:
             work()
         finally:
-            torch.set_flush_denormal(False)
+            torch.set_flush_denormal(before)
             wait(others)
         for other in others:
             other.result()
