@@ -72,6 +72,7 @@ class ParticleGrid(pufferlib.PufferEnv):
     truncations: np.ndarray
     masks: np.ndarray
     num_agents: int
+    reported: np.ndarray | None = None  # bool[N], agents whose scores infos report; None for all. Set it to change it
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": list(RENDER_MODES), "render_fps": 20}
 
@@ -229,14 +230,19 @@ class ParticleGrid(pufferlib.PufferEnv):
         """Return the unit of the score: the task's, or that of the reward if actions have a cost."""
         return "reward a step" if self.world.action_cost else self.task.unit
 
-    def score(self) -> np.ndarray:
-        """Return the score of the last step in the `unit`, f64[teams], the mean over the agents of each team."""
+    def score(self, agents: np.ndarray | None = None) -> np.ndarray:
+        """Return the score of the last step in the `unit`, f64[teams], the mean over the agents of each team.
+
+        Args:
+            agents: bool[N], those that count; None for all.
+        """
         self._check_whole("score")
         each = self.rewards if self.world.action_cost else np.asarray(self.task.score(self.state, self.layout))
         check_scores(self.task_name, each, self.num_agents)
-        if self.task.teams == 1:
+        if self.task.teams == 1 and agents is None:
             return each.mean(keepdims=True, dtype=np.float64)
-        return np.array([each[self.team(k)].mean(dtype=np.float64) for k in range(self.task.teams)])
+        counted = True if agents is None else agents
+        return np.array([each[self.team(k) & counted].mean(dtype=np.float64) for k in range(self.task.teams)])
 
     def team(self, k: int) -> np.ndarray:
         """Return which agents belong to team k, bool[N]; all of them if the task has one team."""
@@ -267,7 +273,7 @@ class ParticleGrid(pufferlib.PufferEnv):
 
     def _report(self) -> dict[str, float]:
         """Return the score, the share of agents that moved, and mean return and length of episodes since the last."""
-        score = self.score()
+        score = self.score(self.reported)
         report = {"score": float(score[0])} if len(score) == 1 else {}
         report |= {f"score_{k + 1}": float(value) for k, value in enumerate(score) if len(score) > 1}
         report["moved"] = np.count_nonzero(self.state.displacement.any(0)) / self.num_agents

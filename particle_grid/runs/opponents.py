@@ -21,7 +21,7 @@ class TeamOpponents:
     """Opponents that play one team in some of the worlds: the first team in half of those, the second in the others.
 
     The script plays in a share `scripted_opponents` of all worlds, and earlier versions of the policy in a share
-    `opponent_pool`.
+    `opponent_pool`. The environment reports only the scores of the other agents, which learn.
 
     Raises:
         UserError: if the task does not have two teams, or there are too few worlds for a share.
@@ -36,6 +36,7 @@ class TeamOpponents:
             masks.append(mask)
         self._scripted, past = masks
         self.agents = self._scripted | past
+        env.reported = ~self.agents
         self._past = PastSelves(env, policy, past, settings) if past.any() else None
 
     def act(self, moment: int) -> np.ndarray:

@@ -91,6 +91,20 @@ def test_opponents_control_their_agents_and_the_policy_all_others(action, config
     assert not all(np.array_equal(theirs, policys) for _, theirs, policys in played)
 
 
+@pytest.mark.parametrize("config", [HALF, POOL])
+def test_reported_scores_are_those_of_the_agents_that_learn(config):
+    env = arenas("discrete")
+    opponents = TeamOpponents(env, a_policy(env), config)
+    env.reset(0)
+    infos = []
+    while not infos:
+        infos = env.step(env.scripted_actions(np.array([len(infos)], np.uint64)))[-1]
+    each = env.task.score(env.state, env.layout)
+    for k in (0, 1):
+        assert infos[0][f"score_{k + 1}"] == pytest.approx(each[env.team(k) & ~opponents.agents].mean())
+    assert not np.allclose(env.score(), env.score(~opponents.agents))
+
+
 def test_past_selves_are_frozen_in_turn_and_remember_until_their_agents_respawn():
     env = arenas("continuous")
     policy, mask = a_policy(env, "conv_lstm"), np.arange(env.num_agents) % 3 == 0
