@@ -8,9 +8,10 @@ Each run is one run of `python -m particle_grid.train` with its defaults on one 
 there are cores. Finished runs are not repeated, so that an interrupted benchmark resumes. A folder with runs that were
 started with other overrides is refused.
 
-The score is the normalised score of sampled actions after training, over 3 evaluation seeds. Minutes count training
-only, at its median speed. End / best is the mean normalised score over the last tenth of training, divided by that of
-the best tenth. Tasks with two teams have no such value, because self-play does not measure progress.
+Each team has a row. Its score is the normalised score of sampled actions after training, over 3 evaluation seeds.
+Steps, seconds and updates to 0.5 and 1.0 count until the normalised score, averaged over the last half million
+agent-steps of training, gets there. Seconds and minutes are those of training only. End / best is the mean normalised
+score over the last tenth of training, divided by that of the best tenth; two teams have no such value.
 """
 
 import argparse
@@ -20,21 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from curves import Curves, middle
 from interrupt import until_interrupted
 from rich.progress import Progress
 
 from particle_grid.env import ACTIONS
 from particle_grid.experiments.pool import Job, run_all
-from particle_grid.experiments.stats import interquartile_mean
-from particle_grid.runs.curves import read_curve
 from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.load import ship
 from particle_grid.settings.errors import print_error
 from particle_grid.sim import tasks
 from particle_grid.support.registry import registered
 
-COLUMNS = ["task", "action", "seed", "steps", "minutes", "sampled", "greedy", "end_of_best"]
-TENTHS = 10
 POINTS = 100
 
 Row = dict[str, Any]
@@ -45,67 +43,58 @@ def folder_of(out: Path, row: Row) -> RunFolder:
     return RunFolder(out / f"{row['task']}-{row['action']}-{row['seed']}")
 
 
-def result(out: Path, task: str, action: str, seed: int) -> Row:
-    """Return the row of a finished run."""
-    row: Row = {"task": task, "action": action, "seed": seed}
-    folder = folder_of(out, row)
-    curve = read_curve(folder)
-    tenths = [part.mean() for part in np.array_split(curve.values, min(TENTHS, len(curve.values)))]
-    results = folder.read_results()
-    row |= {"steps": int(curve.steps[-1]), "minutes": curve.minutes}
-    row |= {"sampled": results.mean("sampled"), "greedy": results.mean("greedy")}
-    return row | {"end_of_best": float(tenths[-1] / max(tenths))}
-
-
-def kinds(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
-    """Group rows by task and action form."""
-    found: dict[tuple[str, str], list[Row]] = {}
+def groups(rows: list[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Group rows by some of their columns."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        found.setdefault((row["task"], row["action"]), []).append(row)
+        found.setdefault(tuple(row[name] for name in names), []).append(row)
     return found
 
 
-def iqm(values: list[float]) -> float:
-    """Return the interquartile mean of the scores of a task's seeds."""
-    return float(interquartile_mean(np.array([values])))
+def label(task: str, team: int) -> str:
+    """Return the name of a task, with that of the team if it has two."""
+    made = tasks.make(task, {})[1]
+    return f"`{task}`, {getattr(made, 'kinds', (1, 2))[team - 1]}" if made.teams > 1 else f"`{task}`"
 
 
 def table(rows: list[Row]) -> str:
-    """Return a Markdown table with a line for each task and action form."""
-    lines = ["| task | action | seeds | steps | minutes | score, IQM | lowest to highest | greedy, IQM | end / best |"]
-    lines.append("|---|---|---|---|---|---|---|---|---|")
-    for (task, action), mine in kinds(rows).items():
-        sampled = [row["sampled"] for row in mine]
-        greedy = [row["greedy"] for row in mine]
-        shares = [row["end_of_best"] for row in mine]
-        minutes = max(row["minutes"] for row in mine)
-        share = "-" if np.isnan(shares).any() else f"{min(shares):.2f}"
-        lines.append(
-            f"| `{task}` | {action} | {len(mine)} | {mine[0]['steps'] / 1e6:.1f}M | {minutes:.1f} | "
-            f"**{iqm(sampled):.2f}** | {min(sampled):.2f} to {max(sampled):.2f} | "
-            f"{iqm(greedy):.2f} | {share} |"
-        )
+    """Return a Markdown table with a line for each task, action form and team."""
+    names = ["task", "action", "seeds", "steps", "minutes", "steps to 0.5", "to 1.0", "seconds to 1.0"]
+    names += ["updates to 1.0", "reached 1.0", "score, IQM", "lowest to highest", "greedy, IQM", "end / best"]
+    lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+    for (task, action, team), mine in groups(rows, "task", "action", "team").items():
+        column = {name: [row[name] for row in mine] for name in mine[0]}
+        # A seed that never gets there counts as slower than all others.
+        times = {name: middle(np.nan_to_num(column[name], nan=np.inf)) for name in column if "_to_" in name}
+        cells = [label(task, team), action, str(len(mine)), f"{column['steps'][0] / 1e6:.1f}M"]
+        cells += [f"{max(column['seconds']) / 60:.1f}"]
+        cells += [f"{times['steps_to_0.5'] / 1e6:.1f}M", f"{times['steps_to_1.0'] / 1e6:.1f}M"]
+        cells += [f"{times['seconds_to_1.0']:.0f}", f"{times['updates_to_1.0']:.0f}"]
+        cells += [str(np.isfinite(column["steps_to_1.0"]).sum()), f"**{middle(column['sampled']):.2f}**"]
+        cells += [f"{min(column['sampled']):.2f} to {max(column['sampled']):.2f}", f"{middle(column['greedy']):.2f}"]
+        share = min(column["end_of_best"])
+        lines.append("| " + " | ".join([*cells, "-" if np.isnan(share) else f"{share:.2f}"]) + " |")
     return "\n".join(lines) + "\n"
 
 
 def plot(out: Path, rows: list[Row], path: Path) -> None:
-    """Draw the median and the range of the learning curves over seeds, with a panel for each task that has curves."""
+    """Draw the median and the range of the learning curves over seeds, with a panel for each task.
+
+    Where there are two teams, curves are the mean of both.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise SystemExit('A plot needs Matplotlib: pip install -e ".[bench]"') from None
-    shown = list(dict.fromkeys(row["task"] for row in rows if not np.isnan(row["end_of_best"])))
-    if not shown:
-        return
+    shown = list(dict.fromkeys(row["task"] for row in rows))
     figure = Figure(figsize=(3.2 * len(shown), 3), layout="constrained")
     panels = dict(zip(shown, figure.subplots(1, len(shown), squeeze=False)[0], strict=True))
     colours = dict(zip(ACTIONS, ("tab:blue", "tab:orange"), strict=True))
-    for (task, action), mine in kinds(rows).items():
-        if task not in panels:
-            continue
-        curves = [read_curve(folder_of(out, row)) for row in mine]
+    for (task, action), mine in groups(rows, "task", "action").items():
+        seeds = [row for row in mine if row["team"] == 1]
+        curves = [Curves(folder_of(out, row)) for row in seeds]
         x = np.linspace(0, min(curve.steps[-1] for curve in curves), POINTS)
-        y = np.array([np.interp(x, curve.steps, curve.values) for curve in curves])  # [seeds, POINTS]
+        y = np.array([np.interp(x, curve.steps, np.mean(curve.scores(), 0)) for curve in curves])  # [seeds, POINTS]
         panels[task].plot(x / 1e6, np.median(y, 0), color=colours[action], label=action)
         panels[task].fill_between(x / 1e6, y.min(0), y.max(0), color=colours[action], alpha=0.2, linewidth=0)
     for task, panel in panels.items():
@@ -160,20 +149,29 @@ def learn(chosen: argparse.Namespace) -> None:
     ]
     print(f"{len(jobs)} runs, {sum(job.done for job in jobs)} already done: {', '.join(chosen.tasks)}", flush=True)
     failures = train(jobs)
-    rows = [result(chosen.out, **row) for row, job in zip(wanted, jobs, strict=True) if job.done]
-    rows.sort(key=lambda row: (row["task"], ACTIONS.index(row["action"]), row["seed"]))
+    finished = [(row, job.folder) for row, job in zip(wanted, jobs, strict=True) if job.done]
+    rows = [row | team for row, folder in finished for team in Curves(folder).teams()]
+    rows.sort(key=lambda row: (row["task"], ACTIONS.index(row["action"]), row["team"], row["seed"]))
     with (chosen.out / "learning.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     (chosen.out / "learning.md").write_text(table(rows), "utf-8")
     print(table(rows))
     plot(chosen.out, rows, chosen.out / "learning.png")
-    for mine in kinds(rows).values() if chosen.ship else []:
-        best = max(mine, key=lambda row: row["sampled"])
-        print("Shipped:", ship(folder_of(chosen.out, best).checkpoint, best["sampled"]))
+    if chosen.ship:
+        ship_best(chosen.out, rows)
     if failures:
         raise SystemExit(f"{len(failures)} of {len(wanted)} runs failed.")
+
+
+def ship_best(out: Path, rows: list[Row]) -> None:
+    """Store the run of each task and action form whose least team scores best, and its mean score, in the package."""
+    for mine in groups(rows, "task", "action").values():
+        runs = groups(mine, "seed").values()
+        best = max(runs, key=lambda teams: min(row["sampled"] for row in teams))
+        score = float(np.mean([row["sampled"] for row in best]))
+        print("Shipped:", ship(folder_of(out, best[0]).checkpoint, score))
 
 
 def train(jobs: list[Job]) -> list[Job]:

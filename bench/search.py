@@ -12,9 +12,8 @@ Scores are normalised by the scores of random actions (0) and of the script (1),
 training, they are means over the last WINDOW agent-steps. Seconds are those of training, without its start and the
 evaluation.
 
-In a task with two teams where the script plays one of them in every world, a team's score is a mean of two kinds of
-worlds: a, where it is learned, and b, where the other one is. What one team sees of the other is symmetric, and the
-mean reward of all learners is (a - b) / 2 times `task.scale`, so both follow from the curves of score and reward.
+A baseline from before `ParticleGrid.reported` mixes the scores of the script's agents with those of agents that learn:
+where teams differ, only its scores after training count.
 """
 
 import argparse
@@ -31,18 +30,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
+from curves import LEVELS, Curves, middle
 from interrupt import until_interrupted
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from particle_grid.env import ACTIONS
-from particle_grid.experiments.stats import interquartile_mean
 from particle_grid.runs.folder import RunFolder
 from particle_grid.sim import tasks
 from particle_grid.support import atomic
 
-WINDOW = 500_000  # agent-steps over which scores are averaged
-LEVELS = (0.5, 1.0)
 ROOT = Path(__file__).parents[1]
 Row = dict[str, Any]
 
@@ -84,82 +79,10 @@ class Run:
 
     def rows(self) -> Iterator[Row]:
         """Yield a row for each team of a finished run."""
-        curves = Curves(self.folder)
         about = {"task": self.task, "action": self.action, "setting": self.setting.name, "seed": self.seed}
         about |= {"overrides": " ".join(self.setting.overrides)}
-        for team, scores in enumerate(curves.scores()):
-            row = about | {"team": team + 1, "steps": int(curves.steps[-1]), "seconds": curves.seconds[-1]}
-            row |= {"updates": curves.updates[-1], "end": curves.window_means(scores)[-1]}
-            row |= {player: curves.final(player)[team] for player in ("sampled", "greedy")}
-            yield row | curves.times(scores)
-
-
-class Curves:
-    """What TensorBoard's files and the results of a run say about learning.
-
-    Attributes:
-        steps: i64[iterations], agent-steps.
-        seconds: f64[iterations], of training.
-        updates: i64[iterations], optimiser steps.
-    """
-
-    def __init__(self, folder: RunFolder) -> None:
-        self.config = yaml.safe_load(folder.config.read_text("utf-8"))
-        self.results = folder.read_results().scores
-        self.events = EventAccumulator(str(folder.path), size_guidance={"scalars": 0}).Reload()
-        self.steps = np.array([event.step for event in self.events.Scalars("perf/steps_per_second")])
-        batch = np.diff(self.steps, prepend=0)
-        trainer = self.config["trainer"]
-        self.seconds = np.cumsum(batch / self.scalar("perf/steps_per_second"))
-        self.updates = np.cumsum(np.ceil(batch / trainer["minibatch"]).astype(int) * trainer["epochs"])
-
-    def scalar(self, name: str) -> np.ndarray:
-        """Return a scalar in each iteration, interpolated over gaps."""
-        found = self.events.Scalars(name)
-        return np.interp(self.steps, [event.step for event in found], [event.value for event in found])
-
-    def scores(self) -> list[np.ndarray]:
-        """Return the normalised scores of each team."""
-        if "score" in self.events.Tags()["scalars"]:
-            return [self.normalise(self.scalar("score"), 0)]
-        scores = [self.scalar(f"env/score_{team + 1}") for team in range(2)]
-        if self.config["trainer"]["scripted_opponents"] == 1:
-            lead = self.scalar("env/reward") / self.config["task"]["scale"]
-            scores = [score + lead for score in scores]
-        return [self.normalise(score, team) for team, score in enumerate(scores)]
-
-    def normalise(self, scores: np.ndarray, team: int) -> np.ndarray:
-        """Return scores of a team as shares of the way from random actions to the script."""
-        random = self.results["random"][:, team].mean()
-        return (scores - random) / (self.results["scripted"][:, team].mean() - random)
-
-    def final(self, player: str) -> list[float]:
-        """Return the normalised score of each team after training."""
-        scores = self.results[player]
-        return [float(self.normalise(scores[:, team], team).mean()) for team in range(scores.shape[1])]
-
-    def window_means(self, scores: np.ndarray) -> np.ndarray:
-        """Return the mean score of the last WINDOW agent-steps in each iteration, and NaN before there are as many."""
-        means = np.full(len(scores), np.nan)
-        for k, end in enumerate(self.steps):
-            if end >= min(WINDOW, self.steps[-1]):
-                means[k] = scores[(self.steps > end - WINDOW) & (self.steps <= end)].mean()
-        return means
-
-    def times(self, scores: np.ndarray) -> Row:
-        """Return steps, seconds and updates until the score reaches each level; NaN if it does not.
-
-        Teams that spawn apart may score well until they meet, so a level is reached from below, if ever below.
-        """
-        row: Row = {}
-        means = self.window_means(scores)
-        for level in LEVELS:
-            below = np.flatnonzero(means < level)
-            first = below[0] if below.size else 0
-            reached = first + np.flatnonzero(means[first:] >= level)
-            for name in ("steps", "seconds", "updates"):
-                row[f"{name}_to_{level}"] = float(getattr(self, name)[reached[0]]) if reached.size else np.nan
-        return row
+        for row in Curves(self.folder).teams():
+            yield about | row
 
 
 def table(rows: list[Row]) -> str:
@@ -183,13 +106,6 @@ def table(rows: list[Row]) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def middle(values: list[float]) -> float:
-    """Return the interquartile mean; infinite if one of the middle values is."""
-    with np.errstate(invalid="ignore"):
-        mean = float(interquartile_mean(np.array([values])))
-    return np.inf if np.isnan(mean) else mean
 
 
 def options() -> argparse.Namespace:

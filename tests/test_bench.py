@@ -120,8 +120,8 @@ def test_options_that_cannot_be_measured_are_refused_in_a_sentence(options, mess
 )
 def test_a_search_counts_steps_until_a_score_is_reached_from_below(scores, steps, monkeypatch):
     monkeypatch.syspath_prepend(BENCH)
-    search = importlib.import_module("search")
-    curves = object.__new__(search.Curves)
+    module = importlib.import_module("curves")
+    curves = object.__new__(module.Curves)
     curves.steps = np.arange(1, 5) * 1_000_000
     curves.seconds = curves.steps / 1e5
     curves.updates = curves.steps // 2048

@@ -1,0 +1,136 @@
+"""How fast a run of training learns, read from TensorBoard's files and its results."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from particle_grid.env import ParticleGrid
+from particle_grid.evaluation.baseline import measure
+from particle_grid.experiments.stats import interquartile_mean
+from particle_grid.runs.folder import RunFolder
+from particle_grid.runs.versions import upgraded_config
+from particle_grid.settings.run_config import RunConfig
+from particle_grid.sim.world import World
+
+WINDOW = 500_000  # agent-steps over which scores are averaged
+LEVELS = (0.5, 1.0)  # normalised scores to reach
+TENTHS = 10
+LONG = 4096  # steps
+
+
+class Curves:
+    """The learning curves of a run.
+
+    Attributes:
+        steps: i64[iterations], agent-steps.
+        seconds: f64[iterations], of training.
+        updates: i64[iterations], optimiser steps.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.config = RunConfig.from_dict(upgraded_config(yaml.safe_load(folder.config.read_text("utf-8"))))
+        self.results = folder.read_results().scores
+        self.events = EventAccumulator(str(folder.path), size_guidance={"scalars": 0}).Reload()
+        self.steps = np.array([event.step for event in self.events.Scalars("perf/steps_per_second")])
+        batch = np.diff(self.steps, prepend=0)
+        trainer = self.config.trainer
+        self.seconds = np.cumsum(batch / self.scalar("perf/steps_per_second"))
+        self.updates = np.cumsum(np.ceil(batch / trainer.minibatch).astype(int) * trainer.epochs)
+
+    def teams(self) -> list[dict[str, float]]:
+        """Return how each team learned: the columns of a table, with the last score of training as `end`.
+
+        Two teams that spawn apart may score best before they meet, so `end_of_best` is NaN for them.
+        """
+        rows = []
+        teams = self.scores()
+        for team, scores in enumerate(teams):
+            row: dict[str, float] = {"team": team + 1, "steps": int(self.steps[-1]), "seconds": self.seconds[-1]}
+            row |= {"updates": self.updates[-1], "end": self.window_means(scores)[-1]}
+            row["end_of_best"] = self.end_of_best(scores) if len(teams) == 1 else np.nan
+            row |= {player: self.final(player)[team] for player in ("sampled", "greedy")}
+            rows.append(row | self.times(scores))
+        return rows
+
+    def scalar(self, name: str) -> np.ndarray:
+        """Return a scalar in each iteration, interpolated over gaps."""
+        found = self.events.Scalars(name)
+        return np.interp(self.steps, [event.step for event in found], [event.value for event in found])
+
+    def scores(self) -> list[np.ndarray]:
+        """Return the normalised scores of each team."""
+        if "score" in self.events.Tags()["scalars"]:
+            return [normalised(self.scalar("score"), *self._references(), 0)]
+        task = self.config.task, tuple(self.config.task_params.items())
+        references = long_match(task, self.config.action, self.config.world)
+        return [normalised(self.scalar(f"env/score_{team + 1}"), *references, team) for team in range(2)]
+
+    def final(self, player: str) -> list[float]:
+        """Return the normalised score of each team after training."""
+        scores = self.results[player]
+        return [float(normalised(scores[:, k], *self._references(), k).mean()) for k in range(scores.shape[1])]
+
+    def _references(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the scores of random actions and of the script in the evaluation, f64[teams] each."""
+        return self.results["random"].mean(0), self.results["scripted"].mean(0)
+
+    def end_of_best(self, scores: np.ndarray) -> float:
+        """Return the mean score of the last tenth of training, divided by that of the best tenth."""
+        tenths = [part.mean() for part in np.array_split(scores, min(TENTHS, len(scores)))]
+        return float(tenths[-1] / max(tenths))
+
+    def window_means(self, scores: np.ndarray) -> np.ndarray:
+        """Return the mean score of the last WINDOW agent-steps in each iteration, and NaN before there are as many."""
+        means = np.full(len(scores), np.nan)
+        for k, end in enumerate(self.steps):
+            if end >= min(WINDOW, self.steps[-1]):
+                means[k] = scores[(self.steps > end - WINDOW) & (self.steps <= end)].mean()
+        return means
+
+    def times(self, scores: np.ndarray) -> dict[str, float]:
+        """Return steps, seconds and updates until the score reaches each level; NaN if it does not.
+
+        Teams that spawn apart may score well until they meet, so a level is reached from below, if ever below.
+        """
+        row: dict[str, float] = {}
+        means = self.window_means(scores)
+        for level in LEVELS:
+            below = np.flatnonzero(means < level)
+            first = below[0] if below.size else 0
+            reached = first + np.flatnonzero(means[first:] >= level)
+            for name in ("steps", "seconds", "updates"):
+                row[f"{name}_to_{level}"] = float(getattr(self, name)[reached[0]]) if reached.size else np.nan
+        return row
+
+
+def normalised(scores: np.ndarray, random: np.ndarray, scripted: np.ndarray, team: int) -> np.ndarray:
+    """Return scores of a team as shares of the way from random actions to the script."""
+    return (scores - random[team]) / (scripted[team] - random[team])
+
+
+@cache
+def long_match(
+    task: tuple[str, tuple[tuple[str, Any], ...]], action: str, world: World
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores of random actions and of the script in a long match, f64[teams] each.
+
+    Two teams take longer to mix than an evaluation lasts, so scores during training are compared with these.
+
+    Args:
+        task: its name and parameters.
+    """
+    name, params = task
+    env = ParticleGrid(name, action, world=world, **dict(params))
+    found = measure(env, (1000,), LONG)
+    return np.mean(found.random, 0), np.mean(found.scripted, 0)
+
+
+def middle(values: Sequence[float] | np.ndarray) -> float:
+    """Return the interquartile mean; infinite if one of the middle values is."""
+    with np.errstate(invalid="ignore"):
+        mean = float(interquartile_mean(np.asarray(values)[None]))
+    return np.inf if np.isnan(mean) else mean
