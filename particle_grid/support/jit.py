@@ -104,8 +104,9 @@ numba.core.caching.IndexDataCacheFile._data_name = lambda self, number: (
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 kernel = numba.njit(**_OPTIONS, forceinline=True, _nrt=False)
 _parallel = numba.njit(**_OPTIONS, parallel=True)
-# For networks, whose sums may be reordered: no two processors agree on them anyway.
-math_kernel = numba.njit(**_OPTIONS, fastmath=True)
+# For networks, whose sums may be reordered: no two processors agree on them anyway. Without forceinline, a process that
+# compiles would call other copies of helpers, with other orders of sums, than one that loads the result from the cache.
+math_kernel = numba.njit(**_OPTIONS, fastmath=True, forceinline=True)
 
 
 def _twin(function: Callable[..., Any]) -> FunctionType:

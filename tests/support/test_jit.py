@@ -4,11 +4,17 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import numba.core.caching
 import pytest
+import torch
 
+from particle_grid.learn import checkpoint
 from particle_grid.support import jit
+from tests.cases import needs_jit
+
+ROOT = Path(__file__).parents[2]
 
 
 def cache(folder, stamp):
@@ -122,3 +128,17 @@ raise KeyError("other errors keep their traceback")
     process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert "set NUMBA_CACHE_DIR to one that can" in process.stdout
     assert "Traceback" in process.stderr
+
+
+@pytest.mark.slow
+@needs_jit("compiles")
+def test_a_run_that_compiles_ends_with_the_same_weights_as_one_that_finds_compiled_kernels(tmp_path):
+    """Copies of helpers that are optimised in two places may order their sums differently."""
+    weights = []
+    for name in ("compiles", "loads"):
+        arguments = ["experiment=smoke", "policy=mlp", "evaluations=0", "clips=0", f"hydra.run.dir={tmp_path / name}"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path / "kernels")}
+        subprocess.run([sys.executable, "-m", "particle_grid.train", *arguments], env=environment, check=True)
+        weights.append(checkpoint.load(tmp_path / name / "checkpoint.pt")["policy"])
+    for name, compiled in weights[0].items():
+        assert torch.equal(compiled, weights[1][name]), name
