@@ -33,7 +33,7 @@ class Settings:
     head: str
     fast: str
     rollout_length: int
-    minibatch: int
+    minibatch: int  # 0: the default of the checkout
     threads: int
 
 
@@ -63,7 +63,8 @@ def make_trainer(settings: Settings) -> tuple[Trainer, int]:
     policy = make_policy(settings.policy, env.vision, env.single_action_space, head=settings.head)
     known = {field.name for field in fields(TrainerConfig)}
     names = ("rollout_length", "minibatch", "fast", "threads")
-    config: dict[str, Any] = {name if name in known else EARLIER[name]: getattr(settings, name) for name in names}
+    given = {name: getattr(settings, name) for name in names if name != "minibatch" or settings.minibatch}
+    config: dict[str, Any] = {name if name in known else EARLIER[name]: value for name, value in given.items()}
     return Trainer(env, policy, TrainerConfig(**config)), torch.get_num_threads()
 
 

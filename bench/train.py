@@ -2,13 +2,14 @@
 
     python bench/train.py                                 # the defaults of TrainerConfig and World, on every core
     python bench/train.py --threads 1 2 --seconds 600     # also how much a second thread gains, and how much it could
-    python bench/train.py --cases discrete --baseline . --minibatch 8192 --json train.json
+    python bench/train.py --cases discrete --baseline ../old --json train.json
     python bench/train.py --cases "conv_lstm discrete" --cores 2 8 16 --seconds 60
 
 Cases take turns, one iteration each, in equal worlds: this trainer in each precision and action form; a loop in the
 style of CleanRL and sb3-contrib's RecurrentPPO with the same network and minibatch (pip install -e ".[bench]"); and
-with --baseline the trainer of another checkout, such as one made by "git worktree add ../old COMMIT". The bound is the
-time of the matrix products alone, computed in the same run by the tiles of learn/fast/kernels, on as many threads.
+with --baseline the trainer of another checkout, such as one made by "git worktree add ../old COMMIT". That has the
+minibatch it has by default, unless --minibatch says otherwise. The bound is the time of the matrix products alone,
+computed in the same run by the tiles of learn/fast/kernels, on as many threads.
 """
 
 import argparse
@@ -77,7 +78,8 @@ class Bench:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.batch = options.agents * options.rollout_length
-        self.config = TrainerConfig(rollout_length=options.rollout_length, minibatch=options.minibatch)
+        self.minibatch = options.minibatch or TrainerConfig.minibatch
+        self.config = TrainerConfig(rollout_length=options.rollout_length, minibatch=self.minibatch)
         env = self.world()
         self.policy = make_policy("conv_lstm", env.vision, env.single_action_space)
         self.baseline = Baseline(options.baseline) if options.baseline else None
@@ -125,7 +127,7 @@ class Bench:
         """Yield what more cores are predicted from: the default on one thread, also with larger minibatches."""
         options = self.options
         fast = PRECISIONS[0]
-        for size in (options.minibatch, MORE * options.minibatch):
+        for size in (self.minibatch, MORE * self.minibatch):
             world = options.task, "discrete", options.agents, options.size
             settings = Settings(*world, "conv_lstm", "auto", fast, options.rollout_length, size, 1)
             yield Case(f"parts with minibatches of {size}", 1, Measurement(settings))
@@ -216,7 +218,7 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     most = numba.config.NUMBA_NUM_THREADS
     add("--threads", type=int, nargs="+", default=[min(cores(), most)], help="numbers of threads; default: every core")
-    add("--minibatch", type=int, default=TrainerConfig.minibatch, help="agent-steps; default: %(default)s")
+    add("--minibatch", type=int, default=0, help="agent-steps; default: that of each checkout")
     add("--rollout-length", type=int, default=TrainerConfig.rollout_length, help="steps; default: %(default)s")
     add("--task", default="group", help="default: %(default)s")
     add("--agents", type=int, default=World.agents, help="default: %(default)s")
@@ -248,7 +250,7 @@ def main() -> None:
     gains = list(bench.gains())
     cores = list(bench.predictions())
     world = f"{options.task}, {options.agents} agents on {options.size} x {options.size}"
-    title = f"{world}, rollouts of {options.rollout_length}, minibatches of {options.minibatch}"
+    title = f"{world}, rollouts of {options.rollout_length}, minibatches of {bench.minibatch}"
     report(title, columns, [bench.row(case) for case in bench.cases], options.json, gains=gains, cores=cores)
     if gains:
         show(f"Gain of threads over {options.threads[0]}", GAINS, gains)

@@ -50,8 +50,8 @@ class Herd:
             "scripted_opponents": 1.0,
             "gamma": 0.95,
             "gae_lambda": 0.9,
+            "anneal_power": 1.0,  # of the entropy bonus: it must not fall before a dog has found that sheep can be driven
             "entropy_coef": 0.12,  # at first, dogs that approach sheep drive them away, and would learn to keep off
-            "minibatch": 4096,  # a quarter of it are dogs
         },
     }
 

@@ -34,7 +34,7 @@ class Optimize:
     sight: ClassVar[bool] = False
     settings: ClassVar[dict[str, Any]] = {
         "world": {"worlds": 64, "agents": 64, "height": 64, "width": 64, "lifespan": 300, "max_episode_steps": 512},
-        "trainer": {"total_steps": 6_000_000, "gamma": 0.97, "gae_lambda": 0.95},  # the way up is long
+        "trainer": {"total_steps": 4_000_000, "gamma": 0.97, "gae_lambda": 0.95},  # the way up is long
     }
 
     def init(self, layout: Layout) -> None:

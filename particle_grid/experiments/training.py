@@ -32,7 +32,7 @@ TORCH_THREADS = torch.get_num_threads()  # the default, before a run in this pro
 HYPERPARAMETERS = [  # shown for every run in TensorBoard's HParams tab, in addition to those that a command line names
     *("task.name", "action.name", "policy.name", "policy.hidden", "policy.head", "seed", "world.agents"),
     *(f"trainer.{key}" for key in ("total_steps", "learning_rate", "entropy_coef", "gamma", "gae_lambda")),
-    *(f"trainer.{key}" for key in ("rollout_length", "minibatch", "epochs")),
+    *(f"trainer.{key}" for key in ("rollout_length", "minibatch", "epochs", "optimiser")),
 ]
 
 

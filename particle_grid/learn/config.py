@@ -16,6 +16,7 @@ POSITIVE = (
     "reward_scale",
     "adam_eps",
     "muon_scale",
+    "anneal_power",
 )
 NOT_NEGATIVE = (
     "learning_rate",
@@ -46,13 +47,16 @@ class TrainerConfig:
     rollout_length: int = 32
     #: Agent-steps per optimiser step, at most: whole rollouts of some agents. Larger ones starve the first millions of
     #: steps of updates.
-    minibatch: int = 2048
+    minibatch: int = 4096
     #: Passes over a batch. Fresh data is cheap here, and one pass keeps it on-policy.
     epochs: int = 1
-    #: Of Adam, at the start, for many small updates. Half of it learns more slowly and no better.
+    #: Of Adam, at the start, for many small updates.
     learning_rate: float = 2e-3
-    #: Lower the learning rate and the entropy bonus linearly to 0 over `total_steps`.
+    #: Lower the learning rate and the entropy bonus to 0 over `total_steps`.
     anneal: bool = True
+    #: They fall with this power of the share of steps that is left. Noise limits what is learned early on, so 2 gets
+    #: further than 1 in the same time.
+    anneal_power: float = 2.0
     #: Discount per step. Actions have their effect within some ten steps; a longer view adds the noise of all others.
     gamma: float = 0.9
     #: Bias (0) against variance (1) of the advantages. With many neighbours, variance is what hurts.
@@ -72,9 +76,9 @@ class TrainerConfig:
     adam_eps: float = 1e-5
     #: adam (Kingma and Ba 2015), or muon (Jordan et al. 2024) for weight matrices and Adam for the rest. See
     #: `particle_grid.learn.optimiser`.
-    optimiser: str = "adam"
+    optimiser: str = "muon"
     #: Rate of Muon, as a multiple of `learning_rate`, which is that of Adam. Their steps have the same RMS at 1.
-    muon_scale: float = 4.0
+    muon_scale: float = 8.0
     #: Share of the worlds in which the task's script plays one of two teams.
     scripted_opponents: float = 0.0
     #: Share of the worlds in which earlier versions of the policy play one of two teams.

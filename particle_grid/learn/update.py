@@ -102,7 +102,7 @@ class Updater:
 
     def schedule(self, steps: int) -> float:
         """Return the factor of the learning rate and of the entropy bonus after some agent-steps."""
-        return 1 - steps / self.config.total_steps if self.config.anneal else 1
+        return (1 - steps / self.config.total_steps) ** self.config.anneal_power if self.config.anneal else 1
 
     def _batch(self) -> Batch:
         """Return the rollout with its advantages."""

@@ -8,6 +8,7 @@ from particle_grid.learn.checkpoint import FIRST_OPTIMISER
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.support.renamed import ARRAYS, SETTINGS
 
+FIRST_SETTINGS = {"optimiser": FIRST_OPTIMISER, "anneal_power": 1.0}  # of the trainer
 DROPPED = ("resume", "allow")  # keys of a saved config that are about one command, not about the run
 WHOLE = {field.name for field in fields(TrainerConfig) if field.type in (int, "int")}
 
@@ -47,8 +48,8 @@ def upgraded_checkpoint(state: Mapping[str, Any]) -> dict[str, Any]:
     new = dict(state)
     if isinstance(new.get("config"), Mapping):
         new["config"] = upgraded_config(new["config"])
-        if isinstance(new["config"].get("trainer"), dict):  # the default was another one, so they do not name theirs
-            new["config"]["trainer"].setdefault("optimiser", FIRST_OPTIMISER)
+        if isinstance(new["config"].get("trainer"), dict):  # earlier versions had no choice, so they do not name theirs
+            new["config"]["trainer"] = FIRST_SETTINGS | new["config"]["trainer"]
     if isinstance(new.get("envs"), list):
         new["envs"] = [_upgraded_arrays(env) for env in new["envs"]]
     if isinstance(new.get("others"), list):

@@ -17,6 +17,7 @@ from tests.learn.toy import SPACES, Toy
 from tests.learn.training import SMALL, make, weights
 
 JORDAN = (3.4445, -4.775, 2.0315)  # torch's polynomial
+ADAM = replace(SMALL, optimiser="adam")
 MUON = replace(SMALL, optimiser="muon")
 SHAPES = [(512, 128), (128, 39), (6, 128), (1, 128), (33, 1), (40, 40), (128, 300)]
 
@@ -63,13 +64,13 @@ def test_adam_takes_the_steps_of_torch(name, form, kernel, size, tolerance, monk
     monkeypatch.setattr(FusedAdam, "applies", lambda parameters: kernel)
     mine = policy_for(name, form)
     theirs = policy_for(name, form)
-    adam = torch.optim.Adam(theirs.parameters(), lr=SMALL.learning_rate, eps=SMALL.adam_eps, fused=True)
+    adam = torch.optim.Adam(theirs.parameters(), lr=ADAM.learning_rate, eps=ADAM.adam_eps, fused=True)
 
     def clip_and_step():
-        nn.utils.clip_grad_norm_(theirs.parameters(), SMALL.max_grad_norm)
+        nn.utils.clip_grad_norm_(theirs.parameters(), ADAM.max_grad_norm)
         adam.step()
 
-    got = steps_of(mine, trial(mine.parameters(), SMALL), size=size)
+    got = steps_of(mine, trial(mine.parameters(), ADAM), size=size)
     expected = steps_of(theirs, clip_and_step, size=size)
     torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
 
@@ -111,7 +112,7 @@ def test_the_kernel_takes_the_step_of_plain_torch(shape, monkeypatch):
 def test_muon_updates_matrices_and_adam_the_rest(name):
     policy = policy_for(name)
     muon = Optimiser(policy.parameters(), MUON).state_dict()
-    adam = Optimiser(policy.parameters(), SMALL).state_dict()
+    adam = Optimiser(policy.parameters(), ADAM).state_dict()
     assert (muon["name"], adam["name"]) == ("muon", "adam")
     for number, parameter in enumerate(policy.parameters()):
         expected = {"momentum_buffer"} if parameter.ndim == 2 else {"step", "exp_avg", "exp_avg_sq"}
@@ -244,11 +245,11 @@ def test_moments_of_torch_resume_bit_for_bit_or_to_rounding_in_the_kernel(kernel
     monkeypatch.setattr(FusedAdam, "applies", lambda parameters: kernel)
     size = 1e-4  # not clipped
     theirs = policy_for("conv_lstm")
-    adam = torch.optim.Adam(theirs.parameters(), lr=SMALL.learning_rate, eps=SMALL.adam_eps, fused=True)
+    adam = torch.optim.Adam(theirs.parameters(), lr=ADAM.learning_rate, eps=ADAM.adam_eps, fused=True)
     steps_of(theirs, adam.step, 3, size)
     saved = copy.deepcopy(adam.state_dict())
     mine = copy.deepcopy(theirs)
-    ours = Optimiser(mine.parameters(), SMALL)
+    ours = Optimiser(mine.parameters(), ADAM)
     checkpoint.check_optimiser("adam", saved)
     checkpoint.check_moments(ours.state_dict()["state"], saved["state"])
     ours.load_moments(saved["state"])

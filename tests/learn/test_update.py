@@ -110,7 +110,7 @@ def test_actions_and_rewards_of_opponents_have_no_effect_on_the_weights():
 
 ONES = replace(
     SMALL, total_steps=16 * 8 * 120, minibatch=128, epochs=4, learning_rate=2e-2, gamma=0.9, reward_scale=1.0,
-    max_grad_norm=10.0, entropy_coef=0.0,
+    max_grad_norm=10.0, entropy_coef=0.0, optimiser="adam",
 )  # fmt: skip
 
 
@@ -176,7 +176,7 @@ def test_a_simple_task_is_learnt(name, form):
     assert np.mean(rewards[-5:]) > 0.75
 
 
-def test_learning_rate_and_entropy_bonus_decay_linearly_or_stay_constant(monkeypatch):
+def test_learning_rate_and_entropy_bonus_decay_with_a_power_of_what_is_left_or_stay_constant(monkeypatch):
     real = ppo.ppo_loss
     bonuses = []
 
@@ -185,10 +185,14 @@ def test_learning_rate_and_entropy_bonus_decay_linearly_or_stay_constant(monkeyp
         return real(*args, entropy_coef=entropy_coef, **kwargs)
 
     monkeypatch.setattr(ppo, "ppo_loss", spy)
-    for anneal, shares in ((True, [1, 0.75, 0.5, 0.25]), (False, [1] * 4)):
+    for anneal, power, shares in (
+        (True, 1.0, [1, 0.75, 0.5, 0.25]),
+        (True, 2.0, [1, 0.5625, 0.25, 0.0625]),
+        (False, 2.0, [1] * 4),
+    ):
         record = Record()
         bonuses.clear()
-        make(config=replace(SMALL, anneal=anneal, entropy_coef=0.1), loggers=[record]).run()
+        make(config=replace(SMALL, anneal=anneal, anneal_power=power, entropy_coef=0.1), loggers=[record]).run()
         assert [x["optim/learning_rate"] for x in record.scalars] == pytest.approx([1e-2 * share for share in shares])
         assert bonuses[::4] == pytest.approx([0.1 * share for share in shares])  # 2 epochs of 2 minibatches
 

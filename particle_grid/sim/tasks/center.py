@@ -20,7 +20,7 @@ class Center:
     sight: ClassVar[bool] = False
     settings: ClassVar[dict[str, Any]] = {
         "trainer": {
-            "total_steps": 5_000_000,
+            "total_steps": 4_000_000,
             "gamma": 0.98,  # a step towards the middle gains little at once, but something over the fifty that follow
             "gae_lambda": 0.9,
         },

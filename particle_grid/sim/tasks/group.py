@@ -23,7 +23,7 @@ class Group:
     sight: ClassVar[bool] = True
     settings: ClassVar[dict[str, Any]] = {
         # The first third is spent on finding out that moving towards one's own colour pays.
-        "trainer": {"total_steps": 16_000_000},
+        "trainer": {"total_steps": 10_000_000},
     }
 
     def init(self, layout: Layout) -> None:

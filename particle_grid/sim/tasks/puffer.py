@@ -53,8 +53,8 @@ class Puffer:
             "max_episode_steps": 512,
         },
         "trainer": {
-            "total_steps": 20_000_000,
-            "minibatch": 4096,  # agents obstruct each other: half as many updates, half as noisy, make fewer jams
+            "total_steps": 16_000_000,
+            "minibatch": 8192,  # agents obstruct each other: half as many updates, half as noisy, make fewer jams
             "gamma": 0.98,  # the word is fifty steps away: at 0.9, what is earned there counts for nothing at the start
             "gae_lambda": 0.95,
         },

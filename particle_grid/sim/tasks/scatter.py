@@ -21,7 +21,7 @@ class Scatter:
     unit: ClassVar[str] = "others in sight, negative"
     teams: ClassVar[int] = 1
     sight: ClassVar[bool] = True
-    settings: ClassVar[dict[str, Any]] = {"trainer": {"total_steps": 6_000_000}}
+    settings: ClassVar[dict[str, Any]] = {"trainer": {"total_steps": 4_000_000}}
 
     def init(self, layout: Layout) -> None:
         """Let all agents spawn in a blob in the middle."""
