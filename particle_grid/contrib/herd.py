@@ -50,7 +50,7 @@ class Herd:
             "scripted_opponents": 1.0,
             "gamma": 0.95,
             "gae_lambda": 0.9,
-            "anneal_power": 1.0,  # of the entropy bonus: it must not fall before a dog has found that sheep can be driven
+            "anneal_power": 1.0,  # the entropy bonus must not fall before a dog has found that sheep can be driven
             "entropy_coef": 0.12,  # at first, dogs that approach sheep drive them away, and would learn to keep off
         },
     }

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,7 +20,9 @@ from particle_grid.experiments.pool import Job, run_all
 from particle_grid.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
-MEASURED = ("steps", "minutes", "sampled", "greedy", "end_of_best")  # columns of the tables of bench/learn.py
+# Columns of the tables of bench/learn.py.
+MEASURED = ("steps", "seconds", "updates", "sampled", "greedy", "end_of_best")
+TIMES = [f"{name}_to_{level}" for level in (0.5, 1.0) for name in ("steps", "seconds", "updates")]
 # Writes its arguments, its cores and, like train, its overrides. Depending on its arguments it fails, waits for
 # SIGTERM, or ends.
 STAND_IN = """
@@ -147,7 +150,8 @@ def test_a_run_with_other_overrides_is_neither_counted_as_done_nor_resumed(tmp_p
 def test_a_table_of_runs_with_other_overrides_is_refused(invoke, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "bench")
     learn = runpy.run_path(str(ROOT / "bench" / "learn.py"))["main"]
-    monkeypatch.setitem(learn.__globals__, "result", lambda folder, **row: row | dict.fromkeys(MEASURED, 1.0))
+    curves = SimpleNamespace(teams=lambda: [{"team": 1} | dict.fromkeys((*MEASURED, *TIMES), 1.0)])
+    monkeypatch.setitem(learn.__globals__, "Curves", lambda folder: curves)
     monkeypatch.setitem(learn.__globals__, "plot", lambda *_: None)
     arguments = ["--tasks", "center", "--actions", "discrete", "--seeds", "2", "--out", "out"]
     assert invoke(learn, *arguments, "--overrides", "trainer.gamma=0.9")[0] == 0
