@@ -114,7 +114,8 @@ def test_impossible_values_in_a_checkpoint_are_refused_in_one_sentence(call, goo
         (["envs"], [], "envs is not a list of the states of worlds"),
         (["envs", 0, "grid"], None, "has no 'grid'"),
         (["envs", 0, "grid"], lambda x: x.bfloat16(), "envs is not a list of the states of worlds"),
-        (["optimiser", "state", 0, "exp_avg"], lambda x: x[:1].clone(), "policy or device differs"),
+        (["optimiser", "state", 0, "momentum_buffer"], lambda x: x[:1].clone(), "policy or device differs"),
+        (["optimiser", "state", 1, "exp_avg"], lambda x: x[:1].clone(), "policy or device differs"),
         (["optimiser", "state", 0], None, "policy or device differs"),
         (["optimiser", "param_groups"], "any", None),  # the run uses its own settings
         (["state", 0], lambda x: x[:1], "state is of other agents than it has"),
