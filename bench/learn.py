@@ -57,6 +57,11 @@ def label(task: str, team: int) -> str:
     return f"`{task}`, {getattr(made, 'kinds', (1, 2))[team - 1]}" if made.teams > 1 else f"`{task}`"
 
 
+def shown(time: float, form: str, unit: str = "") -> str:
+    """Return a time to a score as text."""
+    return f"{time:{form}}{unit}" if np.isfinite(time) else "never"
+
+
 def table(rows: list[Row]) -> str:
     """Return a Markdown table with a line for each task, action form and team."""
     names = ["task", "action", "seeds", "steps", "minutes", "steps to 0.5", "to 1.0", "seconds to 1.0"]
@@ -68,8 +73,8 @@ def table(rows: list[Row]) -> str:
         times = {name: middle(np.nan_to_num(column[name], nan=np.inf)) for name in column if "_to_" in name}
         cells = [label(task, team), action, str(len(mine)), f"{column['steps'][0] / 1e6:.1f}M"]
         cells += [f"{max(column['seconds']) / 60:.1f}"]
-        cells += [f"{times['steps_to_0.5'] / 1e6:.1f}M", f"{times['steps_to_1.0'] / 1e6:.1f}M"]
-        cells += [f"{times['seconds_to_1.0']:.0f}", f"{times['updates_to_1.0']:.0f}"]
+        cells += [shown(times["steps_to_0.5"] / 1e6, ".1f", "M"), shown(times["steps_to_1.0"] / 1e6, ".1f", "M")]
+        cells += [shown(times["seconds_to_1.0"], ".0f"), shown(times["updates_to_1.0"], ".0f")]
         cells += [str(np.isfinite(column["steps_to_1.0"]).sum()), f"**{middle(column['sampled']):.2f}**"]
         cells += [f"{min(column['sampled']):.2f} to {max(column['sampled']):.2f}", f"{middle(column['greedy']):.2f}"]
         share = min(column["end_of_best"])

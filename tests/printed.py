@@ -77,7 +77,7 @@ ELSEWHERE = {
     "python -m particle_grid.baselines*": WRITES,
     "python bench/learn.py --out outputs/learn --ship": WRITES,
     "python bench/learn.py --out outputs/learn": HOURS,
-    "python bench/learn.py --out outputs/learn --seeds 5": HOURS,
+    "python bench/learn.py --tasks center forage group herd optimize predator_prey puffer scatter --seeds 1": HOURS,
     "python bench/learn.py --seeds 5": HOURS,
     "python bench/soak.py": HOURS,
     "python bench/search.py *": HOURS,
