@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import yaml
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from particle_grid.env import ParticleGrid
 from particle_grid.evaluation.baseline import measure
 from particle_grid.experiments.stats import interquartile_mean
+from particle_grid.runs.curves import SPEED, curve_of, read_events
 from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.versions import upgraded_config
 from particle_grid.settings.run_config import RunConfig
@@ -34,11 +34,12 @@ class Curves:
     def __init__(self, folder: RunFolder) -> None:
         self.config = RunConfig.from_dict(upgraded_config(yaml.safe_load(folder.config.read_text("utf-8"))))
         self.results = folder.read_results().scores
-        self.events = EventAccumulator(str(folder.path), size_guidance={"scalars": 0}).Reload()
-        self.steps = np.array([event.step for event in self.events.Scalars("perf/steps_per_second")])
+        self.events = read_events(folder)
+        speed = curve_of(self.events, SPEED)
+        self.steps = speed.steps
         batch = np.diff(self.steps, prepend=0)
         trainer = self.config.trainer
-        self.seconds = np.cumsum(batch / self.scalar("perf/steps_per_second"))
+        self.seconds = np.cumsum(batch / speed.values)
         self.updates = np.cumsum(np.ceil(batch / trainer.minibatch).astype(int) * trainer.epochs)
 
     def teams(self) -> list[dict[str, float]]:
@@ -52,27 +53,23 @@ class Curves:
             row: dict[str, float] = {"team": team + 1, "steps": int(self.steps[-1]), "seconds": self.seconds[-1]}
             row |= {"updates": self.updates[-1], "end": self.window_means(scores)[-1]}
             row["end_of_best"] = self.end_of_best(scores) if len(teams) == 1 else np.nan
-            row |= {player: self.final(player)[team] for player in ("sampled", "greedy")}
+            row |= {player: self.final(player, team) for player in ("sampled", "greedy")}
             rows.append(row | self.times(scores))
         return rows
 
-    def scalar(self, name: str) -> np.ndarray:
-        """Return a scalar in each iteration, interpolated over gaps."""
-        found = self.events.Scalars(name)
-        return np.interp(self.steps, [event.step for event in found], [event.value for event in found])
-
     def scores(self) -> list[np.ndarray]:
         """Return the normalised scores of each team."""
-        if "score" in self.events.Tags()["scalars"]:
-            return [normalised(self.scalar("score"), *self._references(), 0)]
+        count = self.results["random"].shape[1]
+        if count == 1:
+            return [normalised(curve_of(self.events, "score").values, *self._references(), 0)]
         task = self.config.task, tuple(self.config.task_params.items())
         references = long_match(task, self.config.action, self.config.world)
-        return [normalised(self.scalar(f"env/score_{team + 1}"), *references, team) for team in range(2)]
+        curves = [curve_of(self.events, f"env/score_{team + 1}").values for team in range(count)]
+        return [normalised(values, *references, team) for team, values in enumerate(curves)]
 
-    def final(self, player: str) -> list[float]:
-        """Return the normalised score of each team after training."""
-        scores = self.results[player]
-        return [float(normalised(scores[:, k], *self._references(), k).mean()) for k in range(scores.shape[1])]
+    def final(self, player: str, team: int) -> float:
+        """Return the normalised score of a team after training."""
+        return float(normalised(self.results[player][:, team], *self._references(), team).mean())
 
     def _references(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the scores of random actions and of the script in the evaluation, f64[teams] each."""

@@ -26,8 +26,8 @@ class Curve:
     minutes: float
 
 
-def read_curve(folder: RunFolder, name: str = "normalised_score") -> Curve:
-    """Return a scalar of a run.
+def read_events(folder: RunFolder) -> EventAccumulator:
+    """Return what a run has logged.
 
     Raises:
         UserError: if TensorBoard's files are missing or damaged.
@@ -41,10 +41,21 @@ def read_curve(folder: RunFolder, name: str = "normalised_score") -> Curve:
         raise damaged from error
     if SPEED not in events.Tags()["scalars"]:
         raise damaged
+    last = events.Scalars(SPEED)[-1].step
+    if last < _budget(folder):  # TensorBoard reads up to the first damaged record, and does not say so
+        raise damaged
+    return events
+
+
+def read_curve(folder: RunFolder, name: str = "normalised_score") -> Curve:
+    """Return a scalar of a run. Raise UserError as `read_events` does."""
+    return curve_of(read_events(folder), name)
+
+
+def curve_of(events: EventAccumulator, name: str) -> Curve:
+    """Return a scalar of a run that has been read."""
     speed = events.Scalars(SPEED)
     steps = np.array([event.step for event in speed])
-    if steps[-1] < _budget(folder):  # TensorBoard reads up to the first damaged record, and does not say so
-        raise damaged
     minutes = float(steps[-1] / np.median([event.value for event in speed]) / 60)
     if name not in events.Tags()["scalars"]:
         return Curve(steps, np.full(len(steps), np.nan), minutes)
