@@ -10,9 +10,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 
 import numpy as np
-from interrupt import until_interrupted
+from interrupt import held_back, until_interrupted
 
 FIRST_STEP = """
 import time, torch
@@ -42,11 +43,18 @@ def seconds(code: str, *arguments: str, **variables: str) -> float:
     """Return the seconds that a fresh process prints when it runs `code`."""
     command = [sys.executable, "-c", code, *arguments]
     environment = os.environ | variables
-    # In its own session, so that Ctrl-C reaches only this process, which then ends the other.
-    done = subprocess.run(
-        command, check=True, text=True, stdout=subprocess.PIPE, env=environment, start_new_session=True
-    )
-    return float(done.stdout)
+    with ExitStack() as stack:
+        with held_back():
+            # In its own session, so that Ctrl-C reaches only this process, which then ends the other.
+            process = subprocess.Popen(
+                command, text=True, stdout=subprocess.PIPE, env=environment, start_new_session=True
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+        printed, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit("error: The process that is timed failed, for the reason above.")
+    return float(printed)
 
 
 def main() -> None:
