@@ -9,5 +9,5 @@ COPY pyproject.toml README.md LICENSE ./
 COPY particle_grid particle_grid
 COPY hydra_plugins hydra_plugins
 COPY conf conf
-RUN pip install --no-cache-dir ${WHEELS:+--extra-index-url "$WHEELS"} ".[video,rank,study,sweep]"
+RUN pip install --no-cache-dir ${WHEELS:+--extra-index-url "$WHEELS"} ".[video,rank,sweep]"
 ENTRYPOINT ["/bin/sh", "-c", "name=${1:?give a command, such as train}; shift; exec python -m particle_grid.$name \"$@\"", "sh"]

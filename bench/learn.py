@@ -90,7 +90,7 @@ def plot(out: Path, rows: list[Row], path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise SystemExit('A plot needs Matplotlib: pip install -e ".[bench]"') from None
+        raise SystemExit('A plot needs Matplotlib: pip install -e ".[plot]"') from None
     shown = list(dict.fromkeys(row["task"] for row in rows))
     figure = Figure(figsize=(3.2 * len(shown), 3), layout="constrained")
     panels = dict(zip(shown, figure.subplots(1, len(shown), squeeze=False)[0], strict=True))

@@ -138,7 +138,7 @@ def plot_lines(rows: list[dict[str, Any]], axes: dict[str, dict[str, Any]], valu
         from matplotlib import colormaps
         from matplotlib.figure import Figure
     except ImportError:
-        raise SystemExit('A plot needs Matplotlib: pip install -e ".[bench]"') from None
+        raise SystemExit('A plot needs Matplotlib: pip install -e ".[plot]"') from None
     figure = Figure(figsize=(5.5 * len(axes), 4.2), layout="constrained")
     words = sorted({row["case"].split()[0] for row in rows})
     for (axis, fixed), panel in zip(axes.items(), figure.subplots(1, len(axes), squeeze=False)[0], strict=True):

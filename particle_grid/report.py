@@ -8,6 +8,7 @@ from rich.console import Console
 
 from particle_grid.experiments import sweep_plots, sweep_report
 from particle_grid.settings.errors import print_error
+from particle_grid.support.errors import UserError
 from particle_grid.support.output import lasting_output
 
 
@@ -49,11 +50,10 @@ def gather(folder: Path, out: Path) -> None:
 def draw(out: Path, sweep: sweep_report.Sweep, console: Console) -> list[str]:
     """Write the figures and return their names. Without Matplotlib, say how to get it."""
     try:
-        sweep_plots.load_figure()
-    except ValueError as error:
+        return sweep_plots.draw(out, sweep)
+    except UserError as error:
         console.print(f"No figures: {error}", soft_wrap=True)
         return []
-    return sweep_plots.draw(out, sweep)
 
 
 if __name__ == "__main__":

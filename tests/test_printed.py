@@ -14,6 +14,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -326,7 +327,6 @@ def test_the_command_above_the_results_table_makes_its_rows(understood, monkeypa
 
 
 def test_toml_blocks_are_valid():
-    tomllib = pytest.importorskip("tomllib")
     for item in printed():
         if item.language == "toml":
             assert tomllib.loads(item.text), f"{item.page}:{item.line}"

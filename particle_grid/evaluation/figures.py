@@ -7,11 +7,15 @@ from typing import Any
 from particle_grid.support import atomic, optional
 
 
-def load_figure(extra: str, what: str) -> Any:
-    """Return Matplotlib's Figure. Raise UserError, naming the extra to install, if it is missing."""
-    figure = optional.load("matplotlib.figure", extra, what).Figure
+def load_figure() -> Any:
+    """Return Matplotlib's Figure.
+
+    Raises:
+        UserError: if Matplotlib is not installed, naming the extra that provides it.
+    """
+    figure = optional.load("matplotlib.figure", "plot", "Drawing figures").Figure
     # A dollar sign in a name does not start a formula.
-    optional.load("matplotlib", extra, what).rcParams["text.parse_math"] = False
+    optional.load("matplotlib", "plot", "Drawing figures").rcParams["text.parse_math"] = False
     return figure
 
 

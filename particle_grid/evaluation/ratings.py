@@ -24,7 +24,7 @@ def load_libraries() -> tuple[Any, Any]:
     Raises:
         UserError: if one of them is not installed, naming the extra that provides it.
     """
-    return optional.load("openskill.models", "rank", "A ranking"), figures.load_figure("rank", "A ranking")
+    return optional.load("openskill.models", "rank", "A ranking"), figures.load_figure()
 
 
 def rate(contests: np.ndarray) -> list[Rating]:

@@ -11,10 +11,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from particle_grid.evaluation import figures
 from particle_grid.experiments.plan import Plan, RunKey, find_plan, read_plan
 from particle_grid.experiments.pool import Job, run_all
 from particle_grid.experiments.study_config import check_runs
-from particle_grid.experiments.study_plots import load_figure
 from particle_grid.experiments.study_report import missing_runs, write_report
 from particle_grid.experiments.study_scores import ReferenceScores, collect, final_score, measure_reference_scores
 from particle_grid.learn.fast import cores
@@ -44,7 +44,7 @@ def run_study(name: str, out: Path, count: int = 0, dry_run: bool = False, repor
     console = Console(markup=False)  # reasons and paths may look like markup
     path = find_plan(name)
     plan = read_plan(path)
-    load_figure()  # fails now if Matplotlib is missing, instead of after hours of work
+    figures.load_figure()  # fails now if Matplotlib is missing, instead of after hours of work
     refuse_another_plan(plan, out / "plan.yaml")
     done = announce(plan, out, count or cores(), console)
     if dry_run:

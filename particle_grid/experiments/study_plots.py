@@ -15,15 +15,6 @@ RELATIVE = {"better": 0.5, "difference": 0.0}  # columns that compare an arm wit
 POINTS = 60  # of a learning curve
 
 
-def load_figure() -> Any:
-    """Return Matplotlib's Figure.
-
-    Raises:
-        UserError: if Matplotlib is not installed.
-    """
-    return figures.load_figure("study", "A study")
-
-
 def draw(out: Path, results: StudyResults, summary: Rows, variant: str) -> list[bytes]:
     """Write the figures of a variant as PNG files.
 
@@ -39,7 +30,7 @@ def draw(out: Path, results: StudyResults, summary: Rows, variant: str) -> list[
     }
     images = []
     for name, drawing in names.items():
-        figure = load_figure()(layout="constrained")
+        figure = figures.load_figure()(layout="constrained")
         drawing(figure)
         images.append(figures.save(out / f"{name}-{variant}.png", figure))
     return images

@@ -23,15 +23,6 @@ WIDTH = 0.6  # total width of the bands on axes with few values
 BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17), "frameon": False}  # place of a legend
 
 
-def load_figure() -> Any:
-    """Return Matplotlib's Figure.
-
-    Raises:
-        UserError: if Matplotlib is not installed.
-    """
-    return figures.load_figure("sweep", "Drawing figures")
-
-
 def draw(out: Path, sweep: Sweep) -> list[str]:
     """Write the figures for which there are enough runs.
 
@@ -103,7 +94,7 @@ def parallel(path: Path, runs: Sequence[SweepRun], keys: Sequence[str]) -> None:
     scores = np.array([run.sampled for run in runs])
     low = scores.min()
     span = max(scores.max() - low, 1e-9)
-    figure = load_figure()(figsize=(2.2 + 1.9 * len(keys), 4.2), layout="constrained")
+    figure = figures.load_figure()(figsize=(2.2 + 1.9 * len(keys), 4.2), layout="constrained")
     panel = figure.subplots()
     values = [[run.config.get(key) for run in runs] for key in keys]
     axes = [axis_of(column) for column in values]
@@ -239,7 +230,7 @@ def bars(path: Path, shares: dict[str, float], measure: str, count: int) -> None
         count: of runs.
     """
     keys = sorted(shares, key=lambda key: shares[key])
-    figure = load_figure()(figsize=(6, 1.3 + 0.4 * len(keys)), layout="constrained")
+    figure = figures.load_figure()(figsize=(6, 1.3 + 0.4 * len(keys)), layout="constrained")
     panel = figure.subplots()
     drawn = panel.barh([*map(short_key, keys)], [shares[key] for key in keys], color="tab:blue", height=0.6)
     panel.bar_label(drawn, [f"{shares[key]:.2f}" for key in keys], padding=4, fontsize=9)
@@ -262,7 +253,7 @@ def curves(path: Path, runs: Sequence[SweepRun], keys: Sequence[str]) -> None:
         label = ", ".join(short(run.config.get(key)) for key in others) or "all runs"
         tasks.setdefault(str(run.config.get("task.name")), {}).setdefault(label, []).append(run)
     lines = min(CURVES, max(map(len, tasks.values())))
-    figure = load_figure()(figsize=(max(5.6, 3.6 * len(tasks)), 3.9 + 0.18 * lines), layout="constrained")
+    figure = figures.load_figure()(figsize=(max(5.6, 3.6 * len(tasks)), 3.9 + 0.18 * lines), layout="constrained")
     panels = figure.subplots(1, len(tasks), squeeze=False)[0]
     for task, panel in zip(sorted(tasks), panels, strict=True):
         _draw_task(panel, task, tasks[task])

@@ -231,12 +231,12 @@ def test_damaged_files_of_a_tournament_are_refused_in_a_sentence(invoke, enter, 
     assert Path("out", file).read_bytes() == content
 
 
-@pytest.mark.parametrize("module", ["openskill.models", "matplotlib.figure"])
-def test_a_missing_library_is_named_with_the_extra_that_provides_it(invoke, monkeypatch, module):
+@pytest.mark.parametrize(("module", "extra"), [("openskill.models", "rank"), ("matplotlib.figure", "plot")])
+def test_a_missing_library_is_named_with_the_extra_that_provides_it(invoke, monkeypatch, module, extra):
     monkeypatch.setitem(sys.modules, module, None)
     code, _, err = invoke(rank.main, "checkpoints=[pretrained]")
     assert code == 1
-    assert 'pip install "particle-grid[rank]"' in err
+    assert f'pip install "particle-grid[{extra}]"' in err
 
 
 def test_two_tournaments_never_use_a_folder_at_the_same_time(invoke, enter):

@@ -122,7 +122,7 @@ def test_without_matplotlib_the_report_has_tables_and_advice(invoke, write_run, 
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     out = run_report(invoke)
     assert "No figures: " in out
-    assert 'pip install "particle-grid[sweep]"\n' in out
+    assert 'pip install "particle-grid[plot]"\n' in out
     assert [path.name for path in sorted(Path("sweep/report").iterdir())] == ["groups.csv", "runs.csv"]
     assert len(rows()) == 3
 

@@ -36,7 +36,7 @@ def test_an_unknown_name_and_a_missing_library_are_refused(trained, capsys, monk
     assert "There is no plan 'smok'. Did you mean smoke?" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert trained("smoke") == 1
-    assert 'pip install "particle-grid[study]"' in capsys.readouterr().err
+    assert 'pip install "particle-grid[plot]"' in capsys.readouterr().err
 
 
 def test_a_negative_number_of_jobs_is_refused(trained, capsys):
