@@ -22,14 +22,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from particle_grid.runs.folder import OccupiedError, RunFolder
-from particle_grid.settings.compose import config_folder, register_groups
+from particle_grid.settings.compose import HYDRA_1_3, VERSION_BASE, config_folder, register_groups
 from particle_grid.settings.errors import explain, print_error
-from particle_grid.settings.invocation import Invocation, Trial
+from particle_grid.settings.invocation import TRIAL, Invocation, Trial
 from particle_grid.support import registry, startup
 from particle_grid.support.errors import UserError
 from particle_grid.support.output import lasting_output
 
 Main = Callable[[DictConfig, Invocation], Any]
+# What the `_target_` of a config may name. Hydra 1.3 asks for no such list, and 1.4 warns without one.
+TARGETS = ("particle_grid.cli.*", "hydra_plugins.*", "optuna.samplers.*", "optuna.pruners.*")
+TRUSTED: dict[str, Any] = {} if HYDRA_1_3 else {"execution_whitelist": TARGETS}
 
 
 # conf/hydra/launcher changes some defaults of a plugin's config of the same name, and means to be checked against it.
@@ -50,7 +53,7 @@ def command(config_name: str) -> Callable[[Main], Callable[[], None]]:
 
     def decorate(main: Main) -> Callable[[], None]:
         job = HydraJob(main)
-        run = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)(job)
+        run = hydra.main(config_path=str(config_folder()), config_name=config_name, **VERSION_BASE, **TRUSTED)(job)
 
         @functools.wraps(job)
         @lasting_output()
@@ -140,10 +143,10 @@ def _invocation() -> Invocation:
     info: Any = HydraConfig.get()
     overrides: Any = OmegaConf.to_container(info.overrides.task)  # as written: nothing is resolved
     swept = info.mode == RunMode.MULTIRUN
-    number = OmegaConf.select(info, "sweeper.trial") if swept else None
+    number = info.job.env_set.get(TRIAL.rpartition(".")[2])
     trial = None
     if number is not None:
-        trial = Trial(number, Path(info.sweep.dir), info.sweeper.storage, info.sweeper.pruner)
+        trial = Trial(int(number), Path(info.sweep.dir), info.sweeper.storage, info.sweeper.pruner)
     return Invocation(
         folder=Path(info.runtime.output_dir),
         overrides=tuple(overrides),

@@ -19,7 +19,7 @@ from particle_grid.cli import command
 from particle_grid.evaluation import match
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.settings import compose as module
-from particle_grid.settings.compose import config_folder, register_groups, run_config, typed
+from particle_grid.settings.compose import VERSION_BASE, config_folder, register_groups, run_config, typed
 from particle_grid.settings.invocation import Invocation
 from particle_grid.sim import tasks
 from particle_grid.sim.world import World
@@ -201,14 +201,14 @@ def test_no_pickle_is_loaded(run, flag):
 @pytest.mark.parametrize("name", tasks.names())
 def test_the_command_line_starts_from_the_defaults_of_the_task_class(name):
     register_groups()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+    with initialize_config_dir(str(config_folder()), **VERSION_BASE):
         node = OmegaConf.to_container(compose("train", [f"task={name}"]).task, resolve=True)
     assert node == {"name": name} | {field.name: field.default for field in fields(tasks.load(name))}
 
 
 def test_environment_class_and_command_line_start_from_the_same_world():
     register_groups()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+    with initialize_config_dir(str(config_folder()), **VERSION_BASE):
         config = compose("train", ["task=group"])
     own = tasks.load("group").settings if hasattr(tasks.load("group"), "settings") else {}
     assert typed(World, config.world) == World(**own.get("world", {}))
@@ -290,10 +290,17 @@ def test_a_typed_node_names_the_invalid_value(values, message):
 
 
 def test_an_installed_package_reads_its_own_configs(monkeypatch, tmp_path):
-    assert config_folder() == Path(module.__file__).parents[2] / "conf"
+    assert config_folder().samefile(Path(module.__file__).parents[2] / "conf")
     (tmp_path / "conf").mkdir()
     monkeypatch.setattr(module, "PACKAGE", tmp_path)
     assert config_folder() == tmp_path / "conf"
+
+
+def test_another_hydra_application_finds_the_configs_in_the_package(tmp_path):
+    path = "hydra:\n  searchpath: [pkg://particle_grid.conf]\n"
+    (tmp_path / "app.yaml").write_text(f"defaults:\n  - action: continuous\n  - _self_\n{path}")
+    with initialize_config_dir(str(tmp_path), **VERSION_BASE):
+        assert compose("app").action.name == "continuous"
 
 
 def test_a_process_with_a_user_error_exits_with_one_line(tmp_path):

@@ -50,7 +50,7 @@ def test_the_wheel_contains_the_package_and_its_configs(wheel):
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     package = {str(path.relative_to(ROOT)) for folder in FOLDERS for path in folder.rglob("*") if path.is_file()}
-    configs = {f"particle_grid/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
+    configs = {f"particle_grid/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.[py]*")}
     assert configs
     assert held == {name for name in package if "__pycache__" not in name} | configs
 

@@ -20,6 +20,8 @@ from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from particle_grid.settings.invocation import TRIAL
+
 
 class OptunaSweeper(Sweeper):
     """Searches with Optuna. conf/hydra/sweeper/optuna.yaml explains the settings."""
@@ -100,9 +102,7 @@ class OptunaSweeper(Sweeper):
         from optuna.trial import TrialState
 
         own = [[f"{key}={value}" for key, value in trial.params.items()] for trial in trials]
-        batch = [
-            [*fixed, *values, f"hydra.sweeper.trial={trial.number}"] for trial, values in zip(trials, own, strict=True)
-        ]
+        batch = [[*fixed, *values, f"+{TRIAL}={trial.number}"] for trial, values in zip(trials, own, strict=True)]
         self.validate_batch_is_legal(batch)
         returns = self.launcher.launch(batch, initial_job_idx=trials[0].number)
         for trial, values, each in zip(trials, own, returns, strict=True):

@@ -5,10 +5,12 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
+from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
+import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -29,13 +31,17 @@ from particle_grid.support.text import as_written
 
 T = TypeVar("T")
 PACKAGE = Path(__file__).parents[1]
+# Hydra 1.4 warns if it is told a version to imitate, and if a config is registered again without `replace`.
+HYDRA_1_3 = hydra.__version__.startswith("1.3.")
+VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if HYDRA_1_3 else {}
+REPLACE: dict[str, Any] = {} if HYDRA_1_3 else {"replace": True}
 PLACE = re.compile(r"[\w.]*:\w*")  # of a class: my_package.my_module:MyClass
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", NoneType: "null"}
 UNCHANGED = [field.name for field in fields(World) if field.name != "vision"]  # what eval and play can set of a world
 
 
 def config_folder() -> Path:
-    """Return the folder of the configs: inside an installed package, or else next to it in the repository."""
+    """Return the folder of the configs. In a checkout it is a link, which systems without links lack."""
     packaged = PACKAGE / "conf"
     return packaged if packaged.is_dir() else PACKAGE.parent / "conf"
 
@@ -51,7 +57,7 @@ def register_groups(arguments: Iterable[str] = ()) -> None:
     Raises:
         UserError: if there is no such class.
     """
-    store = ConfigStore.instance().store
+    store = partial(ConfigStore.instance().store, **REPLACE)
     store(name="run", node={key: getattr(RunConfig, key) for key in ("seed", "clips", "evaluations")})
     store(group="world", name="default", node=asdict(World()))
     store(group="world", name="unchanged", node=dict.fromkeys(UNCHANGED))
@@ -192,7 +198,7 @@ def compose_train(overrides: Sequence[str]) -> DictConfig:
     register_groups(overrides)
     if GlobalHydra.instance().is_initialized():  # within a command
         return compose("train", list(overrides))
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+    with initialize_config_dir(str(config_folder()), **VERSION_BASE):
         return compose("train", list(overrides))
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+TRIAL = "hydra.job.env_set.PARTICLE_GRID_TRIAL"  # where a sweeper writes the number of a job's trial
+
 
 @dataclass(frozen=True)
 class Trial:

@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import omegaconf
 from omegaconf import DictConfig, OmegaConf
 
 from particle_grid.settings.checks import check_name
@@ -30,5 +31,7 @@ def plain(name: object) -> str:
 
 
 # At import, so that processes that only unpickle a job have them.
+# OmegaConf 2.4, which comes with Hydra 1.4, gives the function the name that another one had before.
+name = "register_new_resolver" if omegaconf.__version__.startswith("2.3.") else "register_resolver"
 for resolver in (digest, run_name, plain):
-    OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+    getattr(OmegaConf, name)(resolver.__name__, resolver, replace=True)

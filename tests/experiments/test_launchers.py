@@ -12,7 +12,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import MissingConfigException
 
 from particle_grid.learn.fast import cores
-from particle_grid.settings.compose import config_folder, register_groups
+from particle_grid.settings.compose import VERSION_BASE, config_folder, register_groups
 from particle_grid.settings.errors import explain
 from tests.experiments.test_sweep import QUIET, ROOT, SMALL, score_of
 from tests.experiments.test_sweep import call as call
@@ -60,7 +60,7 @@ def test_a_sweep_under_torchrun_is_refused(call, monkeypatch):
 @pytest.mark.filterwarnings("ignore:(?s).*validated against ConfigStore schema")
 def test_the_slurm_preset_requests_what_a_job_needs():
     register_groups()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+    with initialize_config_dir(str(config_folder()), **VERSION_BASE):
         hydra = compose("train", ["hydra/launcher=submitit_slurm"], return_hydra_config=True).hydra
     launcher = hydra.launcher
     assert launcher._target_.endswith("SlurmLauncher")

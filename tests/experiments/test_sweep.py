@@ -23,7 +23,7 @@ from particle_grid.learn.policy import make_policy
 from particle_grid.learn.tensorboard import METRICS
 from particle_grid.learn.trainer import Stop, Trainer
 from particle_grid.runs.folder import RunFolder
-from particle_grid.settings.compose import config_folder, register_groups
+from particle_grid.settings.compose import VERSION_BASE, config_folder, register_groups
 from particle_grid.settings.resolvers import digest
 from particle_grid.settings.run_config import RunConfig
 from tests.cases import small
@@ -73,7 +73,7 @@ def score_of(folder):
 def code_of(*overrides):
     """Return the code that stands for a config in the name of its folder."""
     register_groups()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+    with initialize_config_dir(str(config_folder()), **VERSION_BASE):
         return digest(_root_=compose("train", list(overrides)))
 
 
