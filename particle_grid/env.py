@@ -6,9 +6,9 @@ from dataclasses import fields
 from typing import Any, ClassVar
 
 import numpy as np
-import pufferlib
 from gymnasium.spaces import Box, MultiDiscrete, Space
 
+from particle_grid import native
 from particle_grid.sim import rng, tasks
 from particle_grid.sim.actions import ACTIONS, actions_for, charge, check_form, valid
 from particle_grid.sim.advance import Stages, compile_stages
@@ -32,7 +32,7 @@ NEW = "The worlds have not been started: call reset()"
 BROKEN = "A reset or a step was interrupted halfway: call reset(), or load_state_dict(),"
 
 
-class ParticleGrid(pufferlib.PufferEnv):
+class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when this module is imported
     """Particles on a grid, in one or several worlds. N = num_agents = worlds * agents.
 
     Observations are uint8[N, (2 * vision + 1)**2 + 7]: the window of cells around the agent, then seven features that
@@ -129,8 +129,10 @@ class ParticleGrid(pufferlib.PufferEnv):
         self.num_agents = self.world.worlds * self.world.agents
         self.single_observation_space = Box(0, 255, (self.world.observation_size,), np.uint8)
         self.single_action_space = action_space("discrete" if self.discrete else "continuous")
-        if buf is not None:
-            check_buffers(buf, buffer_shapes(self.world, np.dtype(self.single_action_space.dtype)))
+        shapes = buffer_shapes(self.world, np.dtype(self.single_action_space.dtype))
+        if buf is None:
+            buf = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
+        check_buffers(buf, shapes)
         super().__init__(buf)
         if not self.task.sight:
             self.state.own_in_sight[:], self.state.others_in_sight[:] = UNSEEN, UNSEEN

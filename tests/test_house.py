@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "particle_grid"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 COMMANDS = {"train", "eval", "play", "rank", "study", "report", "baselines", "__main__"}
-SIMULATOR = ("support", "sim", "tasks", "view", "env", "adapters")  # each may import those before it
+SIMULATOR = ("support", "sim", "tasks", "view", "native", "env", "adapters")  # each may import those before it
 STAGES = ("settings", "runs", "evaluation", "experiments")  # likewise, and also all of the simulator and the learner
 LONGEST_FUNCTION = 40
 LONGEST_FILE = 400
@@ -26,7 +26,8 @@ LIBRARIES = {
     "tasks": {"numpy"},
     "contrib": {"numpy"},
     "view": {"numpy", "PIL"},
-    "env": {"numpy", "pufferlib", "gymnasium"},
+    "native": {"numpy", "pufferlib", "gymnasium"},
+    "env": {"numpy", "gymnasium"},
     "adapters": {"numpy", "pufferlib", "gymnasium"},
     "learn": {"numpy", "numba", "llvmlite", "torch", "gymnasium", "rich", "tensorboard"},
     "evaluation": {"numpy", "rich", "torch", "PIL"},
