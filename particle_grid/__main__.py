@@ -1,18 +1,21 @@
-"""List the commands, tasks, policies, heads and plans: python -m particle_grid."""
+"""Run a command by its name, or list commands, tasks, policies, heads and plans: python -m particle_grid."""
 
 import ast
+import importlib
 import inspect
 import sys
 from collections.abc import Mapping
 
 from omegaconf import OmegaConf
 
-from particle_grid import __version__
+from particle_grid.cli import VERSION, ending_in_one_line
 from particle_grid.env import ACTIONS
 from particle_grid.learn.heads import HEADS
 from particle_grid.learn.policy import POLICIES
 from particle_grid.settings.compose import PACKAGE, config_folder
+from particle_grid.settings.errors import unknown
 from particle_grid.sim import tasks
+from particle_grid.support.errors import UserError
 from particle_grid.support.output import lasting_output
 from particle_grid.support.registry import registered
 
@@ -52,10 +55,23 @@ def show(title: str, lines: Mapping[str, str]) -> None:
 
 @lasting_output()
 def main() -> None:
-    """Print the list."""
-    if len(sys.argv) > 1:
-        sys.exit(f"error: {sys.argv[1]} is not an argument: run a command, as in python -m particle_grid.train --help")
-    print(f"particle_grid {__version__}: the same tasks with discrete and with continuous actions")
+    """Run the command that the first argument names. Without one, print the list."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in COMMANDS:
+        sys.argv[:2] = [f"particle-grid {name}"]
+        importlib.import_module(f"particle_grid.{name}").main()
+    elif name == "--version":
+        print(VERSION)
+    elif name in ("--help", "-h"):
+        list_everything()
+    else:
+        with ending_in_one_line():
+            raise UserError(unknown(f"command {name!r}", name, COMMANDS))
+
+
+def list_everything() -> None:
+    """Print the commands, and what they can be given."""
+    print(f"{VERSION}: the same tasks with discrete and with continuous actions")
     show("Commands: python -m particle_grid.NAME --help", {name: command_purpose(name) for name in COMMANDS})
     show(f"Tasks: task=NAME, with action={' or '.join(ACTIONS)}", {name: task_purpose(name) for name in tasks.names()})
     policies = {name: first_line(kind.__doc__) for name, kind in POLICIES.items()} | registered("policy")

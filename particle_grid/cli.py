@@ -1,4 +1,7 @@
-"""What the Hydra commands share: one decorator, resolvers and a callback. Only this file knows Hydra's state."""
+"""What the commands share: how they end, and for those of Hydra a decorator and a callback.
+
+Only this file knows Hydra's state.
+"""
 
 import functools
 import importlib
@@ -10,7 +13,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from particle_grid import __version__
 from particle_grid.runs.folder import OccupiedError, RunFolder
+from particle_grid.settings import help as help  # registers what help texts call
 from particle_grid.settings.compose import HYDRA_1_3, VERSION_BASE, config_folder, register_groups
 from particle_grid.settings.errors import explain, print_error
 from particle_grid.settings.invocation import TRIAL, Invocation, Trial
@@ -30,6 +35,7 @@ from particle_grid.support.errors import UserError
 from particle_grid.support.output import lasting_output
 
 Main = Callable[[DictConfig, Invocation], Any]
+VERSION = f"particle_grid {__version__}"
 # What the `_target_` of a config may name. Hydra 1.3 asks for no such list, and 1.4 warns without one.
 TARGETS = ("particle_grid.cli.*", "hydra_plugins.*", "optuna.samplers.*", "optuna.pruners.*")
 TRUSTED: dict[str, Any] = {} if HYDRA_1_3 else {"execution_whitelist": TARGETS}
@@ -59,21 +65,28 @@ def command(config_name: str) -> Callable[[Main], Callable[[], None]]:
         @lasting_output()
         def entry() -> None:
             startup.ready()
-            try:
+            with ending_in_one_line():
                 _prepare_arguments()
                 register_groups(sys.argv[1:])
                 run()
-            except JobError:
-                sys.exit(1)
-            except Exception as error:
-                sys.exit(print_error(error))
-            except KeyboardInterrupt as interrupt:
-                print("interrupted", file=sys.stderr)
-                sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
 
         return entry
 
     return decorate
+
+
+@contextmanager
+def ending_in_one_line(interrupted: str = "interrupted") -> Iterator[None]:
+    """Turn an error or a signal that ends a command into a line on stderr and an exit code, see `command`."""
+    try:
+        yield
+    except JobError:
+        sys.exit(1)
+    except Exception as error:
+        sys.exit(print_error(error))
+    except KeyboardInterrupt as interrupt:
+        print(interrupted, file=sys.stderr)
+        sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
 
 
 def _prepare_arguments() -> None:
@@ -82,6 +95,9 @@ def _prepare_arguments() -> None:
     Raises:
         UserError: for an empty folder, a rerun from a pickle, and a sweep in processes of torchrun.
     """
+    if "--version" in sys.argv:  # Hydra's own option of this name prints the version of Hydra
+        print(VERSION)
+        sys.exit(0)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
     # Hydra's "+" adds keys to a config. Here that is only ever a misspelt key, which should be reported.
     sys.argv[1:] = [re.sub(r"^\+{1,2}(?!hydra[./])", "", argument) for argument in sys.argv[1:]]

@@ -1,13 +1,12 @@
 """Gather the runs of a sweep as tables, CSV files and figures: python -m particle_grid.report outputs/SWEEP."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from rich.console import Console
 
+from particle_grid.cli import VERSION, ending_in_one_line
 from particle_grid.experiments import sweep_plots, sweep_report
-from particle_grid.settings.errors import print_error
 from particle_grid.support.errors import UserError
 from particle_grid.support.output import lasting_output
 
@@ -16,10 +15,13 @@ def options() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m particle_grid.report",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="  python -m particle_grid.report outputs/SWEEP    # also while its runs still train",
         description="Gathers the runs of a sweep, or of any folder with runs in it: tables, CSV files and figures.",
     )
     parser.add_argument("folder", type=Path, help="folder with runs in it, such as outputs/SWEEP")
     parser.add_argument("--out", type=Path, help="folder to write to (default: FOLDER/report)")
+    parser.add_argument("--version", action="version", version=VERSION)
     return parser.parse_args()
 
 
@@ -27,10 +29,8 @@ def options() -> argparse.Namespace:
 def main() -> None:
     """Report the runs in the folder that the command line names."""
     chosen = options()
-    try:
+    with ending_in_one_line():
         gather(chosen.folder, chosen.out or chosen.folder / "report")
-    except Exception as error:
-        sys.exit(print_error(error))
 
 
 def gather(folder: Path, out: Path) -> None:

@@ -1,23 +1,30 @@
 """Compare discrete and continuous control by a plan that was written down beforehand: python -m particle_grid.study."""
 
 import argparse
-import signal
-import sys
 from pathlib import Path
 
+from particle_grid.cli import VERSION, ending_in_one_line
 from particle_grid.experiments.study import run_study
-from particle_grid.settings.errors import print_error
 from particle_grid.support import lifeline
 from particle_grid.support.errors import UserError
 from particle_grid.support.output import lasting_output
+
+EXAMPLES = """
+  python -m particle_grid.study smoke               # every part of it, in minutes
+  python -m particle_grid.study reduced --dry-run   # what it would run, and for how long
+  python -m particle_grid.study reduced             # the same command resumes it
+  python -m particle_grid.study reduced --report    # the results so far
+"""
 
 
 def options() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m particle_grid.study",
-        description="Tunes each arm of a plan with the same budget, tests it with new seeds, and reports. Safe to "
-        "interrupt: the same command skips finished runs and resumes the others.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EXAMPLES,
+        description="Tunes each arm of a plan with the same budget, tests it with new seeds, and reports.\n"
+        "Safe to interrupt: the same command skips finished runs and resumes the others.",
     )
     parser.add_argument("plan", nargs="?", default="reduced", help="a name in conf/study, or a path to a .yaml file")
     parser.add_argument("--out", type=Path, help="folder of the runs and the report (default: outputs/study_PLAN)")
@@ -26,6 +33,7 @@ def options() -> argparse.Namespace:
         "--dry-run", action="store_true", help="only print what would be run and how long it would take"
     )
     parser.add_argument("--report", action="store_true", help="report the finished runs, and start none")
+    parser.add_argument("--version", action="version", version=VERSION)
     return parser.parse_args()
 
 
@@ -34,16 +42,11 @@ def main() -> None:
     """Run or report the study that the command line names."""
     chosen = options()
     out = chosen.out or Path("outputs") / f"study_{Path(chosen.plan).stem}"
-    try:
+    with ending_in_one_line("interrupted: the same command resumes the study"):
         if chosen.jobs < 0:
             raise UserError(f"--jobs {chosen.jobs} is invalid: give the number of runs at a time, or 0 for all cores.")
         with lifeline.leading():
             run_study(chosen.plan, out, chosen.jobs, chosen.dry_run, chosen.report)
-    except KeyboardInterrupt as interrupt:
-        print("interrupted: the same command resumes the study", file=sys.stderr)
-        sys.exit(128 + next(iter(interrupt.args), signal.SIGINT))
-    except Exception as error:
-        sys.exit(print_error(error))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 # The first words of commands. Inline code that starts with another word is not a command.
 PROGRAMS = (
     "python", "python3", "pip", "torchrun", "tensorboard", "pytest", "sphinx-build", "docker", "ruff", "mypy", "tar",
-    "grep", "eval", ".", "particle-grid-train", "particle-grid-eval", "particle-grid-play", "particle-grid-rank",
+    "grep", "eval", ".", "particle-grid", "particle-grid-train", "particle-grid-eval", "particle-grid-play",
+    "particle-grid-rank",
 )  # fmt: skip
 LANGUAGES = ("bash", "python", "toml", "text", "{eval-rst}", "{toctree}")
 MARKERS = ("file", "continued", "ci")  # <!-- file: NAME --> before a fence: the block is the content of that file
@@ -46,6 +47,7 @@ PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b(?!=)|\.\.\.|\{\w+\}")
 QUICK = (
     "python -m particle_grid",
     "python -m particle_grid.train --help",
+    "particle-grid train --help",
     'eval "$(particle-grid-train -sc install=bash)"',
     "python -m particle_grid.train task=forage hydra.run.dir=outputs/first *",
     "python -m particle_grid.eval checkpoint=outputs/first/checkpoint.pt *",

@@ -1,5 +1,6 @@
 """Invariants of the commands: what users see when something is wrong."""
 
+import importlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from particle_grid import ParticleGrid
+from particle_grid import eval as evaluation
 from particle_grid.cli import command
 from particle_grid.evaluation import match
 from particle_grid.learn.config import TrainerConfig
@@ -166,14 +168,27 @@ def test_a_misspelt_value_in_a_sweep_fails_before_the_first_job(run):
     assert err.startswith("error: There is no task 'grup'. Did you mean group?")
 
 
-def test_help_shows_the_purpose_the_groups_and_the_keys(run):
-    code, out, _ = run("--help")
-    assert code == 0
-    assert out.startswith("Trains a policy")
-    for name in tasks.names():
-        assert name in out
-    for key in OmegaConf.load(config_folder() / "train.yaml"):
-        assert key in out or key in ("defaults", "hydra")
+@pytest.mark.parametrize("name", ["train", "eval", "play", "rank", "baselines"])
+def test_help_explains_every_setting_of_a_command(invoke, name):
+    code, out, err = invoke(importlib.import_module(f"particle_grid.{name}").main, "--help")
+    assert (code, err) == (0, "")
+    assert f"  python -m particle_grid.{name}" in out
+    explained = {line.partition("=")[0] for line in out.splitlines() if re.match(r"[\w.]+=\S*(?: |$)", line)}
+    config = OmegaConf.load(config_folder() / f"{name}.yaml")
+    wanted = {key for key in config if key not in ("defaults", "hydra", "show")}
+    wanted |= {f"show.{key}" for key in config.get("show", ())}
+    wanted |= {key for entry in config.defaults if OmegaConf.is_dict(entry) for key in entry if " " not in key}
+    if name == "train":
+        wanted |= {f"trainer.{field.name}" for field in fields(TrainerConfig)} - {"trainer", "world"}
+        wanted |= {f"world.{field.name}" for field in fields(World)} | {"seed", "clips", "evaluations"}
+        wanted -= {"trainer", "world"}
+    assert wanted <= explained
+    assert (", ".join(tasks.names()) in out) == (name != "rank")
+
+
+def test_a_group_of_another_command_is_refused_in_a_sentence(invoke):
+    code, _, err = invoke(evaluation.main, "checkpoint=pretrained", "policy=mlp")
+    assert (code, err) == (1, "error: policy cannot be chosen here: leave it out (--help lists the settings).\n")
 
 
 def test_a_task_without_a_yaml_file_is_configured_by_its_class(run, monkeypatch):

@@ -52,7 +52,7 @@ def allowed(name):
     if name in STAGES:
         return below | set(STAGES[: STAGES.index(name) + 1])
     if name == "cli":
-        return below | {"settings", "runs"}
+        return below | {"settings", "runs", "__init__"}  # only the version, as another test checks
     return below | {*STAGES, "cli", "__init__", name}
 
 

@@ -1,15 +1,21 @@
 """`python -m particle_grid` lists commands, tasks, policies, heads and plans."""
 
+import importlib
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
+import particle_grid
 from particle_grid import __main__ as module
 from particle_grid import train
 from particle_grid.env import ACTIONS
 from particle_grid.learn.heads import HEADS
 from particle_grid.learn.policy import POLICIES
 from particle_grid.sim import tasks
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -34,10 +40,28 @@ def test_every_file_that_defines_a_command_is_listed():
     assert set(module.COMMANDS) == set(runs) - {"__main__"}
 
 
-def test_an_argument_is_refused_with_the_way_to_run_a_command(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["particle_grid", "train"])
-    with pytest.raises(SystemExit, match=r"error: train is not an argument: .* python -m particle_grid.train --help"):
-        module.main()
+def test_an_unknown_command_is_refused_with_the_nearest_one(call):
+    code, out, err = call(module.main, "trian", "task=group")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: There is no command 'trian'. Did you mean train?")
+
+
+@pytest.mark.parametrize("name", module.COMMANDS)
+def test_a_command_runs_by_its_name_and_says_which_version_it_is(call, name):
+    version = f"particle_grid {particle_grid.__version__}\n"
+    assert call(module.main, name, "--version") == (0, version, "")
+    assert call(importlib.import_module(f"particle_grid.{name}").main, "--version") == (0, version, "")
+
+
+def test_the_list_and_the_version_have_their_usual_options(call, listed):
+    assert call(module.main, "--help") == (0, listed, "")
+    assert call(module.main, "--version") == (0, f"particle_grid {particle_grid.__version__}\n", "")
+
+
+def test_every_command_has_a_script():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]
+    assert scripts.pop("particle-grid") == "particle_grid.__main__:main"
+    assert scripts == {f"particle-grid-{name}": f"particle_grid.{name}:main" for name in module.COMMANDS}
 
 
 def test_a_shell_completes_the_arguments_of_a_command(invoke):

@@ -168,6 +168,10 @@ def check(item, understood, monkeypatch):
         name, *words = words[words.index("particle_grid") + 1 :]
         program = "python"
         words = ["-m", f"particle_grid.{name}", *words]
+    elif program == "particle-grid":
+        name, *words = words
+        program = "python"
+        words = ["-m", f"particle_grid.{name}", *words]
     elif program == "pytest":
         program = "python"
         words = ["-m", "pytest", *words]

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import (
     ConfigAttributeError,
@@ -80,6 +80,8 @@ def _of_hydra(error: Exception, line: str) -> str:
             return RESOLVER_ERROR.sub("", str(error).splitlines()[0])
         case Exception() if line.startswith("Config group override must be") or _in_defaults_list(error):
             return "A group of the config cannot be null or a number: choose one, as in task=NAME, or leave it out."
+        case ConfigCompositionException() if found := re.match(r"Could not override '(.+?)'", line):
+            return f"{found[1]} cannot be chosen here: leave it out (--help lists the settings)."
         case HydraException() | OmegaConfBaseException():
             return f"{line} (--help lists the choices)"
         case RuntimeError() if line.startswith("Unknown plugin class"):

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import omegaconf
 from omegaconf import DictConfig, OmegaConf
@@ -30,8 +32,12 @@ def plain(name: object) -> str:
     return str(name).rpartition(":")[2]
 
 
-# At import, so that processes that only unpickle a job have them.
-# OmegaConf 2.4, which comes with Hydra 1.4, gives the function the name that another one had before.
-name = "register_new_resolver" if omegaconf.__version__.startswith("2.3.") else "register_resolver"
-for resolver in (digest, run_name, plain):
-    getattr(OmegaConf, name)(resolver.__name__, resolver, replace=True)
+def register(*resolvers: Callable[..., Any]) -> None:
+    """Let configs call functions by their names."""
+    # OmegaConf 2.4, which comes with Hydra 1.4, gives the function the name that another one had before.
+    name = "register_new_resolver" if omegaconf.__version__.startswith("2.3.") else "register_resolver"
+    for resolver in resolvers:
+        getattr(OmegaConf, name)(resolver.__name__, resolver, replace=True)
+
+
+register(digest, run_name, plain)  # at import, so that processes that only unpickle a job have them

@@ -15,9 +15,7 @@ GROUPS = ("task", "action", "policy", "world", "trainer")  # nested parts of a r
 class RunConfig:
     """Everything that decides what a run computes. Built once, from the command line or from a file of a run.
 
-    task, policy: a name, or the place of a class as module:Class. action: discrete or continuous. seed: of everything
-    random. name: part of the name of the run's folder. clips: films during training, evenly spaced; 0 for none, and no
-    policy.gif at the end. evaluations: episodes that score the policy at the end; 0 for none.
+    task, policy: a name, or the place of a class as module:Class. action: discrete or continuous.
     """
 
     task: str
@@ -27,10 +25,10 @@ class RunConfig:
     policy_options: Mapping[str, Any] = field(default_factory=dict)
     world: World = field(default_factory=World)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    seed: int = 0
+    seed: int = 0  # of everything random
     name: str = ""
-    clips: int = 5
-    evaluations: int = 3
+    clips: int = 5  # films during training, evenly spaced; 0 for none, and no policy.gif at the end
+    evaluations: int = 3  # episodes that score the policy at the end; 0 for none
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":

@@ -37,8 +37,8 @@ class World:
 
     worlds: int = 1  # independent copies, simulated together
     agents: int = 4096  # in each world
-    height: int = 512  # of the field, in cells; 4096 agents on 512 x 512 meet often enough to learn from it
-    width: int = 512
+    height: int = 512  # cells; 4096 agents on 512 x 512 meet often enough to learn from it
+    width: int = 512  # cells
     vision: int = 5  # an agent sees (2 * vision + 1)**2 cells; with 5 an observation fills two cache lines
     speed: float = 1.0  # cells per step along each axis
     lifespan: float = 150.0  # expected steps until an agent respawns (0: never)
