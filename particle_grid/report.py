@@ -38,19 +38,19 @@ def gather(folder: Path, out: Path) -> None:
     sweep = sweep_report.load_sweep(folder)
     console = Console(markup=False)
     console = console if console.is_terminal else Console(markup=False, width=160)
-    console.print(sweep_report.run_table(sweep))
-    if groups := sweep_report.group_table(sweep):
-        console.print(groups)
+    console.print(sweep_report.on_terminal("Runs, normalised scores", sweep_report.run_rows(sweep)))
+    if groups := sweep_report.group_rows(sweep):
+        console.print(sweep_report.on_terminal("Over seeds", groups))
     for line in [*sweep_report.reasons(sweep), sweep.counts()]:
         console.print(line, soft_wrap=True)
-    files = sweep_report.write_tables(out, sweep) + draw(out, sweep, console)
-    console.print(f"Saved: {out}/ {', '.join(files)}", soft_wrap=True)
+    for path in sweep_report.write(out, sweep, draw(sweep, console)):
+        console.print(f"Saved: {path}", soft_wrap=True)
 
 
-def draw(out: Path, sweep: sweep_report.Sweep, console: Console) -> list[str]:
-    """Write the figures and return their names. Without Matplotlib, say how to get it."""
+def draw(sweep: sweep_report.Sweep, console: Console) -> list[sweep_report.Picture]:
+    """Return the figures. Without Matplotlib, say how to get it."""
     try:
-        return sweep_plots.draw(out, sweep)
+        return sweep_plots.draw(sweep)
     except UserError as error:
         console.print(f"No figures: {error}", soft_wrap=True)
         return []

@@ -153,7 +153,7 @@ def made(words: list[str]) -> list[str]:
     if folder := values.get("hydra.sweep.dir"):
         files.append(f"{folder}/*/results.json")
     if "particle_grid.report" in words:
-        files += [f"{words[-1]}/report/{name}" for name in ("runs.csv", "groups.csv")]
+        files += [f"{words[-1]}/report/{name}" for name in ("report.html", "runs.csv", "groups.csv")]
     return files
 
 

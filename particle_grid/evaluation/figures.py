@@ -19,9 +19,15 @@ def load_figure() -> Any:
     return figure
 
 
-def save(path: Path, figure: Any) -> bytes:
-    """Write a figure as PNG, atomically, and return its bytes. Raise OSError if it cannot be written."""
+def png(figure: Any) -> bytes:
+    """Return a figure as a PNG file."""
     data = io.BytesIO()
     figure.savefig(data, dpi=110, format="png")
-    atomic.write(path, data.getvalue())
     return data.getvalue()
+
+
+def save(path: Path, figure: Any) -> bytes:
+    """Write a figure as PNG, atomically, and return its bytes. Raise OSError if it cannot be written."""
+    data = png(figure)
+    atomic.write(path, data)
+    return data

@@ -1,6 +1,5 @@
 """The report of a study: summary.csv, and one web page with all tables and figures."""
 
-import base64
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,22 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from particle_grid.experiments import study_plots
+from particle_grid.experiments import study_plots, web_page
 from particle_grid.experiments.plan import TEST, TUNING, Plan, RunKey
 from particle_grid.experiments.pool import Job
 from particle_grid.experiments.study_plots import RELATIVE
 from particle_grid.experiments.study_scores import STILL, Rows, StudyResults, first_actions
 from particle_grid.support import atomic, records
 from particle_grid.support.errors import UserError
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222; }
-table { border-collapse: collapse; margin: 1em 0; }
-td, th { padding: 3px 12px; border-bottom: 1px solid #ddd; text-align: right; }
-td:first-child, th:first-child { text-align: left; }
-img { max-width: 100%; }
-pre { background: #f4f4f6; padding: 1em; overflow: auto; }
-"""
 
 
 def missing_runs(jobs: Mapping[RunKey, Job], results: StudyResults) -> list[str]:
@@ -78,7 +68,9 @@ def write_report(out: Path, results: StudyResults, missing: Sequence[str]) -> No
     for variant in plan.variants:
         images = study_plots.draw(out, results, summary, variant)
         rows = [row for row in summary if (row["variant"], row["task"]) == (variant, "all")]
-        sections.append(f"<h2>{html.escape(variant)}</h2>{aggregate_table(plan, rows)}{''.join(map(image, images))}")
+        sections.append(
+            f"<h2>{html.escape(variant)}</h2>{aggregate_table(plan, rows)}{''.join(map(web_page.image, images))}"
+        )
     text = (out / "plan.yaml").read_text("utf-8")
     atomic.write(out / "report.html", page(results, sections, missing, text).encode())
 
@@ -86,30 +78,14 @@ def write_report(out: Path, results: StudyResults, missing: Sequence[str]) -> No
 def page(results: StudyResults, sections: Sequence[str], missing: Sequence[str], plan_text: str) -> str:
     """Return the report as one self-contained page."""
     plan = results.plan
-    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>A study</title><style>{STYLE}</style>
-<h1>{html.escape(plan.question)}</h1>
-<p>Scores are normalised: 0 is random actions, 1 is the task's scripted policy, both measured with the actions of
-{html.escape(plan.reference_scores)} and used for all arms. The unit is the run. Intervals are 95% intervals of a
-bootstrap stratified by task. In a median of steps, runs that never reached the threshold count as the slowest.</p>
+    body = f"""<p>Scores are normalised: 0 is random actions, 1 is the task's scripted policy, both measured with the
+actions of {html.escape(plan.reference_scores)} and used for all arms. The unit is the run. Intervals are 95% intervals
+of a bootstrap stratified by task. In a median of steps, runs that never reached the threshold count as the slowest.</p>
 {"".join(f"<p><b>{html.escape(sentence)}</b></p>" for sentence in missing)}{"".join(sections)}
 <h2>First actions</h2>{first_actions_table(results)}
 <h2>Tuning</h2>{tuning_table(results)}
-<h2>The plan</h2><pre>{html.escape(plan_text)}</pre></html>
-"""
-
-
-def image(data: bytes) -> str:
-    """Return a PNG file as an HTML element."""
-    return f'<img src="data:image/png;base64,{base64.b64encode(data).decode()}">'
-
-
-def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """Return an HTML table of plain text."""
-    lines = [
-        "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-        for tag, cells in [("th", header), *(("td", cells) for cells in body)]
-    ]
-    return "<table>" + "\n".join(lines) + "</table>"
+<h2>The plan</h2><pre>{html.escape(plan_text)}</pre>"""
+    return web_page.page(plan.question, body)
 
 
 def interval_text(row: dict[str, Any], name: str) -> str:
@@ -135,7 +111,7 @@ def aggregate_table(plan: Plan, summary: Rows) -> str:
         cells += ["" if is_reference else interval_text(row, name) for name in RELATIVE]
         cells += [steps_text(row, threshold) for threshold in plan.thresholds]
         body.append(cells)
-    return table(header, body)
+    return web_page.table(header, body)
 
 
 def tuning_table(results: StudyResults) -> str:
@@ -145,7 +121,7 @@ def tuning_table(results: StudyResults) -> str:
         pairs = results.plan.trials(arm)[trial]
         hyperparameters = ", ".join(f"{key.split('.')[-1]} {value}" for key, value in pairs)
         body.append([arm, hyperparameters, _tuning_score(results, arm, trial), _tuning_score(results, arm, 0)])
-    return table(["arm", "chosen hyperparameters", "mean score in tuning", "of the first trial"], body)
+    return web_page.table(["arm", "chosen hyperparameters", "mean score in tuning", "of the first trial"], body)
 
 
 def _tuning_score(results: StudyResults, arm: str, trial: int) -> str:
@@ -161,4 +137,4 @@ def first_actions_table(results: StudyResults) -> str:
         [arm, f"{found['rms']:.2f}", f"{found['still']:.0%}", f"{found['entropy']:.2f}"]
         for arm, found in first_actions(results.plan, results.chosen).items()
     ]
-    return table(header, body)
+    return web_page.table(header, body)

@@ -4,17 +4,17 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from particle_grid.evaluation import figures
 from particle_grid.experiments.stats import interquartile_mean
-from particle_grid.experiments.sweep_report import Sweep, SweepRun, short_key
+from particle_grid.experiments.sweep_report import Picture, Sweep, SweepRun, short_key
 
 PARTS = 4  # groups into which numeric values of a key are sorted if there are more of them
 LONGEST = 24  # characters of a value next to an axis
+FEWEST = 10  # finished runs of a task that can show what their scores depend on
 ENOUGH = 20  # finished runs that Optuna's PED-ANOVA needs
 POINTS = 60  # of a curve
 CURVES = 8  # in a panel: only the best ones
@@ -23,26 +23,34 @@ WIDTH = 0.6  # total width of the bands on axes with few values
 BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17), "frameon": False}  # place of a legend
 
 
-def draw(out: Path, sweep: Sweep) -> list[str]:
-    """Write the figures for which there are enough runs.
+def draw(sweep: Sweep) -> list[Picture]:
+    """Return the figures for which there are enough runs: curves of all tasks, then those of each task by itself.
 
-    Returns:
-        The names of the files.
+    Scores of different tasks differ for reasons of their own, which would hide what a setting does.
     """
-    finished = [run for run in sweep.runs if run.scored]
-    drawn = []
-    if len(finished) > 1 and sweep.keys:
-        parallel(out / "parallel.png", finished, sweep.keys)
-        drawn.append("parallel.png")
-    if len(finished) > 2:
-        shares, measure = importance(finished, sweep.keys)
-        if shares:
-            bars(out / "importance.png", shares, measure, len(finished))
-            drawn.append("importance.png")
+    figures.load_figure()  # which fails now if it is missing
+    drawn: list[Picture] = []
     curved = [run for run in sweep.runs if len(run.scores) > 1 and not np.isnan(run.scores).all()]
     if curved:
-        curves(out / "curves.png", curved, sweep.group_keys)
-        drawn.append("curves.png")
+        drawn.append(("Learning curves", curves(curved, sweep.group_keys)))
+    tasks: dict[str, list[SweepRun]] = {}
+    for run in sweep.runs:
+        if run.scored:
+            tasks.setdefault(str(run.config.get("task.name")), []).append(run)
+    for task, runs in sorted(tasks.items()):
+        drawn += _draw_runs(task, runs, [key for key in sweep.keys if len({run.config.get(key) for run in runs}) > 1])
+    return drawn
+
+
+def _draw_runs(task: str, runs: Sequence[SweepRun], keys: Sequence[str]) -> list[Picture]:
+    """Return the figures of the finished runs of a task, which these keys tell apart."""
+    drawn: list[Picture] = []
+    if len(runs) > 1 and keys:
+        drawn.append((f"{task}: settings and scores", parallel(runs, keys)))
+    if len(runs) >= FEWEST:
+        shares, measure = importance(runs, keys)
+        if shares:
+            drawn.append((f"{task}: what scores depend on", bars(shares, measure, len(runs))))
     return drawn
 
 
@@ -72,7 +80,7 @@ class Axis:
 def axis_of(values: Sequence[Any]) -> Axis:
     """Return an axis for values.
 
-    Numbers are placed by size, logarithmically if they vary tenfold or more. Anything else, and up to PARTS different
+    Numbers are placed by size, on a logarithmic axis if `is_logarithmic`. Anything else, and up to PARTS different
     numbers, is placed at equal distances.
     """
     distinct = list(dict.fromkeys(values))
@@ -83,14 +91,25 @@ def axis_of(values: Sequence[Any]) -> Axis:
         return Axis(lambda value: (distinct.index(value) + 0.5) / len(distinct), distinct, False)
     low = distinct[0]
     high = distinct[-1]
-    if low > 0 and high / low >= 10:
+    if is_logarithmic(distinct):
         ticks = np.geomspace(low, high, PARTS + 1).tolist()
         return Axis(lambda value: math.log(value / low) / math.log(high / low), ticks, True)
     return Axis(lambda value: (value - low) / (high - low), np.linspace(low, high, PARTS + 1).tolist(), True)
 
 
-def parallel(path: Path, runs: Sequence[SweepRun], keys: Sequence[str]) -> None:
-    """Draw a line for each finished run, through its values of the keys to its score."""
+def is_logarithmic(numbers: Sequence[float]) -> bool:
+    """Return whether numbers vary threefold or more and their logarithms are spread more evenly than they are."""
+    low, high = min(numbers), max(numbers)
+    if low <= 0 or high / low < 3:
+        return False
+    middle = float(np.median(numbers))
+    linear = abs((middle - low) / (high - low) - 0.5)
+    logarithmic = abs(math.log(middle / low) / math.log(high / low) - 0.5)
+    return logarithmic < linear
+
+
+def parallel(runs: Sequence[SweepRun], keys: Sequence[str]) -> bytes:
+    """Return a figure with a line for each finished run, through its values of the keys to its score."""
     scores = np.array([run.sampled for run in runs])
     low = scores.min()
     span = max(scores.max() - low, 1e-9)
@@ -108,7 +127,7 @@ def parallel(path: Path, runs: Sequence[SweepRun], keys: Sequence[str]) -> None:
     panel.set_xticks(range(len(keys) + 1), [*map(short_key, keys), "normalised score"], fontsize=9)
     panel.spines[:].set_visible(False)
     panel.tick_params(length=0)
-    figures.save(path, figure)
+    return figures.png(figure)
 
 
 def _places(axis: Axis, values: Sequence[Any], scores: np.ndarray) -> np.ndarray:
@@ -208,7 +227,7 @@ def ped_anova(columns: Mapping[str, list[Any]], scores: np.ndarray) -> dict[str,
     space: dict[str, Any] = {}
     for key, values in columns.items():
         if numeric[key]:
-            log = min(values) > 0 and max(values) / min(values) >= 10
+            log = is_logarithmic(values)
             space[key] = optuna.distributions.FloatDistribution(float(min(values)), float(max(values)), log=log)
         else:
             space[key] = optuna.distributions.CategoricalDistribution(sorted(set(map(str, values))))
@@ -220,11 +239,10 @@ def ped_anova(columns: Mapping[str, list[Any]], scores: np.ndarray) -> dict[str,
     return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
 
 
-def bars(path: Path, shares: dict[str, float], measure: str, count: int) -> None:
-    """Draw a bar for each key.
+def bars(shares: dict[str, float], measure: str, count: int) -> bytes:
+    """Return a figure with a bar for each key.
 
     Args:
-        path: of the figure.
         shares: importance of each key.
         measure: how it was measured.
         count: of runs.
@@ -236,14 +254,14 @@ def bars(path: Path, shares: dict[str, float], measure: str, count: int) -> None
     panel.bar_label(drawn, [f"{shares[key]:.2f}" for key in keys], padding=4, fontsize=9)
     panel.set(xlim=(0, 1.1), xlabel=measure, title=f"What final scores depend on, {count} runs")
     panel.spines[["top", "right"]].set_visible(False)
-    figures.save(path, figure)
+    return figures.png(figure)
 
 
-def curves(path: Path, runs: Sequence[SweepRun], keys: Sequence[str]) -> None:
-    """Draw normalised scores over agent-steps: a panel for each task with a curve for each set of values of other keys.
+def curves(runs: Sequence[SweepRun], keys: Sequence[str]) -> bytes:
+    """Return a figure of normalised scores over agent-steps, with a panel for each task.
 
-    A curve is the interquartile mean of its seeds, between the lowest and the highest. Scores are means over a
-    twentieth of a run.
+    A curve is the interquartile mean of runs that differ in their seeds only, between the lowest and the highest.
+    Scores are means over a twentieth of a run.
     """
     from matplotlib.ticker import EngFormatter
 
@@ -260,7 +278,7 @@ def curves(path: Path, runs: Sequence[SweepRun], keys: Sequence[str]) -> None:
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))
         panel.legend(title=", ".join(map(short_key, others)), fontsize=8, title_fontsize=8, **BELOW)
     panels[0].set_ylabel("normalised score")
-    figures.save(path, figure)
+    return figures.png(figure)
 
 
 def _draw_task(panel: Any, task: str, groups: Mapping[str, list[SweepRun]]) -> None:

@@ -1,5 +1,6 @@
 """The runs of a sweep: what tells them apart, how they ended, what they scored. As tables and as CSV files."""
 
+import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,15 +10,17 @@ from typing import Any
 import numpy as np
 from rich.table import Column, Table
 
+from particle_grid.experiments import web_page
 from particle_grid.experiments.stats import interquartile_mean
 from particle_grid.runs.curves import has_trained, read_curve
 from particle_grid.runs.folder import FAILED, FINISHED, HYDRA, PRUNED, UNFINISHED, RunFolder
 from particle_grid.settings.invocation import by_key
 from particle_grid.settings.run_config import flatten
-from particle_grid.support import records
+from particle_grid.support import atomic, records
 from particle_grid.support.errors import UserError
 from particle_grid.support.text import printable
 
+Picture = tuple[str, bytes]  # a title, and a PNG file
 CONTINUED = "continued"  # in another folder
 DAMAGED = "damaged"
 STATUSES = (FINISHED, PRUNED, FAILED, CONTINUED, UNFINISHED, DAMAGED)
@@ -175,17 +178,14 @@ def short_key(key: str) -> str:
     return key.removesuffix(".name")
 
 
-def run_table(sweep: Sweep) -> Table:
-    """Return a table with a row for each run."""
-    names = [*map(short_key, sweep.keys), "sampled", "greedy", "steps", "minutes", "status"]
-    columns = [Column(name, overflow="fold") for name in names]
-    table = Table(Column("run", overflow="fold"), *columns, title="Runs, normalised scores")
+def run_rows(sweep: Sweep) -> list[list[str]]:
+    """Return the names of columns, and a row for each run."""
+    rows = [["run", *map(short_key, sweep.keys), "sampled", "greedy", "steps", "training", "status"]]
     for run in sweep.runs:
         values = [_shown(run.config.get(key)) for key in sweep.keys]
         numbers = [_score(run.sampled), _score(run.greedy), f"{run.last_step:,}"]
-        minutes = "" if math.isnan(run.minutes) else f"{run.minutes:.1f}"
-        table.add_row(run.name, *values, *numbers, minutes, run.status)
-    return table
+        rows.append([run.name, *values, *numbers, _duration(run.minutes), run.status])
+    return rows
 
 
 def reasons(sweep: Sweep) -> list[str]:
@@ -193,15 +193,23 @@ def reasons(sweep: Sweep) -> list[str]:
     return [f"{run.name} ({run.status}): {run.reason}" for run in sweep.runs if run.reason]
 
 
-def group_table(sweep: Sweep) -> Table | None:
-    """Return a table with a row for each group of runs, or None if every group has a single run."""
+def group_rows(sweep: Sweep) -> list[list[str]]:
+    """Return the names of columns, and a row for each group of runs; nothing if every group has a single run."""
     groups = sweep.groups()
     if all(len(scores) == 1 for scores in groups.values()):
-        return None
-    table = Table(*map(short_key, sweep.group_keys), "runs", "sampled, IQM", "lowest to highest", title="Over seeds")
+        return []
+    rows = [[*map(short_key, sweep.group_keys), "runs", "sampled, IQM", "lowest to highest"]]
     for values, scores in groups.items():
         spread = f"{min(scores):.3f} to {max(scores):.3f}"
-        table.add_row(*map(_shown, values), str(len(scores)), f"{middle(scores):.3f}", spread)
+        rows.append([*map(_shown, values), str(len(scores)), f"{middle(scores):.3f}", spread])
+    return rows
+
+
+def on_terminal(title: str, rows: Sequence[Sequence[str]]) -> Table:
+    """Return rows, of which the first names the columns, as a table for a terminal."""
+    table = Table(*(Column(name, overflow="fold") for name in rows[0]), title=title)
+    for row in rows[1:]:
+        table.add_row(*row)
     return table
 
 
@@ -209,15 +217,20 @@ def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def _duration(minutes: float) -> str:
+    """Return minutes as 3:07, or nothing if there are none."""
+    return "" if math.isnan(minutes) else "{}:{:02}".format(*divmod(round(60 * minutes), 60))
+
+
 def _score(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.3f}"
 
 
-def write_tables(out: Path, sweep: Sweep) -> list[str]:
-    """Write runs.csv, with a row for each run, and groups.csv, with a row for each group.
+def write(out: Path, sweep: Sweep, pictures: Sequence[Picture]) -> list[Path]:
+    """Write runs.csv, with a row for each run; groups.csv, with a row for each group; and report.html, with everything.
 
     Returns:
-        The names of the files.
+        The files.
     """
     out.mkdir(parents=True, exist_ok=True)
     runs: list[list[Any]] = [["run", *sweep.keys, "status", "reason", "sampled", "greedy", "steps", "minutes"]]
@@ -228,7 +241,19 @@ def write_tables(out: Path, sweep: Sweep) -> list[str]:
     groups: list[list[Any]] = [[*sweep.group_keys, "runs", "interquartile_mean", "lowest", "highest"]]
     for key, scores in sweep.groups().items():
         groups.append([*key, len(scores), middle(scores), min(scores), max(scores)])
-    tables = {"runs.csv": runs, "groups.csv": groups}
-    for name, rows in tables.items():
-        records.write_table(out / name, rows)
-    return list(tables)
+    records.write_table(out / "runs.csv", runs)
+    records.write_table(out / "groups.csv", groups)
+    atomic.write(out / "report.html", _page(sweep, pictures).encode())
+    return [out / name for name in ("report.html", "runs.csv", "groups.csv")]
+
+
+def _page(sweep: Sweep, pictures: Sequence[Picture]) -> str:
+    """Return a page with the tables and the pictures of a sweep."""
+    parts = [f"<p>{html.escape(sweep.counts())}. Scores are normalised: 0 is random actions, 1 is the script.</p>"]
+    parts += [f"<h2>{html.escape(title)}</h2>{web_page.image(data)}" for title, data in pictures]
+    if groups := group_rows(sweep):
+        parts.append(f"<h2>Over seeds</h2>{web_page.table(groups[0], groups[1:])}")
+    rows = run_rows(sweep)
+    parts.append(f"<h2>Runs</h2>{web_page.table(rows[0], rows[1:])}")
+    parts += [f"<p>{html.escape(line)}</p>" for line in reasons(sweep)]
+    return web_page.page("A sweep", "\n".join(parts))

@@ -1,7 +1,10 @@
 """The report of a sweep lists every run with its scores and its outcome."""
 
+import base64
 import csv
+import io
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from particle_grid.runs.folder import HYDRA, RunFolder
 from tests.experiments.fakes import write_results, write_yaml
 from tests.test_train import BATCH, TINY
 
+FILES = ["groups.csv", "report.html", "runs.csv"]
 KEYS = ["task", "trainer.gamma", "seed"]
 
 
@@ -101,19 +105,41 @@ def test_runs_that_differ_only_in_their_seed_form_a_group(invoke, sweep):
     assert not (sweep / "report").exists()
 
 
-def test_figures_are_not_empty(invoke, sweep):
+def test_the_page_has_all_tables_and_pictures_that_are_not_empty(invoke, sweep, write_run):
+    for seed in range(2, 8):
+        write_run("group", 0.9, seed, 0.5 + 0.01 * seed)
     out = run_report(invoke)
-    for name in ("parallel.png", "importance.png", "curves.png"):
-        assert name in out
-        with Image.open(sweep / "report" / name) as image:
+    assert all(f"Saved: sweep/report/{name}\n" in out for name in FILES)
+    page = Path("sweep/report/report.html").read_text()
+    titles = ["Learning curves", "group: settings and scores", "group: what scores depend on", "Over seeds", "Runs"]
+    assert re.findall(r"<h2>(.*?)</h2>", page) == titles
+    pictures = re.findall(r'src="data:image/png;base64,(.*?)"', page)
+    assert len(pictures) == 3
+    for picture in pictures:
+        with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
             assert min(image.size) > 150
             assert sum(count > 0 for count in image.convert("L").histogram()) > 10
+    assert all(f"<td>{row['run']}</td>" in page for row in rows())
+
+
+def test_fewer_than_ten_runs_do_not_show_what_scores_depend_on(invoke, write_run):
+    for seed in range(9):
+        write_run("group", 0.9 if seed % 2 else 0.5, seed, 0.1 * (seed % 2) + 0.001 * seed)
+    run_report(invoke)
+    assert "depend on" not in Path("sweep/report/report.html").read_text()
+    write_run("group", 0.9, 9, 0.1)
+    run_report(invoke)
+    assert "depend on" in Path("sweep/report/report.html").read_text()
+
+
+def test_training_shorter_than_a_minute_has_seconds(invoke, sweep):
+    assert " 0:20 " in run_report(invoke)  # 2000 steps at 100 per second
 
 
 def test_a_single_run_without_a_result_gives_a_report_without_figures(invoke, write_run):
     write_run("group", 0.9, 0)
     assert "1 unfinished" in run_report(invoke)
-    assert [path.name for path in sorted(Path("sweep/report").iterdir())] == ["groups.csv", "runs.csv"]
+    assert [path.name for path in sorted(Path("sweep/report").iterdir())] == FILES
 
 
 def test_without_matplotlib_the_report_has_tables_and_advice(invoke, write_run, monkeypatch):
@@ -123,7 +149,7 @@ def test_without_matplotlib_the_report_has_tables_and_advice(invoke, write_run, 
     out = run_report(invoke)
     assert "No figures: " in out
     assert 'pip install "particle-grid[plot]"\n' in out
-    assert [path.name for path in sorted(Path("sweep/report").iterdir())] == ["groups.csv", "runs.csv"]
+    assert [path.name for path in sorted(Path("sweep/report").iterdir())] == FILES
     assert len(rows()) == 3
 
 
@@ -202,7 +228,7 @@ def test_list_values_are_compared_by_their_content(invoke, write_run):
     run_report(invoke)
     groups = [(row["trainer.gamma"], row["runs"]) for row in rows("sweep/report/groups.csv")]
     assert groups == [("[0.9, 1]", "2"), ("[0.5]", "2")]
-    assert {"parallel.png", "importance.png"} < {path.name for path in Path("sweep/report").iterdir()}
+    assert "group: settings and scores" in Path("sweep/report/report.html").read_text()
 
 
 def test_settings_are_never_interpreted_as_formulas_mathtext_or_environment_variables(invoke, write_run, monkeypatch):
