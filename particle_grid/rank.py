@@ -23,7 +23,7 @@ def main(config: DictConfig, call: Invocation) -> None:
     console = Console(markup=False)
     ratings.load_libraries()  # now, before hours of play
     request = Request.from_dict(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
-    policies = tournament.admitted(load_all(config.checkpoints, [str(request.task)]), request)
+    policies = tournament.admitted(load_all(config.checkpoints, [str(request.task)]), request, console)
     env = tournament.arena(policies)
     device = choose_device(config.device)
     entrants = [tournament.entrant(name, saved, device, config.greedy) for name, saved in policies.items()]

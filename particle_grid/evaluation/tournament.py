@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -47,8 +48,8 @@ SCRIPT = Entrant("script", "script", (scripted_player, scripted_player))
 RANDOM = Entrant("random", "random", (random_player, random_player))
 
 
-def admitted(policies: Mapping[str, Checkpoint], request: Request) -> dict[str, Checkpoint]:
-    """Return policies with the task and the world of the tournament.
+def admitted(policies: Mapping[str, Checkpoint], request: Request, console: Console) -> dict[str, Checkpoint]:
+    """Return policies with the task and the world of the tournament. Print which of them were trained on another task.
 
     Raises:
         UserError: for a policy that sees more or less than others in this world do.
@@ -62,6 +63,8 @@ def admitted(policies: Mapping[str, Checkpoint], request: Request) -> dict[str, 
                 f"{name} sees {vision} cells in each direction, but here world.vision={config.world.vision}: rank "
                 f"policies of one vision, with world.vision={vision}."
             )
+        if saved.config.task != config.task:
+            console.print(f"{name} was trained on {saved.config.task}, not on {config.task}.", soft_wrap=True)
         found[name] = replace(saved, config=config)
     return found
 
@@ -192,28 +195,34 @@ def play_all(
         UserError: for a damaged file of matches, or a score that is not finite.
     """
     played = folder.read_matches()
-    n = len(entrants)
-    result = np.zeros((len(seeds), n, n, 2))
+    pairs = [(seed, first, second) for seed in seeds for first in entrants for second in entrants]
+    missing = {_key(*pair): pair for pair in pairs if _key(*pair) not in played}
     with (
         folder.matches.open("a", newline="", encoding="utf-8") as file,
         Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
     ):
-        bar = progress.add_task("Playing", total=result[..., 0].size)
+        bar = progress.add_task("Playing", total=len(missing))
         if not file.tell():
             file.write(records.line(COLUMNS))
-        for k, i, j in np.ndindex(len(seeds), n, n):
-            first = entrants[i]
-            second = entrants[j]
-            key = (first.id, second.id, seeds[k])
-            if key not in played:
-                played[key] = _play(env, first, second, seeds[k], steps)
-                file.write(records.line([first.name, second.name, *key, *played[key].tolist()]))
-                file.flush()
-            result[k, i, j] = played[key]
+        for number, (key, (seed, first, second)) in enumerate(missing.items(), 1):
+            begin = perf_counter()
+            scores = _play(env, first, second, seed, steps)
+            file.write(records.line([first.name, second.name, *key, *scores.tolist()]))
+            file.flush()
+            played[key] = scores
             progress.advance(bar)
-            if j == n - 1 and not console.is_terminal:
-                console.print(f"seed {seeds[k]}: {first.name} has played all ({i + 1} of {n})", soft_wrap=True)
-    return result
+            if number == 2:  # the first one may compile kernels
+                minutes = len(missing) * (perf_counter() - begin) / 60
+                console.print(f"{len(missing)} matches, about {max(1, round(minutes))} min", soft_wrap=True)
+            elif number % len(entrants) == 0 and not console.is_terminal:
+                console.print(f"{number} of {len(missing)} matches", soft_wrap=True)
+    n = len(entrants)
+    return np.array([played[_key(*pair)] for pair in pairs]).reshape(len(seeds), n, n, 2)
+
+
+def _key(seed: int, first: Entrant, second: Entrant) -> tuple[str, str, int]:
+    """Return what a match is found by."""
+    return first.id, second.id, seed
 
 
 def _play(env: ParticleGrid, first: Entrant, second: Entrant, seed: int, steps: int) -> np.ndarray:

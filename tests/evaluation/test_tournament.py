@@ -32,11 +32,11 @@ TINY = ["world.worlds=1", "world.agents=24", "world.height=24", "world.width=24"
 def enter(tmp_path):
     """Save the checkpoint of an untrained policy in a run's folder."""
 
-    def save(name, action, seed=0, vision=5):
+    def save(name, action, seed=0, vision=5, task="predator_prey"):
         env = small("predator_prey", action, vision=vision)
         torch.manual_seed(seed)
         policy = make_policy("conv_lstm", vision, env.single_action_space, hidden=16)
-        config = {"task": {"name": "predator_prey"}, "action": {"name": action}, "world": {"vision": vision}}
+        config = {"task": {"name": task}, "action": {"name": action}, "world": {"vision": vision}}
         config |= {"policy": {"name": "conv_lstm", "hidden": 16}, "seed": seed, "name": name}
         (tmp_path / name).mkdir(exist_ok=True)
         checkpoint.save(
@@ -74,7 +74,7 @@ def test_each_team_is_rated_by_its_own_scores():
 def test_a_tournament_writes_tables_and_a_picture_and_repeats_no_match(invoke, enter, monkeypatch):
     enter("one", "discrete")
     enter("two", "continuous", seed=1)
-    arguments = [*TINY, "checkpoints=[one/checkpoint.pt,tw*/checkpoint.pt]", "out=out"]
+    arguments = [*TINY, "checkpoints=[one/checkpoint.pt,tw*/checkpoint.pt]", "out=out", "seeds=1"]
     code, out, err = invoke(rank.main, *arguments)
     assert (code, err) == (0, "")
     assert "predator_prey, continuous: 4 x 4 x 1 matches of 4 steps and 24 agents" in out
@@ -92,6 +92,7 @@ def test_a_tournament_writes_tables_and_a_picture_and_repeats_no_match(invoke, e
         assert len(list(csv.DictReader(file))) == 2 * 4
     with Image.open("out/ranking.png") as image:
         assert min(image.size) > 200
+    assert "16 matches, about 1 min" in out
 
     played, play = [], match.match
     monkeypatch.setattr(match, "match", lambda *args: (played.append(args[2]), play(*args))[1])
@@ -121,9 +122,18 @@ def test_players_are_named_after_their_folders_even_if_a_name_looks_like_markup(
     enter("[b]one", "discrete")
     code, out, _ = invoke(rank.main, *TINY, "checkpoints=[*/checkpoint.pt]", "out='[b]out'")
     assert code == 0
-    assert "[b]one has played all" in out
-    assert out.count("[b]one") == 2  # once in the table
+    assert out.count("[b]one") == 1  # in the table
     assert "Saved: [b]out/" in out
+
+
+def test_a_policy_that_was_trained_on_another_task_is_announced(invoke, enter):
+    enter("one", "discrete", task="group")
+    enter("two", "discrete", seed=1)
+    code, out, _ = invoke(rank.main, *TINY, "checkpoints=[*/checkpoint.pt]", "seeds=1", "out=out")
+    assert code == 0
+    assert [line for line in out.splitlines() if "was trained" in line] == [
+        "one was trained on group, not on predator_prey."
+    ]
 
 
 @pytest.mark.parametrize(
