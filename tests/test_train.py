@@ -131,6 +131,7 @@ def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(call):
     assert "trainer.seed=1 cannot be changed in a resumed run" in err
 
 
+@pytest.mark.slow  # compiles for a vision of its own
 def test_a_run_uses_its_own_number_of_threads_whatever_ran_before_in_the_process(call):
     small = [argument for argument in TINY if not argument.startswith("trainer.threads")]
     # There are no kernels for a vision of 3, whose windows need padding, so torch uses its own threads.
