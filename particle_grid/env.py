@@ -118,7 +118,6 @@ class ParticleGrid(pufferlib.PufferEnv):
         self.discrete, self.checked = action == "discrete", checked
         self._build(buf)
         self._renderer = Renderer(render_mode, self.world, f"particle_grid: {self.task_name}", self.legend())
-        self._references = self._reference_scores()
         self.seed = 0 if seed is None else seed
         self._halted = NEW  # why no step is possible, or ""
         self._steps = 0  # since the reset
@@ -140,6 +139,7 @@ class ParticleGrid(pufferlib.PufferEnv):
         super().__init__(buf)
         if not self.task.sight:
             self.state.own_in_sight[:], self.state.others_in_sight[:] = UNSEEN, UNSEEN
+        self._references = self._reference_scores()
         self._bind()
 
     def _bind(self) -> None:

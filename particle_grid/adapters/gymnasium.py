@@ -46,6 +46,7 @@ class ParticleGridVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     metadata: dict[str, Any] = ParticleGrid.metadata | {"autoreset_mode": AutoresetMode.NEXT_STEP}
     __copy__ = deepcopy  # a copy that shared arrays would move the agents of both
+    closed = True  # until it is built: Gymnasium 1.1 closes in __del__ also what could not be
 
     def __init__(self, num_envs: int | None = None, *, copy: bool = True, **settings: Any) -> None:
         if num_envs is not None:
@@ -58,6 +59,7 @@ class ParticleGridVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.single_action_space = self.native.single_action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.closed = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -1,5 +1,6 @@
 """The adapter for Gymnasium: the trajectories of ParticleGrid, with the guarantees of NEXT_STEP."""
 
+import gc
 import subprocess
 import sys
 from functools import partial
@@ -223,6 +224,15 @@ def test_worlds_share_num_envs_equally_and_contradictions_are_refused_in_a_sente
     for num_envs in (1, 100):
         with pytest.raises(UserError, match=f"num_envs={num_envs}, .* does not agree with .* pass num_envs=120 if"):
             make(num_envs=num_envs, worlds=2, agents=60)
+
+
+def test_an_environment_that_cannot_be_built_fails_only_once(monkeypatch):
+    later = []
+    monkeypatch.setattr(sys, "unraisablehook", later.append)
+    with pytest.raises(UserError, match="pass num_envs=256 if you want that many"):
+        gymnasium.make_vec("ParticleGrid/Group-v0", agents=256)
+    gc.collect()
+    assert not later  # such as an error of the __del__ of Gymnasium 1.1, printed below the sentence
 
 
 def test_episode_statistics_of_gymnasium_count_the_steps_of_each_episode():
