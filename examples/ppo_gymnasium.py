@@ -57,17 +57,17 @@ def main(updates: int = 30, task: str = "center") -> list[float]:
     for update in range(1, updates + 1):
         steps = []
         for _ in range(STEPS):
-            seen = torch.tensor(observations)  # a copy, because the environment reuses its buffers
+            seen = torch.from_numpy(observations)
             with torch.no_grad():
                 policy, value = agent(seen)
             action = policy.sample()
-            observations, rewards, _, flags, _ = envs.step(action.clamp(-1, 1).numpy())
+            observations, rewards, _, flags, infos = envs.step(action.clamp(-1, 1).numpy())
             steps.append(
                 (seen, action, policy.log_prob(action).sum(-1), value, *map(torch.tensor, (rewards, flags, ~ignored)))
             )
-            ignored = flags
+            ignored = infos["due"]
         seen, actions, logps, values, rewards, flags, valid = map(torch.stack, zip(*steps, strict=True))
-        last = agent(torch.tensor(observations))[1].detach()
+        last = agent(torch.from_numpy(observations))[1].detach()
         advantage = advantages(rewards, torch.cat([values, last[None]]), flags)
         learn(agent, adam, *(x[valid] for x in (seen, actions, logps, advantage, advantage + values)))
         scores.append(rewards[valid].mean().item())

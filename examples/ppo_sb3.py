@@ -9,6 +9,7 @@ import torch
 from gymnasium.spaces import Box
 from stable_baselines3 import PPO
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import VecMonitor
 
 from particle_grid.adapters.sb3 import ParticleGridVecEnv
 
@@ -41,7 +42,7 @@ def main(steps: int = 240_000) -> list[float]:
     torch.set_num_threads(1)  # the fastest choice for networks this small
     model = PPO(
         "MlpPolicy",
-        ParticleGridVecEnv(**SETTINGS),
+        VecMonitor(ParticleGridVecEnv(**SETTINGS)),  # adds rollout/ep_rew_mean to what is logged
         n_steps=32,
         batch_size=2048,
         n_epochs=4,
@@ -52,9 +53,10 @@ def main(steps: int = 240_000) -> list[float]:
         policy_kwargs={"features_extractor_class": Scaled},
         device="cpu",
         seed=0,
+        verbose=1,
     )
     scores = [mean_reward(model)]
-    model.learn(steps)
+    model.learn(steps, log_interval=10)
     scores.append(mean_reward(model))
     print(f"{model.num_timesteps:,} agent-steps: mean reward from {scores[0]:.3f} to {scores[1]:.3f}")
     return scores

@@ -51,6 +51,7 @@ HOMES = {  # where each name is defined; imported when it is first used, since s
 startup.quiet()
 lifeline.follow()  # before slow imports, during which the command that started this process may end
 renamed.refuse_old_modules()
+importlib.import_module(f"{__name__}.adapters")  # registers the tasks with Gymnasium, which is not slow
 
 
 def __getattr__(name: str) -> Any:

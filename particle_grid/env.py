@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from particle_grid.sim.observation import SIGNED_ZERO
 from particle_grid.sim.snapshot import restore
 from particle_grid.sim.state import allocate, make_rules, window_rows
 from particle_grid.sim.task import Task, check_aim, check_rewards, check_scores, check_written
+from particle_grid.sim.tasks._baselines import entry_for
 from particle_grid.sim.world import AGENT_1, UNSEEN, Layout, World
 from particle_grid.support.errors import UserError, UserRuntimeError, UserTypeError
 from particle_grid.support.jit import threads
@@ -45,6 +46,10 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
     Truncation: an agent that respawns, or whose world restarts, does not act in that step. Its action is ignored, its
     reward is 0, `truncations` is set, and the observation is the first of its new episode. The observation before it
     was the last of the old episode: its value is the exact bootstrap for the step before. Nothing ever terminates.
+
+    Infos come every 32 steps: `score` (with two teams `score_1` and `score_2`), `moved`, `episode_return` and
+    `episode_length`. `perf` is the score on the scale from random actions (0) to the script (1), clipped to it, as
+    PufferLib expects. It is left out if the package does not ship these two references for the very same settings.
 
     Copies and pickles have their own arrays, with or without `buf`, and continue bit for bit. Threads may take
     turns.
@@ -136,6 +141,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         super().__init__(buf)
         if not self.task.sight:
             self.state.own_in_sight[:], self.state.others_in_sight[:] = UNSEEN, UNSEEN
+        self._references = self._reference_scores()
         self._bind()
 
     def _bind(self) -> None:
@@ -273,10 +279,27 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         check_aim(self.task_name, aim)
         return actions_for(aim, self.observations, self.rules, self.discrete)
 
+    def setting(self) -> dict[str, Any]:
+        """Return everything that scores depend on, as plain values. Files use these keys."""
+        action = "discrete" if self.discrete else "continuous"
+        params = asdict(self.task)  # type: ignore[call-overload]
+        return {"task": self.task_name, "action": action, **asdict(self.world), "params": params}
+
+    def _reference_scores(self) -> tuple[float, float] | None:
+        """Return the stored scores of random actions and of the script in this setting; None if there are none.
+
+        Two teams have none, because those are scores of each team against the script.
+        """
+        entry = entry_for(self.setting()) if self.task.teams == 1 else None
+        return None if entry is None else (float(np.mean(entry["random"])), float(np.mean(entry["scripted"])))
+
     def _report(self) -> dict[str, float]:
         """Return the score, the share of agents that moved, and mean return and length of episodes since the last."""
         score = self.score(self.reported)
         report = {"score": float(score[0])} if len(score) == 1 else {}
+        if self._references:
+            random, scripted = self._references
+            report["perf"] = min(max((report["score"] - random) / (scripted - random), 0.0), 1.0)
         report |= {f"score_{k + 1}": float(value) for k, value in enumerate(score) if len(score) > 1}
         report["moved"] = np.count_nonzero(self.state.displacement.any(0)) / self.num_agents
         episodes, returns, lengths = self.state.finished.sum(0)

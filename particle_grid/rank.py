@@ -6,7 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from particle_grid.cli import command
-from particle_grid.evaluation import baseline, match, ratings, tournament
+from particle_grid.evaluation import match, ratings, tournament
 from particle_grid.evaluation.request import Request
 from particle_grid.learn.distributed import choose_device
 from particle_grid.runs.folder import held
@@ -29,7 +29,7 @@ def main(config: DictConfig, call: Invocation) -> None:
     entrants = [tournament.entrant(name, saved, device, config.greedy) for name, saved in policies.items()]
     entrants = [tournament.SCRIPT, tournament.RANDOM, *entrants]
     steps = config.steps or match.steps_for(env)
-    settings = baseline.setting(env) | {"steps": steps, "greedy": config.greedy}
+    settings = env.setting() | {"steps": steps, "greedy": config.greedy}
     folder = tournament.MatchFolder(Path(str(config.out))) if config.out else tournament.MatchFolder.default(settings)
     folder.path.mkdir(parents=True, exist_ok=True)
     seeds = range(config.seed, config.seed + config.seeds)

@@ -38,7 +38,8 @@ def test_every_public_name_is_documented():
 def test_importing_the_package_loads_no_slow_library():
     code = "import sys, particle_grid; print(*sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not set(said) & {"numpy", "torch", "numba", "hydra", "pufferlib", "gymnasium"}
+    assert "gymnasium" in said  # a quarter of a second with NumPy, for which the tasks are registered in any case
+    assert not set(said) & {"torch", "numba", "hydra", "pufferlib", "particle_grid.sim.tasks", "particle_grid.env"}
 
 
 def test_checkpoints_and_shipped_policies_are_loaded_in_the_same_way():

@@ -1,5 +1,7 @@
 """Invariants of the environment, for every registered task and action form."""
 
+from dataclasses import fields, replace
+
 import numba
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ import pytest
 from particle_grid import ParticleGrid
 from particle_grid.sim import advance
 from particle_grid.sim.observation import SIGNED_UNIT, decode
-from particle_grid.sim.world import AGENT_1, FOOD, UNSEEN, WALL
+from particle_grid.sim.tasks._baselines import entries
+from particle_grid.sim.world import AGENT_1, FOOD, UNSEEN, WALL, World
 from particle_grid.support import jit
 from tests.cases import CASES, field, needs_jit, play, random_actions, small
 
@@ -307,6 +310,22 @@ def test_reports_come_every_32_steps_and_cover_episodes():
     assert set(report) == {"score", "moved", "episode_return", "episode_length"}
     assert 8 < report["episode_length"] < 16  # lifespan is 12
     assert report["score"] == env.score()[0]
+
+
+@pytest.mark.parametrize("entry", entries(), ids=lambda entry: "-".join([*entry["settings"].values()][:2]))
+def test_reports_hold_the_clipped_normalised_score_where_references_ship_for_one_team(entry):
+    saved = entry["settings"]
+    world = World(**{field.name: saved[field.name] for field in fields(World)})
+    env = ParticleGrid(saved["task"], saved["action"], world=world, **saved["params"])
+    *_, infos = list(play(env, 32))[-1]
+    if env.task.teams > 1:
+        assert "perf" not in infos[0]
+        return
+    random, scripted = np.mean(entry["random"]), np.mean(entry["scripted"])
+    assert infos[0]["perf"] == pytest.approx(np.clip((env.score()[0] - random) / (scripted - random), 0, 1))
+    other = ParticleGrid(saved["task"], saved["action"], world=replace(world, speed=2.0), **saved["params"])
+    *_, infos = list(play(other, 32))[-1]
+    assert "perf" not in infos[0]
 
 
 def test_crowded_worlds_run_without_errors():

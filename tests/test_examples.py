@@ -33,10 +33,12 @@ def test_the_single_file_training_loops_raise_the_mean_reward(load, name):
     assert scores[-1] > scores[0] + 0.15
 
 
-def test_stable_baselines3_raises_the_mean_reward(load):
+def test_stable_baselines3_raises_the_mean_reward_and_logs_that_of_episodes(load, capsys):
     before, after = load("ppo_sb3").main(steps=160_000)
     assert before < -0.5
     assert after > before + 0.15
+    logged = capsys.readouterr().out
+    assert all(name in logged for name in ("rollout/", "ep_rew_mean", "ep_len_mean"))
 
 
 def test_the_pufferlib_example_also_runs_with_processes(load, monkeypatch):

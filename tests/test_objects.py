@@ -65,9 +65,9 @@ def test_contradictions_and_old_names_are_refused_with_the_remedy(arguments, mes
         ParticleGrid(**arguments)
 
 
-def test_a_world_and_a_number_of_environments_exclude_each_other_in_gymnasium():
-    assert ParticleGridVectorEnv(world=WORLD).num_envs == 20
-    with pytest.raises(UserError, match="num_envs=40 and world= exclude each other"):
+def test_a_world_and_a_number_of_environments_agree_in_gymnasium():
+    assert ParticleGridVectorEnv(world=WORLD).num_envs == ParticleGridVectorEnv(20, world=WORLD).num_envs == 20
+    with pytest.raises(UserError, match="num_envs=40 is not the number of agents in world=, which is 20: pass that"):
         ParticleGridVectorEnv(40, world=WORLD)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from particle_grid import ParticleGrid
+from particle_grid import ParticleGrid, sim
 from particle_grid.sim import tasks
 from tests.cases import random_actions
 
@@ -42,6 +42,7 @@ def test_the_script_of_the_example_task_beats_random_actions(line_up):
 
 
 def test_a_file_among_the_shipped_tasks_becomes_a_task_of_that_name(line_up, tmp_path, monkeypatch):
+    monkeypatch.setattr(sim, "TASKS", [*sim.TASKS, str(tmp_path)])
     monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(tmp_path)])
     assert "line_up" in tasks.names()
     assert ParticleGrid(task="line_up", agents=50, height=64, width=64).task.packing == 0.5

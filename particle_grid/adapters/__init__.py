@@ -1,8 +1,11 @@
 """ParticleGrid with the interfaces of other libraries. Importing this package registers its tasks with Gymnasium."""
 
+from typing import Any, NoReturn
+
 from gymnasium.envs.registration import register, registry
 
-from particle_grid.sim import tasks
+from particle_grid import sim
+from particle_grid.support.errors import UserError
 
 
 def environment_id(task: str) -> str:
@@ -12,10 +15,20 @@ def environment_id(task: str) -> str:
 
 def register_tasks() -> None:
     """Register every task for `gymnasium.make_vec`, unless it is already."""
-    for task in tasks.names():
+    for task in sim.task_places():
         if environment_id(task) not in registry:
-            entry = "particle_grid.adapters.gymnasium:ParticleGridVectorEnv"
-            register(environment_id(task), vector_entry_point=entry, kwargs={"task": task})
+            register(
+                environment_id(task),
+                entry_point="particle_grid.adapters:refuse_single_agent",
+                vector_entry_point="particle_grid.adapters.gymnasium:ParticleGridVectorEnv",
+                kwargs={"task": task},
+            )
+
+
+def refuse_single_agent(task: str, **_: Any) -> NoReturn:
+    """Raise UserError for `gymnasium.make`, whose environments have one agent."""
+    name = environment_id(task)
+    raise UserError(f"gymnasium.make makes environments of one agent: use gymnasium.make_vec({name!r}, num_envs=...).")
 
 
 register_tasks()

@@ -14,7 +14,7 @@ from particle_grid.support.errors import UserError, UserTypeError
 
 
 class ParticleGridVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
-    """`gymnasium.make_vec("ParticleGrid/Group-v0", action="continuous", ...)`: each agent is one environment.
+    """`gymnasium.make_vec("ParticleGrid/Group-v0", num_envs=4096, ...)`: each agent is one environment.
 
     **Autoreset mode: NEXT_STEP, exactly.** In that mode of Gymnasium, the step that ends an episode returns its last
     observation, its reward and the flag. The next step ignores the action and returns the first observation of the new
@@ -25,19 +25,20 @@ class ParticleGridVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     the new episode before it exists, and with DISABLED no agent would respawn by itself.
 
     So a learner bootstraps from the value of the observation that comes *with* the flag, and leaves out the step
-    *after* it. One life in `lifespan` has no step at all. Its flag is set in two steps in a row, and the steps after
-    both are left out. If that is an agent's first life, no step can set the flag, so `reset` does in `infos["due"]`,
-    bool[num_envs]: the first step of these agents is left out too.
+    *after* it. One life in `lifespan` has no step at all: the agent respawns in two steps in a row. Such a life is not
+    an episode, so it has no flag, and the next episode begins with a step that has no effect. `infos["due"]`,
+    bool[num_envs], from `reset` and each step, tells which agents ignore their next action, for either reason.
 
-    Observations u8[num_envs, size], rewards f32[num_envs] and terminations bool[num_envs], which are never set, are
-    ParticleGrid's own buffers, which the next step overwrites. Copy what you keep, or use copy=True. truncations
-    bool[num_envs] are new in each step. Every 32 steps, infos hold `score`, `moved` and all else that ParticleGrid
-    reports, f64[num_envs], with the same number for every agent.
+    Observations u8[num_envs, size], rewards f32[num_envs], terminations bool[num_envs], which are never set, and
+    truncations bool[num_envs] are new in each step. With copy=False, the first three are ParticleGrid's own buffers,
+    which the next step overwrites. Every 32 steps, infos hold `score`, `moved` and all else that ParticleGrid reports,
+    f64[num_envs], with the same number for every agent.
 
     Args:
-        num_envs: number of agents in all; 1, which `make_vec` passes by default, leaves it to `settings`.
-        copy: return copies instead of buffers.
-        settings: those of `ParticleGrid`, including `task`.
+        num_envs: number of agents in all worlds; None, which `make_vec` never passes, leaves it to `settings`.
+        copy: return copies; False returns buffers, which is faster.
+        settings: those of `ParticleGrid`, including `task`. With `num_envs`, leave out `agents`: each of the `worlds`
+            gets an equal share. Settings that say how many agents there are must agree with `num_envs`.
 
     Raises:
         UserError: if no such environment can be built.
@@ -45,17 +46,20 @@ class ParticleGridVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     metadata: dict[str, Any] = ParticleGrid.metadata | {"autoreset_mode": AutoresetMode.NEXT_STEP}
     __copy__ = deepcopy  # a copy that shared arrays would move the agents of both
+    closed = True  # until it is built: Gymnasium 1.1 closes in __del__ also what could not be
 
-    def __init__(self, num_envs: int = 1, *, copy: bool = False, **settings: Any) -> None:
-        check_whole("num_envs", num_envs)
-        if num_envs != 1:
-            settings = settings | {"agents": agents_in_each(num_envs, **settings)}
-        self.native, self.copy = ParticleGrid(**settings), copy
-        self.num_envs, self.render_mode = self.native.num_agents, self.native.render_mode
+    def __init__(self, num_envs: int | None = None, *, copy: bool = True, **settings: Any) -> None:
+        if num_envs is not None:
+            settings = with_agents(num_envs, settings)
+        self.native = ParticleGrid(**settings)
+        self.copy = copy
+        self.num_envs = self.native.num_agents
+        self.render_mode = self.native.render_mode
         self.single_observation_space = self.native.single_observation_space
         self.single_action_space = self.native.single_action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.closed = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -78,10 +82,11 @@ class ParticleGridVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Make one step of all agents with actions [num_envs, 2]; see above, and `ParticleGrid.step`."""
-        observations, rewards, terminals, _, reports = self.native.step(actions)
+        observations, rewards, terminals, respawned, reports = self.native.step(actions)
+        due = self.native.due()
         infos = {name: np.full(self.num_envs, value) for report in reports for name, value in report.items()}
         buffers = self._output(observations), self._output(rewards), self._output(terminals)
-        return *buffers, self.native.due(), self._masked(infos)
+        return *buffers, due & ~respawned, self._masked(infos | {"due": due})
 
     def _masked(self, infos: dict[str, np.ndarray]) -> dict[str, Any]:
         """Add the masks that Gymnasium's wrappers need, which say that every info is for all agents."""
@@ -91,9 +96,12 @@ class ParticleGridVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return buffer.copy() if self.copy else buffer
 
     def render(self) -> tuple[Any, ...] | None:
-        """Return one picture of the first world, u8[H, W, 3] or text; None if it is shown in a window."""
+        """Return a picture of the first world, u8[H, W, 3] or text; None if it is shown in a window.
+
+        Wrappers of Gymnasium expect one picture for each environment, so it is in the tuple num_envs times.
+        """
         picture = self.native.render()
-        return None if picture is None else (picture,)
+        return None if picture is None else (picture,) * self.num_envs
 
     def close_extras(self, **_: Any) -> None:
         """Close the window, if there is one."""
@@ -106,19 +114,28 @@ def check_whole(name: str, value: Any) -> None:
         raise UserTypeError(f"{name}={value!r} is not a whole number.")
 
 
-def agents_in_each(
-    num_envs: int, worlds: int = World.worlds, agents: int | None = None, world: World | None = None, **_: Any
-) -> int:
-    """Return the agents of each world if there are num_envs in all.
+def with_agents(num_envs: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with `num_envs` agents in all, the same number in each world.
 
     Raises:
-        UserError: if that is not a whole number, or differs from `agents`.
+        UserError: if that is not possible, or if the settings ask for another number of agents.
     """
-    if world is not None:
-        raise UserError(f"num_envs={num_envs} and world= exclude each other: set agents in the World.")
+    check_whole("num_envs", num_envs)
+    world = settings.get("world")
+    if isinstance(world, World):
+        in_all = world.worlds * world.agents
+        if in_all != num_envs:
+            raise UserError(f"num_envs={num_envs} is not the number of agents in world=, which is {in_all}: pass that.")
+        return settings
+    worlds = settings.get("worlds", World.worlds)
     check_whole("worlds", worlds)
-    each = num_envs // max(worlds, 1) if agents is None else agents
-    if each * worlds != num_envs:
-        asked = f"worlds={worlds}" if agents is None else f"worlds={worlds} times agents={agents}"
-        raise UserError(f"num_envs={num_envs} does not agree with {asked}: leave one of them out.")
-    return each
+    agents = settings.get("agents", num_envs // max(worlds, 1))
+    check_whole("agents", agents)
+    if worlds * agents == num_envs:
+        return settings | {"agents": agents}
+    if "agents" in settings:
+        raise UserError(
+            f"num_envs={num_envs}, the number of agents in all, does not agree with worlds={worlds} times "
+            f"agents={agents}: leave out agents, and pass num_envs={worlds * agents} if you want that many."
+        )
+    raise UserError(f"num_envs={num_envs} agents cannot be shared out equally among worlds={worlds}: pass a multiple.")

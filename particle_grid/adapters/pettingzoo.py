@@ -5,7 +5,7 @@ from copy import deepcopy
 from typing import Any, ClassVar
 
 import numpy as np
-from gymnasium.spaces import Space
+from gymnasium.spaces import Box, Space
 
 from particle_grid.env import ParticleGrid
 from particle_grid.support.errors import UserError, UserRuntimeError, UserTypeError
@@ -26,7 +26,8 @@ class ParticleGridParallelEnv(ParallelEnv):
     no step, and its agent is not in `agents` from the start. With `max_episode_steps=0` the world never ends.
 
     Observations u8[size] are rows of one copy made in each step, and rewards are floats. Every 32 steps, infos hold
-    what ParticleGrid reports, the same for each agent. All agents share one space of each kind.
+    what ParticleGrid reports, the same for each agent. All agents share one space of each kind. `state` returns the
+    observations of all agents, u8[N * size], which is the point of view of centralised critics, as in MPE.
 
     Args:
         lifespan: expected steps until an agent respawns (0: never), unless `settings` has a `world`.
@@ -54,6 +55,7 @@ class ParticleGridParallelEnv(ParallelEnv):
         self.possible_agents = [f"agent_{k}" for k in range(self.native.num_agents)]
         self.observation_spaces = dict.fromkeys(self.possible_agents, self.native.single_observation_space)
         self.action_spaces = dict.fromkeys(self.possible_agents, self.native.single_action_space)
+        self.state_space = Box(0, 255, (self.native.observations.size,), np.uint8)
         self._keep(np.zeros(0, np.intp))
 
     def _keep(self, numbers: np.ndarray) -> None:
@@ -68,6 +70,10 @@ class ParticleGridParallelEnv(ParallelEnv):
     def action_space(self, agent: str) -> Space:
         """Return MultiDiscrete([3, 3]) or Box(-1, 1, (2,)), depending on the action form."""
         return self.action_spaces[agent]
+
+    def state(self) -> np.ndarray:
+        """Return the observations of all bodies in one row, u8[N * size], also of those whose agent has left."""
+        return self.native.observations.flatten()  # a copy
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
@@ -123,3 +129,8 @@ class ParticleGridParallelEnv(ParallelEnv):
     def close(self) -> None:
         """Close the window, if there is one."""
         self.native.close()
+
+
+def parallel_env(**settings: Any) -> ParticleGridParallelEnv:
+    """Make a `ParticleGridParallelEnv` under the name that PettingZoo gives such functions."""
+    return ParticleGridParallelEnv(**settings)

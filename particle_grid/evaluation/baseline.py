@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,8 @@ from rich.console import Console
 from particle_grid.env import ParticleGrid
 from particle_grid.evaluation.match import SEEDS, evaluate, steps_for
 from particle_grid.evaluation.players import random_player, scripted_player
+from particle_grid.sim.tasks._baselines import STORED, entries, entry_for
 from particle_grid.support import atomic
-
-STORED = Path(__file__).parents[1] / "sim" / "baselines.json"
 
 
 @dataclass(frozen=True)
@@ -39,13 +37,6 @@ class Baseline:
         return ((scores - random) / span).mean(-1)
 
 
-def setting(env: ParticleGrid) -> dict[str, Any]:
-    """Return everything that a baseline depends on, as plain values. Files use these keys."""
-    action = "discrete" if env.discrete else "continuous"
-    params = asdict(env.task)  # type: ignore[call-overload]
-    return {"task": env.task_name, "action": action, **asdict(env.world), "params": params}
-
-
 def measure(env: ParticleGrid, seeds: Sequence[int] = SEEDS, steps: int | None = None) -> Baseline:
     """Return the baseline of an environment, played now. This takes some seconds."""
     random = evaluate(env, random_player, seeds, steps)
@@ -55,21 +46,18 @@ def measure(env: ParticleGrid, seeds: Sequence[int] = SEEDS, steps: int | None =
 
 def stored(env: ParticleGrid, seeds: Sequence[int] = SEEDS, steps: int | None = None) -> Baseline | None:
     """Return the baseline that ships with the package for an environment, or None."""
-    key = _key(env, seeds, steps)
-    for entry in _entries():
-        if entry["settings"] == key:
-            return Baseline(entry["random"], entry["scripted"])
-    return None
+    entry = entry_for(_key(env, seeds, steps))
+    return None if entry is None else Baseline(entry["random"], entry["scripted"])
 
 
 def store(env: ParticleGrid, baseline: Baseline) -> None:
     """Store a baseline with the package, in place of that of the same task and action form."""
     key = _key(env, SEEDS, None)
     same = {name: key[name] for name in ("task", "action")}
-    entries = [entry for entry in _entries() if not same.items() <= entry["settings"].items()]
-    entries.append({"settings": key, "random": baseline.random, "scripted": baseline.scripted})
-    entries.sort(key=lambda entry: (entry["settings"]["task"], entry["settings"]["action"]))
-    atomic.write(STORED, (json.dumps(entries, indent=1) + "\n").encode())
+    kept = [entry for entry in entries() if not same.items() <= entry["settings"].items()]
+    kept.append({"settings": key, "random": baseline.random, "scripted": baseline.scripted})
+    kept.sort(key=lambda entry: (entry["settings"]["task"], entry["settings"]["action"]))
+    atomic.write(STORED, (json.dumps(kept, indent=1) + "\n").encode())
 
 
 def baseline_for(env: ParticleGrid, console: Console, seeds: Sequence[int], steps: int | None) -> Baseline:
@@ -82,9 +70,4 @@ def baseline_for(env: ParticleGrid, console: Console, seeds: Sequence[int], step
 
 
 def _key(env: ParticleGrid, seeds: Sequence[int], steps: int | None) -> dict[str, Any]:
-    return setting(env) | {"seeds": list(seeds), "steps": steps or steps_for(env)}
-
-
-def _entries() -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = json.loads(STORED.read_text("utf-8")) if STORED.exists() else []
-    return entries
+    return env.setting() | {"seeds": list(seeds), "steps": steps or steps_for(env)}

@@ -5,12 +5,14 @@ import warnings
 import numpy as np
 import pytest
 
-from particle_grid.adapters.pettingzoo import ParticleGridParallelEnv
+from particle_grid.adapters.pettingzoo import ParticleGridParallelEnv, parallel_env
 from tests.cases import CASES, PARAMS, SMALL, random_actions, small
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # PettingZoo's tests warn about PettingZoo's examples
     from pettingzoo.test import parallel_api_test, parallel_seed_test
+    from pettingzoo.test.state_test import test_parallel_env as parallel_state_test
+    from pettingzoo.test.state_test import test_state_space as state_space_test
 
 every_case = pytest.mark.parametrize(("task", "action"), CASES)
 ONE = SMALL | {"worlds": 1}
@@ -84,6 +86,28 @@ def test_the_tests_of_pettingzoo_pass(task, action, capsys):  # they assert, and
     parallel_api_test(parallel(task, action), num_cycles=50)
     parallel_api_test(parallel(task, action, lifespan=30.0, max_episode_steps=0), num_cycles=20)
     parallel_seed_test(lambda: parallel(task, action), num_cycles=5)
+    state_space_test(parallel(task, action))
+    parallel_state_test(parallel(task, action))
+
+
+def test_the_state_holds_the_observations_of_all_agents_also_of_those_that_left():
+    env = parallel("group", "discrete", lifespan=6.0)
+    env.reset(seed=0)
+    before = env.state()
+    kept = before.copy()
+    while len(env.agents) > 30:
+        observations, *_ = env.step({name: np.ones(2, np.int32) for name in env.agents})
+        rows = env.state().reshape(60, -1)
+        assert all((rows[env.possible_agents.index(name)] == row).all() for name, row in observations.items())
+        assert env.state() in env.state_space
+    assert (before == kept).all()
+    assert (before != env.state()).any()
+
+
+def test_parallel_env_makes_the_environment():
+    env = parallel_env(task="group", action="discrete", **ONE)
+    assert isinstance(env, ParticleGridParallelEnv)
+    assert env.max_num_agents == 60
 
 
 def test_later_steps_do_not_overwrite_observations():

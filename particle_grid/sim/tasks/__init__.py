@@ -4,13 +4,13 @@ A file `my_task.py` here defines the class `MyTask` and is thereby registered as
 tasks as entry points of the group `particle_grid.tasks`, and any other class is named by its place, `my_module:MyTask`.
 """
 
-import pkgutil
 from collections.abc import Mapping
 from dataclasses import Field, fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
+from particle_grid.sim import task_places
 from particle_grid.sim.task import PARTS, Task, check_task
 from particle_grid.sim.world import World
 from particle_grid.support import registry, renamed
@@ -22,16 +22,9 @@ RESERVED = {"name", "task", "action", "seed", "buf", "world", "checked", "render
 RESERVED |= {field.name for field in fields(World)}
 
 
-def _places() -> dict[str, str]:
-    """Return the places of the registered tasks' classes: in the files here, and where installed packages say."""
-    files = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
-    here = {name: f"{__name__}.{name}:{''.join(part.capitalize() for part in name.split('_'))}" for name in files}
-    return registry.registered("task") | here
-
-
 def names() -> list[str]:
     """Return the names of the registered tasks."""
-    return sorted(_places())
+    return sorted(task_places())
 
 
 def load(name: str) -> type:
@@ -43,7 +36,7 @@ def load(name: str) -> type:
     Raises:
         UserError: if there is no such task, or if its class lacks a part.
     """
-    place = name if registry.is_place(name) else _places().get(str(name))
+    place = name if registry.is_place(name) else task_places().get(str(name))
     if place is None:
         raise UserError(
             f"There is no task {name!r}. Choose one of: {', '.join(names())}; or name your own as my_module:MyTask."
@@ -93,7 +86,7 @@ def _check_object(name: str, task: Task, params: Mapping[str, Any]) -> None:
 def _name_of(kind: type) -> str:
     """Return the registered name of a task's class, or else its place."""
     place = f"{kind.__module__}:{kind.__qualname__}"
-    return next((name for name, registered in _places().items() if registered == place), place)
+    return next((name for name, registered in task_places().items() if registered == place), place)
 
 
 def _check_class(place: str, kind: type) -> None:

@@ -1,0 +1,19 @@
+"""The scores of random actions and of the scripts that ship with the package, and the settings they belong to."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+STORED = Path(__file__).parents[1] / "baselines.json"
+
+
+def entries() -> list[dict[str, Any]]:
+    """Return all stored entries, dicts of `settings` and the scores `random` and `scripted`, each [seeds][teams]."""
+    found: list[dict[str, Any]] = json.loads(STORED.read_text("utf-8")) if STORED.exists() else []
+    return found
+
+
+def entry_for(settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the entry whose settings include all of these, or None."""
+    return next((entry for entry in entries() if settings.items() <= entry["settings"].items()), None)
