@@ -29,7 +29,7 @@ from particle_grid import train
 sys.argv = ["train", "task=center", "experiment=smoke", "evaluations=1", "clips=0", "hydra.run.dir=run"]
 train.main()
 import gymnasium
-import particle_grid.adapters
+import particle_grid
 from particle_grid import ParticleGrid
 from particle_grid.native import NativeEnv
 assert issubclass(ParticleGrid, NativeEnv)
