@@ -1,5 +1,6 @@
 """ParticleGrid: the simulator as a native PufferLib environment."""
 
+import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, fields
@@ -121,6 +122,18 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         self.seed = 0 if seed is None else seed
         self._halted = NEW  # why no step is possible, or ""
         self._steps = 0  # since the reset
+        self._warned = False  # of NaN among the actions
+
+    def __repr__(self) -> str:
+        """Return the settings that differ from the defaults, and those that are asked for most often."""
+        setting = self.setting()
+        params = setting.pop("params")
+        usual = {field.name: field.default for field in fields(World)}
+        shown = {"task", "action", "worlds", "agents", "height", "width"}
+        given = {key: value for key, value in setting.items() if key in shown or value != usual[key]}
+        own = fields(self.task)  # type: ignore[arg-type]  # a dataclass
+        given |= {field.name: params[field.name] for field in own if params[field.name] != field.default}
+        return f"ParticleGrid({', '.join(f'{key}={value!r}' for key, value in given.items())})"
 
     def _build(self, buf: dict[str, np.ndarray] | None) -> None:
         """Lay out the task, allocate its arrays and set PufferLib's attributes."""
@@ -201,7 +214,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
                 self._reward(stages, actions)
                 stages.look()
             self._steps += 1
-            infos = [self._report()] if self._steps % REPORT_EVERY == 0 else []
+            infos = self._infos(actions) if self._steps % REPORT_EVERY == 0 else []
         except BaseException:
             self._halted = BROKEN
             raise
@@ -292,6 +305,14 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         """
         entry = entry_for(self.setting()) if self.task.teams == 1 else None
         return None if entry is None else (float(np.mean(entry["random"])), float(np.mean(entry["scripted"])))
+
+    def _infos(self, actions: np.ndarray) -> list[dict[str, float]]:
+        """Return the infos that come every REPORT_EVERY steps. Warn of NaN among the actions of this step, once."""
+        if not (self.discrete or self._warned) and np.isnan(actions).any():
+            count = np.isnan(actions).any(1).sum()
+            warnings.warn(f"{count} of {len(actions)} actions are NaN, which means not to move.", stacklevel=3)
+            self._warned = True
+        return [self._report()]
 
     def _report(self) -> dict[str, float]:
         """Return the score, the share of agents that moved, and mean return and length of episodes since the last."""

@@ -1,6 +1,7 @@
 """Invalid input to the environment raises one clear sentence, and unusual but valid input works."""
 
 import copy
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,9 @@ every_case = pytest.mark.parametrize(("task", "action"), CASES)
         ({"acceleration": 0.0}, r"acceleration=0.0 is out of range"),
         ({"drag": 1.5}, r"drag=1.5 is out of range"),
         ({"height": 50_000, "width": 50_000}, r"height=50000 and width=50000 is too large"),
-        ({"scal": 1}, r"Task group has no parameter 'scal'. Its parameters are: colours, scale"),
+        ({"scal": 1}, r"Task group has no parameter 'scal'. Did you mean scale\? Its parameters are: colours, scale"),
+        ({"heigth": 64}, r"Task group has no parameter 'heigth'. Did you mean height\? Its parameters"),
+        ({"xyz": 64}, r"Task group has no parameter 'xyz'. Its parameters"),
         ({"colours": 9}, r"colours=9 is out of range"),
         ({"colours": "many"}, r"colours='many' of task group should be like 4"),
         ({"colours": 2.5}, r"colours=2.5 of task group is not a whole number"),
@@ -356,3 +359,25 @@ def test_a_fast_agent_at_the_edge_is_looked_up_inside_the_map():
     env.state.displacement[0] = np.float32(-2.9999)
     env.task.reward(env.state, env.layout, env.rewards)
     assert np.array_equal(env.rewards, inside)
+
+
+@every_case
+def test_the_representation_of_an_environment_makes_an_equal_one(task, action):
+    env = small(task, action, walls=0.1, lifespan=20)
+    assert repr(env).startswith(f"ParticleGrid(task={task!r}, action={action!r}, worlds=")
+    twin = eval(repr(env), {"ParticleGrid": ParticleGrid})
+    assert (twin.world, twin.task, twin.discrete) == (env.world, env.task, env.discrete)
+    assert "scale=0.5" in repr(ParticleGrid("group", scale=0.5, agents=4, height=16, width=16))
+    assert "speed" not in repr(ParticleGrid("group", agents=4, height=16, width=16))
+
+
+def test_actions_that_are_nan_are_reported_once():
+    env = small("center", "continuous")
+    env.reset(0)
+    actions = np.zeros((env.num_agents, 2), np.float32)
+    actions[:3, 0] = np.nan
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(100):
+            env.step(actions)
+    assert [str(each.message) for each in told] == [f"3 of {env.num_agents} actions are NaN, which means not to move."]

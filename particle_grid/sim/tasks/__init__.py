@@ -4,6 +4,7 @@ A file `my_task.py` here defines the class `MyTask` and is thereby registered as
 tasks as entry points of the group `particle_grid.tasks`, and any other class is named by its place, `my_module:MyTask`.
 """
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import Field, fields, is_dataclass
 from typing import Any
@@ -105,7 +106,10 @@ def _check_params(name: str, kind: type, params: Mapping[str, Any]) -> None:
         raise UserError(f"The parameter {min(taken)} of task {name} is a setting of every task: rename it.")
     for key, value in params.items():
         if key not in known:
-            raise UserError(f"Task {name} has no parameter {key!r}. Its parameters are: {', '.join(known) or 'none'}.")
+            near = difflib.get_close_matches(key, [*known, *RESERVED], n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            words = ", ".join(known) or "none"
+            raise UserError(f"Task {name} has no parameter {key!r}.{hint} Its parameters are: {words}.")
         _check_value(f"Parameter {key}={value!r} of task {name}", value, known[key].default)
 
 
