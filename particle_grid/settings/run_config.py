@@ -17,7 +17,8 @@ class RunConfig:
 
     task, policy: a name, or the place of a class as module:Class. action: discrete or continuous. seed: of everything
     random. name: part of the name of the run's folder. clips: films during training, evenly spaced; 0 for none, and no
-    policy.gif at the end. evaluations: episodes that score the policy at the end; 0 for none.
+    policy.gif at the end. evaluations: episodes that score the policy at the end; 0 for none. logger: names of
+    LOGGERS, which take scalars and films; they do not change what the run computes.
     """
 
     task: str
@@ -31,6 +32,7 @@ class RunConfig:
     name: str = ""
     clips: int = 5
     evaluations: int = 3
+    logger: tuple[str, ...] = ("tensorboard",)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
@@ -49,6 +51,7 @@ class RunConfig:
             policy_options=policy,
             world=World(**values["world"]),
             trainer=TrainerConfig(**values.get("trainer", {})),
+            logger=tuple(values.get("logger", cls.logger)),
             **others,
         )
 
@@ -64,6 +67,7 @@ class RunConfig:
             "name": self.name,
             "clips": self.clips,
             "evaluations": self.evaluations,
+            "logger": list(self.logger),
         }
 
     def flat(self) -> dict[str, Any]:
