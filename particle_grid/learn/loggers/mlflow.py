@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ class MlflowLogger:
         self._status = "KILLED"
         if run_id is None:
             tags = {"group": group} if group else {}
-            self.run_id = self._client.create_run(_experiment(mlflow), tags=tags, run_name=name).info.run_id
+            experiment = _experiment(self._client, mlflow.MlflowException)
+            self.run_id = self._client.create_run(experiment, tags=tags, run_name=name).info.run_id
         else:
             self.run_id = run_id
             self._client.update_run(run_id, "RUNNING")
@@ -107,9 +109,15 @@ class MlflowLogger:
             raise
 
 
-def _experiment(mlflow: Any) -> str:
-    """Return the id of the experiment in the environment variables, or of our own. A new one is created."""
-    number = os.environ.get("MLFLOW_EXPERIMENT_ID")
+def _experiment(client: Any, refused: type[Exception]) -> str:
+    """Return the id of the experiment in the environment variables, or of our own. A new one is created.
+
+    mlflow.set_experiment would do so too, but binds all later runs of the process to it.
+    """
+    if number := os.environ.get("MLFLOW_EXPERIMENT_ID"):
+        return number
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "particle_grid")
-    experiment = mlflow.set_experiment(experiment_id=number) if number else mlflow.set_experiment(name)
-    return str(experiment.experiment_id)
+    if client.get_experiment_by_name(name) is None:
+        with suppress(refused):  # another run of a sweep was faster
+            client.create_experiment(name)
+    return str(client.get_experiment_by_name(name).experiment_id)
