@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from filelock import FileLock
+
 from particle_grid.learn.loggers import LOGGERS, SERVICES
 from particle_grid.learn.loggers.csv_file import CsvLogger
 from particle_grid.learn.loggers.mlflow import MlflowLogger
@@ -15,6 +17,8 @@ from particle_grid.settings.invocation import Invocation
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.support import optional
 from particle_grid.support.errors import UserError
+
+SERVICES_LOCK = ".services.lock"  # in a sweep's folder: two runs must not create MLflow's database at the same time
 
 
 def check_installed(config: RunConfig) -> None:
@@ -56,7 +60,11 @@ def _open(name: str, folder: RunFolder, call: Invocation, step: int) -> RunLogge
             return TensorBoardLogger(folder.path, step)
         case "csv":
             return CsvLogger(folder.scalars, step)
-    return _open_service(name, folder, call.folder.parent.name if call.swept else None)
+    if not call.swept:
+        return _open_service(name, folder, None)
+    sweep = call.folder.parent
+    with FileLock(sweep / SERVICES_LOCK):
+        return _open_service(name, folder, sweep.name)
 
 
 def _open_service(name: str, folder: RunFolder, group: str | None) -> RunLogger:
