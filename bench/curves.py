@@ -10,7 +10,7 @@ import yaml
 from particle_grid.env import ParticleGrid
 from particle_grid.evaluation.baseline import measure
 from particle_grid.experiments.stats import interquartile_mean
-from particle_grid.runs.curves import SPEED, curve_of, read_events
+from particle_grid.runs.curves import SPEED, curve_of, read_scalars
 from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.versions import upgraded_config
 from particle_grid.settings.run_config import RunConfig
@@ -34,8 +34,8 @@ class Curves:
     def __init__(self, folder: RunFolder) -> None:
         self.config = RunConfig.from_dict(upgraded_config(yaml.safe_load(folder.config.read_text("utf-8"))))
         self.results = folder.read_results().scores
-        self.events = read_events(folder)
-        speed = curve_of(self.events, SPEED)
+        self.scalars = read_scalars(folder)
+        speed = curve_of(self.scalars, SPEED)
         self.steps = speed.steps
         batch = np.diff(self.steps, prepend=0)
         trainer = self.config.trainer
@@ -61,10 +61,10 @@ class Curves:
         """Return the normalised scores of each team."""
         count = self.results["random"].shape[1]
         if count == 1:
-            return [normalised(curve_of(self.events, "score").values, *self._references(), 0)]
+            return [normalised(curve_of(self.scalars, "env/score").values, *self._references(), 0)]
         task = self.config.task, tuple(self.config.task_params.items())
         references = long_match(task, self.config.action, self.config.world)
-        curves = [curve_of(self.events, f"env/score_{team + 1}").values for team in range(count)]
+        curves = [curve_of(self.scalars, f"env/score_{team + 1}").values for team in range(count)]
         return [normalised(values, *references, team) for team, values in enumerate(curves)]
 
     def final(self, player: str, team: int) -> float:

@@ -78,6 +78,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
     truncations: np.ndarray
     masks: np.ndarray
     num_agents: int
+    _warned = False  # of NaN among the actions
     reported: np.ndarray | None = None  # bool[N], agents whose scores infos report; None for all. Set it to change it
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": list(RENDER_MODES), "render_fps": 20}
@@ -122,7 +123,6 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         self.seed = 0 if seed is None else seed
         self._halted = NEW  # why no step is possible, or ""
         self._steps = 0  # since the reset
-        self._warned = False  # of NaN among the actions
 
     def __repr__(self) -> str:
         """Return the settings that differ from the defaults, and those that are asked for most often."""

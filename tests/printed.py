@@ -59,6 +59,7 @@ QUICK = (
 )
 # Commands that the tests do not run, with the reason. Their options and keys are checked all the same.
 HOURS = "takes hours: tests run a shorter command"
+SERVICE = "needs an extra and an account: tests/experiments/test_loggers.py trains with each logger, offline"
 WRITES = "rewrites a file of the package"
 NAME = "the name of a command, printed with arguments elsewhere"
 CI = ".ci/run and .ci/full run it"
@@ -76,6 +77,8 @@ ELSEWHERE = {
     "sphinx-build *": "tests/test_docs.py builds the site",
     "docker *": "needs Docker",
     "python -m particle_grid.play *": "opens a window",
+    "python -m particle_grid.train logger=[tensorboard,wandb]": SERVICE,
+    "python -m particle_grid.train task=group logger=[tensorboard,wandb]": SERVICE,
     "python -m particle_grid.baselines*": WRITES,
     "python bench/learn.py --out outputs/learn --ship": WRITES,
     "python bench/learn.py --out outputs/learn": HOURS,

@@ -338,9 +338,9 @@ def test_toml_blocks_are_valid():
 
 def test_every_scalar_named_by_a_page_is_in_tensorboard(call):
     tags = set()
-    for task in ("group", "predator_prey"):
+    for task, form in (("group", ["action=continuous", "policy.head=gaussian"]), ("predator_prey", [])):
         quick = ["experiment=smoke", "trainer.total_steps=16384", "clips=0", "evaluations=1"]
-        code, _, err = call(train.main, f"task={task}", f"hydra.run.dir={task}", *quick)
+        code, _, err = call(train.main, f"task={task}", *form, f"hydra.run.dir={task}", *quick)
         assert code == 0, err
         tags |= set(EventAccumulator(task).Reload().Tags()["scalars"])
     named = {tag for path in pages() if path.suffix == ".md" for tag in TAG.findall(path.read_text("utf-8"))}

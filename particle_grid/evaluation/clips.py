@@ -1,4 +1,4 @@
-"""Short films of training for TensorBoard: some steps of the environment that a policy learns in, at intervals."""
+"""Short films of training for its loggers: some steps of the environment that a policy learns in, at intervals."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ import numpy as np
 
 from particle_grid.env import ParticleGrid
 from particle_grid.evaluation.record import Show
-from particle_grid.learn.tensorboard import Logger
+from particle_grid.learn.loggers.several import Loggers
 from particle_grid.support.errors import UserError
 from particle_grid.view.video import encode_gif, in_palette
 
@@ -23,12 +23,12 @@ class Clips:
     Leaving it waits until the last complete film is written.
     """
 
-    def __init__(self, env: ParticleGrid, logger: Logger, count: int, total_steps: int, step: int = 0) -> None:
+    def __init__(self, env: ParticleGrid, loggers: Loggers, count: int, total_steps: int, step: int = 0) -> None:
         """Prepare to film.
 
         Args:
             env: the environment that is trained in.
-            logger: takes the films.
+            loggers: takes the films.
             count: films per `total_steps`, which start at equal distances; 0 for none.
             total_steps: agent-steps of the whole run.
             step: agent-steps done already.
@@ -39,7 +39,7 @@ class Clips:
         if type(count) is not int or count < 0:
             raise UserError(f"clips={count} is invalid: give a whole number of films, or 0 for none.")
         self.env = env
-        self.logger = logger
+        self.loggers = loggers
         self.step = step
         self.camera = Show(pixels=PIXELS, legend=False).camera(env)
         self._interval = total_steps / count if count else math.inf
@@ -71,7 +71,7 @@ class Clips:
         assert self._film
         step, encoded = self._film
         self._film = None
-        self.logger.log_gif("clip", encoded.result(), step)
+        self.loggers.log_gif("env/clip", encoded.result(), step)
 
     def __enter__(self) -> "Clips":
         return self

@@ -75,7 +75,7 @@ class Pruning:
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Take the scalars of an iteration."""
-        if math.isfinite(value := scalars.get("normalised_score", math.nan)):
+        if math.isfinite(value := scalars.get("env/normalised_score", math.nan)):
             self.scores.append(value)
         part = PARTS * step // self.total
         if part == self.part or not self.scores:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from particle_grid.experiments import study_plots, web_page
+from particle_grid.evaluation import web_page
+from particle_grid.experiments import study_plots
 from particle_grid.experiments.plan import TEST, TUNING, Plan, RunKey
 from particle_grid.experiments.pool import Job
 from particle_grid.experiments.study_plots import RELATIVE

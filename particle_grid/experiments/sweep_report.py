@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from rich.table import Column, Table
 
-from particle_grid.experiments import web_page
+from particle_grid.evaluation import web_page
 from particle_grid.experiments.stats import interquartile_mean
 from particle_grid.runs.curves import has_trained, read_curve
 from particle_grid.runs.folder import FAILED, FINISHED, HYDRA, PRUNED, UNFINISHED, RunFolder

@@ -14,12 +14,13 @@ from particle_grid.env import ParticleGrid
 from particle_grid.evaluation import match, record, scoring
 from particle_grid.evaluation.baseline import Baseline, baseline_for
 from particle_grid.evaluation.clips import Clips
+from particle_grid.experiments.loggers import check_installed, open_loggers
 from particle_grid.experiments.pruning import pruning
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.dashboard import Dashboard
 from particle_grid.learn.distributed import ProcessGroup, choose_device, joined
+from particle_grid.learn.loggers.several import Loggers
 from particle_grid.learn.policy import Policy
-from particle_grid.learn.tensorboard import Logger
 from particle_grid.learn.trainer import Result, Trainer
 from particle_grid.runs.build import build_env, build_env_splits, build_policy, opponents_for
 from particle_grid.runs.folder import RunFolder
@@ -29,7 +30,7 @@ from particle_grid.settings.invocation import Invocation
 from particle_grid.settings.run_config import RunConfig
 
 TORCH_THREADS = torch.get_num_threads()  # the default, before a run in this process changes the number
-HYPERPARAMETERS = [  # shown for every run in TensorBoard's HParams tab, in addition to those that a command line names
+HYPERPARAMETERS = [  # logged for every run, in addition to those that a command line names
     *("task.name", "action.name", "policy.name", "policy.hidden", "policy.head", "seed", "world.agents"),
     *(f"trainer.{key}" for key in ("total_steps", "learning_rate", "entropy_coef", "gamma", "gae_lambda")),
     *(f"trainer.{key}" for key in ("rollout_length", "minibatch", "epochs", "optimiser")),
@@ -50,6 +51,7 @@ def train(config: RunConfig, call: Invocation, saved: Checkpoint | None) -> floa
     Raises:
         KeyboardInterrupt: for Ctrl-C and signals to end, once the run has saved.
     """
+    check_installed(config)
     use_threads(config.trainer)
     with joined(choose_device(config.trainer.device).type == "cuda") as group:
         run = build(config, saved, group)
@@ -109,9 +111,9 @@ def lead(run: Run, folder: RunFolder, call: Invocation, console: Console) -> flo
     steps = match.steps_for(run.env)
     baseline = baseline_for(run.env, console, seeds or match.SEEDS, steps)
     introduce(run, folder, say)
-    with Logger(folder.path, run.first_step) as logger:
-        logger.hyperparameters(hyperparameters(run.config, call))
-        result = learn(run, folder, call, baseline, logger, console)
+    with open_loggers(run.config, folder, call, run.first_step, say) as loggers:
+        loggers.hyperparameters(hyperparameters(run.config, call))
+        result = learn(run, folder, call, baseline, loggers, console)
         if result.reason:
             folder.write_pruned(result.reason)
             say(f"Pruned: {result.reason}")
@@ -123,8 +125,8 @@ def lead(run: Run, folder: RunFolder, call: Invocation, console: Console) -> flo
         if seeds:
             results = scoring.evaluate_policy(run.env, run.policy, baseline, console, seeds, steps)
         results.write(folder.results)
-        logger.log(result.steps, {f"eval/{player}": score for player, score in final_scores(results).items()})
-        logger.finished()
+        loggers.log(result.steps, {f"eval/{player}": score for player, score in final_scores(results).items()})
+        loggers.finished()
     conclude(run, folder, results, steps, console)
     return results.mean("sampled")
 
@@ -148,17 +150,17 @@ def introduce(run: Run, folder: RunFolder, say: Callable[[str], None]) -> None:
 
 
 def learn(
-    run: Run, folder: RunFolder, call: Invocation, baseline: Baseline, logger: Logger, console: Console
+    run: Run, folder: RunFolder, call: Invocation, baseline: Baseline, loggers: Loggers, console: Console
 ) -> Result:
     """Train until the budget is used up, or an interruption."""
     total = run.config.trainer.total_steps
     with (
         Dashboard(total, run.first_step, console) as dashboard,
-        Clips(run.splits[0], logger, run.config.clips, total, run.first_step) as clips,
+        Clips(run.splits[0], loggers, run.config.clips, total, run.first_step) as clips,
     ):
         judges = [pruning(call.trial, total)] if call.trial else []
         trainer = run.trainer(
-            loggers=[logger, dashboard, clips, *judges],
+            loggers=[loggers, dashboard, clips, *judges],
             path=folder.checkpoint,
             run_config=run.config.to_dict(),
             normalise=normaliser(run.env, baseline),
@@ -187,7 +189,8 @@ def conclude(run: Run, folder: RunFolder, results: Results, steps: int, console:
     if run.config.clips:
         record.record(run.env, run.policy, console, video=folder.video)
     saved = f"{folder.checkpoint.name}, {folder.results.name}"
-    console.print(f"Saved: {folder.path}/ {saved}. To watch: tensorboard --logdir outputs", soft_wrap=True)
+    watch = " To watch: tensorboard --logdir outputs" if "tensorboard" in run.config.logger else ""
+    console.print(f"Saved: {folder.path}/ {saved}.{watch}", soft_wrap=True)
 
 
 def final_scores(results: Results) -> dict[str, float]:
@@ -197,13 +200,15 @@ def final_scores(results: Results) -> dict[str, float]:
 
 
 def resume_arguments(folder: RunFolder, config: RunConfig) -> str:
-    """Return the arguments of train that resume a run, as one types them."""
+    """Return the arguments of train that resume a run, as one types them: in its own folder if services know it."""
     places = config.places()
-    return folder.resume_override() + (f" allow=[{','.join(places)}]" if places else "")
+    allow = f" allow=[{','.join(places)}]" if places else ""
+    own = f" {folder.folder_override()}" if folder.service_runs.exists() else ""
+    return folder.resume_override() + allow + own
 
 
 def hyperparameters(config: RunConfig, call: Invocation) -> Mapping[str, str | bool | float]:
-    """Return what HParams shows of a run: the usual settings, and those that its command line names."""
+    """Return what loggers show of a run: the usual settings, and those that its command line names."""
     values = config.flat()
     named = [key for key in call.chosen() if key in values and key not in HYPERPARAMETERS]
     shown = {key: values[key] for key in [*HYPERPARAMETERS, *named] if key in values}

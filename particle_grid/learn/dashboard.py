@@ -17,8 +17,8 @@ HISTORY = 512  # iterations whose scores are drawn
 COLUMNS = 4  # of figures
 BARS = "▁▂▃▄▅▆▇█"
 FIGURES = {  # label -> scalar, format
-    "score": ("score", ".3f"),
-    "normalised": ("normalised_score", ".3f"),
+    "score": ("env/score", ".3f"),
+    "normalised": ("env/normalised_score", ".3f"),
     "reward": ("env/reward", ".4f"),
     "moved": ("env/moved", ".0%"),
     "entropy": ("policy/entropy", ".3f"),
@@ -56,7 +56,7 @@ class Dashboard:
         self.step = step
         self.scalars |= scalars
         self.stale = True
-        score = scalars.get("normalised_score", scalars.get("score"))
+        score = scalars.get("env/normalised_score", scalars.get("env/score"))
         if score is not None:
             self.scores.append(score)
         now = perf_counter()

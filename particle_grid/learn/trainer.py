@@ -249,8 +249,8 @@ class Trainer(Uncopied):
     def _report(self, infos: list[dict[str, float]], statistics: dict[str, float], seconds: float) -> None:
         """Pass the scalars of an iteration that took `seconds` to the loggers."""
         scalars = _means(infos) | statistics
-        if self.normalise and "score" in scalars:
-            scalars["normalised_score"] = self.normalise(scalars["score"])
+        if self.normalise and "env/score" in scalars:
+            scalars["env/normalised_score"] = self.normalise(scalars["env/score"])
         scalars |= {f"perf/{name}": part / seconds for name, part in self.seconds.items()}
         scalars["perf/steps_per_second"] = self.batch / seconds
         self.scalars |= scalars
@@ -318,9 +318,9 @@ class Trainer(Uncopied):
 
 
 def _means(infos: list[dict[str, float]]) -> dict[str, float]:
-    """Return the mean of each value in the infos: `score`, and `env/` before all other names."""
+    """Return the mean of each value in the infos, under `env/` and its name."""
     collected = defaultdict(list)
     for info in infos:
         for name, value in info.items():
-            collected["score" if name == "score" else f"env/{name}"].append(float(value))
+            collected[f"env/{name}"].append(float(value))
     return {name: sum(values) / len(values) for name, values in collected.items()}

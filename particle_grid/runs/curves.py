@@ -1,15 +1,20 @@
-"""Learning curves, read from TensorBoard's files."""
+"""Learning curves, read from TensorBoard's files and from those of logger=csv."""
 
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from particle_grid.learn.loggers.csv_file import read_rows
 from particle_grid.runs.folder import REPAIR, RunFolder
 from particle_grid.support import records
 from particle_grid.support.errors import UserError
+from particle_grid.support.renamed import SCALARS
 
+Scalars = dict[str, dict[int, float]]  # name -> agent-steps -> value
 SPEED = "perf/steps_per_second"  # logged in each iteration of every run
 
 
@@ -26,47 +31,57 @@ class Curve:
     minutes: float
 
 
-def read_events(folder: RunFolder) -> EventAccumulator:
-    """Return what a run has logged.
+def read_scalars(folder: RunFolder) -> Scalars:
+    """Return what a run has logged to its folder, under current names.
 
     Raises:
-        UserError: if TensorBoard's files are missing or damaged.
+        UserError: if its files are missing or damaged.
     """
     damaged = UserError(
-        f"{folder.path} has no complete learning curve: its events.out.tfevents files are missing or damaged.", REPAIR
+        f"{folder.path} has no complete learning curve: its events.out.tfevents files, or {folder.scalars.name} of "
+        f"logger=csv, are missing or damaged.",
+        REPAIR,
     )
     try:
-        events = EventAccumulator(str(folder.path), size_guidance={"scalars": 0}).Reload()
+        points = list(_events(folder)) if folder.events() else []
     except Exception as error:  # any part of TensorBoard's reader may fail
         raise damaged from error
-    if SPEED not in events.Tags()["scalars"]:
-        raise damaged
-    last = events.Scalars(SPEED)[-1].step
+    rows = list(read_rows(folder.scalars, REPAIR)) if folder.scalars.exists() else []
+    scalars: Scalars = defaultdict(dict)
+    for step, name, value in rows + points:  # a run may have changed its loggers when it was resumed
+        scalars[SCALARS.get(name, name)][step] = value
+    last = max(scalars[SPEED], default=-1)
     if last < _budget(folder):  # TensorBoard reads up to the first damaged record, and does not say so
         raise damaged
-    return events
+    return scalars
 
 
-def read_curve(folder: RunFolder, name: str = "normalised_score") -> Curve:
-    """Return a scalar of a run. Raise UserError as `read_events` does."""
-    return curve_of(read_events(folder), name)
+def _events(folder: RunFolder) -> Iterator[tuple[int, str, float]]:
+    """Yield the step, name and value of each scalar in TensorBoard's files."""
+    events = EventAccumulator(str(folder.path), size_guidance={"scalars": 0}).Reload()
+    for name in events.Tags()["scalars"]:
+        yield from ((event.step, name, event.value) for event in events.Scalars(name))
 
 
-def curve_of(events: EventAccumulator, name: str) -> Curve:
+def read_curve(folder: RunFolder, name: str = "env/normalised_score") -> Curve:
+    """Return a scalar of a run. Raise UserError as `read_scalars` does."""
+    return curve_of(read_scalars(folder), name)
+
+
+def curve_of(scalars: Scalars, name: str) -> Curve:
     """Return a scalar of a run that has been read."""
-    speed = events.Scalars(SPEED)
-    steps = np.array([event.step for event in speed])
-    minutes = float(steps[-1] / np.median([event.value for event in speed]) / 60)
-    if name not in events.Tags()["scalars"]:
+    steps = np.array(sorted(scalars[SPEED]))
+    minutes = float(steps[-1] / np.median(list(scalars[SPEED].values())) / 60)
+    points = scalars.get(name)
+    if not points:
         return Curve(steps, np.full(len(steps), np.nan), minutes)
-    scored = events.Scalars(name)
-    values = np.interp(steps, [event.step for event in scored], [event.value for event in scored])
-    return Curve(steps, values, minutes)
+    known = sorted(points)
+    return Curve(steps, np.interp(steps, known, [points[step] for step in known]), minutes)
 
 
 def has_trained(folder: RunFolder) -> bool:
-    """Return whether a run got far enough to log something about its training."""
-    return any(SPEED.encode() in path.read_bytes() for path in folder.events() if path.is_file())
+    """Return whether a run got far enough to log something about its training to its folder."""
+    return any(SPEED.encode() in path.read_bytes() for path in [*folder.events(), folder.scalars] if path.is_file())
 
 
 def _budget(folder: RunFolder) -> float:

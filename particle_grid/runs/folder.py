@@ -1,10 +1,11 @@
 """The folder of a run: the only place that knows which files a run leaves, and who may write them."""
 
 import contextlib
+import json
 import re
 import shlex
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class RunFolder:
 
     config: the settings it was started with, by this program. overrides: those of its command line, which a resumed run
     keeps. results: makes it finished. error, pruned: why it failed or ended early. output: what a run prints while
-    others print to the same terminal.
+    others print to the same terminal. scalars: of logger=csv. service_runs: by which id each service knows the run.
     """
 
     path: Path
@@ -75,6 +76,14 @@ class RunFolder:
     @property
     def output(self) -> Path:
         return self.path / "output.txt"
+
+    @property
+    def scalars(self) -> Path:
+        return self.path / "scalars.csv"
+
+    @property
+    def service_runs(self) -> Path:
+        return self.path / "service_runs.json"
 
     @property
     def video(self) -> Path:
@@ -125,6 +134,10 @@ class RunFolder:
         """Write why the run ended early."""
         atomic.write(self.pruned, f"{reason}\n".encode())
 
+    def write_service_runs(self, ids: Mapping[str, str]) -> None:
+        """Write by which id each service, such as wandb, knows the run."""
+        atomic.write(self.service_runs, f"{json.dumps(dict(ids))}\n".encode())
+
     def write_error(self, error: Exception) -> None:
         """Write where an error came from, and the sentence about it as last line."""
         text = "".join(traceback.format_exception(error)) + f"error: {explain(error)}\n"
@@ -169,10 +182,23 @@ class RunFolder:
         """
         return read_results(self.results, REPAIR) if self.results.exists() else Results()
 
+    def read_service_runs(self) -> dict[str, str]:
+        """Return by which id each service knows the run. Raise UserError if the file is damaged."""
+        if not self.service_runs.exists():
+            return {}
+        remedy = "Remove it to start new runs in the services."
+        ids = records.read_json(self.service_runs, remedy)
+        if not isinstance(ids, dict) or not all(isinstance(value, str) and value for value in ids.values()):
+            raise UserError(f"{self.service_runs} does not hold the ids of runs.", remedy)
+        return ids
+
     def resume_override(self) -> str:
         """Return the override that resumes the run, as one types it."""
-        plain = re.fullmatch(r"[\w./-]+", str(self.checkpoint))
-        return f"resume={self.checkpoint}" if plain else shlex.quote(f"resume={quoted(self.checkpoint)}")
+        return typed("resume", self.checkpoint)
+
+    def folder_override(self) -> str:
+        """Return the override that lets a run train in this folder, as one types it."""
+        return typed("hydra.run.dir", self.path)
 
     # Who may write.
 
@@ -241,12 +267,13 @@ class RunFolder:
     def _clear(self) -> None:
         """Remove what a run left that died before its first checkpoint, because another run starts here."""
         if not self.checkpoint.exists() and not self.ended:
-            for path in [*self.events(), self.overrides]:
+            for path in [*self.events(), self.scalars, self.service_runs, self.overrides]:
                 path.unlink(missing_ok=True)
 
     def _refuse_foreign_files(self) -> None:
         """Refuse a folder with files that a run would replace and that no run left: a run writes its config first."""
-        theirs = [path for path in (self.config, self.overrides) if path.exists()] + self.events()
+        ours = (self.config, self.overrides, self.scalars, self.service_runs)
+        theirs = [path for path in ours if path.exists()] + self.events()
         if theirs and not self._config_groups() >= set(GROUPS):
             raise OccupiedError(
                 f"{self.path} holds {theirs[0].name}, which is damaged or not from this program, and this run would "
@@ -264,7 +291,8 @@ class RunFolder:
         if not self.config.exists():
             return
         there, here = dict(flatten(self.read_config())), config.flat()
-        if differ := sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key)):
+        keys = (there.keys() | here.keys()) - {"logger"}  # which does not change what the run computes
+        if differ := sorted(key for key in keys if there.get(key) != here.get(key)):
             key = differ[0]
             raise OccupiedError(
                 f"{self.path} holds a run with {key}={there.get(key)}, and this one has {key}={here.get(key)}: choose "
@@ -296,6 +324,12 @@ def held(lock: Path, doing: str, wait: bool = False) -> Iterator[None]:
         yield
     finally:
         file.release()
+
+
+def typed(key: str, path: Path) -> str:
+    """Return an override whose value is a path, as one types it."""
+    plain = re.fullmatch(r"[\w./-]+", str(path))
+    return f"{key}={path}" if plain else shlex.quote(f"{key}={quoted(path)}")
 
 
 def quoted(path: Path) -> str:

@@ -15,6 +15,7 @@ import torch
 from particle_grid.env import ACTIONS
 from particle_grid.learn.checkpoint import FIRST_OPTIMISER, MOST_STEPS, PROCESS_KINDS
 from particle_grid.learn.config import OPTIMISERS
+from particle_grid.learn.loggers import LOGGERS
 from particle_grid.learn.policy import make_policy
 from particle_grid.settings.run_config import GROUPS
 from particle_grid.sim.tasks import RESERVED
@@ -75,6 +76,9 @@ def _config(where: str, config: dict[str, Any]) -> None:
     _require(isinstance(name, str | int) and str(name).isprintable(), "config.name", f"{name!r}, not a name")
     for key in NUMBERS:
         _count(f"config.{key}", config.get(key, 0))
+    loggers = config.get("logger", [])
+    known = isinstance(loggers, list) and all(name in LOGGERS for name in loggers)
+    _require(known, "config.logger", "not a list of loggers")
     taken = sorted(TAKEN & config["task"].keys())
     _require(not taken, f"config.task.{''.join(taken[:1])}", "not a parameter of a task")
     given = sorted(GIVEN & config["policy"].keys())

@@ -2,6 +2,8 @@
 
 from omegaconf import DictConfig
 
+from particle_grid.learn.loggers import LOGGERS
+from particle_grid.settings.errors import unknown
 from particle_grid.support.errors import UserError
 from particle_grid.support.text import as_written, printable
 
@@ -27,6 +29,19 @@ def check_paths(config: DictConfig, *keys: str) -> None:
         value = config[key]
         if value is not None and not (value and isinstance(value, str)):
             raise UserError(f"{key}={as_written(value)} is not a path: give one, or leave it out.")
+
+
+def check_loggers(value: object) -> tuple[str, ...]:
+    """Return the names of loggers: those of a list, or a single one.
+
+    Raises:
+        UserError: for one that does not exist.
+    """
+    names = value if isinstance(value, list) else [value]
+    for name in names:
+        if name not in LOGGERS:
+            raise UserError(unknown(f"logger {as_written(name)}", str(name), LOGGERS))
+    return tuple(dict.fromkeys(names))
 
 
 def check_name(name: object) -> str:

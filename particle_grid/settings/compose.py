@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.settings import resolvers as resolvers  # registers them
-from particle_grid.settings.checks import check_name
+from particle_grid.settings.checks import check_loggers, check_name
 from particle_grid.settings.errors import unknown_key
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.sim import tasks
@@ -58,7 +58,7 @@ def register_groups(arguments: Iterable[str] = ()) -> None:
         UserError: if there is no such class.
     """
     store = partial(ConfigStore.instance().store, **REPLACE)
-    store(name="run", node={key: getattr(RunConfig, key) for key in ("seed", "clips", "evaluations")})
+    store(name="run", node={key: getattr(RunConfig, key) for key in ("seed", "clips", "evaluations", "logger")})
     store(group="world", name="default", node=asdict(World()))
     store(group="world", name="unchanged", node=dict.fromkeys(UNCHANGED))
     store(group="trainer", name="default", node=asdict(TrainerConfig()) | {"seed": "${seed}"})
@@ -114,7 +114,7 @@ def run_config(config: DictConfig) -> RunConfig:
     trainer = typed(TrainerConfig, config.trainer)
     values: Any = OmegaConf.to_container(config, resolve=True)
     checked = {"world": asdict(world), "trainer": asdict(trainer), "name": check_name(values["name"])}
-    return RunConfig.from_dict(values | checked)
+    return RunConfig.from_dict(values | checked | {"logger": check_loggers(values["logger"])})
 
 
 def typed(cls: type[T], node: DictConfig) -> T:
@@ -163,7 +163,7 @@ def _in_words(kind: Any) -> str:
 
 
 def resumed_config(saved: RunConfig, overrides: Iterable[str]) -> RunConfig:
-    """Return the settings of a resumed run: the saved ones, except that `trainer.*` may be overridden.
+    """Return the settings of a resumed run: the saved ones, except that `logger` and `trainer.*` may be overridden.
 
     `trainer.seed` may not, because the random generators continue.
 
@@ -171,10 +171,11 @@ def resumed_config(saved: RunConfig, overrides: Iterable[str]) -> RunConfig:
         UserError: for any other override.
     """
     values = [override for override in overrides if not override.startswith(("resume=", "allow="))]
-    if fixed := [each for each in values if not each.startswith("trainer.") or each.startswith("trainer.seed=")]:
+    free = ("trainer.", "logger=")
+    if fixed := [each for each in values if not each.startswith(free) or each.startswith("trainer.seed=")]:
         raise UserError(
-            f"{fixed[0]} cannot be changed in a resumed run, only trainer.* except its seed: leave it out, or train a "
-            f"new run."
+            f"{fixed[0]} cannot be changed in a resumed run, only logger and trainer.* except its seed: leave it out, "
+            f"or train a new run."
         )
     config = OmegaConf.create(saved.to_dict())
     for override in OverridesParser.create().parse_overrides(values):  # Hydra's parser: for it, `off` is a word

@@ -15,8 +15,8 @@ from particle_grid.support.text import printable
 
 
 def digest(*, _root_: DictConfig) -> str:
-    """Return eight letters that identify a config, without Hydra's part of it and what may be imported."""
-    config = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key not in ("hydra", "allow")])
+    """Return eight letters that identify what a run computes: a config without Hydra's part, `allow` and `logger`."""
+    config = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key not in ("hydra", "allow", "logger")])
     text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

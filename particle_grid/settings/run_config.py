@@ -29,6 +29,7 @@ class RunConfig:
     name: str = ""
     clips: int = 5  # films during training, evenly spaced; 0 for none, and no policy.gif at the end
     evaluations: int = 3  # episodes that score the policy at the end; 0 for none
+    logger: tuple[str, ...] = ("tensorboard",)  # or csv, wandb, trackio, mlflow; several: logger=[tensorboard,csv]
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
@@ -47,6 +48,7 @@ class RunConfig:
             policy_options=policy,
             world=World(**values["world"]),
             trainer=TrainerConfig(**values.get("trainer", {})),
+            logger=tuple(values.get("logger", cls.logger)),
             **others,
         )
 
@@ -62,6 +64,7 @@ class RunConfig:
             "name": self.name,
             "clips": self.clips,
             "evaluations": self.evaluations,
+            "logger": list(self.logger),
         }
 
     def flat(self) -> dict[str, Any]:

@@ -63,17 +63,24 @@ def read_table(path: Path, columns: Sequence[str], remedy: str) -> Iterator[tupl
     Raises:
         UserError: for a file that is not such a table.
     """
+    with path.open(newline="", encoding="utf-8") as file:
+        yield from parse_table(file, path, columns, remedy)
+
+
+def parse_table(
+    lines: Iterable[str], path: Path, columns: Sequence[str], remedy: str
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield what `read_table` does, from lines of the file `path`. Raise UserError as it does."""
     number = 0
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.reader(file)
-            if next(reader, None) != list(columns):
-                raise ValueError(f"its first line is not {','.join(columns)}")
-            for cells in reader:
-                number = reader.line_num
-                if len(cells) != len(columns):
-                    raise ValueError(f"it has {len(cells)} cells instead of {len(columns)}")
-                yield number, dict(zip(columns, map(original, cells), strict=True))
+        reader = csv.reader(lines)
+        if next(reader, None) != list(columns):
+            raise ValueError(f"its first line is not {','.join(columns)}")
+        for cells in reader:
+            number = reader.line_num
+            if len(cells) != len(columns):
+                raise ValueError(f"it has {len(cells)} cells instead of {len(columns)}")
+            yield number, dict(zip(columns, map(original, cells), strict=True))
     except (ValueError, csv.Error) as error:
         place = f"{path}, line {number}" if number else str(path)
         raise UserError(f"{place}, is not part of the table that it should be: {error}.", remedy) from None

@@ -8,6 +8,7 @@ SETTINGS = {
     "trainer.lanes": "trainer.env_splits",
     "policy.first_move": "policy.init_action_rms",
 }
+SCALARS = {"score": "env/score", "normalised_score": "env/normalised_score"}  # in TensorBoard's files
 ARRAYS = {"wish": "desired_move", "met": "entered_cell"}  # of a saved simulator state
 MODULES = {
     "clips": "evaluation.clips",
@@ -20,7 +21,7 @@ MODULES = {
     "learn.archive": "support.archive",
     "learn.device": "learn.distributed",
     "learn.lane": "learn.collect",
-    "learn.log": "learn.tensorboard",
+    "learn.log": "learn.loggers.tensorboard",
     "learn.restore": "learn.checkpoint",
     "learn.rollout": "learn.collect",
     "learn.uncopied": "support.uncopied",

@@ -66,7 +66,7 @@ def test_a_run_has_films_in_tensorboard(invoke, count, films):
     code, _, err = invoke(train.main, *SMALL, f"clips={count}", "hydra.run.dir=run", "task=center")
     assert (code, err) == (0, "")
     events = EventAccumulator("run").Reload()
-    assert len(events.Images("clip") if "clip" in events.Tags()["images"] else []) == films
+    assert len(events.Images("env/clip") if "env/clip" in events.Tags()["images"] else []) == films
 
 
 def test_a_run_without_films_has_no_picture_and_the_requested_evaluations(invoke):

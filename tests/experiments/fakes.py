@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from particle_grid import study
 from particle_grid.evaluation.baseline import Baseline
 from particle_grid.experiments import study as steps
 from particle_grid.experiments import study_plots, study_report, study_scores
-from particle_grid.learn.tensorboard import Logger
+from particle_grid.learn.loggers.tensorboard import TensorBoardLogger
 from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.results import Results
 
@@ -28,9 +29,9 @@ def write_results(folder: RunFolder, normalised: float | None = None, **scores: 
 
 def write_curve(folder: RunFolder, scores) -> None:
     """Write a learning curve with a score every hundred steps."""
-    with Logger(folder.path) as logger:
+    with closing(TensorBoardLogger(folder.path)) as logger:
         for k, score in enumerate(scores, 1):
-            logger.log(100 * k, {"normalised_score": score, "perf/steps_per_second": 1000.0})
+            logger.log(100 * k, {"env/normalised_score": score, "perf/steps_per_second": 1000.0})
 
 
 def strength(overrides) -> float:

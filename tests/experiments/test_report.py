@@ -6,6 +6,7 @@ import io
 import os
 import re
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 from particle_grid import report, train
 from particle_grid.evaluation import match
 from particle_grid.experiments.sweep_report import load_run, load_sweep
-from particle_grid.learn.tensorboard import Logger
+from particle_grid.learn.loggers.tensorboard import TensorBoardLogger
 from particle_grid.runs.folder import HYDRA, RunFolder
 from tests.experiments.fakes import write_results, write_yaml
 from tests.test_train import BATCH, TINY
@@ -37,9 +38,9 @@ def write_run(tmp_path):
         write_yaml(folder.path / HYDRA / "overrides.yaml", overrides)
         if curve:
             write_yaml(folder.config, config)
-            with Logger(folder.path) as logger:
+            with closing(TensorBoardLogger(folder.path)) as logger:
                 for k, score in enumerate(curve, 1):
-                    logger.log(1000 * k, {"perf/steps_per_second": 100.0, "normalised_score": score})
+                    logger.log(1000 * k, {"perf/steps_per_second": 100.0, "env/normalised_score": score})
         if final is not None:
             write_results(folder, sampled=final, greedy=final / 2)
         if error:

@@ -19,8 +19,8 @@ from particle_grid.experiments.pool import Job
 from particle_grid.experiments.pruning import Pruning
 from particle_grid.learn import checkpoint
 from particle_grid.learn.config import TrainerConfig
+from particle_grid.learn.loggers.tensorboard import METRICS
 from particle_grid.learn.policy import make_policy
-from particle_grid.learn.tensorboard import METRICS
 from particle_grid.learn.trainer import Stop, Trainer
 from particle_grid.runs.folder import RunFolder
 from particle_grid.settings.compose import VERSION_BASE, config_folder, register_groups
@@ -247,7 +247,7 @@ def run_trial(study, values):
     pruning = Pruning(trial, 1000)
     for k, score in enumerate(values):
         try:
-            pruning.log(100 * (k + 1), {"normalised_score": score})
+            pruning.log(100 * (k + 1), {"env/normalised_score": score})
         except Stop as stop:
             study.tell(trial, state=type(study.trials[0].state).PRUNED)
             return k + 1, str(stop)

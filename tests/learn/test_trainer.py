@@ -107,13 +107,13 @@ def test_every_iteration_reports_every_scalar(form):
     env = Toy(space=SPACES[form], ends=0.1)
     policy = make_policy("conv_lstm", 1, SPACES[form], hidden=16, head="gaussian" if form == "continuous" else "auto")
     Trainer(env, policy, SMALL, [record], normalise=lambda score: 2 * score + 1).run()
-    wanted = {"score", "normalised_score", *(["policy/log_std"] if form == "continuous" else [])}
+    wanted = {"env/score", "env/normalised_score", *(["policy/log_std"] if form == "continuous" else [])}
     for folder, names in NAMES.items():
         wanted |= {f"{folder}/{name}" for name in names}
     for scalars in record.scalars:
         assert set(scalars) == wanted
         assert all(type(x) is float and math.isfinite(x) for x in scalars.values())
-        assert scalars["normalised_score"] == 2 * scalars["score"] + 1
+        assert scalars["env/normalised_score"] == 2 * scalars["env/score"] + 1
         assert 0.5 < sum(scalars[f"perf/{k}"] for k in ("simulate", "infer", "learn")) <= 1.001
 
 

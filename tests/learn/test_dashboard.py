@@ -1,18 +1,14 @@
 import io
-import re
 
 import pytest
 from rich.console import Console
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from particle_grid.learn import dashboard
 from particle_grid.learn.dashboard import Dashboard, sparkline
-from particle_grid.learn.tensorboard import Logger
-from tests.learn.training import make
 
 SCALARS = {
-    "score": 0.25,
-    "normalised_score": 0.5,
+    "env/score": 0.25,
+    "env/normalised_score": 0.5,
     "env/moved": 0.75,
     "env/reward": 0.1,
     "policy/entropy": 2.1,
@@ -26,34 +22,6 @@ SCALARS = {
 }
 
 
-def events(folder):
-    accumulator = EventAccumulator(str(folder))
-    accumulator.Reload()
-    return {tag: [(e.step, e.value) for e in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
-
-
-def test_tensorboard_reads_every_scalar_of_a_run_over_agent_steps(tmp_path):
-    with Logger(tmp_path) as logger:
-        result = make(form="continuous", loggers=[logger], normalise=lambda score: score).run()
-    found = events(tmp_path)
-    assert set(found) == set(result.scalars)
-    assert {"score", "normalised_score", "env/moved", "policy/entropy", "perf/steps_per_second"} <= set(found)
-    for name, points in found.items():
-        assert [step for step, _ in points] == [64, 128, 192, 256]
-        assert points[-1][1] == pytest.approx(result.scalars[name])
-
-
-def test_a_resumed_run_hides_what_was_written_after_its_checkpoint(tmp_path):
-    with Logger(tmp_path) as logger:
-        for step in (10, 20, 30):
-            logger.log(step, {"score": step})
-    [events_file] = tmp_path.iterdir()  # its name contains its second of creation, which determines the reading order
-    events_file.rename(re.sub(r"\.\d+\.", ".1000000000.", str(events_file), count=1))
-    with Logger(tmp_path, step=20) as logger:
-        logger.log(30, {"score": 300.0})
-    assert events(tmp_path)["score"] == [(10, 10.0), (20, 20.0), (30, 300.0)]
-
-
 def terminal(file):
     return Console(file=file, force_terminal=True, width=100, color_system=None)
 
@@ -63,7 +31,7 @@ def test_a_terminal_shows_progress_figures_shares_and_history(monkeypatch):
     file = io.StringIO()
     with Dashboard(1_000_000, console=terminal(file)) as board:
         for k in range(3):
-            board.log(250_000 * (k + 1), SCALARS | {"normalised_score": k / 2})
+            board.log(250_000 * (k + 1), SCALARS | {"env/normalised_score": k / 2})
     text = file.getvalue()
     shown = (
         "0.75M of 1.00M steps; left; score 0.250; normalised 1.000; moved 75%; entropy 2.100; KL 0.0100; clipped 12.5%"

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -10,11 +10,11 @@ from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-METRICS = ("eval/sampled", "eval/greedy", "normalised_score")  # shown next to hyperparameters
+METRICS = ("eval/sampled", "eval/greedy", "env/normalised_score")  # shown next to hyperparameters
 
 
-class Logger:
-    """Writes scalars to TensorBoard, over agent-steps. A context manager: leaving it flushes and closes the file.
+class TensorBoardLogger:
+    """Writes scalars to TensorBoard, over agent-steps.
 
     Args:
         folder: where to write the events.
@@ -25,10 +25,13 @@ class Logger:
         OSError: from every method, in one sentence, if events can no longer be written.
     """
 
+    essential = True
+
     def __init__(self, folder: str | Path, step: int = 0) -> None:
         self.folder = folder
-        self._hook = threading.excepthook
         self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None, flush_secs=10)
+        self._hook = threading.excepthook
+        threading.excepthook = self._failed
         self._end: Summary | None = None
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -59,8 +62,11 @@ class Logger:
 
     def close(self) -> None:
         """Write what is left and close the file."""
-        with self._writing():
-            self.writer.close()
+        try:
+            with self._writing():
+                self.writer.close()
+        finally:
+            threading.excepthook = self._hook
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -76,14 +82,3 @@ class Logger:
         """Ignore an OSError in TensorBoard's writer thread: the next method that is called raises it."""
         if not (isinstance(what.thread, _AsyncWriterThread) and isinstance(what.exc_value, OSError)):
             self._hook(what)
-
-    def __enter__(self) -> "Logger":
-        threading.excepthook = self._failed
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            with suppress(OSError) if kind else nullcontext():  # the exception being raised says enough
-                self.close()
-        finally:
-            threading.excepthook = self._hook
