@@ -42,7 +42,8 @@ def main(config: DictConfig, call: Invocation) -> None:
     size = f"{len(entrants)} x {len(entrants)} x {len(seeds)} matches of {steps} steps and {env.num_agents} agents"
     console.print(f"{env.task_name}, {settings['action']}: {size}; rating ± standard deviation", soft_wrap=True)
     console.print(ranking.table())
-    console.print(f"Saved: {folder.path}/ {folder.matches.name}, {', '.join(ratings.FILES)}", soft_wrap=True)
+    for name in (folder.matches.name, *ratings.FILES):
+        console.print(f"Saved: {folder.path / name}", soft_wrap=True)
 
 
 def check(config: DictConfig) -> None:

@@ -98,7 +98,7 @@ def test_names_and_paths_that_look_like_markup_are_printed_literally(call):
     code, out, err = call(train.main, *TINY, f"trainer.total_steps={BATCH}", "clips=0", name, folder)
     assert (code, err) == (0, "")
     assert "[x] [b]: 32 agents" in out
-    assert f"Saved: {Path('[test]/[/x]').resolve()}/ checkpoint.pt" in out
+    assert f"Saved: {Path('[test]/[/x]').resolve()}/checkpoint.pt\n" in out
     code, out, err = call(evaluation.main, "checkpoint=pretrained", "video='[test]/x.gif'", "seeds=1", "world.agents=9")
     assert (code, err) == (0, "")
     assert "Saved: [test]/x.gif" in out

@@ -14,6 +14,8 @@ from particle_grid.evaluation.players import policy_player
 from particle_grid.learn.policy import Policy
 from particle_grid.runs.results import Results
 
+HARDLY = 0.05  # normalised scores below are called hardly better than random actions
+WORSE = 0.2  # normalised score by which greedy actions are called worse than sampled ones
 LABELS = {  # labels for people, by the keys of `Results`
     "random": "random actions",
     "scripted": "script",
@@ -51,12 +53,43 @@ def show_results(env: ParticleGrid, results: Results, console: Console, steps: i
     seeds = f"{count} seed{'s' if count > 1 else ''}"
     size = f"{seeds} x {steps} steps x {env.num_agents} agents"
     console.print(f"{env.task_name}, {action}: {size}; mean ± standard deviation over seeds", soft_wrap=True)
-    table = Table("", f"score\n({env.unit})", "normalised\nscore")
+    table = Table(" / ".join(_teams(env)), f"score\n({env.unit})", "normalised\nscore")
     for name, scores in results.scores.items():
-        by_team = " / ".join(_spread(team) for team in scores.T)
-        table.add_row(LABELS[name], by_team, _spread(results.normalised[name]))
+        table.add_row(LABELS[name], _by_team(scores), _by_team(results.by_team(name)))
     console.print(table)
 
 
-def _spread(values: np.ndarray) -> str:
-    return f"{values.mean():.3f} ± {values.std():.3f}"
+def _by_team(scores: np.ndarray) -> str:
+    """Return the mean and the standard deviation of scores f64[seeds, teams], for each team."""
+    return " / ".join(f"{values.mean():z.3f} ± {values.std():.3f}" for values in scores.T)
+
+
+def _teams(env: ParticleGrid) -> Sequence[str]:
+    """Return the names of the teams; nothing for a single one."""
+    names = [f"team {k + 1}" for k in range(env.task.teams)]
+    return getattr(env.task, "kinds", names) if env.task.teams > 1 else ()
+
+
+def verdict(env: ParticleGrid, results: Results, trained: int, usual: int) -> list[str]:
+    """Return what to make of scores that disappoint: a sentence for each team, and one on greedy actions.
+
+    Args:
+        env: the environment.
+        results: of a policy.
+        trained: agent-steps that it was trained for.
+        usual: agent-steps that its task is trained for by default.
+    """
+    said = []
+    sampled = results.by_team("sampled").mean(0)
+    subjects = [f"As {team}, the policy" for team in _teams(env)] or ["The policy"]
+    for score, subject in zip(sampled, subjects, strict=True):
+        if score < HARDLY:
+            said.append(f"{subject} is hardly better than random actions after {trained:,} steps.")
+    if said and trained < usual:
+        said.append(f"By default, {env.task_name} trains for {usual:,} steps.")
+    if (results.by_team("greedy").mean(0) < sampled - WORSE).any():
+        said.append(
+            "Greedy actions score less than sampled ones: the most probable action may be the same in many places, so "
+            "that agents stand still or block one another."
+        )
+    return said

@@ -213,7 +213,8 @@ def report(
     for sentence in missing:
         console.print(sentence, soft_wrap=True)
     write_report(out, results, missing)
-    console.print(f"Saved: {out}/ results.csv, summary.csv, report.html", soft_wrap=True)
+    for name in ("report.html", "results.csv", "summary.csv"):
+        console.print(f"Saved: {out / name}", soft_wrap=True)
     if failed := [job for job in jobs.values() if job.failed]:
         raise UserRuntimeError(
             f"{len(failed)} of {len(jobs)} runs failed, and the report covers only the others: see error.txt in their "

@@ -28,6 +28,7 @@ from particle_grid.runs.load import Checkpoint
 from particle_grid.runs.results import Results
 from particle_grid.settings.invocation import Invocation
 from particle_grid.settings.run_config import RunConfig
+from particle_grid.sim import tasks
 
 TORCH_THREADS = torch.get_num_threads()  # the default, before a run in this process changes the number
 HYPERPARAMETERS = [  # logged for every run, in addition to those that a command line names
@@ -127,7 +128,7 @@ def lead(run: Run, folder: RunFolder, call: Invocation, console: Console) -> flo
         results.write(folder.results)
         loggers.log(result.steps, {f"eval/{player}": score for player, score in final_scores(results).items()})
         loggers.finished()
-    conclude(run, folder, results, steps, console)
+    conclude(run, folder, results, result.steps, steps, console)
     return results.mean("sampled")
 
 
@@ -182,15 +183,24 @@ def normaliser(env: ParticleGrid, baseline: Baseline) -> Callable[[float], float
     return lambda score: float(baseline.normalise(np.array([score])))
 
 
-def conclude(run: Run, folder: RunFolder, results: Results, steps: int, console: Console) -> None:
-    """Show the results and film the policy."""
+def conclude(run: Run, folder: RunFolder, results: Results, trained: int, steps: int, console: Console) -> None:
+    """Show the results of episodes of `steps` after training for `trained` agent-steps, and film the policy."""
     if results.scores:
         scoring.show_results(run.env, results, console, steps)
+        for line in scoring.verdict(run.env, results, trained, usual_steps(run.config)):
+            console.print(line, soft_wrap=True)
     if run.config.clips:
         record.record(run.env, run.policy, console, video=folder.video)
-    saved = f"{folder.checkpoint.name}, {folder.results.name}"
-    watch = " To watch: tensorboard --logdir outputs" if "tensorboard" in run.config.logger else ""
-    console.print(f"Saved: {folder.path}/ {saved}.{watch}", soft_wrap=True)
+    for path in (folder.checkpoint, folder.results):
+        console.print(f"Saved: {path}", soft_wrap=True)
+    if "tensorboard" in run.config.logger:
+        console.print("To watch: tensorboard --logdir outputs", soft_wrap=True)
+
+
+def usual_steps(config: RunConfig) -> int:
+    """Return the agent-steps that the task of a run is trained for by default."""
+    settings = getattr(tasks.load(config.task), "settings", {})
+    return int(settings.get("trainer", {}).get("total_steps", TrainerConfig.total_steps))
 
 
 def final_scores(results: Results) -> dict[str, float]:

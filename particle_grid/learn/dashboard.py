@@ -17,17 +17,17 @@ HISTORY = 512  # iterations whose scores are drawn
 COLUMNS = 4  # of figures
 BARS = "▁▂▃▄▅▆▇█"
 FIGURES = {  # label -> scalar, format
-    "score": ("env/score", ".3f"),
-    "normalised": ("env/normalised_score", ".3f"),
-    "reward": ("env/reward", ".4f"),
-    "moved": ("env/moved", ".0%"),
-    "entropy": ("policy/entropy", ".3f"),
-    "log std": ("policy/log_std", ".3f"),
-    "KL": ("policy/kl", ".4f"),
-    "clipped": ("policy/clip_fraction", ".1%"),
-    "explained": ("value/explained_variance", ".2f"),
+    "score": ("env/score", "z.3f"),
+    "normalised": ("env/normalised_score", "z.3f"),
+    "reward": ("env/reward", "z.4f"),
+    "moved": ("env/moved", "z.0%"),
+    "entropy": ("policy/entropy", "z.3f"),
+    "log std": ("policy/log_std", "z.3f"),
+    "KL": ("policy/kl", "z.4f"),
+    "clipped": ("policy/clip_fraction", "z.1%"),
+    "explained": ("value/explained_variance", "z.2f"),
 }
-TIME_SHARES = {"simulate": ("perf/simulate", ".0%"), "infer": ("perf/infer", ".0%"), "learn": ("perf/learn", ".0%")}
+TIME_SHARES = {"simulate": ("perf/simulate", "z.0%"), "infer": ("perf/infer", "z.0%"), "learn": ("perf/learn", "z.0%")}
 
 
 class Dashboard:
@@ -79,7 +79,8 @@ class Dashboard:
 
     def progress(self) -> str:
         """Return the steps done and, from the second iteration on, the speed and the remaining time."""
-        done = f"{self.step / 1e6:.2f}M of {self.total / 1e6:.2f}M steps"
+        whole = f" of {self.total / 1e6:.2f}M" if self.step < self.total else ""  # a run ends with a whole iteration
+        done = f"{self.step / 1e6:.2f}M{whole} steps"
         if self.first is None or self.step == self.first[0]:
             return done
         speed = (self.step - self.first[0]) / max(perf_counter() - self.first[1], 1e-9)
@@ -102,7 +103,15 @@ class Dashboard:
         grid = Table.grid(padding=(0, 3))
         for start in range(0, len(cells), COLUMNS):
             grid.add_row(*cells[start : start + COLUMNS])
-        return Group(bar, grid, sparkline(self.scores))
+        return Group(bar, grid, *self.history())
+
+    def history(self) -> list[str]:
+        """Return the score's history as bars with their range, once there is some."""
+        if len(self.scores) < 2:
+            return []
+        label = "normalised score" if "env/normalised_score" in self.scalars else "score"
+        means = shares(self.scores)
+        return [f"{label} from {min(means):z.2f} to {max(means):z.2f}: {sparkline(means)}"]
 
     def __enter__(self) -> "Dashboard":
         if self.live:
@@ -118,14 +127,16 @@ class Dashboard:
                 self.live.stop()
 
 
-def sparkline(values: Sequence[float], width: int = 64) -> str:
-    """Return values as a row of at most `width` bars, each the mean of an equal share of them."""
+def shares(values: Sequence[float], most: int = 64) -> list[float]:
+    """Return the means of at most `most` equal shares of values, in their order."""
     values = list(values)
-    count = min(width, len(values))
-    if not count:
-        return ""
+    count = min(most, len(values))
     edges = [len(values) * k // count for k in range(count + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
-    low = min(means)
-    span = max(means) - low or 1.0
-    return "".join(BARS[min(int((x - low) / span * len(BARS)), len(BARS) - 1)] for x in means)
+    return [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Return a bar for each value, between the lowest and the highest."""
+    low = min(values)
+    span = max(values) - low or 1.0
+    return "".join(BARS[min(int((x - low) / span * len(BARS)), len(BARS) - 1)] for x in values)

@@ -37,6 +37,12 @@ class Results:
             raise UserError(f"There is no player {player!r}. Choose one of: {', '.join(PLAYERS)}.")
         return float(np.mean(self.normalised[player])) if player in self.normalised else None
 
+    def by_team(self, player: str) -> np.ndarray:
+        """Return the normalised scores of a player, f64[seeds, teams], each team by itself."""
+        random = self.scores["random"].mean(0)
+        span = self.scores["scripted"].mean(0) - random
+        return np.asarray((self.scores[player] - random) / np.where(span == 0, np.nan, span))
+
     def write(self, path: Path) -> None:
         """Write the file in one step: its existence is what makes a run finished.
 

@@ -123,7 +123,7 @@ def test_players_are_named_after_their_folders_even_if_a_name_looks_like_markup(
     code, out, _ = invoke(rank.main, *TINY, "checkpoints=[*/checkpoint.pt]", "out='[b]out'")
     assert code == 0
     assert out.count("[b]one") == 1  # in the table
-    assert "Saved: [b]out/" in out
+    assert "Saved: [b]out/matches.csv\n" in out
 
 
 def test_a_policy_that_was_trained_on_another_task_is_announced(invoke, enter):
@@ -175,7 +175,7 @@ def test_each_setting_has_its_own_folder_by_default(invoke, enter):
     for more in settings:
         code, out, err = invoke(rank.main, "checkpoints=[one/checkpoint.pt]", *TINY, *more)
         assert (code, err) == (0, "")
-        folders.append(out.split("Saved: ")[1].split("/ ")[0])
+        folders.append(out.split("Saved: ")[1].split("/matches.csv")[0])
     assert len(set(folders)) == len(settings) - 1  # more seeds are more matches of the same kind
     assert folders[0] == folders[-1]
     assert all(Path(folder).parent == Path("outputs") for folder in folders)

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from particle_grid.learn import dashboard
-from particle_grid.learn.dashboard import Dashboard, sparkline
+from particle_grid.learn.dashboard import Dashboard, shares, sparkline
 
 SCALARS = {
     "env/score": 0.25,
@@ -36,7 +36,9 @@ def test_a_terminal_shows_progress_figures_shares_and_history(monkeypatch):
     shown = (
         "0.75M of 1.00M steps; left; score 0.250; normalised 1.000; moved 75%; entropy 2.100; KL 0.0100; clipped 12.5%"
     )
-    shown += "; explained 0.90; simulate 10%; infer 30%; learn 60%; log std -0.500; ▁▅█"
+    shown += (
+        "; explained 0.90; simulate 10%; infer 30%; learn 60%; log std -0.500; normalised score from 0.00 to 1.00: ▁▅█"
+    )
     for words in shown.split("; "):
         assert words in text
 
@@ -104,8 +106,15 @@ def test_a_run_without_a_finished_iteration_shows_nothing():
     assert file.getvalue() == ""
 
 
-def test_a_sparkline_spans_its_range_within_its_width():
-    assert sparkline([]) == ""
+def test_a_sparkline_spans_the_range_of_means_of_equal_shares():
     assert sparkline([3.0]) == "▁"
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
-    assert len(sparkline(list(range(1000)), width=20)) == 20
+    assert shares(range(1000), most=20) == [24.5 + 50 * k for k in range(20)]
+    assert shares([1, 2, 3]) == [1, 2, 3]
+
+
+def test_the_last_iteration_may_overshoot_and_no_zero_is_negative():
+    file = io.StringIO()
+    with Dashboard(500_000, console=Console(file=file, width=200)) as board:
+        board.log(520_000, {"env/score": -0.0001})
+    assert file.getvalue() == "0.52M steps, score 0.000\n"
