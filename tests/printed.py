@@ -83,7 +83,6 @@ ELSEWHERE = {
     "python bench/learn.py --out outputs/learn --ship": WRITES,
     "python bench/learn.py --out outputs/learn": HOURS,
     "python bench/learn.py --tasks center forage group herd optimize predator_prey puffer scatter --seeds 1": HOURS,
-    "python bench/learn.py --seeds 5": HOURS,
     "python bench/soak.py": HOURS,
     "python bench/search.py *": HOURS,
     "python -m particle_grid.study reduced": HOURS,
