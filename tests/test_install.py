@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ROOT / "particle_grid", ROOT / "hydra_plugins"
@@ -53,6 +55,19 @@ def test_the_wheel_contains_the_package_and_its_configs(wheel):
     configs = {f"particle_grid/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.[py]*")}
     assert configs
     assert held == {name for name in package if "__pycache__" not in name} | configs
+
+
+def test_workflows_run_what_developers_run():
+    jobs = {}
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        content = yaml.safe_load(path.read_text("utf-8"))
+        assert content["permissions"] == {"contents": "read"}, path.name  # a job asks for more by itself
+        jobs |= {f"{path.stem} {name}": job for name, job in content["jobs"].items()}
+    assert jobs["ci run"]["steps"][-1]["run"] == ".ci/run"
+    stages = re.search(
+        r"for stage in \$stages; do\n    case \$stage in\n        (.*?)\)", (ROOT / ".ci/full").read_text()
+    )
+    assert sorted(jobs["full stage"]["strategy"]["matrix"]["stage"]) == sorted(stages[1].split(" | "))
 
 
 @pytest.mark.slow
