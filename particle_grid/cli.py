@@ -108,7 +108,12 @@ def _prepare_arguments() -> None:
         raise UserError(f"{empty.pop()} is empty: name a folder, or leave it out.")
     if any(argument.startswith("--e") for argument in sys.argv):
         raise UserError("--experimental-rerun unpickles a file, which could run anything: leave it out.")
-    if {"-m", "--multirun"} & set(sys.argv) and together:
+    swept = bool({"-m", "--multirun"} & set(sys.argv))
+    if swept and any(re.match(r"logger=(?!\[)[^\[]*,", argument) for argument in sys.argv):
+        raise UserError(
+            "logger= cannot be swept, since it changes no run: give a list for all, as in logger=[csv,wandb]."
+        )
+    if swept and together:
         raise UserError("-m and torchrun exclude each other: one makes many runs, the other shares out a single one.")
 
 

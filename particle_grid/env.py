@@ -78,7 +78,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
     truncations: np.ndarray
     masks: np.ndarray
     num_agents: int
-    _warned = False  # of NaN among the actions
+    _warned = False  # of actions that are not finite
     reported: np.ndarray | None = None  # bool[N], agents whose scores infos report; None for all. Set it to change it
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": list(RENDER_MODES), "render_fps": 20}
@@ -307,10 +307,10 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         return None if entry is None else (float(np.mean(entry["random"])), float(np.mean(entry["scripted"])))
 
     def _infos(self, actions: np.ndarray) -> list[dict[str, float]]:
-        """Return the infos that come every REPORT_EVERY steps. Warn of NaN among the actions of this step, once."""
-        if not (self.discrete or self._warned) and np.isnan(actions).any():
-            count = np.isnan(actions).any(1).sum()
-            warnings.warn(f"{count} of {len(actions)} actions are NaN, which means not to move.", stacklevel=3)
+        """Return the infos that come every REPORT_EVERY steps. Warn once if actions of this step are not finite."""
+        if not (self.discrete or self._warned or np.isfinite(actions).all()):
+            count = (~np.isfinite(actions)).any(1).sum()
+            warnings.warn(f"{count} of {len(actions)} actions are NaN or infinite: those agents stay.", stacklevel=3)
             self._warned = True
         return [self._report()]
 

@@ -12,10 +12,9 @@ import numpy as np
 from gymnasium.spaces import Box, MultiDiscrete
 
 OWNERS = ("pufferlib", "pufferlib-core")
-CLASH = (
-    "pufferlib and pufferlib-core are both installed and overwrite each other's files: run pip uninstall pufferlib "
-    "pufferlib-core, and install the one you need."
-)
+REMEDY = "run pip uninstall pufferlib pufferlib-core, and install pufferlib-core==3.0.7."
+CLASH = f"pufferlib and pufferlib-core are both installed and overwrite each other's files: {REMEDY}"
+OTHER = f"The PufferLib that is installed has another interface, so pufferlib.vector will not work: {REMEDY}"
 
 
 class NativeEnv:
@@ -105,7 +104,24 @@ def base_class() -> Any:
         from pufferlib import PufferEnv
     except (ImportError, AttributeError):  # missing, or a mixture of two distributions
         return NativeEnv
-    return PufferEnv
+    if fits(PufferEnv):
+        return PufferEnv
+    warnings.warn(OTHER, stacklevel=2)
+    return NativeEnv
+
+
+def fits(base: Any) -> bool:
+    """Return whether a base class takes the buffers that environments have."""
+    env = base.__new__(base)
+    env.num_agents = 1
+    env.single_observation_space = Box(0, 255, (2,), np.uint8)
+    env.single_action_space = Box(-1.0, 1.0, (2,), np.float32)
+    names = ("observations", "rewards", "terminals", "truncations", "masks", "actions")
+    try:
+        env.__init__({name: np.zeros((1, 2)) for name in names})
+    except Exception:
+        return False
+    return True
 
 
 def installed(distribution: str) -> bool:

@@ -27,7 +27,7 @@ def main(config: DictConfig, call: Invocation) -> None:
     env = tournament.arena(policies)
     device = choose_device(config.device)
     entrants = [tournament.entrant(name, saved, device, config.greedy) for name, saved in policies.items()]
-    entrants = [tournament.SCRIPT, tournament.RANDOM, *entrants]
+    entrants = list({each.id: each for each in (tournament.SCRIPT, tournament.RANDOM, *entrants)}.values())
     steps = config.steps or match.steps_for(env)
     settings = env.setting() | {"steps": steps, "greedy": config.greedy}
     folder = tournament.MatchFolder(Path(str(config.out))) if config.out else tournament.MatchFolder.default(settings)

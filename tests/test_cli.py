@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from particle_grid import ParticleGrid
+from particle_grid import ParticleGrid, train
 from particle_grid import eval as evaluation
 from particle_grid.cli import command
 from particle_grid.evaluation import match
@@ -81,7 +81,7 @@ def test_a_misspelt_word_fails_at_once_and_the_error_lists_the_valid_ones(run, a
     ("argument", "message"),
     [
         ("task", "'task' cannot be read: write key=value"),
-        ("seed=1,2", "To sweep over it, add --multirun"),
+        ("seed=1,2", "seed=1,2 has several values: write seed=[1,2] for a list, or add -m"),
         ("~nome", "nome"),
     ],
 )
@@ -166,6 +166,12 @@ def test_a_misspelt_value_in_a_sweep_fails_before_the_first_job(run):
     code, out, err = run("-m", "task=forage,grup", "hydra/hydra_logging=disabled")
     assert (code, out) == (1, "")
     assert err.startswith("error: There is no task 'grup'. Did you mean group?")
+
+
+def test_loggers_are_not_swept(invoke):
+    code, out, err = invoke(train.main, "-m", "logger=csv,tensorboard", "seed=0,1")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: logger= cannot be swept")
 
 
 @pytest.mark.parametrize("name", ["train", "eval", "play", "rank", "baselines"])

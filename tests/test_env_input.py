@@ -41,7 +41,7 @@ every_case = pytest.mark.parametrize(("task", "action"), CASES)
         ({"drag": 1.5}, r"drag=1.5 is out of range"),
         ({"height": 50_000, "width": 50_000}, r"height=50000 and width=50000 is too large"),
         ({"scal": 1}, r"Task group has no parameter 'scal'. Did you mean scale\? Its parameters are: colours, scale"),
-        ({"heigth": 64}, r"Task group has no parameter 'heigth'. Did you mean height\? Its parameters"),
+        ({"heigth": 64}, r"There is no setting 'heigth'. Did you mean height\?"),
         ({"xyz": 64}, r"Task group has no parameter 'xyz'. Its parameters"),
         ({"colours": 9}, r"colours=9 is out of range"),
         ({"colours": "many"}, r"colours='many' of task group should be like 4"),
@@ -375,9 +375,11 @@ def test_actions_that_are_nan_are_reported_once():
     env = small("center", "continuous")
     env.reset(0)
     actions = np.zeros((env.num_agents, 2), np.float32)
-    actions[:3, 0] = np.nan
+    actions[:3, 0] = np.nan, np.inf, -np.inf
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         for _ in range(100):
             env.step(actions)
-    assert [str(each.message) for each in told] == [f"3 of {env.num_agents} actions are NaN, which means not to move."]
+    assert [str(each.message) for each in told] == [
+        f"3 of {env.num_agents} actions are NaN or infinite: those agents stay."
+    ]

@@ -89,6 +89,17 @@ def test_a_pufferlib_without_the_class_is_replaced(monkeypatch, broken):
     assert native.base_class() is native.NativeEnv
 
 
+def test_a_pufferlib_with_another_interface_is_replaced_with_a_warning(monkeypatch):
+    class PufferEnv(pufferlib.PufferEnv):
+        def __init__(self, buf):
+            super().__init__(buf)
+            self.teacher_actions = buf["teacher_actions"]
+
+    monkeypatch.setattr(pufferlib, "PufferEnv", PufferEnv)
+    with pytest.warns(UserWarning, match=r"another interface.* install pufferlib-core==3.0.7"):
+        assert native.base_class() is native.NativeEnv
+
+
 def test_two_distributions_that_overwrite_each_other_are_reported_once_imported(monkeypatch):
     assert native.base_class() is pufferlib.PufferEnv
     distribution = metadata.distribution

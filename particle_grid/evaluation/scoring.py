@@ -84,7 +84,8 @@ def verdict(env: ParticleGrid, results: Results, trained: int, usual: int) -> li
     subjects = [f"As {team}, the policy" for team in _teams(env)] or ["The policy"]
     for score, subject in zip(sampled, subjects, strict=True):
         if score < HARDLY:
-            said.append(f"{subject} is hardly better than random actions after {trained:,} steps.")
+            better = "hardly" if score > 0 else "no"
+            said.append(f"{subject} is {better} better than random actions after {trained:,} steps.")
     if said and trained < usual:
         said.append(f"By default, {env.task_name} trains for {usual:,} steps.")
     if (results.by_team("greedy").mean(0) < sampled - WORSE).any():

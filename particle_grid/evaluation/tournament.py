@@ -143,7 +143,7 @@ class MatchFolder:
             key = differ[0]
             raise UserError(
                 f"out={self.path} holds matches with {key}={there.get(key)}, and these have {here.get(key)}: choose "
-                f"another folder, or leave out= away, since each setting then has its own."
+                f"another folder, or leave out `out=`, since each setting then has its own."
             )
 
     def read_matches(self) -> Matches:
@@ -204,15 +204,15 @@ def play_all(
         bar = progress.add_task("Playing", total=len(missing))
         if not file.tell():
             file.write(records.line(COLUMNS))
+        begin = perf_counter()
         for number, (key, (seed, first, second)) in enumerate(missing.items(), 1):
-            begin = perf_counter()
             scores = _play(env, first, second, seed, steps)
             file.write(records.line([first.name, second.name, *key, *scores.tolist()]))
             file.flush()
             played[key] = scores
             progress.advance(bar)
-            if number == 2:  # the first one may compile kernels
-                minutes = len(missing) * (perf_counter() - begin) / 60
+            if number == len(entrants):  # of which most are policies
+                minutes = len(missing) * (perf_counter() - begin) / number / 60
                 console.print(f"{len(missing)} matches, about {max(1, round(minutes))} min", soft_wrap=True)
             elif number % len(entrants) == 0 and not console.is_terminal:
                 console.print(f"{number} of {len(missing)} matches", soft_wrap=True)

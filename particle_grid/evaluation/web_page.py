@@ -9,8 +9,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto
 table { border-collapse: collapse; margin: 1em 0; }
 td, th { padding: 3px 12px; border-bottom: 1px solid #ddd; text-align: right; }
 td:first-child, th:first-child { text-align: left; }
-figure { margin: 1em 0; }
-figcaption { color: #666; }
+.wide { overflow-x: auto; }
 img { max-width: 100%; }
 pre { background: #f4f4f6; padding: 1em; overflow: auto; }
 """
@@ -27,11 +26,10 @@ def page(title: str, body: str) -> str:
     return f'<!doctype html><html lang="en">{head}\n<h1>{html.escape(title)}</h1>\n{body}\n</html>\n'
 
 
-def image(data: bytes, caption: str = "") -> str:
-    """Return a PNG file, and what it shows, as HTML."""
-    text = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    alt = html.escape(caption, quote=True)
-    return f'<figure><img src="data:image/png;base64,{base64.b64encode(data).decode()}" alt="{alt}">{text}</figure>\n'
+def image(data: bytes, shows: str) -> str:
+    """Return a PNG file, and what it shows for those who cannot see it, as HTML."""
+    source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    return f'<img src="{source}" alt="{html.escape(shows, quote=True)}">\n'
 
 
 def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -40,4 +38,4 @@ def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
         "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
         for tag, cells in [("th", header), *(("td", cells) for cells in body)]
     ]
-    return "<table>" + "\n".join(lines) + "</table>"
+    return '<div class="wide"><table>' + "\n".join(lines) + "</table></div>"

@@ -69,9 +69,8 @@ def write_report(out: Path, results: StudyResults, missing: Sequence[str]) -> No
     for variant in plan.variants:
         images = study_plots.draw(out, results, summary, variant)
         rows = [row for row in summary if (row["variant"], row["task"]) == (variant, "all")]
-        sections.append(
-            f"<h2>{html.escape(variant)}</h2>{aggregate_table(plan, rows)}{''.join(map(web_page.image, images))}"
-        )
+        pictures = "".join(web_page.image(data, f"figure {k} of {variant}") for k, data in enumerate(images, 1))
+        sections.append(f"<h2>{html.escape(variant)}</h2>{aggregate_table(plan, rows)}{pictures}")
     text = (out / "plan.yaml").read_text("utf-8")
     atomic.write(out / "report.html", page(results, sections, missing, text).encode())
 

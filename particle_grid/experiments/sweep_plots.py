@@ -24,33 +24,34 @@ BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17), 
 
 
 def draw(sweep: Sweep) -> list[Picture]:
-    """Return the figures for which there are enough runs: curves of all tasks, then those of each task by itself.
+    """Return the figures for which there are enough runs, of each task by itself.
 
     Scores of different tasks differ for reasons of their own, which would hide what a setting does.
     """
     figures.load_figure()  # which fails now if it is missing
-    drawn: list[Picture] = []
-    curved = [run for run in sweep.runs if len(run.scores) > 1 and not np.isnan(run.scores).all()]
-    if curved:
-        drawn.append(("Learning curves", curves(curved, sweep.group_keys)))
     tasks: dict[str, list[SweepRun]] = {}
     for run in sweep.runs:
-        if run.scored:
+        if run.config:
             tasks.setdefault(str(run.config.get("task.name")), []).append(run)
+    drawn: list[Picture] = []
     for task, runs in sorted(tasks.items()):
-        drawn += _draw_runs(task, runs, [key for key in sweep.keys if len({run.config.get(key) for run in runs}) > 1])
+        drawn += _draw_task(task, runs, [key for key in sweep.keys if len({run.config.get(key) for run in runs}) > 1])
     return drawn
 
 
-def _draw_runs(task: str, runs: Sequence[SweepRun], keys: Sequence[str]) -> list[Picture]:
-    """Return the figures of the finished runs of a task, which these keys tell apart."""
+def _draw_task(task: str, runs: Sequence[SweepRun], keys: Sequence[str]) -> list[Picture]:
+    """Return the figures of the runs of a task, which these keys tell apart."""
     drawn: list[Picture] = []
-    if len(runs) > 1 and keys:
-        drawn.append((f"{task}: settings and scores", parallel(runs, keys)))
-    if len(runs) >= FEWEST:
-        shares, measure = importance(runs, keys)
+    curved = [run for run in runs if len(run.scores) > 1 and not np.isnan(run.scores).all()]
+    if curved:
+        drawn.append((f"{task}: learning curves", curves(curved, [key for key in keys if key != "seed"])))
+    finished = [run for run in runs if run.scored]
+    if len(finished) > 1 and keys:
+        drawn.append((f"{task}: settings and scores", parallel(finished, keys)))
+    if len(finished) >= FEWEST:
+        shares, measure = importance(finished, keys)
         if shares:
-            drawn.append((f"{task}: what scores depend on", bars(shares, measure, len(runs))))
+            drawn.append((f"{task}: what scores depend on", bars(shares, measure, len(finished))))
     return drawn
 
 
@@ -122,7 +123,9 @@ def parallel(runs: Sequence[SweepRun], keys: Sequence[str]) -> bytes:
     _draw_lines(panel, np.column_stack([*columns, (scores - low) / span]))
     _draw_axes(panel, axes)
     for value in np.linspace(low, low + span, 5):
-        panel.text(len(keys) + 0.03, (value - low) / span, f"{value:.2f}", va="center", fontsize=8)
+        panel.text(
+            len(keys) + 0.03, (value - low) / span, f"{value:.{3 if span < 0.1 else 2}f}", va="center", fontsize=8
+        )
     panel.set(xlim=(-0.05, len(keys) + 0.25), ylim=(-0.03, 1.03), yticks=[], title=f"{len(runs)} finished runs")
     panel.set_xticks(range(len(keys) + 1), [*map(short_key, keys), "normalised score"], fontsize=9)
     panel.spines[:].set_visible(False)
@@ -258,39 +261,29 @@ def bars(shares: dict[str, float], measure: str, count: int) -> bytes:
 
 
 def curves(runs: Sequence[SweepRun], keys: Sequence[str]) -> bytes:
-    """Return a figure of normalised scores over agent-steps, with a panel for each task.
+    """Return a figure of normalised scores over agent-steps, with a curve for each set of values of the keys.
 
     A curve is the interquartile mean of runs that differ in their seeds only, between the lowest and the highest.
-    Scores are means over a twentieth of a run.
+    Scores are means over a twentieth of a run. Only the best curves are drawn if there are many.
     """
     from matplotlib.ticker import EngFormatter
 
-    others = [key for key in keys if key != "task.name"]
-    tasks: dict[str, dict[str, list[SweepRun]]] = {}
+    groups: dict[str, list[SweepRun]] = {}
     for run in runs:
-        label = ", ".join(short(run.config.get(key)) for key in others) or "all runs"
-        tasks.setdefault(str(run.config.get("task.name")), {}).setdefault(label, []).append(run)
-    lines = min(CURVES, max(map(len, tasks.values())))
-    figure = figures.load_figure()(figsize=(max(5.6, 3.6 * len(tasks)), 3.9 + 0.18 * lines), layout="constrained")
-    panels = figure.subplots(1, len(tasks), squeeze=False)[0]
-    for task, panel in zip(sorted(tasks), panels, strict=True):
-        _draw_task(panel, task, tasks[task])
-        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
-        panel.legend(title=", ".join(map(short_key, others)), fontsize=8, title_fontsize=8, **BELOW)
-    panels[0].set_ylabel("normalised score")
-    return figures.png(figure)
-
-
-def _draw_task(panel: Any, task: str, groups: Mapping[str, list[SweepRun]]) -> None:
-    """Draw the curves of the best groups of runs of a task."""
-    best = sorted(groups, key=lambda label: max(map(merit, groups[label])), reverse=True)
-    colours = {label: f"C{k}" for k, label in enumerate(sorted(best[:CURVES]))}
-    for label in best[:CURVES]:
-        band(panel, groups[label], label, colours[label])
-    hidden = f", the best {CURVES} of {len(best)}" if len(best) > CURVES else ""
+        label = ", ".join(short(run.config.get(key)) for key in keys) or "all runs"
+        groups.setdefault(label, []).append(run)
+    best = sorted(groups, key=lambda label: max(map(merit, groups[label])), reverse=True)[:CURVES]
+    figure = figures.load_figure()(figsize=(6.4, 3.9 + 0.18 * len(best)), layout="constrained")
+    panel = figure.subplots()
+    for k, label in enumerate(sorted(best)):
+        band(panel, groups[label], label, f"C{k}")
     panel.axhline(1, color="black", linewidth=0.8, linestyle=":")
-    panel.set(title=task + hidden, xlabel="agent-steps")
+    hidden = f"the best {CURVES} of {len(groups)}" if len(groups) > CURVES else ""
+    panel.set(xlabel="agent-steps", ylabel="normalised score", title=hidden)
+    panel.xaxis.set_major_formatter(EngFormatter(sep=""))
     panel.spines[["top", "right"]].set_visible(False)
+    panel.legend(title=", ".join(map(short_key, keys)), fontsize=8, title_fontsize=8, **BELOW)
+    return figures.png(figure)
 
 
 def merit(run: SweepRun) -> tuple[float, float]:

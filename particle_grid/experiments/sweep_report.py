@@ -135,7 +135,12 @@ def read_run(folder: RunFolder) -> SweepRun:
     )
     if not has_trained(folder):
         return run
-    curve = read_curve(folder)
+    try:
+        curve = read_curve(folder)
+    except UserError:
+        if not run.scored:
+            raise
+        return replace(run, reason="its learning curve is not complete")
     return replace(run, steps=curve.steps, scores=curve.values, minutes=curve.minutes)
 
 
@@ -164,8 +169,9 @@ def _continued(runs: Sequence[SweepRun]) -> list[SweepRun]:
 
 def varied(runs: Sequence[SweepRun]) -> list[str]:
     """Return the keys that tell runs apart: those that a command line gave and that have several values."""
-    keys = dict.fromkeys(key for run in runs for key in run.named)
-    return [key for key in keys if len({run.config.get(key) for run in runs}) > 1]
+    known = [run for run in runs if run.config]  # not those that are damaged
+    keys = dict.fromkeys(key for run in known for key in run.named)
+    return [key for key in keys if len({run.config.get(key) for run in known}) > 1]
 
 
 def middle(scores: Sequence[float]) -> float:
@@ -214,6 +220,8 @@ def on_terminal(title: str, rows: Sequence[Sequence[str]]) -> Table:
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -250,7 +258,7 @@ def write(out: Path, sweep: Sweep, pictures: Sequence[Picture]) -> list[Path]:
 def _page(sweep: Sweep, pictures: Sequence[Picture]) -> str:
     """Return a page with the tables and the pictures of a sweep."""
     parts = [f"<p>{html.escape(sweep.counts())}. Scores are normalised: 0 is random actions, 1 is the script.</p>"]
-    parts += [f"<h2>{html.escape(title)}</h2>{web_page.image(data)}" for title, data in pictures]
+    parts += [f"<h2>{html.escape(title)}</h2>{web_page.image(data, title)}" for title, data in pictures]
     if groups := group_rows(sweep):
         parts.append(f"<h2>Over seeds</h2>{web_page.table(groups[0], groups[1:])}")
     rows = run_rows(sweep)

@@ -194,7 +194,7 @@ def conclude(run: Run, folder: RunFolder, results: Results, trained: int, steps:
     for path in (folder.checkpoint, folder.results):
         console.print(f"Saved: {path}", soft_wrap=True)
     if "tensorboard" in run.config.logger:
-        console.print("To watch: tensorboard --logdir outputs", soft_wrap=True)
+        console.print("To watch: tensorboard", f"--logdir {folder.path.parent}", soft_wrap=True)
 
 
 def usual_steps(config: RunConfig) -> int:

@@ -18,6 +18,8 @@ COLUMNS = 4  # of figures
 BARS = "▁▂▃▄▅▆▇█"
 FIGURES = {  # label -> scalar, format
     "score": ("env/score", "z.3f"),
+    "score 1": ("env/score_1", "z.3f"),  # of the first of two teams
+    "score 2": ("env/score_2", "z.3f"),
     "normalised": ("env/normalised_score", "z.3f"),
     "reward": ("env/reward", "z.4f"),
     "moved": ("env/moved", "z.0%"),

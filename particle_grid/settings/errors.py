@@ -80,6 +80,11 @@ def _of_hydra(error: Exception, line: str) -> str:
             return RESOLVER_ERROR.sub("", str(error).splitlines()[0])
         case Exception() if line.startswith("Config group override must be") or _in_defaults_list(error):
             return "A group of the config cannot be null or a number: choose one, as in task=NAME, or leave it out."
+        case HydraException() if found := re.match(r"Ambiguous value for argument '([\w.]+)=([^']*)'", line):
+            key, values = found.groups()
+            return (
+                f"{key}={values} has several values: write {key}=[{values}] for a list, or add -m for a run with each."
+            )
         case ConfigCompositionException() if found := re.match(r"Could not override '(.+?)'", line):
             return f"{found[1]} cannot be chosen here: leave it out (--help lists the settings)."
         case HydraException() | OmegaConfBaseException():

@@ -83,7 +83,7 @@ def parse_table(
             yield number, dict(zip(columns, map(original, cells), strict=True))
     except (ValueError, csv.Error) as error:
         place = f"{path}, line {number}" if number else str(path)
-        raise UserError(f"{place}, is not part of the table that it should be: {error}.", remedy) from None
+        raise UserError(f"{place} is not part of the table that is expected here: {error}.", remedy) from None
 
 
 def read_text(path: Path, largest: int = LARGEST, errors: str = "strict") -> str:

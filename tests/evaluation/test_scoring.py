@@ -34,7 +34,7 @@ def test_each_team_has_its_own_normalised_score_in_the_table(capsys):
         ("group", [3.0], [3.0], []),
         ("group", [1.01], [1.0], ["The policy is hardly better than random actions after 1,000 steps.", "By default"]),
         ("group", [3.0], [2.0], ["Greedy actions score less"]),
-        ("predator_prey", [3.0, 0.0], [3.0, 0.0], ["As prey, the policy is hardly better", "By default"]),
+        ("predator_prey", [3.0, 0.0], [3.0, 0.0], ["As prey, the policy is no better", "By default"]),
     ],
 )
 def test_disappointing_scores_come_with_a_word(task, sampled, greedy, said):
@@ -45,5 +45,5 @@ def test_disappointing_scores_come_with_a_word(task, sampled, greedy, said):
 
 def test_a_run_of_the_usual_length_is_not_told_that_it_is_short():
     assert verdict(small("group", "discrete"), results([1.0], [1.0]), 2000, 2000) == [
-        "The policy is hardly better than random actions after 2,000 steps."
+        "The policy is no better than random actions after 2,000 steps."
     ]

@@ -112,10 +112,11 @@ def test_the_page_has_all_tables_and_pictures_that_are_not_empty(invoke, sweep, 
     out = run_report(invoke)
     assert all(f"Saved: sweep/report/{name}\n" in out for name in FILES)
     page = Path("sweep/report/report.html").read_text()
-    titles = ["Learning curves", "group: settings and scores", "group: what scores depend on", "Over seeds", "Runs"]
+    of_group = [f"group: {what}" for what in ("learning curves", "settings and scores", "what scores depend on")]
+    titles = ["forage: learning curves", *of_group, "Over seeds", "Runs"]
     assert re.findall(r"<h2>(.*?)</h2>", page) == titles
     pictures = re.findall(r'src="data:image/png;base64,(.*?)"', page)
-    assert len(pictures) == 3
+    assert len(pictures) == 4
     for picture in pictures:
         with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
             assert min(image.size) > 150
@@ -193,12 +194,11 @@ def test_a_folder_without_runs_is_refused_in_a_sentence(invoke, folder):
         ("results.json", b'{"sampled": {"scores": [[1]], "normalised_scores": [1e999999, 1]}}'),
         *(("config.yaml", text) for text in (b"a: [", b"[1]", b"\xff", b"[" * 50_000)),
         *((".hydra/overrides.yaml", text) for text in (b"a: [", b"a: 1", b"\xff")),
-        ("events.out.tfevents.1", b"\0" * 30 + b"perf/steps_per_second" + b"\0" * 30),
     ],
 )
 def test_a_damaged_run_is_listed_with_its_file_among_the_others(write_run, file, content):
     other = write_run("group", 0.9, 0, 0.5)
-    folder = write_run("group", 0.9, 1, 0.5, () if file.startswith("events") else (0.1,))
+    folder = write_run("group", 0.9, 1, 0.5, (0.1,))
     (folder.path / file).write_bytes(content)
     good, damaged = load_sweep(folder.path.parent).runs
     assert (good.folder.name, good.status) == (other.name, "finished")
@@ -238,6 +238,16 @@ def test_settings_are_never_interpreted_as_formulas_mathtext_or_environment_vari
         write_run("group", gamma, seed, 0.1 * seed, (0.0, 0.1))
     run_report(invoke)
     assert {row["trainer.gamma"] for row in rows()} == {"'=1+1", "$\\frac$", "${oc.env:SECRET}", "-0.5"}
+
+
+def test_a_finished_run_keeps_its_score_without_a_complete_curve(invoke, write_run):
+    folder = write_run("group", 0.9, 0, 0.5)
+    write_run("group", 0.9, 1, 0.4, (0.1, 0.2))
+    (folder.path / "events.out.tfevents.1").write_bytes(b"\0" * 30 + b"perf/steps_per_second" + b"\0" * 30)
+    out = run_report(invoke)
+    assert "2 finished" in out
+    assert "group_0.9_0 (finished): its learning curve is not complete" in out
+    assert [float(row["sampled"]) for row in rows()] == [0.5, 0.4]
 
 
 def test_no_text_of_a_run_can_control_the_terminal(invoke, write_run):

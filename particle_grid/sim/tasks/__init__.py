@@ -107,6 +107,8 @@ def _check_params(name: str, kind: type, params: Mapping[str, Any]) -> None:
     for key, value in params.items():
         if key not in known:
             near = difflib.get_close_matches(key, [*known, *RESERVED], n=1)
+            if near and near[0] in RESERVED:
+                raise UserError(f"There is no setting {key!r}. Did you mean {near[0]}?")
             hint = f" Did you mean {near[0]}?" if near else ""
             words = ", ".join(known) or "none"
             raise UserError(f"Task {name} has no parameter {key!r}.{hint} Its parameters are: {words}.")
