@@ -33,7 +33,7 @@ class Curves:
 
     def __init__(self, folder: RunFolder) -> None:
         self.config = RunConfig.from_dict(upgraded_config(yaml.safe_load(folder.config.read_text("utf-8"))))
-        self.results = folder.read_results().scores
+        self.results = folder.read_results()
         self.scalars = read_scalars(folder)
         speed = curve_of(self.scalars, SPEED)
         self.steps = speed.steps
@@ -59,7 +59,7 @@ class Curves:
 
     def scores(self) -> list[np.ndarray]:
         """Return the normalised scores of each team."""
-        count = self.results["random"].shape[1]
+        count = self.results.scores["random"].shape[1]
         if count == 1:
             return [normalised(curve_of(self.scalars, "env/score").values, *self._references(), 0)]
         task = self.config.task, tuple(self.config.task_params.items())
@@ -69,11 +69,11 @@ class Curves:
 
     def final(self, player: str, team: int) -> float:
         """Return the normalised score of a team after training."""
-        return float(normalised(self.results[player][:, team], *self._references(), team).mean())
+        return float(self.results.by_team(player)[:, team].mean())
 
     def _references(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the scores of random actions and of the script in the evaluation, f64[teams] each."""
-        return self.results["random"].mean(0), self.results["scripted"].mean(0)
+        return self.results.scores["random"].mean(0), self.results.scores["scripted"].mean(0)
 
     def end_of_best(self, scores: np.ndarray) -> float:
         """Return the mean score of the last tenth of training, divided by that of the best tenth."""

@@ -150,7 +150,8 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         shapes = buffer_shapes(self.world, np.dtype(self.single_action_space.dtype))
         if buf is None:
             buf = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
-        check_buffers(buf, shapes)
+        else:
+            check_buffers(buf, shapes)
         super().__init__(buf)
         if not self.task.sight:
             self.state.own_in_sight[:], self.state.others_in_sight[:] = UNSEEN, UNSEEN
