@@ -52,7 +52,7 @@ def fuzz(examples):
     return test
 
 
-test_some_overrides_are_a_valid_run_or_one_sentence = fuzz(15)
+test_some_overrides_are_a_valid_run_or_one_sentence = pytest.mark.slow(fuzz(15))
 test_many_overrides_are_a_valid_run_or_one_sentence = pytest.mark.release(fuzz(200))
 
 

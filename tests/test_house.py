@@ -151,7 +151,7 @@ def test_the_simulator_runs_without_torch_hydra_pufferlib_and_gymnasium():
     assert not loaded & {"torch", "hydra", "omegaconf", "pufferlib", "gymnasium", "rich", "particle_grid.env"}
 
 
-@pytest.mark.parametrize("tool", ["ruff check", "ruff format --check", "mypy"])
+@pytest.mark.parametrize("tool", ["ruff check", "ruff format --check", pytest.param("mypy", marks=pytest.mark.slow)])
 def test_lint_format_and_types_are_clean(tool):
     process = subprocess.run([sys.executable, "-m", *tool.split()], cwd=ROOT, capture_output=True, text=True)
     assert process.returncode == 0, process.stdout + process.stderr

@@ -74,6 +74,7 @@ def test_the_class_sets_the_attributes_that_pufferlibs_sets(action):
     assert own.driver_env is own
 
 
+@pytest.mark.slow
 def test_without_pufferlib_everything_works_except_its_own_adapter(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", WITHOUT + TRAIN]

@@ -139,6 +139,7 @@ soak.soak("A leak", {"leak": turn}, 0)
 
 
 @needs_jit("the copy of windows is machine code")
+@pytest.mark.slow
 @pytest.mark.parametrize("leaks", [False, True])
 def test_growing_memory_is_detected(soak, leaks):
     megabytes = soak.MEGABYTES if leaks else 0  # per round

@@ -104,6 +104,7 @@ def test_names_and_paths_that_look_like_markup_are_printed_literally(call):
     assert "Saved: [test]/x.gif" in out
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(call):
     arguments = [*TINY, "action=continuous", "trainer.anneal=false"]
     assert call(train.main, *arguments, f"trainer.total_steps={4 * BATCH}", "hydra.run.dir=whole")[0] == 0
@@ -264,6 +265,7 @@ def test_whole_numbers_may_be_written_as_floats(call):
     assert call(evaluation.main, "checkpoint=run/checkpoint.pt", "steps=2", "world.agents=1.6e1")[0] == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_a_checkpoint_that_can_be_resumed(tmp_path):
     arguments = [*TINY, "trainer.total_steps=1e9", "hydra.run.dir=run"]
     command = [sys.executable, "-m", "particle_grid.train", *arguments]
@@ -285,6 +287,7 @@ def test_ctrl_c_saves_a_checkpoint_that_can_be_resumed(tmp_path):
     assert checkpoint.load(tmp_path / "run" / "checkpoint.pt")["steps"] > 0
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_each_combination_in_its_own_folder(call):
     sweep = ["-m", "task=forage,center", "action=discrete,continuous", "hydra.sweep.dir=sweep"]
     code, _, err = call(train.main, *sweep, *TINY, f"trainer.total_steps={BATCH}")
@@ -294,6 +297,7 @@ def test_a_sweep_runs_each_combination_in_its_own_folder(call):
     assert sorted(played) == [(t, a) for t in ("center", "forage") for a in ("continuous", "discrete")]
 
 
+@pytest.mark.slow
 def test_torchrun_trains_with_two_processes_in_one_folder(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
     command += ["particle_grid.train", *TINY, "task=center", f"trainer.total_steps={4 * BATCH}"]

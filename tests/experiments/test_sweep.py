@@ -97,7 +97,8 @@ def test_a_repeated_sweep_trains_only_new_runs(call, trained):
         assert f"{path.parent.name}: normalised score {score_of(path.parent):.3f}" in out
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_sweep_repeats_nothing_and_ends_with_the_same_weights(call, trained, tmp_path, number):
     many = [*SMALL, f"trainer.total_steps={8 * BATCH}", f"trainer.checkpoint_every={3 * BATCH}", "seed=0,1"]
     code = KILLED.format(step=5 * BATCH, number=int(number))
