@@ -100,10 +100,12 @@ def task_settings(task: str) -> str:
     return table(["setting", f"{task}", "default of other tasks"], rows)
 
 
-def learned(task: str, action: str) -> list[dict[str, str]]:
-    """Return the rows of learning.csv of a task and an action form, one for each team."""
+def learned(task: str, action: str, kind: str) -> np.ndarray:
+    """Return the normalised scores in learning.csv, f64[seeds, teams], with actions that are `sampled` or `greedy`."""
     with (DOCS / "learning.csv").open(encoding="utf-8", newline="") as file:
-        return [row for row in csv.DictReader(file) if (row["task"], row["action"]) == (task, action)]
+        rows = [row for row in csv.DictReader(file) if (row["task"], row["action"]) == (task, action)]
+    rows.sort(key=lambda row: (int(row["seed"]), int(row["team"])))
+    return np.array([float(row[kind]) for row in rows]).reshape(-1, len(teams(task)))
 
 
 def means(task: str, action: str) -> dict[str, list[float]]:
@@ -112,8 +114,7 @@ def means(task: str, action: str) -> dict[str, list[float]]:
     random, scripted = np.mean(entry["random"], 0), np.mean(entry["scripted"], 0)
     found = {"random actions": random, "script": scripted}
     for kind in ("sampled", "greedy"):
-        shares = np.array([float(row[kind]) for row in learned(task, action)])
-        found[f"learned, {kind} actions"] = random + shares * (scripted - random)
+        found[f"learned, {kind} actions"] = random + learned(task, action, kind).mean(0) * (scripted - random)
     return {player: scores.tolist() for player, scores in found.items()}
 
 
@@ -138,7 +139,9 @@ def scores(task: str) -> str:
                 row += [shown(score, scripted), f"{(score - random) / (scripted - random):z.2f}"]
             rows.append(row)
         tables.append(table([team, *header], rows))
-    return "\n\n".join(tables)
+    runs = len(learned(task, ACTIONS[0], "sampled"))
+    source = f"*Learned*: training with the default settings, {runs} run{'s' if runs > 1 else ''} of each form"
+    return "\n\n".join([*tables, f"{source} ([learning results](../learning.md))."])
 
 
 def teams(task: str) -> list[str]:
@@ -169,17 +172,11 @@ def overview() -> str:
     rows = []
     for name in tasks.names():
         kind = tasks.load(name)
-        best = [" / ".join(f"{float(row['sampled']):.2f}" for row in learned(name, action)) for action in ACTIONS]
-        steps = f"{kind.settings['trainer']['total_steps'] / 1e6:.0f} million"
+        found = [learned(name, action, "sampled").mean(0) for action in ACTIONS]
+        best = [" / ".join(f"{score:.2f}" for score in by_team) for by_team in found]
+        steps = f"{kind.settings['trainer']['total_steps'] / 1e6:.0f}M"
         rows.append([f"[`{name}`](tasks/{name}.md)", task_purpose(name), kind.unit, steps, *best])
-    header = [
-        "task",
-        "what happens",
-        "score",
-        "default training, agent-steps",
-        "learned, discrete",
-        "learned, continuous",
-    ]
+    header = ["task", "what happens", "unit of the score", "agent-steps", "learned, discrete", "learned, continuous"]
     return table(header, rows)
 
 
