@@ -22,10 +22,10 @@ from tests.cases import PARAMS
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 # A file, optionally with a function, class, method or field: `sim/state.py: State`, or `env.py`: `ParticleGrid.step`.
+NAMED = re.compile(r"`((?:\w+/)*\w+\.py)(?:(?:: |`: `)([\w.]+))?`")
 # A row of the parameters on a task's page: name, default, range, meaning; and the ends of a range, such as (0, 1].
 PARAMETER = re.compile(r"\| `task\.(\w+)` \| `([^`]+)` \| ([^|]+) \| [^|]+ \|")
 RANGE = re.compile(r"([\[(])(\S+), (\S+)([\])])")
-NAMED = re.compile(r"`((?:\w+/)*\w+\.py)(?:(?:: |`: `)([\w.]+))?`")
 
 
 @pytest.mark.slow
