@@ -11,8 +11,8 @@ from particle_grid.support.errors import UserError
 from particle_grid.support.output import lasting_output
 
 
-def options() -> argparse.Namespace:
-    """Return the options of the command line."""
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m particle_grid.report",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -22,13 +22,13 @@ def options() -> argparse.Namespace:
     parser.add_argument("folder", type=Path, help="folder with runs in it, such as outputs/SWEEP")
     parser.add_argument("--out", type=Path, help="folder to write to (default: FOLDER/report)")
     parser.add_argument("--version", action="version", version=VERSION)
-    return parser.parse_args()
+    return parser
 
 
 @lasting_output()
 def main() -> None:
     """Report the runs in the folder that the command line names."""
-    chosen = options()
+    chosen = command_line().parse_args()
     with ending_in_one_line():
         gather(chosen.folder, chosen.out or chosen.folder / "report")
 

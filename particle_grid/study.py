@@ -17,8 +17,8 @@ EXAMPLES = """
 """
 
 
-def options() -> argparse.Namespace:
-    """Return the options of the command line."""
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m particle_grid.study",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -34,13 +34,13 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("--report", action="store_true", help="report the finished runs, and start none")
     parser.add_argument("--version", action="version", version=VERSION)
-    return parser.parse_args()
+    return parser
 
 
 @lasting_output()
 def main() -> None:
     """Run or report the study that the command line names."""
-    chosen = options()
+    chosen = command_line().parse_args()
     out = chosen.out or Path("outputs") / f"study_{Path(chosen.plan).stem}"
     with ending_in_one_line("interrupted: the same command resumes the study"):
         if chosen.jobs < 0:

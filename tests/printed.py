@@ -15,7 +15,8 @@ PROGRAMS = (
     "grep", "eval", ".", "particle-grid", "particle-grid-train", "particle-grid-eval", "particle-grid-play",
     "particle-grid-rank",
 )  # fmt: skip
-LANGUAGES = ("bash", "python", "toml", "text", "{eval-rst}", "{toctree}")
+INCLUDED = ("{include} ../CONTRIBUTING.md", "{include} ../CHANGELOG.md")
+LANGUAGES = ("bash", "python", "toml", "text", "{eval-rst}", "{toctree}", *INCLUDED)
 MARKERS = ("file", "continued", "ci")  # <!-- file: NAME --> before a fence: the block is the content of that file
 SEEN = re.compile(
     r"\bpython3? (?:-m [a-z]|bench/|examples/)|\bpip install (?=-e|\"|\\\")|\btorchrun --|\btensorboard --"
@@ -84,6 +85,8 @@ ELSEWHERE = {
     "python bench/learn.py --out outputs/learn": HOURS,
     "python bench/learn.py --tasks center forage group herd optimize predator_prey puffer scatter --seeds 1": HOURS,
     "python bench/soak.py": HOURS,
+    "python -m particle_grid.train task=herd": HOURS,
+    "python docs/generate.py": "rewrites pages: tests/test_docs.py compares what it would write",
     "python bench/search.py *": HOURS,
     "python -m particle_grid.study reduced": HOURS,
     "python -m particle_grid.train": NAME,

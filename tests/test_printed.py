@@ -46,6 +46,8 @@ from tests.terminal import type_page
 COMMANDS = [item for item in commands() if not is_assignment(item.text)]
 PAGES = sorted({item.page for item in printed()})
 OWN = "docs/own.md"  # has its own test
+# The page on which each Python block runs: the first that prints it.
+BLOCKS = {item.text: item.page for item in reversed(printed()) if item.language == "python"}
 TAG = re.compile(r"`((?:env|eval|loss|optim|perf|policy|value)/\w+)`")
 SETTINGS = re.compile(r"`((?:(?:hydra|trainer|world|policy|action)(?:[./][\w./]+)?=[^`\s]+\s*)+)`")
 # A warning of Hydra about its plugins. The command silences it when it is imported, but pytest resets the filters.
@@ -303,7 +305,7 @@ def test_the_settings_named_in_a_text_exist(understood):
 
 
 @needs_jit("millions of agent-steps: minutes of plain Python")
-@pytest.mark.parametrize("page", sorted({item.page for item in printed() if item.language == "python"}))
+@pytest.mark.parametrize("page", sorted(set(BLOCKS.values())))
 def test_the_python_of_a_page_runs_as_printed(page, own_files, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     own_files(page)

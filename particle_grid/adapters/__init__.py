@@ -7,10 +7,14 @@ from gymnasium.envs.registration import register, registry
 from particle_grid import sim
 from particle_grid.support.errors import UserError
 
+# Of every id. An id promises its bytes: if the golden hashes change, raise it. tests/test_golden.py holds the hashes of
+# each id.
+VERSION = 0
+
 
 def environment_id(task: str) -> str:
     """Return a task's id in Gymnasium: `predator_prey` is ParticleGrid/PredatorPrey-v0."""
-    return f"ParticleGrid/{''.join(part.capitalize() for part in task.split('_'))}-v0"
+    return f"ParticleGrid/{''.join(part.capitalize() for part in task.split('_'))}-v{VERSION}"
 
 
 def register_tasks() -> None:

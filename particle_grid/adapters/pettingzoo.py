@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium.spaces import Box, Space
 
+from particle_grid.adapters import VERSION
 from particle_grid.env import ParticleGrid
 from particle_grid.support.errors import UserError, UserRuntimeError, UserTypeError
 from particle_grid.support.optional import load
@@ -38,7 +39,10 @@ class ParticleGridParallelEnv(ParallelEnv):
         UserError: if no such environment can be built.
     """
 
-    metadata: ClassVar[dict[str, Any]] = ParticleGrid.metadata | {"name": "particle_grid_v0", "is_parallelizable": True}
+    metadata: ClassVar[dict[str, Any]] = ParticleGrid.metadata | {
+        "name": f"particle_grid_v{VERSION}",
+        "is_parallelizable": True,
+    }
     __copy__ = deepcopy  # a copy that shared arrays would move the agents of both
 
     def __init__(self, *, lifespan: float = 0.0, max_episode_steps: int = 150, **settings: Any) -> None:
