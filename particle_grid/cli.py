@@ -104,7 +104,7 @@ def ending_in_one_line(interrupted: str = "interrupted") -> Iterator[None]:
 def as_typed(text: str) -> str:
     """Return a help text with the commands in the form that was typed, such as `particle-grid report`."""
     typed = re.match(r"(particle-grid.)\w+$", Path(sys.argv[0]).stem)
-    return re.sub(r"python -m particle_grid\.", typed[1], text) if typed else text
+    return text.replace(f"python -m {__package__}.", typed[1]) if typed else text
 
 
 def _prepare_arguments() -> None:

@@ -86,7 +86,7 @@ class Ranking:
         result = Table("", *(f"as {team}" for team in self.teams))
         order = sorted(range(len(self.names)), key=lambda k: -sum(team[k][0] for team in self.ratings))
         for k in order:
-            result.add_row(self.names[k], *(f"{team[k][0]:.1f} ± {team[k][1]:.1f}" for team in self.ratings))
+            result.add_row(self.names[k], *(f"{team[k][0]:z.1f} ± {team[k][1]:.1f}" for team in self.ratings))
         return result
 
     def meaning(self) -> str:
@@ -133,4 +133,4 @@ class Ranking:
         axes.set_yticklabels(self.names)
         for (row, column), score in np.ndenumerate(self.matrix):
             color = "white" if image.norm(score) < 0.5 else "black"
-            axes.text(column, row, f"{score:.2f}", ha="center", va="center", fontsize=8, color=color)
+            axes.text(column, row, f"{score:z.2f}", ha="center", va="center", fontsize=8, color=color)
