@@ -12,6 +12,7 @@ from particle_grid.evaluation.baseline import measure
 from particle_grid.experiments.stats import interquartile_mean
 from particle_grid.runs.curves import SPEED, curve_of, read_scalars
 from particle_grid.runs.folder import RunFolder
+from particle_grid.runs.results import normalised
 from particle_grid.runs.versions import upgraded_config
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.sim.world import World
@@ -61,11 +62,11 @@ class Curves:
         """Return the normalised scores of each team."""
         count = self.results.scores["random"].shape[1]
         if count == 1:
-            return [normalised(curve_of(self.scalars, "env/score").values, *self._references(), 0)]
+            return [normalised(curve_of(self.scalars, "env/score").values, *self._references())]
         task = self.config.task, tuple(self.config.task_params.items())
         references = long_match(task, self.config.action, self.config.world)
         curves = [curve_of(self.scalars, f"env/score_{team + 1}").values for team in range(count)]
-        return [normalised(values, *references, team) for team, values in enumerate(curves)]
+        return list(normalised(np.stack(curves, -1), *references).T)
 
     def final(self, player: str, team: int) -> float:
         """Return the normalised score of a team after training."""
@@ -102,11 +103,6 @@ class Curves:
             for name in ("steps", "seconds", "updates"):
                 row[f"{name}_to_{level}"] = float(getattr(self, name)[reached[0]]) if reached.size else np.nan
         return row
-
-
-def normalised(scores: np.ndarray, random: np.ndarray, scripted: np.ndarray, team: int) -> np.ndarray:
-    """Return scores of a team as shares of the way from random actions to the script."""
-    return (scores - random[team]) / (scripted[team] - random[team])
 
 
 @cache

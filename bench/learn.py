@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from curves import Curves, middle
+from curves import LEVELS, Curves, middle
 from interrupt import until_interrupted
 from rich.progress import Progress
 
 from particle_grid.env import ACTIONS
+from particle_grid.evaluation.scoring import team_names
 from particle_grid.experiments.pool import Job, run_all
 from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.load import ship
@@ -53,11 +54,11 @@ def groups(rows: list[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]:
 
 def label(task: str, team: int) -> str:
     """Return the name of a task, with that of the team if it has two."""
-    made = tasks.make(task, {})[1]
-    return f"`{task}`, {getattr(made, 'kinds', (1, 2))[team - 1]}" if made.teams > 1 else f"`{task}`"
+    names = team_names(tasks.make(task, {})[1])
+    return f"`{task}`, {names[team - 1]}" if names else f"`{task}`"
 
 
-def shown(time: float, form: str, unit: str = "") -> str:
+def time_text(time: float, form: str, unit: str = "") -> str:
     """Return a time to a score as text."""
     return f"{time:{form}}{unit}" if np.isfinite(time) else "never"
 
@@ -73,8 +74,8 @@ def table(rows: list[Row]) -> str:
         times = {name: middle(np.nan_to_num(column[name], nan=np.inf)) for name in column if "_to_" in name}
         cells = [label(task, team), action, str(len(mine)), f"{column['steps'][0] / 1e6:.1f}M"]
         cells += [f"{max(column['seconds']) / 60:.1f}"]
-        cells += [shown(times["steps_to_0.5"] / 1e6, ".1f", "M"), shown(times["steps_to_1.0"] / 1e6, ".1f", "M")]
-        cells += [shown(times["seconds_to_1.0"], ".0f"), shown(times["updates_to_1.0"], ".0f")]
+        cells += [time_text(times[f"steps_to_{level}"] / 1e6, ".1f", "M") for level in LEVELS]
+        cells += [time_text(times["seconds_to_1.0"], ".0f"), time_text(times["updates_to_1.0"], ".0f")]
         cells += [str(np.isfinite(column["steps_to_1.0"]).sum()), f"**{middle(column['sampled']):.2f}**"]
         cells += [f"{min(column['sampled']):.2f} to {max(column['sampled']):.2f}", f"{middle(column['greedy']):.2f}"]
         share = min(column["end_of_best"])
@@ -91,9 +92,9 @@ def plot(out: Path, rows: list[Row], path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise SystemExit('A plot needs Matplotlib: pip install -e ".[plot]"') from None
-    shown = list(dict.fromkeys(row["task"] for row in rows))
-    figure = Figure(figsize=(3.2 * len(shown), 3), layout="constrained")
-    panels = dict(zip(shown, figure.subplots(1, len(shown), squeeze=False)[0], strict=True))
+    names = list(dict.fromkeys(row["task"] for row in rows))
+    figure = Figure(figsize=(3.2 * len(names), 3), layout="constrained")
+    panels = dict(zip(names, figure.subplots(1, len(names), squeeze=False)[0], strict=True))
     colours = dict(zip(ACTIONS, ("tab:blue", "tab:orange"), strict=True))
     for (task, action), mine in groups(rows, "task", "action").items():
         seeds = [row for row in mine if row["team"] == 1]

@@ -9,14 +9,21 @@ from torch import Tensor, distributions, nn
 
 from particle_grid.adapters import environment_id
 
-STEPS, EPOCHS, MINIBATCH, GAMMA, LAMBDA, CLIP = 32, 4, 2048, 0.9, 0.8, 0.2
+STEPS = 32
+EPOCHS = 4
+MINIBATCH = 2048
+GAMMA = 0.9
+LAMBDA = 0.8
+CLIP = 0.2
 
 
 class Agent(nn.Module):
     def __init__(self, row: int) -> None:
         super().__init__()
         self.body = nn.Sequential(nn.Linear(row, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh())
-        self.mean, self.value, self.log_std = nn.Linear(64, 2), nn.Linear(64, 1), nn.Parameter(torch.zeros(2))
+        self.mean = nn.Linear(64, 2)
+        self.value = nn.Linear(64, 1)
+        self.log_std = nn.Parameter(torch.zeros(2))
 
     def forward(self, observations: Tensor) -> tuple[distributions.Normal, Tensor]:
         hidden = self.body(observations / 255)
@@ -51,7 +58,8 @@ def main(updates: int = 30, task: str = "center") -> list[float]:
     torch.manual_seed(0)
     envs = gymnasium.make_vec(environment_id(task), num_envs=256, action="continuous", height=64, width=64)
     observations, infos = envs.reset(seed=0)
-    agent, scores = Agent(observations.shape[1]), []
+    agent = Agent(observations.shape[1])
+    scores = []
     adam = torch.optim.Adam(agent.parameters(), lr=3e-3)
     ignored = infos["due"]  # agents whose next action has no effect, because they respawn
     for update in range(1, updates + 1):

@@ -9,7 +9,12 @@ from torch import Tensor, distributions, nn
 
 from particle_grid import ParticleGrid
 
-STEPS, EPOCHS, MINIBATCH, GAMMA, LAMBDA, CLIP = 32, 4, 2048, 0.9, 0.8, 0.2
+STEPS = 32
+EPOCHS = 4
+MINIBATCH = 2048
+GAMMA = 0.9
+LAMBDA = 0.8
+CLIP = 0.2
 BACKEND = pufferlib.vector.Serial  # or Multiprocessing, for one process per environment
 
 
@@ -17,7 +22,8 @@ class Agent(nn.Module):
     def __init__(self, row: int) -> None:
         super().__init__()
         self.body = nn.Sequential(nn.Linear(row, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh())
-        self.logits, self.value = nn.Linear(64, 6), nn.Linear(64, 1)
+        self.logits = nn.Linear(64, 6)
+        self.value = nn.Linear(64, 1)
 
     def forward(self, observations: Tensor) -> tuple[distributions.Categorical, Tensor]:
         hidden = self.body(observations / 255)
@@ -52,7 +58,8 @@ def main(updates: int = 30, task: str = "center") -> list[float]:
     torch.manual_seed(0)
     settings = {"task": task, "action": "discrete", "agents": 128, "height": 64, "width": 64}
     envs = pufferlib.vector.make(ParticleGrid, env_kwargs=settings, backend=BACKEND, num_envs=2, num_workers=2, seed=0)
-    agent, scores = Agent(envs.single_observation_space.shape[0]), []
+    agent = Agent(envs.single_observation_space.shape[0])
+    scores = []
     adam = torch.optim.Adam(agent.parameters(), lr=3e-3)
     observations, _ = envs.reset(seed=0)
     for update in range(1, updates + 1):
@@ -66,7 +73,8 @@ def main(updates: int = 30, task: str = "center") -> list[float]:
             steps.append((seen, action, policy.log_prob(action).sum(-1), value, *map(torch.tensor, (rewards, reborn))))
         seen, actions, logps, values, rewards, reborn = map(torch.stack, zip(*steps, strict=True))
         last = agent(torch.tensor(observations))[1].detach()
-        advantage, valid = advantages(rewards, torch.cat([values, last[None]]), reborn), ~reborn
+        advantage = advantages(rewards, torch.cat([values, last[None]]), reborn)
+        valid = ~reborn
         learn(agent, adam, *(x[valid] for x in (seen, actions, logps, advantage, advantage + values)))
         scores.append(rewards[valid].mean().item())
         print(f"{update * seen[..., 0].numel():9,} agent-steps: mean reward {scores[-1]:.3f}")

@@ -30,7 +30,8 @@ def mean_reward(model: PPO, steps: int = 100) -> float:
     """Return the mean reward per step of the current policy."""
     env = ParticleGridVecEnv(**SETTINGS)
     env.seed(1)
-    observations, total = env.reset(), []
+    observations = env.reset()
+    total = []
     for _ in range(steps):
         observations, rewards, _, _ = env.step(model.predict(observations)[0])
         total.append(rewards)

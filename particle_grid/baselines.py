@@ -31,7 +31,7 @@ def main(config: DictConfig, call: Invocation) -> None:
 
 def by_team(scores: list[list[float]]) -> str:
     """Return the mean over seeds of each team's score, as text."""
-    return " / ".join(f"{mean:9.4f}" for mean in np.mean(scores, 0))
+    return " / ".join(f"{mean:z9.4f}" for mean in np.mean(scores, 0))
 
 
 if __name__ == "__main__":

@@ -25,12 +25,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from particle_grid import __version__
-from particle_grid.runs.folder import OccupiedError, RunFolder
+from particle_grid.runs.folder import HYDRA, OccupiedError, RunFolder
 from particle_grid.settings import help as help  # registers what help texts call
+from particle_grid.settings import resolvers
 from particle_grid.settings.compose import HYDRA_1_3, VERSION_BASE, config_folder, register_groups
 from particle_grid.settings.errors import explain, print_error
 from particle_grid.settings.invocation import TRIAL, Invocation, Trial
-from particle_grid.support import registry, startup
+from particle_grid.support import lifeline, registry, startup
 from particle_grid.support.errors import UserError
 from particle_grid.support.output import lasting_output
 
@@ -43,6 +44,16 @@ TRUSTED: dict[str, Any] = {} if HYDRA_1_3 else {"execution_whitelist": TARGETS}
 
 # conf/hydra/launcher changes some defaults of a plugin's config of the same name, and means to be checked against it.
 warnings.filterwarnings("ignore", "(?s).*is validated against ConfigStore schema with the same name")
+
+
+def notes(*, _root_: DictConfig) -> str | None:
+    """Return the folder of Hydra's notes in a run's folder; None, so that it writes none, for a run that has ended."""
+    info = _root_.hydra.runtime
+    ended = not OmegaConf.is_missing(info, "output_dir") and RunFolder(Path(info.output_dir)).ended
+    return None if ended else HYDRA
+
+
+resolvers.register(notes)
 
 
 class JobError(RuntimeError):
@@ -67,7 +78,7 @@ def command(config_name: str) -> Callable[[Main], Callable[[], None]]:
             startup.ready()
             with ending_in_one_line():
                 _prepare_arguments()
-                register_groups(sys.argv[1:])
+                register_groups(sys.argv[1:], training=config_name == "train")
                 run()
 
         return entry
@@ -79,7 +90,8 @@ def command(config_name: str) -> Callable[[Main], Callable[[], None]]:
 def ending_in_one_line(interrupted: str = "interrupted") -> Iterator[None]:
     """Turn an error or a signal that ends a command into a line on stderr and an exit code, see `command`."""
     try:
-        yield
+        with lifeline.interruptible():
+            yield
     except JobError:
         sys.exit(1)
     except Exception as error:
@@ -87,6 +99,12 @@ def ending_in_one_line(interrupted: str = "interrupted") -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         print(interrupted, file=sys.stderr)
         sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
+
+
+def as_typed(text: str) -> str:
+    """Return a help text with the commands in the form that was typed, such as `particle-grid report`."""
+    typed = re.match(r"(particle-grid.)\w+$", Path(sys.argv[0]).stem)
+    return text.replace(f"python -m {__package__}.", typed[1]) if typed else text
 
 
 def _prepare_arguments() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from particle_grid.cli import VERSION, ending_in_one_line
+from particle_grid.cli import VERSION, as_typed, ending_in_one_line
 from particle_grid.experiments import sweep_plots, sweep_report
 from particle_grid.support.errors import UserError
 from particle_grid.support.output import lasting_output
@@ -14,9 +14,9 @@ from particle_grid.support.output import lasting_output
 def command_line() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m particle_grid.report",
+        prog=as_typed("python -m particle_grid.report"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="  python -m particle_grid.report outputs/SWEEP    # also while its runs still train",
+        epilog=as_typed("  python -m particle_grid.report outputs/SWEEP    # also while its runs still train"),
         description="Gathers the runs of a sweep, or of any folder with runs in it: tables, CSV files and figures.",
     )
     parser.add_argument("folder", type=Path, help="folder with runs in it, such as outputs/SWEEP")

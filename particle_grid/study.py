@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from particle_grid.cli import VERSION, ending_in_one_line
+from particle_grid.cli import VERSION, as_typed, ending_in_one_line
 from particle_grid.experiments.study import run_study
 from particle_grid.support import lifeline
 from particle_grid.support.errors import UserError
@@ -20,9 +20,9 @@ EXAMPLES = """
 def command_line() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m particle_grid.study",
+        prog=as_typed("python -m particle_grid.study"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=EXAMPLES,
+        epilog=as_typed(EXAMPLES),
         description="Tunes each arm of a plan with the same budget, tests it with new seeds, and reports.\n"
         "Safe to interrupt: the same command skips finished runs and resumes the others.",
     )

@@ -47,7 +47,7 @@ PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b(?!=)|\.\.\.|\{\w+\}")
 # rest.
 QUICK = (
     "python -m particle_grid",
-    "python -m particle_grid.train --help",
+    "python -m particle_grid.train --help*",
     "particle-grid train --help",
     'eval "$(particle-grid-train -sc install=bash)"',
     "python -m particle_grid.train task=forage hydra.run.dir=outputs/first *",

@@ -1,6 +1,5 @@
 """Invariants of the commands: what users see when something is wrong."""
 
-import importlib
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from particle_grid import ParticleGrid, train
+from particle_grid import ParticleGrid, rank, train
 from particle_grid import eval as evaluation
 from particle_grid.cli import command
 from particle_grid.evaluation import match
@@ -174,27 +173,20 @@ def test_loggers_are_not_swept(invoke):
     assert err.startswith("error: logger= cannot be swept")
 
 
-@pytest.mark.parametrize("name", ["train", "eval", "play", "rank", "baselines"])
-def test_help_explains_every_setting_of_a_command(invoke, name):
-    code, out, err = invoke(importlib.import_module(f"particle_grid.{name}").main, "--help")
-    assert (code, err) == (0, "")
-    assert f"  python -m particle_grid.{name}" in out
-    explained = {line.partition("=")[0] for line in out.splitlines() if re.match(r"[\w.]+=\S*(?: |$)", line)}
-    config = OmegaConf.load(config_folder() / f"{name}.yaml")
-    wanted = {key for key in config if key not in ("defaults", "hydra", "show")}
-    wanted |= {f"show.{key}" for key in config.get("show", ())}
-    wanted |= {key for entry in config.defaults if OmegaConf.is_dict(entry) for key in entry if " " not in key}
-    if name == "train":
-        wanted |= {f"trainer.{field.name}" for field in fields(TrainerConfig)} - {"trainer", "world"}
-        wanted |= {f"world.{field.name}" for field in fields(World)} | {"seed", "clips", "evaluations"}
-        wanted -= {"trainer", "world"}
-    assert wanted <= explained
-    assert (", ".join(tasks.names()) in out) == (name != "rank")
-
-
 def test_a_group_of_another_command_is_refused_in_a_sentence(invoke):
     code, _, err = invoke(evaluation.main, "checkpoint=pretrained", "policy=mlp")
-    assert (code, err) == (1, "error: policy cannot be chosen here: leave it out (--help lists the settings).\n")
+    assert (code, err) == (
+        1,
+        "error: policy cannot be chosen here, because a checkpoint has its own: leave it out (--help lists the "
+        "settings).\n",
+    )
+
+
+def test_commands_that_do_not_train_have_no_settings_of_the_trainer(invoke):
+    code, _, err = invoke(rank.main, "checkpoints=[pretrained]", "trainer.gamma=0.5")
+    assert code == 1
+    assert err.startswith("error: There is no key 'trainer'.")
+    assert "trainer" not in err.partition("There are: ")[2]
 
 
 def test_a_task_without_a_yaml_file_is_configured_by_its_class(run, monkeypatch):

@@ -196,7 +196,7 @@ def kernel_lines(path):
 
 def test_a_statement_assigns_one_thing():
     """A statement does not pack unrelated values: unpacked values come from one call or one name."""
-    for path in sources("particle_grid", "hydra_plugins", "tests", "bench"):
+    for path in sources("particle_grid", "hydra_plugins", "tests", "bench", "examples"):
         compiled = kernel_lines(path)
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Assign) and node.lineno not in compiled and isinstance(node.value, ast.Tuple):

@@ -38,8 +38,9 @@ envs.reset(seed=0)
 envs.step(envs.action_space.sample())
 try:
     import particle_grid.adapters.pufferlib
-except ImportError as error:
-    assert "pufferlib" in error.name
+except ValueError as error:
+    assert str(error).startswith("The adapter for PufferLib cannot import it (")
+    assert str(error).endswith("install pufferlib-core==3.0.7.")
 else:
     raise AssertionError("what needs PufferLib was imported")
 """

@@ -24,15 +24,18 @@ def register_tasks() -> None:
             register(
                 environment_id(task),
                 entry_point="particle_grid.adapters:refuse_single_agent",
-                vector_entry_point="particle_grid.adapters.gymnasium:ParticleGridVectorEnv",
-                kwargs={"task": task},
+                vector_entry_point="particle_grid.adapters.gymnasium:make_registered",
+                kwargs={"registered": task},
             )
 
 
-def refuse_single_agent(task: str, **_: Any) -> NoReturn:
-    """Raise UserError for `gymnasium.make`, whose environments have one agent."""
-    name = environment_id(task)
-    raise UserError(f"gymnasium.make makes environments of one agent: use gymnasium.make_vec({name!r}, num_envs=...).")
+def refuse_single_agent(registered: str, **_: Any) -> NoReturn:
+    """Raise UserError for `gymnasium.make`, and for `make_vec` in the modes that call it: each agent would be alone."""
+    name = environment_id(registered)
+    raise UserError(
+        f"{name} holds many agents and is a vector environment itself: use gymnasium.make_vec({name!r}, num_envs=...) "
+        f"without vectorization_mode."
+    )
 
 
 register_tasks()

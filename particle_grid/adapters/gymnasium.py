@@ -7,6 +7,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from particle_grid.adapters import environment_id
 from particle_grid.env import ParticleGrid
 from particle_grid.sim.rng import check_seed
 from particle_grid.sim.world import World
@@ -108,10 +109,27 @@ class ParticleGridVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.native.close()
 
 
-def check_whole(name: str, value: Any) -> None:
-    """Raise UserError unless `value` is a whole number."""
+def make_registered(registered: str, **settings: Any) -> ParticleGridVectorEnv:
+    """Return the environment of a task that is registered with Gymnasium; settings: of `ParticleGridVectorEnv`.
+
+    Raises:
+        UserError: if no such environment can be built, or the settings name another task.
+    """
+    task = settings.pop("task", registered)
+    if task != registered:
+        raise UserError(
+            f"task={task!r} is not the task of {environment_id(registered)}: choose the id of that task, such as "
+            f"{environment_id('scatter')}, or ParticleGridVectorEnv(task=...)."
+        )
+    return ParticleGridVectorEnv(task=registered, **settings)
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raise UserError unless `value` is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise UserTypeError(f"{name}={value!r} is not a whole number.")
+    if value < 1:
+        raise UserError(f"{name}={value} is too small: it must be at least 1.")
 
 
 def with_agents(num_envs: int, settings: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +138,7 @@ def with_agents(num_envs: int, settings: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: if that is not possible, or if the settings ask for another number of agents.
     """
-    check_whole("num_envs", num_envs)
+    check_count("num_envs", num_envs)
     world = settings.get("world")
     if isinstance(world, World):
         in_all = world.worlds * world.agents
@@ -128,9 +146,9 @@ def with_agents(num_envs: int, settings: dict[str, Any]) -> dict[str, Any]:
             raise UserError(f"num_envs={num_envs} is not the number of agents in world=, which is {in_all}: pass that.")
         return settings
     worlds = settings.get("worlds", World.worlds)
-    check_whole("worlds", worlds)
-    agents = settings.get("agents", num_envs // max(worlds, 1))
-    check_whole("agents", agents)
+    check_count("worlds", worlds)
+    agents = settings.get("agents", num_envs // worlds)
+    check_count("agents", agents)
     if worlds * agents == num_envs:
         return settings | {"agents": agents}
     if "agents" in settings:

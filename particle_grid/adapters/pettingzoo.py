@@ -14,6 +14,8 @@ from particle_grid.support.optional import load
 
 ParallelEnv: Any = load("pettingzoo", "pettingzoo", "The adapter for PettingZoo").ParallelEnv
 
+LIFETIME: dict[str, Any] = {"lifespan": 0.0, "max_episode_steps": 150}  # defaults: all agents end at once
+
 
 class ParticleGridParallelEnv(ParallelEnv):
     """One world, whose agents are named agent_0, agent_1, and so on, in ParticleGrid's order.
@@ -31,9 +33,8 @@ class ParticleGridParallelEnv(ParallelEnv):
     observations of all agents, u8[N * size], which is the point of view of centralised critics, as in MPE.
 
     Args:
-        lifespan: expected steps until an agent respawns (0: never), unless `settings` has a `world`.
-        max_episode_steps: steps until the world restarts (0: never), likewise.
-        settings: those of `ParticleGrid`, with one world.
+        settings: those of `ParticleGrid`, with one world. Unless they have a `world`, `lifespan` (0: never) and
+            `max_episode_steps` default to LIFETIME.
 
     Raises:
         UserError: if no such environment can be built.
@@ -45,9 +46,9 @@ class ParticleGridParallelEnv(ParallelEnv):
     }
     __copy__ = deepcopy  # a copy that shared arrays would move the agents of both
 
-    def __init__(self, *, lifespan: float = 0.0, max_episode_steps: int = 150, **settings: Any) -> None:
+    def __init__(self, **settings: Any) -> None:
         if settings.get("world") is None:
-            settings |= {"lifespan": lifespan, "max_episode_steps": max_episode_steps}
+            settings = LIFETIME | settings
         self.native = ParticleGrid(**settings)
         if self.native.world.worlds != 1:
             raise UserError(f"worlds={self.native.world.worlds} is not possible: a ParallelEnv is one world.")
@@ -76,7 +77,12 @@ class ParticleGridParallelEnv(ParallelEnv):
         return self.action_spaces[agent]
 
     def state(self) -> np.ndarray:
-        """Return the observations of all bodies in one row, u8[N * size], also of those whose agent has left."""
+        """Return the observations of all bodies in one row, u8[N * size], also of those whose agent has left.
+
+        Raises:
+            UserError: before the first reset.
+        """
+        self.native._check_whole("state")
         return self.native.observations.flatten()  # a copy
 
     def reset(

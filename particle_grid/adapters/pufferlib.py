@@ -8,10 +8,15 @@ from multiprocessing.connection import wait
 from typing import Any
 
 import numpy as np
-import pufferlib.vector
 
+from particle_grid.native import REMEDY
 from particle_grid.sim.rng import check_seed
 from particle_grid.support.errors import UserError, UserRuntimeError, UserTypeError
+
+try:
+    import pufferlib.vector
+except (ImportError, AttributeError) as error:  # missing, or a mixture of two distributions
+    raise UserError(f"The adapter for PufferLib cannot import it ({error}): {REMEDY}") from None
 
 if not hasattr(pufferlib, "APIUsageError"):  # PufferLib raises it under this name but does not export it
     pufferlib.APIUsageError = pufferlib.pufferlib.APIUsageError

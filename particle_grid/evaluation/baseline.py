@@ -11,6 +11,7 @@ from rich.console import Console
 from particle_grid.env import ParticleGrid
 from particle_grid.evaluation.match import SEEDS, evaluate, steps_for
 from particle_grid.evaluation.players import random_player, scripted_player
+from particle_grid.runs.results import normalised
 from particle_grid.sim.tasks._baselines import STORED, entries, entry_for
 from particle_grid.support import atomic
 
@@ -31,10 +32,7 @@ class Baseline:
         Returns:
             f64[...]; NaN if random actions and the script score the same.
         """
-        random = np.mean(self.random, 0)
-        scripted = np.mean(self.scripted, 0)
-        span = np.where(np.abs(scripted - random) > 1e-9, scripted - random, np.nan)
-        return ((scores - random) / span).mean(-1)
+        return normalised(scores, np.mean(self.random, 0), np.mean(self.scripted, 0)).mean(-1)
 
 
 def measure(env: ParticleGrid, seeds: Sequence[int] = SEEDS, steps: int | None = None) -> Baseline:
@@ -53,11 +51,13 @@ def stored(env: ParticleGrid, seeds: Sequence[int] = SEEDS, steps: int | None = 
 def store(env: ParticleGrid, baseline: Baseline) -> None:
     """Store a baseline with the package, in place of that of the same task and action form."""
     key = _key(env, SEEDS, None)
+    entries.cache_clear()  # another process may have stored one since
     same = {name: key[name] for name in ("task", "action")}
     kept = [entry for entry in entries() if not same.items() <= entry["settings"].items()]
     kept.append({"settings": key, "random": baseline.random, "scripted": baseline.scripted})
     kept.sort(key=lambda entry: (entry["settings"]["task"], entry["settings"]["action"]))
     atomic.write(STORED, (json.dumps(kept, indent=1) + "\n").encode())
+    entries.cache_clear()
 
 
 def baseline_for(env: ParticleGrid, console: Console, seeds: Sequence[int], steps: int | None) -> Baseline:

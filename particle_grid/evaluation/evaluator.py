@@ -83,7 +83,7 @@ class Evaluator:
                     player = policy_player(trained_policy(saved, self.device))
                     scores[i, j] = scale.normalise(match.evaluate(env, player, self.seeds, self.steps))
                 if not self.console.is_terminal:
-                    self._say(f"{policy} on {task}: {scores[i, j].mean():.3f}")
+                    self._say(f"{policy} on {task}: {scores[i, j].mean():z.3f}")
         return Transfer(list(policies), wanted, self.seeds, scores)
 
     def _setting(self, task: str, action: str, vision: int) -> tuple[ParticleGrid, Baseline]:

@@ -267,7 +267,7 @@ class Game:
         state = env.state
         colour = int(state.colour[agent])
         age = int(state.tick[agent // env.world.agents] - state.born[agent])
-        scores = " / ".join(f"{score:.2f}" for score in np.mean(self._scores, 0)) if self._scores else "-"
+        scores = " / ".join(f"{score:z.2f}" for score in np.mean(self._scores, 0)) if self._scores else "-"
         row, column = state.position[:, agent] - env.vision
         return Facts(
             title=f"{env.task_name}, {'discrete' if env.discrete else 'continuous'} actions",

@@ -1,5 +1,6 @@
 """Ratings of the participants of a tournament, with their uncertainty, as a table, CSV files and a picture."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,8 +86,17 @@ class Ranking:
         result = Table("", *(f"as {team}" for team in self.teams))
         order = sorted(range(len(self.names)), key=lambda k: -sum(team[k][0] for team in self.ratings))
         for k in order:
-            result.add_row(self.names[k], *(f"{team[k][0]:.1f} ± {team[k][1]:.1f}" for team in self.ratings))
+            result.add_row(self.names[k], *(f"{team[k][0]:z.1f} ± {team[k][1]:.1f}" for team in self.ratings))
         return result
+
+    def meaning(self) -> str:
+        """Return a sentence that says what a difference in rating means.
+
+        In this model, i ranks above j in a contest of n players with the odds exp((mu_i - mu_j) / c), and c is
+        sqrt(n) * beta for strengths that are known (Weng and Lin 2011, algorithm 4).
+        """
+        gap = math.log(3) * math.sqrt(len(self.names)) * load_libraries()[0].PlackettLuce().beta
+        return f"A rating that is {gap:.1f} higher means a better score against the same opponent in 3 of 4 matches."
 
     def save(self, folder: Path) -> None:
         """Write the ratings, the matrix with a line for each player of the first team, and a picture of both."""
@@ -123,4 +133,4 @@ class Ranking:
         axes.set_yticklabels(self.names)
         for (row, column), score in np.ndenumerate(self.matrix):
             color = "white" if image.norm(score) < 0.5 else "black"
-            axes.text(column, row, f"{score:.2f}", ha="center", va="center", fontsize=8, color=color)
+            axes.text(column, row, f"{score:z.2f}", ha="center", va="center", fontsize=8, color=color)

@@ -13,6 +13,7 @@ from particle_grid.evaluation.match import evaluate
 from particle_grid.evaluation.players import policy_player
 from particle_grid.learn.policy import Policy
 from particle_grid.runs.results import Results
+from particle_grid.sim.task import Task
 
 HARDLY = 0.05  # normalised scores below are called hardly better than random actions
 WORSE = 0.2  # normalised score by which greedy actions are called worse than sampled ones
@@ -53,7 +54,7 @@ def show_results(env: ParticleGrid, results: Results, console: Console, steps: i
     seeds = f"{count} seed{'s' if count > 1 else ''}"
     size = f"{seeds} x {steps} steps x {env.num_agents} agents"
     console.print(f"{env.task_name}, {action}: {size}; mean ± standard deviation over seeds", soft_wrap=True)
-    table = Table(" / ".join(_teams(env)), f"score\n({env.unit})", "normalised\nscore")
+    table = Table(" / ".join(team_names(env.task)), f"score\n({env.unit})", "normalised\nscore")
     for name, scores in results.scores.items():
         table.add_row(LABELS[name], _by_team(scores), _by_team(results.by_team(name)))
     console.print(table)
@@ -64,10 +65,11 @@ def _by_team(scores: np.ndarray) -> str:
     return " / ".join(f"{values.mean():z.3f} ± {values.std():.3f}" for values in scores.T)
 
 
-def _teams(env: ParticleGrid) -> Sequence[str]:
-    """Return the names of the teams; nothing for a single one."""
-    names = [f"team {k + 1}" for k in range(env.task.teams)]
-    return getattr(env.task, "kinds", names) if env.task.teams > 1 else ()
+def team_names(task: Task) -> list[str]:
+    """Return the names of a task's teams; nothing for a single one."""
+    kinds = getattr(task, "kinds", ())
+    names = [kinds[k] if k < len(kinds) else f"team {k + 1}" for k in range(task.teams)]
+    return names if task.teams > 1 else []
 
 
 def verdict(env: ParticleGrid, results: Results, trained: int, usual: int) -> list[str]:
@@ -81,7 +83,7 @@ def verdict(env: ParticleGrid, results: Results, trained: int, usual: int) -> li
     """
     said = []
     sampled = results.by_team("sampled").mean(0)
-    subjects = [f"As {team}, the policy" for team in _teams(env)] or ["The policy"]
+    subjects = [f"As {team}, the policy" for team in team_names(env.task)] or ["The policy"]
     for score, subject in zip(sampled, subjects, strict=True):
         if score < HARDLY:
             better = "hardly" if score > 0 else "no"

@@ -47,7 +47,7 @@ class Transfer:
         console.print(f"Sampled actions, {seeded}; 0: random actions, 1: the task's script", soft_wrap=True)
         table = Table("normalised score", *self.tasks)
         for name, row in zip(self.policies, self.scores.mean(2), strict=True):
-            table.add_row(name, *(f"{mean:.2f}" for mean in row))
+            table.add_row(name, *(f"{mean:z.2f}" for mean in row))
         console.print(table)
 
     def write(self, path: Path) -> None:

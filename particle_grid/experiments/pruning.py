@@ -86,4 +86,4 @@ class Pruning:
         if part not in self.reported:
             self.trial.report(mean, part)
         if part < PARTS and self.trial.should_prune():
-            raise Stop(f"at {step} steps its normalised score of {mean:.3f} is too low compared with other trials'")
+            raise Stop(f"at {step} steps its normalised score of {mean:z.3f} is too low compared with other trials'")

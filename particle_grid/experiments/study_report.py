@@ -90,7 +90,7 @@ of a bootstrap stratified by task. In a median of steps, runs that never reached
 
 def interval_text(row: dict[str, Any], name: str) -> str:
     """Return a value and its interval, as in 0.71 [0.65, 0.80]."""
-    return f"{row[name]:.2f} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]"
+    return f"{row[name]:z.2f} [{row[f'{name}_low']:z.2f}, {row[f'{name}_high']:z.2f}]"
 
 
 def steps_text(row: dict[str, Any], threshold: float) -> str:
@@ -127,7 +127,7 @@ def tuning_table(results: StudyResults) -> str:
 def _tuning_score(results: StudyResults, arm: str, trial: int) -> str:
     wanted = (TUNING, arm, trial)
     scores = [row["sampled"] for row in results.rows if (row["phase"], row["arm"], row["trial"]) == wanted]
-    return f"{np.mean(scores):.2f}" if scores else "failed"
+    return f"{np.mean(scores):z.2f}" if scores else "failed"
 
 
 def first_actions_table(results: StudyResults) -> str:

@@ -30,4 +30,4 @@ def ending(result: float | Exception | None, folder: RunFolder) -> str:
             return "pruned" if folder.status() == PRUNED else "not evaluated"
         case Exception():
             return f"failed: {result}"
-    return f"normalised score {result:.3f}"
+    return f"normalised score {result:z.3f}"

@@ -206,8 +206,8 @@ def group_rows(sweep: Sweep) -> list[list[str]]:
         return []
     rows = [[*map(short_key, sweep.group_keys), "runs", "sampled, IQM", "lowest to highest"]]
     for values, scores in groups.items():
-        spread = f"{min(scores):.3f} to {max(scores):.3f}"
-        rows.append([*map(_shown, values), str(len(scores)), f"{middle(scores):.3f}", spread])
+        spread = f"{min(scores):z.3f} to {max(scores):z.3f}"
+        rows.append([*map(_shown, values), str(len(scores)), f"{middle(scores):z.3f}", spread])
     return rows
 
 
@@ -231,7 +231,7 @@ def _duration(minutes: float) -> str:
 
 
 def _score(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.3f}"
+    return "" if math.isnan(value) else f"{value:z.3f}"
 
 
 def write(out: Path, sweep: Sweep, pictures: Sequence[Picture]) -> list[Path]:

@@ -7,33 +7,42 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
 
-from particle_grid.support.lifeline import TERMINATING
+from particle_grid.support import lifeline
 
 
 class Interruptible(Protocol):
-    """A run that stops after its current iteration once `interrupted` is set."""
+    """A run that stops after its current iteration once `interrupted` is set.
+
+    idle: whether it has learnt nothing yet that is not saved. Kernels may be compiling, which takes a minute.
+    """
 
     interrupted: bool
+
+    @property
+    def idle(self) -> bool: ...
 
 
 @contextmanager
 def interrupted_by_signals(run: Interruptible) -> Iterator[None]:
     """Set `run.interrupted` on Ctrl-C, SIGTERM and SIGHUP, inside this context.
 
-    A second Ctrl-C raises KeyboardInterrupt at once. SIGTERM and SIGHUP never do: they often follow each other or
-    Ctrl-C, and do not mean that the user is impatient. If they are already handled or ignored, that does not change.
-    Python allows signal handlers in the main thread only, so this context does nothing in other threads.
+    While the run is idle, the first of them raises KeyboardInterrupt at once, with the number of the signal, because
+    there is nothing to wait for. Later, a second Ctrl-C does. A second SIGTERM or SIGHUP never does: they often follow
+    each other or Ctrl-C, and do not mean that the user is impatient. Where others handle or ignore them, that does not
+    change. Python allows signal handlers in the main thread only, so this context does nothing in other threads.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        if run.interrupted and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        again = run.interrupted
         run.interrupted = True
+        if number == signal.SIGINT if again else run.idle:
+            raise KeyboardInterrupt(number)
 
-    unclaimed = [number for number in TERMINATING if signal.getsignal(number) is signal.SIG_DFL]
+    unsaved = (signal.SIG_DFL, lifeline.interrupt)  # what ends a process before it can save
+    unclaimed = [number for number in lifeline.TERMINATING if signal.getsignal(number) in unsaved]
     previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, *unclaimed)}
     try:
         yield

@@ -109,6 +109,7 @@ class Trainer(Uncopied):
         self.normalise = normalise
         self.group = group
         self.steps = 0
+        self._first_step = 0  # of this `run`
         self.interrupted = False
         self.scalars: dict[str, float] = {}
         self._running = threading.Lock()
@@ -163,6 +164,11 @@ class Trainer(Uncopied):
         """Return the seconds that the last iteration spent on simulation, inference and learning."""
         return self.collector.seconds | {"learn": self.updater.seconds}
 
+    @property
+    def idle(self) -> bool:
+        """Return whether `run` has learnt nothing yet. Several processes are never idle: they end together."""
+        return self.steps == self._first_step and self.group.size == 1
+
     def run(self) -> Result:
         """Train until total_steps, or until a signal, a logger or `interrupted` ends the run after an iteration.
 
@@ -171,6 +177,7 @@ class Trainer(Uncopied):
         Checkpoints are saved at intervals, at the end, and before an exception of a logger is passed on.
 
         Raises:
+            KeyboardInterrupt: for a signal during the first iteration, and for a second Ctrl-C.
             UserRuntimeError: if learning becomes NaN or infinite; the last checkpoint is from before. Also if this
                 trainer is already running, in another thread or further up the stack.
         """
@@ -178,6 +185,7 @@ class Trainer(Uncopied):
             raise UserRuntimeError("This trainer is already running: wait until it ends, or make another trainer.")
         try:
             self.interrupted = False
+            self._first_step = self.steps
             with interrupted_by_signals(self):
                 return self._run()
         finally:

@@ -234,9 +234,10 @@ class RunFolder:
         with held(self.lock, "trains there", wait=True):
             self._refuse_foreign_files()
             self._refuse_other_settings(config)
-            self.write_config(config)
-            self.error.unlink(missing_ok=True)
-            self._clear()
+            if not self.ended:
+                self.write_config(config)
+                self.error.unlink(missing_ok=True)
+                self._clear()
             yield
 
     def remove_refused(self, notes: str) -> None:
@@ -266,7 +267,7 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Remove what a run left that died before its first checkpoint, because another run starts here."""
-        if not self.checkpoint.exists() and not self.ended:
+        if not self.checkpoint.exists():
             for path in [*self.events(), self.scalars, self.service_runs, self.overrides]:
                 path.unlink(missing_ok=True)
 

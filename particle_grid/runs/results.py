@@ -39,9 +39,7 @@ class Results:
 
     def by_team(self, player: str) -> np.ndarray:
         """Return the normalised scores of a player, f64[seeds, teams], each team by itself."""
-        random = self.scores["random"].mean(0)
-        span = self.scores["scripted"].mean(0) - random
-        return np.asarray((self.scores[player] - random) / np.where(span == 0, np.nan, span))
+        return normalised(self.scores[player], self.scores["random"].mean(0), self.scores["scripted"].mean(0))
 
     def write(self, path: Path) -> None:
         """Write the file in one step: its existence is what makes a run finished.
@@ -53,6 +51,20 @@ class Results:
         for player, scores in self.scores.items():
             content[player] = {"scores": scores.tolist(), "normalised_scores": self.normalised[player].tolist()}
         atomic.write(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def normalised(scores: np.ndarray, random: np.ndarray, scripted: np.ndarray) -> np.ndarray:
+    """Return scores on the scale from random actions (0) to the script (1), each team by itself.
+
+    Args:
+        scores: f64[..., teams] in the task's unit.
+        random, scripted: f64[teams], mean scores.
+
+    Returns:
+        f64[..., teams]; NaN where random actions and the script score the same.
+    """
+    span = np.where(np.abs(scripted - random) > 1e-9, scripted - random, np.nan)
+    return np.asarray((scores - random) / span)
 
 
 def read_results(path: Path, remedy: str) -> Results:

@@ -35,12 +35,17 @@ def check_loggers(value: object) -> tuple[str, ...]:
     """Return the names of loggers: those of a list, or a single one.
 
     Raises:
-        UserError: for one that does not exist.
+        UserError: for one that does not exist, and for anything but names.
     """
     names = value if isinstance(value, list) else [value]
     for name in names:
+        if not (name and isinstance(name, str)):
+            raise UserError(
+                f"logger={as_written(value)} does not name loggers: choose from {', '.join(LOGGERS)}, several as in "
+                f"logger=[tensorboard,csv]; logger=[] for none."
+            )
         if name not in LOGGERS:
-            raise UserError(unknown(f"logger {as_written(name)}", str(name), LOGGERS))
+            raise UserError(unknown(f"logger {name!r}", name, LOGGERS))
     return tuple(dict.fromkeys(names))
 
 

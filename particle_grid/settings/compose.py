@@ -46,13 +46,14 @@ def config_folder() -> Path:
     return packaged if packaged.is_dir() else PACKAGE.parent / "conf"
 
 
-def register_groups(arguments: Iterable[str] = ()) -> None:
+def register_groups(arguments: Iterable[str] = (), training: bool = True) -> None:
     """Register the choices of Hydra's groups that are defined by classes instead of files.
 
     These are world, trainer, tasks and policies, with the defaults of their classes.
 
     Args:
         arguments: of the command line; tasks and policies that it names as module:Class are registered, too.
+        training: whether the config has settings of the trainer, some of which tasks change.
 
     Raises:
         UserError: if there is no such class.
@@ -68,7 +69,10 @@ def register_groups(arguments: Iterable[str] = ()) -> None:
         for name in [*known, *named[group]]:
             # A registered name whose class is missing matters only once it is chosen.
             with contextlib.nullcontext() if name in named[group] else contextlib.suppress(ValueError):
-                store(group=group, name=name, node=defaults(name), package="_global_")
+                node = defaults(name)
+                if not training:
+                    node.pop("trainer", None)
+                store(group=group, name=name, node=node, package="_global_")
 
 
 def policies() -> list[str]:
@@ -114,7 +118,7 @@ def run_config(config: DictConfig) -> RunConfig:
     trainer = typed(TrainerConfig, config.trainer)
     values: Any = OmegaConf.to_container(config, resolve=True)
     checked = {"world": asdict(world), "trainer": asdict(trainer), "name": check_name(values["name"])}
-    return RunConfig.from_dict(values | checked | {"logger": check_loggers(values["logger"])})
+    return RunConfig.from_dict(values | checked | {"logger": check_loggers(values.get("logger"))})
 
 
 def typed(cls: type[T], node: DictConfig) -> T:

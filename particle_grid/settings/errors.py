@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
+    ConfigTypeError,
     GrammarParseError,
     InterpolationKeyError,
     InterpolationResolutionError,
@@ -86,7 +87,8 @@ def _of_hydra(error: Exception, line: str) -> str:
                 f"{key}={values} has several values: write {key}=[{values}] for a list, or add -m for a run with each."
             )
         case ConfigCompositionException() if found := re.match(r"Could not override '(.+?)'", line):
-            return f"{found[1]} cannot be chosen here: leave it out (--help lists the settings)."
+            reason = ", because a checkpoint has its own" if found[1] == "policy" else ""
+            return f"{found[1]} cannot be chosen here{reason}: leave it out (--help lists the settings)."
         case HydraException() | OmegaConfBaseException():
             return f"{line} (--help lists the choices)"
         case RuntimeError() if line.startswith("Unknown plugin class"):
@@ -128,6 +130,13 @@ def _of_config(error: OmegaConfBaseException, line: str) -> str:
             return f"{key} has an interpolation that cannot be read: write a value without ${{...}}."
         case UnsupportedInterpolationType() | InterpolationResolutionError() if not RESOLVER_ERROR.match(line):
             return f"{key} cannot be resolved ({reason}): write a value without ${{...}}."
+        case ConfigTypeError() if key and line.startswith("Cannot merge"):  # a list and a dict
+            fitting = (
+                f"a list, as in {key}=[A,B]"
+                if error.object_type is list
+                else f"each of its keys, as in {key}.KEY=VALUE"
+            )
+            return f"{key} cannot have this value: give {fitting}."
         case ValidationError() if key:
             return f"{key} cannot have this value ({reason}): give another, or leave it out."
     return ""

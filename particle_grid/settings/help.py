@@ -14,6 +14,7 @@ from particle_grid.learn.config import TrainerConfig
 from particle_grid.settings.compose import config_folder
 from particle_grid.settings.resolvers import register
 from particle_grid.settings.run_config import RunConfig
+from particle_grid.sim import tasks
 from particle_grid.sim.world import World
 from particle_grid.support.text import as_written
 
@@ -23,6 +24,7 @@ CLASSES = {"run": RunConfig, "trainer": TrainerConfig, "world": World}
 # A setting in a file of conf/: its indentation, key, value and comment; and one in the source of a dataclass.
 SETTING = re.compile(r"( *)(?:- )?(\w+):(?: (.*?))?  # (.*)")
 FIELD = re.compile(r" {4}(\w+): .*?(?:  # (.*))?")
+OPTION = re.compile(r' {4}"(\w+)": .*,  # (.*)')  # of a policy
 
 
 def of_file(text: str) -> Iterator[tuple[str, str]]:
@@ -45,22 +47,42 @@ def _default(value: str | None) -> str:
 
 
 def of_class(cls: Any) -> Iterator[tuple[str, str]]:
-    """Yield each field of a dataclass that has a comment, with its default, and the comment."""
-    defaults = {field.name: field.default for field in fields(cls)}
+    """Yield each field of a dataclass with its default, and its comment, if it has one."""
+    comments: dict[str, str] = {}
     above: list[str] = []
     for line in inspect.getsource(cls).splitlines():
         if line.startswith("    #: "):
             above.append(line.removeprefix("    #: "))
-        elif (found := FIELD.fullmatch(line)) and (comment := found[2] or " ".join(above)) and found[1] in defaults:
-            yield f"{found[1]}={as_written(defaults[found[1]])}", comment.rstrip(".")
+        elif found := FIELD.fullmatch(line):
+            comments[found[1]] = (found[2] or " ".join(above)).rstrip(".")
             above = []
+    for field in fields(cls):
+        yield f"{field.name}={as_written(field.default)}", comments.get(field.name, "")
 
 
-def keys(name: str) -> str:
-    """Return the settings of a file in conf/, or of one of CLASSES, as a table: ${keys:eval} in a help text."""
+def of_policy(name: str) -> Iterator[tuple[str, str]]:
+    """Yield each option of a policy with its default, and its comment, if it has one."""
+    from particle_grid.learn import policy  # now: PyTorch takes a second to import
+
+    comments = dict(OPTION.findall(inspect.getsource(policy)))
+    for key, default in policy.options_of(policy.policy_class(name)).items():
+        yield f"{key}={as_written(default)}", comments.get(key, "")
+
+
+def keys(name: str, choice: str = "") -> str:
+    """Return settings as a table: ${keys:eval} in a help text.
+
+    Args:
+        name: of a file in conf/, one of CLASSES, or task or policy.
+        choice: the name of the task or the policy.
+    """
+    if name == "task":
+        return _table("task.", of_class(tasks.load(choice))) or f"The task {choice} has no parameters."
+    if name == "policy":
+        return _table("policy.", of_policy(choice))
     if name in CLASSES:
         prefix = "" if name == "run" else f"{name}."
-        return _table(prefix, of_class(CLASSES[name]))
+        return _table(prefix, (row for row in of_class(CLASSES[name]) if row[1]))  # groups have no comment
     return _table("", of_file((config_folder() / f"{name}.yaml").read_text("utf-8")))
 
 
@@ -75,12 +97,12 @@ def _table(prefix: str, rows: Iterator[tuple[str, str]]) -> str:
     """Return settings and comments as two columns."""
     lines = []
     for key, comment in rows:
-        wrapped = textwrap.wrap(comment, WIDTH - COLUMN)
+        wrapped = textwrap.wrap(comment, WIDTH - COLUMN) or [""]
         start = f"{prefix}{key}".ljust(COLUMN - 1)
         if len(start) >= COLUMN:  # the comment begins below a long key
             lines.append(start)
             start = " " * (COLUMN - 1)
-        lines += [f"{start} {wrapped[0]}", *[" " * COLUMN + line for line in wrapped[1:]]]
+        lines += [f"{start} {wrapped[0]}".rstrip(), *[" " * COLUMN + line for line in wrapped[1:]]]
     return "\n".join(lines)
 
 

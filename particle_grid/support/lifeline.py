@@ -68,7 +68,7 @@ def leading() -> Iterator[None]:
     os.environ[PARENT] = str(os.getpid())
     try:
         for number in previous:
-            signal.signal(number, _interrupt)
+            signal.signal(number, interrupt)
         yield
     finally:
         for number, handler in previous.items():
@@ -79,5 +79,20 @@ def leading() -> Iterator[None]:
             os.environ[PARENT] = outer
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt inside, as Ctrl-C does, unless they are handled or ignored."""
+    in_main_thread = threading.current_thread() is threading.main_thread()  # others cannot handle signals
+    unclaimed = [number for number in TERMINATING if in_main_thread and signal.getsignal(number) is signal.SIG_DFL]
+    for number in unclaimed:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in unclaimed:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt with the number of a signal (a signal handler)."""
     raise KeyboardInterrupt(number)

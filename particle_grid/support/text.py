@@ -12,6 +12,6 @@ def as_written(value: Any) -> str:
     """Return a value as it is written on a command line."""
     if value is None:
         return "null"
-    if isinstance(value, tuple):
+    if isinstance(value, list | tuple):
         return f"[{','.join(map(as_written, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)

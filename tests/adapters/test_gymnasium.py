@@ -170,12 +170,33 @@ def test_importing_the_package_registers_its_tasks_before_and_after_gymnasium(co
 @pytest.mark.parametrize("task", tasks.names())
 def test_making_a_single_agent_is_refused_in_a_sentence_that_names_make_vec(task):
     name = environment_id(task)
-    sentence = f"gymnasium.make makes environments of one agent: use gymnasium.make_vec('{name}', num_envs=...)."
-    for make in (gymnasium.make, partial(gymnasium.make_vec, vectorization_mode="sync", num_envs=2)):
+    sentence = (
+        f"{name} holds many agents and is a vector environment itself: use gymnasium.make_vec('{name}', num_envs=...) "
+        "without vectorization_mode."
+    )
+    modes = [partial(gymnasium.make_vec, vectorization_mode=mode, num_envs=2) for mode in ("sync", "async")]
+    for make in (gymnasium.make, *modes):
         with pytest.raises(UserError) as caught:
             make(name, action="continuous")
         assert str(caught.value) == sentence
         assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("task", tasks.names())
+def test_an_id_makes_its_own_task_and_refuses_every_other(task):
+    other = "group" if task == "scatter" else "scatter"
+    with pytest.raises(UserError, match=f"task='{other}' is not the task of {environment_id(task)}: choose the id"):
+        gymnasium.make_vec(environment_id(task), num_envs=50, task=other)
+    small = {"height": 40, "width": 48} | PARAMS.get(task, {})
+    env = gymnasium.make_vec(environment_id(task), num_envs=50, task=task, **small)
+    assert env.unwrapped.native.task_name == task
+
+
+@pytest.mark.parametrize("num_envs", [0, -1])
+@pytest.mark.parametrize("others", [{}, {"worlds": 1}, {"agents": 0}])
+def test_too_few_num_envs_are_refused_by_that_name(num_envs, others):
+    with pytest.raises(UserError, match=f"num_envs={num_envs} is too small: it must be at least 1"):
+        gymnasium.make_vec("ParticleGrid/Group-v0", num_envs=num_envs, **others)
 
 
 def test_names_are_registered_once():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from particle_grid.adapters.pettingzoo import ParticleGridParallelEnv, parallel_env
+from particle_grid.sim.world import World
 from tests.cases import CASES, PARAMS, SMALL, random_actions, small
 
 with warnings.catch_warnings():
@@ -102,6 +103,19 @@ def test_the_state_holds_the_observations_of_all_agents_also_of_those_that_left(
         assert env.state() in env.state_space
     assert (before == kept).all()
     assert (before != env.state()).any()
+
+
+def test_there_is_no_state_before_the_first_reset():
+    with pytest.raises(RuntimeError, match=r"The worlds have not been started: call reset\(\) before state\(\)"):
+        parallel("group", "discrete").state()
+
+
+@pytest.mark.parametrize("setting", [{"max_episode_steps": 7}, {"lifespan": 9.0}, {"agents": 5}])
+def test_a_world_and_its_settings_exclude_each_other(setting):
+    [key] = setting
+    with pytest.raises(ValueError, match=f"{key}=.* and world= exclude each other: set {key} in the World"):
+        parallel_env(world=World(**(ONE | FOR_EVER)), **setting)
+    assert getattr(parallel_env(world=World(**(ONE | setting))).native.world, key) == setting[key]
 
 
 def test_parallel_env_makes_the_environment():

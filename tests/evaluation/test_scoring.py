@@ -1,11 +1,15 @@
 """What is said of a policy's scores."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from rich.console import Console
 
-from particle_grid.evaluation.scoring import show_results, verdict
+from particle_grid.evaluation import baseline
+from particle_grid.evaluation.scoring import show_results, team_names, verdict
 from particle_grid.runs.results import Results
+from particle_grid.sim.tasks import _baselines
 from tests.cases import small
 
 
@@ -41,6 +45,31 @@ def test_disappointing_scores_come_with_a_word(task, sampled, greedy, said):
     lines = verdict(small(task, "discrete"), results(sampled, greedy), 1000, 2000)
     assert len(lines) == len(said)
     assert all(line.startswith(start) for line, start in zip(lines, said, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("teams", "kinds", "names"),
+    [
+        (1, ("bird",), []),
+        (2, ("dog", "sheep"), ["dog", "sheep"]),
+        (2, (), ["team 1", "team 2"]),
+        (2, ("dog",), ["dog", "team 2"]),
+    ],
+)
+def test_every_team_has_a_name(teams, kinds, names):
+    assert team_names(SimpleNamespace(teams=teams, kinds=kinds)) == names
+
+
+def test_a_stored_baseline_replaces_the_one_that_was_read(monkeypatch, tmp_path):
+    env = small("center", "discrete")
+    monkeypatch.setattr(baseline, "STORED", tmp_path / "baselines.json")
+    monkeypatch.setattr(_baselines, "STORED", tmp_path / "baselines.json")
+    try:
+        for score in (1.0, 2.0):
+            baseline.store(env, baseline.Baseline([[score]], [[3.0]]))
+            assert baseline.stored(env).random == [[score]]
+    finally:
+        _baselines.entries.cache_clear()  # those of another file
 
 
 def test_a_run_of_the_usual_length_is_not_told_that_it_is_short():

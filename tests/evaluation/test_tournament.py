@@ -53,6 +53,17 @@ def test_ratings_depend_only_on_score_ranks_and_not_on_the_order_of_players(cont
     assert np.allclose(ratings.rate(contests[:, order]), expected[list(order)])
 
 
+def test_a_difference_in_rating_is_worth_as_many_wins_as_its_explanation_says():
+    """Ratings of known strengths stay where they are on average if the better player wins three of four contests."""
+    model = ratings.load_libraries()[0].PlackettLuce()
+    table = ratings.Ranking(["a", "b"], ["predator", "prey"], np.zeros((2, 2)), ([], []))
+    gap = float(table.meaning().split(" higher")[0].split()[-1])
+    players = [[model.rating(mu=25 + gap, sigma=1e-2)], [model.rating(mu=25, sigma=1e-2)]]
+    won, lost = (model.rate(players, ranks=ranks)[0][0].mu - 25 - gap for ranks in ([0, 1], [1, 0]))
+    assert won > 0 > lost
+    assert won / (won - lost) == pytest.approx(0.25, abs=0.005)
+
+
 def test_higher_scores_give_higher_ratings_and_more_contests_less_uncertainty():
     generator = np.random.default_rng(0)
     contests = generator.normal([0.0, 1.0, 2.0, 2.0], 0.3, (60, 4))

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from particle_grid import report, train
+from particle_grid import baselines, report, train
 from particle_grid.evaluation import match
-from particle_grid.experiments.sweep_report import load_run, load_sweep
+from particle_grid.experiments.sweep import ending
+from particle_grid.experiments.sweep_report import Sweep, SweepRun, load_run, load_sweep, run_rows
 from particle_grid.learn.loggers.tensorboard import TensorBoardLogger
-from particle_grid.runs.folder import HYDRA, RunFolder
+from particle_grid.runs.folder import FINISHED, HYDRA, RunFolder
 from tests.experiments.fakes import write_results, write_yaml
 from tests.test_train import BATCH, TINY
 
@@ -266,3 +267,10 @@ def test_values_that_do_not_fit_a_table_become_text(invoke, write_run):
     Path("sweep/group_0.9_0/.hydra/overrides.yaml").write_text("- ???\n")
     run_report(invoke)
     assert len(rows()) == 6
+
+
+def test_no_score_is_printed_as_minus_zero(tmp_path):
+    assert ending(-1e-9, RunFolder(tmp_path)) == "normalised score 0.000"
+    assert baselines.by_team([[-1e-9, -0.5]]) == "   0.0000 /   -0.5000"
+    run = SweepRun(RunFolder(tmp_path), FINISHED, sampled=-1e-9, greedy=-1e-9)
+    assert run_rows(Sweep([run], []))[1][1:3] == ["0.000", "0.000"]

@@ -97,6 +97,18 @@ def test_a_repeated_sweep_trains_only_new_runs(call, trained):
         assert f"{path.parent.name}: normalised score {score_of(path.parent):.3f}" in out
 
 
+def test_a_repeated_sweep_touches_no_file_of_a_run_that_has_ended(call, trained):
+    assert call("-m", *SMALL, "seed=0", "hydra.sweep.dir=sweep")[0] == 0
+    [run] = [path for path in Path("sweep").iterdir() if path.is_dir()]
+    written = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in run.rglob("*") if path.is_file()}
+    assert run / ".hydra" / "config.yaml" in written
+    code, out, err = call("-m", *SMALL, "seed=0", "logger=csv", "hydra.sweep.dir=sweep", QUIET)
+    assert (code, err, trained) == (0, "", [0])
+    assert f"{run.name}: ended earlier, nothing to train" in out
+    now = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in run.rglob("*") if path.is_file()}
+    assert {path for path in now.keys() | written.keys() if now.get(path) != written.get(path)} <= {run / ".lock"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_sweep_repeats_nothing_and_ends_with_the_same_weights(call, trained, tmp_path, number):

@@ -37,6 +37,18 @@ def test_a_termination_signal_acts_like_ctrl_c_unless_it_is_ignored(number, tmp_
         signal.signal(number, signal.SIG_DFL)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_in_the_first_iteration_ends_the_run_at_once(number, tmp_path):
+    before = signal.getsignal(number)
+    run = make(path=tmp_path / "checkpoint.pt", watch=lambda: os.kill(os.getpid(), number))
+    with pytest.raises(KeyboardInterrupt) as interrupt:
+        run.run()
+    assert interrupt.value.args == (number,)
+    assert run.steps == 0
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(number) is before
+
+
 @pytest.mark.parametrize("failure", [OSError("no space left"), SystemExit(1), KeyError("name")])
 def test_progress_is_saved_when_a_logger_fails(failure, tmp_path):
     def fail(step):

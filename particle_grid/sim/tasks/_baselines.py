@@ -2,14 +2,19 @@
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 STORED = Path(__file__).parents[1] / "baselines.json"
 
 
+@cache
 def entries() -> list[dict[str, Any]]:
-    """Return all stored entries, dicts of `settings` and the scores `random` and `scripted`, each [seeds][teams]."""
+    """Return all stored entries, dicts of `settings` and the scores `random` and `scripted`, each [seeds][teams].
+
+    Every environment looks for its own, so the file is read once: `cache_clear` after it has changed.
+    """
     found: list[dict[str, Any]] = json.loads(STORED.read_text("utf-8")) if STORED.exists() else []
     return found
 

@@ -21,10 +21,8 @@ class Forage:
     """
 
     food: float = 0.05  # share of the cells that hold food
-    food_reward: float = 1.0
-    tolerance: float = (
-        0.0  # cells from the middle of the food's cell beyond which it pays nothing; 0: always pays fully
-    )
+    food_reward: float = 1.0  # reward for a piece of it
+    tolerance: float = 0.0  # cells from the middle of a food's cell beyond which it pays nothing; 0: it always pays
 
     unit: ClassVar[str] = "food eaten"
     teams: ClassVar[int] = 1
