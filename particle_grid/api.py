@@ -1,4 +1,4 @@
-"""Load, evaluate, film and train policies from Python. `particle_grid` exports these names."""
+"""Load, evaluate, film, export and train policies from Python. `particle_grid` exports these names."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,9 +1,7 @@
 """Export trained policies to other programs: python -m particle_grid.export checkpoint=PATH (see --help)."""
 
-from typing import Any
-
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
 from particle_grid.cli import command
@@ -17,10 +15,11 @@ from particle_grid.settings.invocation import Invocation
 @command("export")
 def main(config: DictConfig, call: Invocation) -> None:
     """Write policies as ONNX models or .safetensors files, each with a model card."""
-    check_paths(config, "path", "task", "action")
-    values: Any = OmegaConf.to_container(config, resolve=True)
-    formats = exporter.chosen_formats(values["format"])
-    names = exporter.chosen_policies(values["checkpoint"], config.task, config.action)
+    check_paths(config, "path")
+    formats = exporter.chosen_formats(config.format)
+    task = config.task.name if config.get("task") else None
+    action = config.action.name if config.get("action") else None
+    names = exporter.chosen_policies(config.checkpoint, task, action)
     files = exporter.files_for(names, formats, config.path)
     console = Console(markup=False)
     for name in names:

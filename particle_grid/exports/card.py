@@ -123,8 +123,9 @@ def _scores(saved: Checkpoint, results: Results) -> list[str]:
     """Return the section on scores, if there are any."""
     scale = "A normalised score is 0 for random actions and 1 for the task's script."
     if not results.scores:
-        known = f"Sampled actions have a mean normalised score of {saved.score:.2f}. {scale}\n"
-        return [] if saved.score is None else [f"## Scores\n\n{known}"]
+        if saved.score is None:
+            return []
+        return [f"## Scores\n\nSampled actions have a mean normalised score of {saved.score:.2f}. {scale}\n"]
     kind: Any = tasks.load(saved.config.task)
     count = len(next(iter(results.scores.values())))
     rows = []

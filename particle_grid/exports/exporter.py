@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from particle_grid.env import ACTIONS
 from particle_grid.exports import card, onnx
 from particle_grid.exports.contract import describe
 from particle_grid.learn.policy import Policy
@@ -62,7 +61,7 @@ def _card_path(files: Sequence[Path]) -> Path:
 
 def chosen_formats(value: Any) -> list[str]:
     """Return the formats of a command line: those of a list, or a single one. Raise UserError for an unknown one."""
-    names = value if isinstance(value, list) else [value]
+    names = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     for name in names or [None]:
         if name not in FORMATS:
             raise UserError(unknown(f"format {as_written(name)}", str(name), FORMATS))
@@ -86,9 +85,8 @@ def chosen_policies(checkpoint: Any, task: str | None, action: str | None) -> li
         )
     names = load.shipped_names()
     tasks = sorted({name.removeprefix(load.PREFIX).rpartition("-")[0] for name in names})
-    for key, word, known in (("task", task, tasks), ("action", action, ACTIONS)):
-        if word is not None and word not in known:
-            raise UserError(unknown(f"{key} {word!r} among the policies that ship", str(word), known))
+    if task is not None and task not in tasks:
+        raise UserError(unknown(f"policy for task={task} that ships", task, tasks))
     ending = f"-{action}" if action else ""
     beginning = f"{load.PREFIX}{task}-" if task else ""
     shipped = [name for name in names if name.startswith(beginning) and name.endswith(ending)]

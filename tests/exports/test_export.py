@@ -80,9 +80,9 @@ def test_task_and_action_choose_among_the_policies_that_ship(call):
         (["checkpoint=pretrained/grup-discrete"], "Did you mean pretrained/group-discrete?"),
         (
             ["checkpoint=pretrained", "task=grup"],
-            "There is no task 'grup' among the policies that ship. Did you mean group?",
+            "There is no task 'grup'. Did you mean group?",
         ),
-        (["checkpoint=pretrained", "action=jump"], "There is no action 'jump' among the policies that ship."),
+        (["checkpoint=pretrained", "action=jump"], "There is no action 'jump'."),
         (["checkpoint=own.pt", "task=group"], "task= and action= are for checkpoint=pretrained"),
         (["checkpoint=own.pt"], "There is no checkpoint own.pt"),
         (["checkpoint=none/*.pt"], "matches no file"),
