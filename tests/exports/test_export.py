@@ -83,7 +83,7 @@ def test_task_and_action_choose_among_the_policies_that_ship(call):
             "There is no task 'grup'. Did you mean group?",
         ),
         (["checkpoint=pretrained", "action=jump"], "There is no action 'jump'."),
-        (["checkpoint=own.pt", "task=group"], "task= and action= are for checkpoint=pretrained"),
+        (["checkpoint=own.pt", "task=group"], "task= and action= choose among the policies that ship"),
         (["checkpoint=own.pt"], "There is no checkpoint own.pt"),
         (["checkpoint=none/*.pt"], "matches no file"),
         (["checkpoint="], "is invalid: give a list of paths"),
