@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from particle_grid.support import lifeline, renamed, startup
 
 if TYPE_CHECKING:
-    from particle_grid.api import TrainedPolicy, evaluate, load_policy, make_config, record, train_policy
+    from particle_grid.api import TrainedPolicy, evaluate, export_policy, load_policy, make_config, record, train_policy
     from particle_grid.env import ParticleGrid
     from particle_grid.runs.results import Results
     from particle_grid.settings.run_config import RunConfig
@@ -28,6 +28,7 @@ __all__ = [
     "UserError",
     "World",
     "evaluate",
+    "export_policy",
     "load_policy",
     "make_config",
     "record",
@@ -42,6 +43,7 @@ HOMES = {  # where each name is defined; imported when it is first used, since s
     "UserError": "support.errors",
     "World": "tasks",
     "evaluate": "api",
+    "export_policy": "api",
     "load_policy": "api",
     "make_config": "api",
     "record": "api",

@@ -19,7 +19,7 @@ from particle_grid.support.errors import UserError
 from particle_grid.support.output import lasting_output
 from particle_grid.support.registry import registered
 
-COMMANDS = ("train", "eval", "play", "rank", "study", "report", "baselines")
+COMMANDS = ("train", "eval", "play", "rank", "export", "study", "report", "baselines")
 
 
 def first_line(text: str | None) -> str:

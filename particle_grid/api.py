@@ -1,4 +1,4 @@
-"""Load, evaluate, film and train policies from Python. `particle_grid` exports these names."""
+"""Load, evaluate, film, export and train policies from Python. `particle_grid` exports these names."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +16,12 @@ from particle_grid.evaluation.match import SEEDS, steps_for
 from particle_grid.evaluation.players import ActFn, policy_player
 from particle_grid.evaluation.scoring import evaluate_policy
 from particle_grid.experiments.training import train
+from particle_grid.exports import exporter
 from particle_grid.learn.distributed import choose_device
 from particle_grid.learn.policy import Policy
 from particle_grid.runs.build import trained_policy
 from particle_grid.runs.folder import RunFolder
-from particle_grid.runs.load import SHIPPED, load_checkpoint, load_shipped
+from particle_grid.runs.load import SHIPPED, Checkpoint, is_shipped, load_shipped, load_trained
 from particle_grid.runs.results import Results
 from particle_grid.settings.checks import check_whole_number
 from particle_grid.settings.compose import composed
@@ -100,24 +101,27 @@ def load_policy(
     """Return a trained policy.
 
     Args:
-        name: a task, for the policy that ships with the package, or the path of a checkpoint.
-        action: discrete or continuous, of a shipped policy; a checkpoint has its own.
+        name: a policy that ships with the package, as pretrained/group-discrete, or by its task only; or the path of a
+            checkpoint, or of a .safetensors file that the command export has written.
+        action: discrete or continuous, of a policy that is named by its task; all others have their own.
         device: cpu, cuda, or auto for a GPU if there is one.
         allow: classes of your own, as module:Class, that a checkpoint names and that may be imported.
 
     Raises:
         UserError: if there is no such policy, the file is not a checkpoint, or it names a class that is not allowed.
 
+    >>> load_policy("pretrained/group-continuous").config.action
+    'continuous'
     >>> load_policy("group", action="continuous").config.task
     'group'
     """
     shipped = sorted({path.stem.rpartition("-")[0] for path in SHIPPED.glob("*.pt")})
     if name in shipped:
         saved = load_shipped(str(name), action)
-    elif isinstance(name, str) and not Path(name).suffix and not Path(name).exists():
-        raise UserError(unknown(f"policy {name!r}", name, shipped), "The path of a checkpoint is another choice.")
+    elif is_shipped(name) or Path(name).suffix or Path(name).exists():
+        saved = load_trained(name)
     else:
-        saved = load_checkpoint(name)
+        raise UserError(unknown(f"policy {name!r}", str(name), shipped), "The path of a checkpoint is another choice.")
     with registry.only(allow):  # to import a module is to run it
         policy = trained_policy(saved, choose_device(device))
     return TrainedPolicy(policy, saved.config, saved.steps)
@@ -177,6 +181,26 @@ def record(policy: TrainedPolicy, path: str | Path, env: ParticleGrid | None = N
         recording.record(env, policy.policy, console, shown, replay=path, title=title)
     else:
         recording.record(env, policy.policy, console, shown, video=path)
+
+
+def export_policy(policy: TrainedPolicy, path: str | Path, results: Results | None = None) -> None:
+    """Write a policy as an ONNX model or as weights, and a model card beside it. docs/export.md says what they hold.
+
+    Args:
+        policy: a policy of `load_policy` or `train_policy`.
+        path: of the file, which ends in .onnx or .safetensors.
+        results: its scores, for the card.
+
+    Raises:
+        UserError: for a path that is invalid, a library that is not installed, or a policy that ONNX cannot express.
+        OSError: if a file cannot be written.
+
+    >>> export_policy(load_policy("pretrained/group-discrete"), "group.safetensors")
+    >>> load_policy("group.safetensors").config.task
+    'group'
+    """
+    saved = Checkpoint(policy.config, policy.steps, policy.policy.state_dict())
+    exporter.export(saved, policy.policy, [Path(path)], results or Results())
 
 
 def make_config(*overrides: str) -> RunConfig:

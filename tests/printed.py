@@ -55,6 +55,8 @@ QUICK = (
     "python -m particle_grid.train task=forage action=continuous hydra.run.dir=outputs/second *",
     "python -m particle_grid.train -m task=forage action=discrete,continuous seed=0,1 experiment=smoke *",
     "python -m particle_grid.report outputs/sweep",
+    "python -m particle_grid.export checkpoint=pretrained/group-discrete path=group.onnx",
+    "python -m particle_grid.export checkpoint=pretrained format=safetensors",
     "python -m particle_grid.train -m hydra/launcher=joblib experiment=smoke *",
     "python -m pytest tests/learn/test_trainer.py -k resumed",
 )

@@ -16,6 +16,7 @@ from particle_grid.learn import checkpoint
 from particle_grid.runs.load import shipped_path
 from particle_grid.support.renamed import MODULES
 from particle_grid.tasks import load
+from tests.cases import CASES
 
 
 def test_every_example_in_the_docstrings_of_the_public_names_runs(tmp_path, monkeypatch):
@@ -52,6 +53,12 @@ def test_checkpoints_and_shipped_policies_are_loaded_in_the_same_way():
     assert all((one == other).all() for one, other in weights)
 
 
+@pytest.mark.parametrize(("task", "action"), CASES)
+def test_every_policy_that_ships_is_loaded_by_its_full_name(task, action):
+    policy = particle_grid.load_policy(f"pretrained/{task}-{action}")
+    assert (policy.config.task, policy.config.action) == (task, action)
+
+
 def test_a_page_is_written_if_the_path_ends_in_html(tmp_path):
     policy = particle_grid.load_policy("center")
     env = policy.make_env(agents=16, height=32, width=32)
@@ -79,7 +86,11 @@ def test_an_environment_that_does_not_fit_the_policy_is_refused():
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("grup", "There is no policy 'grup'. Did you mean group?"), ("none.pt", "There is no checkpoint none.pt")],
+    [
+        ("grup", "There is no policy 'grup'. Did you mean group?"),
+        ("none.pt", "There is no checkpoint none.pt"),
+        ("pretrained/grup-discrete", "Did you mean pretrained/group-discrete"),
+    ],
 )
 def test_an_unknown_policy_is_refused(name, reason):
     with pytest.raises(ValueError, match=reason):

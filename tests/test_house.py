@@ -12,9 +12,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "particle_grid"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-COMMANDS = {"train", "eval", "play", "rank", "study", "report", "baselines", "__main__"}
+COMMANDS = {"train", "eval", "play", "rank", "export", "study", "report", "baselines", "__main__"}
 SIMULATOR = ("support", "sim", "tasks", "view", "native", "env", "adapters")  # each may import those before it
-STAGES = ("settings", "runs", "evaluation", "experiments")  # likewise, and also all of the simulator and the learner
+STAGES = (
+    "settings",
+    "runs",
+    "evaluation",
+    "exports",
+    "experiments",
+)  # likewise, and also all of the simulator and the learner
 LONGEST_FUNCTION = 40
 LONGEST_FILE = 400
 LONGEST_COMMAND = 60
@@ -31,6 +37,7 @@ LIBRARIES = {
     "adapters": {"numpy", "pufferlib", "gymnasium"},
     "learn": {"numpy", "numba", "llvmlite", "torch", "gymnasium", "rich", "tensorboard"},
     "evaluation": {"numpy", "rich", "torch", "PIL"},
+    "exports": {"numpy", "torch", "yaml"},
 }
 LONG_KERNELS = {"particle_grid/learn/fast/kernels/lstm.py: step_back"}  # compiled as one loop
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from particle_grid.runs.load import PRETRAINED, Checkpoint, load_checkpoint, load_shipped
+from particle_grid.runs.load import PRETRAINED, Checkpoint, load_shipped, load_trained
 from particle_grid.settings.compose import changed_world, composed
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.support.errors import UserError
@@ -38,14 +38,14 @@ class Request:
         """Return a trained policy, with the requested settings.
 
         Args:
-            path: of a checkpoint, or "pretrained".
+            path: of a checkpoint, "pretrained", or the full name of a shipped policy.
 
         Raises:
             UserError: if there is no such policy, or it cannot be played like that.
         """
         if not path:
             raise UserError("checkpoint= is empty: give the path of a checkpoint, or pretrained.")
-        saved = load_shipped(self.task or TASK, self.action) if path == PRETRAINED else load_checkpoint(path)
+        saved = load_shipped(self.task or TASK, self.action) if path == PRETRAINED else load_trained(path)
         return replace(saved, config=self.applied_to(saved.config))
 
     def untrained(self) -> RunConfig:

@@ -84,6 +84,12 @@ def load(path: str | Path) -> dict[str, Any]:
         raise UserError(
             f"{path} is not a checkpoint or is damaged ({reason}): use another one, or train again."
         ) from error
+    check_version(path, state)
+    return state
+
+
+def check_version(path: str | Path, state: Any) -> None:
+    """Raise UserError for the content of a file that is not a checkpoint, or of a version that is unknown."""
     if not isinstance(state, dict) or type(state.get("version")) is not int:
         raise UserError(f"{path} was not saved by particle_grid: give the path of a checkpoint.")
     if state["version"] not in READABLE:
@@ -91,7 +97,6 @@ def load(path: str | Path) -> dict[str, Any]:
             f"{path} has checkpoint version {state['version']}, and this program reads versions "
             f"{' and '.join(map(str, READABLE))}: use the particle_grid that saved it, or train again."
         )
-    return state
 
 
 def _signed_content(path: Path) -> memoryview:

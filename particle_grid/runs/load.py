@@ -1,6 +1,7 @@
 """Load the checkpoints of runs, of any version, and the policies that ship with the package."""
 
 import glob
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,14 +11,16 @@ import torch
 
 from particle_grid.env import ACTIONS
 from particle_grid.learn import checkpoint
-from particle_grid.runs import schema
+from particle_grid.runs import safetensors, schema
 from particle_grid.runs.versions import upgraded_checkpoint
+from particle_grid.settings.errors import unknown
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.support.errors import UserError
 from particle_grid.support.text import printable
 
 SHIPPED = Path(__file__).parents[1] / "pretrained"
 PRETRAINED = "pretrained"  # names a shipped policy wherever a path of a checkpoint is expected
+PREFIX = f"{PRETRAINED}/"  # of the full name of one, such as pretrained/group-discrete
 
 
 @dataclass(frozen=True)
@@ -35,17 +38,46 @@ class Checkpoint:
     trainer: Mapping[str, Any] = field(default_factory=dict)
 
 
+def load_trained(name: str | Path) -> Checkpoint:
+    """Return a trained policy.
+
+    Args:
+        name: the path of a checkpoint, or the full name of a shipped policy, such as pretrained/group-discrete.
+
+    Raises:
+        UserError: if there is no such policy.
+    """
+    if not is_shipped(name):
+        return load_checkpoint(name)
+    names = shipped_names()
+    if name not in names:
+        raise UserError(unknown(f"policy {name!r}", str(name), names))
+    task, _, action = str(name).removeprefix(PREFIX).rpartition("-")
+    return load_shipped(task, action)
+
+
+def is_shipped(name: str | Path) -> bool:
+    """Return whether a name has the form of a shipped policy's full name, and is not that of a file."""
+    return str(name).startswith(PREFIX) and not Path(name).exists()
+
+
+def shipped_names() -> list[str]:
+    """Return the full names of all policies that ship with the package."""
+    return sorted(f"{PREFIX}{path.stem}" for path in SHIPPED.glob("*.pt"))
+
+
 def load_checkpoint(path: str | Path, resume: bool = False) -> Checkpoint:
     """Return the checkpoint of a run.
 
     Args:
-        path: of a file that a training run has saved.
+        path: of a file that a training run has saved, or of a .safetensors file that the command export has written.
         resume: whether training is to continue from it, for which it must hold more.
 
     Raises:
         UserError: for a file that is missing, damaged or something else.
     """
-    state = upgraded_checkpoint(checkpoint.load(path))
+    read = safetensors.read if Path(path).suffix == safetensors.SUFFIX else checkpoint.load
+    state = upgraded_checkpoint(read(path))
     try:
         schema.check(state, schema.RESUME if resume else schema.PLAY)
     except ValueError as error:
@@ -105,9 +137,26 @@ def load_all(checkpoints: Any, tasks: Iterable[str]) -> dict[str, Checkpoint]:
     """Return several checkpoints by readable names: that of a run's folder, or of the file itself.
 
     Args:
-        checkpoints: one or a list of paths, patterns such as outputs/*/checkpoint.pt, or "pretrained": the policies
-            that ship with the package for these tasks.
-        tasks: names of tasks.
+        checkpoints: as for `single_names`.
+        tasks: names of tasks, for which "pretrained" stands for the shipped policies.
+
+    Raises:
+        UserError: as `single_names`, and if there is no such policy.
+    """
+    loaded: dict[str, Checkpoint] = {}
+    for name in single_names(checkpoints, [f"{PREFIX}{task}-{action}" for task in tasks for action in ACTIONS]):
+        label = re.sub("[/-]", " ", name) if is_shipped(name) else label_of(Path(name))
+        loaded[printable(name) if label in loaded else label] = load_trained(name)
+    return loaded
+
+
+def single_names(checkpoints: Any, shipped: Iterable[str]) -> list[str]:
+    """Return the names of single policies, for `load_trained`.
+
+    Args:
+        checkpoints: one or a list of paths, patterns such as outputs/*/checkpoint.pt, full names of shipped policies,
+            or "pretrained".
+        shipped: the full names that "pretrained" stands for.
 
     Raises:
         UserError: for anything else, and for a pattern that matches nothing.
@@ -116,24 +165,20 @@ def load_all(checkpoints: Any, tasks: Iterable[str]) -> dict[str, Checkpoint]:
     entries = list(checkpoints) if several else [checkpoints]
     if not entries or not all(isinstance(entry, str) and entry for entry in entries):
         raise UserError(f"checkpoints={checkpoints} is invalid: give a list of paths, of patterns, or pretrained.")
-    loaded: dict[str, Checkpoint] = {}
-    for entry in entries:
-        if entry == PRETRAINED:
-            named = [(task, action) for task in tasks for action in ACTIONS]
-            loaded |= {f"pretrained {task} {action}": load_shipped(task, action) for task, action in named}
-            continue
-        for path in _matching(entry):
-            name = printable(path.parent.name if path.name == "checkpoint.pt" and path.parent.name else path.stem)
-            loaded[printable(str(path)) if name in loaded else name] = load_checkpoint(path)
-    return loaded
+    return [name for entry in entries for name in (shipped if entry == PRETRAINED else _matching(entry))]
 
 
-def _matching(entry: str) -> list[Path]:
+def label_of(path: Path) -> str:
+    """Return a readable name for a checkpoint: that of its run's folder, or of the file itself."""
+    return printable(path.parent.name if path.name == "checkpoint.pt" and path.parent.name else path.stem)
+
+
+def _matching(entry: str) -> list[str]:
     """Return the paths that a pattern matches, or the one that it is."""
     paths = sorted(glob.glob(entry)) if is_pattern(entry) else [entry]
     if not paths:
         raise UserError(f"checkpoints={entry} matches no file: give another pattern, or paths.")
-    return [Path(path) for path in paths]
+    return paths
 
 
 def is_pattern(path: str) -> bool:
