@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 from gymnasium.envs.registration import register, registry
 
 from particle_grid import sim
+from particle_grid.sim.world import World
 from particle_grid.support.errors import UserError
 
 
@@ -29,6 +30,14 @@ def refuse_single_agent(task: str, **_: Any) -> NoReturn:
     """Raise UserError for `gymnasium.make`, whose environments have one agent."""
     name = environment_id(task)
     raise UserError(f"gymnasium.make makes environments of one agent: use gymnasium.make_vec({name!r}, num_envs=...).")
+
+
+def check_episodes(world: World) -> None:
+    """Raise UserError if the episodes of a world have no step to act in."""
+    if world.max_episode_steps == 1:
+        raise UserError(
+            "max_episode_steps=1 leaves no step to act in: choose at least 2, or 0 for a world without an end."
+        )
 
 
 register_tasks()
