@@ -28,7 +28,7 @@ LIBRARIES = {
     "view": {"numpy", "PIL"},
     "native": {"numpy", "pufferlib", "gymnasium"},
     "env": {"numpy", "gymnasium"},
-    "adapters": {"numpy", "pufferlib", "gymnasium"},
+    "adapters": {"numpy", "pufferlib", "gymnasium", "torch"},
     "learn": {"numpy", "numba", "llvmlite", "torch", "gymnasium", "rich", "tensorboard"},
     "evaluation": {"numpy", "rich", "torch", "PIL"},
 }
