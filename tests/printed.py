@@ -82,6 +82,7 @@ ELSEWHERE = {
     "python -m particle_grid.play *": "opens a window",
     "python -m particle_grid.train logger=[tensorboard,wandb]": SERVICE,
     "python -m particle_grid.train task=group logger=[tensorboard,wandb]": SERVICE,
+    "python examples/benchmarl_mappo.py": "BenchMARL does not work with the TorchRL that is installed for the tests",
     "python -m particle_grid.baselines*": WRITES,
     "python bench/learn.py --out outputs/learn --ship": WRITES,
     "python bench/learn.py --out outputs/learn": HOURS,

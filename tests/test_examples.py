@@ -42,6 +42,25 @@ def test_stable_baselines3_raises_the_mean_reward_and_logs_that_of_episodes(load
     assert all(name in logged for name in ("rollout/", "ep_rew_mean", "ep_len_mean"))
 
 
+@pytest.mark.slow
+def test_the_parts_of_torchrl_raise_the_mean_reward(load):
+    scores = load("ppo_torchrl").main(updates=20)
+    assert scores[0] < -0.5
+    assert scores[-1] > scores[0] + 0.15
+
+
+def test_the_loss_of_torchrl_accepts_what_its_example_collects(load):
+    assert len(load("ppo_torchrl").main(updates=2)) == 2
+
+
+@pytest.mark.slow
+def test_benchmarl_trains_every_team_of_a_task(load, tmp_path):
+    pytest.importorskip("benchmarl")
+    example = load("benchmarl_mappo")
+    assert example.main(iterations=1, task="predator_prey", folder=str(tmp_path)) == pytest.approx(0, abs=1)
+    assert -30 < example.main(iterations=1, folder=str(tmp_path)) < -20
+
+
 def test_the_pufferlib_example_also_runs_with_processes(load, monkeypatch):
     example = load("ppo_pufferlib")
     serial = example.main(updates=2)

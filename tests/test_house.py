@@ -34,7 +34,7 @@ LIBRARIES = {
     "view": {"numpy", "PIL"},
     "native": {"numpy", "pufferlib", "gymnasium"},
     "env": {"numpy", "gymnasium"},
-    "adapters": {"numpy", "pufferlib", "gymnasium"},
+    "adapters": {"numpy", "pufferlib", "gymnasium", "torch"},
     "learn": {"numpy", "numba", "llvmlite", "torch", "gymnasium", "rich", "tensorboard"},
     "evaluation": {"numpy", "rich", "torch", "PIL"},
     "exports": {"numpy", "torch", "yaml"},

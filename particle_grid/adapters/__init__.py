@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 from gymnasium.envs.registration import register, registry
 
 from particle_grid import sim
+from particle_grid.sim.world import World
 from particle_grid.support.errors import UserError
 
 # Of every id. An id promises its bytes: if the golden hashes change, raise it. tests/test_golden.py holds the hashes of
@@ -36,6 +37,14 @@ def refuse_single_agent(registered: str, **_: Any) -> NoReturn:
         f"{name} holds many agents and is a vector environment itself: use gymnasium.make_vec({name!r}, num_envs=...) "
         f"without vectorization_mode."
     )
+
+
+def check_episodes(world: World) -> None:
+    """Raise UserError if the episodes of a world have no step to act in."""
+    if world.max_episode_steps == 1:
+        raise UserError(
+            "max_episode_steps=1 leaves no step to act in: choose at least 2, or 0 for a world without an end."
+        )
 
 
 register_tasks()

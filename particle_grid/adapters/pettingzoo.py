@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium.spaces import Box, Space
 
-from particle_grid.adapters import VERSION
+from particle_grid.adapters import VERSION, check_episodes
 from particle_grid.env import ParticleGrid
 from particle_grid.support.errors import UserError, UserRuntimeError, UserTypeError
 from particle_grid.support.optional import load
@@ -52,10 +52,7 @@ class ParticleGridParallelEnv(ParallelEnv):
         self.native = ParticleGrid(**settings)
         if self.native.world.worlds != 1:
             raise UserError(f"worlds={self.native.world.worlds} is not possible: a ParallelEnv is one world.")
-        if self.native.world.max_episode_steps == 1:
-            raise UserError(
-                "max_episode_steps=1 leaves no step to act in: choose at least 2, or 0 for a world without an end."
-            )
+        check_episodes(self.native.world)
         self.render_mode = self.native.render_mode
         self.possible_agents = [f"agent_{k}" for k in range(self.native.num_agents)]
         self.observation_spaces = dict.fromkeys(self.possible_agents, self.native.single_observation_space)

@@ -11,7 +11,9 @@ BLOCKS = re.findall(
 
 def test_every_library_has_a_code_block_and_links_lead_to_headings():
     text = PAGE.read_text("utf-8")
-    assert [section for section, _ in BLOCKS] == ["PufferLib", "Gymnasium", "PettingZoo", "Stable-Baselines3"]
+    assert [section for section, _ in BLOCKS] == [
+        *("PufferLib", "Gymnasium", "PettingZoo", "Stable-Baselines3", "TorchRL")
+    ]
     assert text.count("```python") == len(BLOCKS)
     for target in re.findall(r"(?<=\]\()[^)#]+", text):
         assert (PAGE.parent / target).is_file(), target

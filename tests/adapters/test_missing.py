@@ -8,7 +8,11 @@ import pytest
 
 @pytest.mark.parametrize(
     ("adapter", "library", "extra"),
-    [("pettingzoo", "pettingzoo", "pettingzoo"), ("sb3", "stable_baselines3", "examples")],
+    [
+        ("pettingzoo", "pettingzoo", "pettingzoo"),
+        ("sb3", "stable_baselines3", "examples"),
+        ("torchrl", "tensordict", "torchrl"),
+    ],
 )
 def test_a_missing_library_is_named_with_the_command_that_installs_it(adapter, library, extra, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == library]:
