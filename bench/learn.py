@@ -26,12 +26,12 @@ from interrupt import until_interrupted
 from rich.progress import Progress
 
 from particle_grid.env import ACTIONS
-from particle_grid.evaluation.scoring import team_names
 from particle_grid.experiments.pool import Job, run_all
 from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.load import ship
 from particle_grid.settings.errors import print_error
 from particle_grid.sim import tasks
+from particle_grid.sim.task import team_names
 from particle_grid.support.registry import registered
 
 POINTS = 100

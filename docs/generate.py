@@ -23,6 +23,7 @@ from particle_grid.runs.load import load_shipped
 from particle_grid.settings.compose import config_folder
 from particle_grid.settings.help import CLASSES, of_class, of_file
 from particle_grid.sim import tasks
+from particle_grid.sim.task import team_names
 from particle_grid.sim.tasks._baselines import entry_for
 from particle_grid.sim.world import World
 
@@ -146,8 +147,7 @@ def scores(task: str) -> str:
 
 def teams(task: str) -> list[str]:
     """Return the names of a task's teams; one empty name if it has a single one."""
-    kind = tasks.load(task)
-    return list(kind.kinds) if kind.teams > 1 else [""]
+    return team_names(tasks.load(task)) or [""]
 
 
 def shipped(task: str) -> str:

@@ -6,13 +6,14 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from particle_grid.cli import command
-from particle_grid.evaluation import match, ratings, scoring, tournament
+from particle_grid.evaluation import match, ratings, tournament
 from particle_grid.evaluation.request import Request
 from particle_grid.learn.distributed import choose_device
 from particle_grid.runs.folder import held
 from particle_grid.runs.load import load_all
 from particle_grid.settings.checks import check_paths, check_whole_number
 from particle_grid.settings.invocation import Invocation
+from particle_grid.sim.task import team_names
 from particle_grid.support.errors import UserError
 
 
@@ -36,12 +37,11 @@ def main(config: DictConfig, call: Invocation) -> None:
     with held(folder.lock, "plays there: wait for it, or choose another out=FOLDER."):
         folder.check_settings(settings)
         scores = tournament.play_all(env, entrants, seeds, steps, folder, console)
-    ranking = ratings.ranked([entrant.name for entrant in entrants], scoring.team_names(env.task), scores)
+    ranking = ratings.ranked([entrant.name for entrant in entrants], team_names(env.task), scores)
     ranking.save(folder.path)
     size = f"{len(entrants)} x {len(entrants)} x {len(seeds)} matches of {steps} steps and {env.num_agents} agents"
     console.print(f"{env.task_name}, {settings['action']}: {size}; rating ± standard deviation", soft_wrap=True)
-    console.print(ranking.table())
-    console.print(ranking.meaning(), soft_wrap=True)
+    console.print(ranking.table(), ranking.meaning(), sep="\n")
     for name in (folder.matches.name, *ratings.FILES):
         console.print(f"Saved: {folder.path / name}", soft_wrap=True)
 

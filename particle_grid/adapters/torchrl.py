@@ -9,6 +9,7 @@ import torch
 from particle_grid.adapters import check_episodes
 from particle_grid.env import ParticleGrid
 from particle_grid.sim.rng import check_seed
+from particle_grid.sim.task import team_names
 from particle_grid.sim.world import World
 from particle_grid.support.optional import load
 
@@ -177,6 +178,5 @@ def _action(discrete: bool, shape: tuple[int, ...]) -> Any:
 
 def groups(native: ParticleGrid) -> dict[str, np.ndarray]:
     """Return the name of each team, and the numbers of its agents, i64[n]."""
-    teams = native.task.teams
-    names = getattr(native.task, "kinds", [f"team_{k + 1}" for k in range(teams)]) if teams > 1 else ["agents"]
-    return {names[k]: np.flatnonzero(native.team(k)) for k in range(teams)}
+    names = [name.replace(" ", "_") for name in team_names(native.task)] or ["agents"]
+    return {name: np.flatnonzero(native.team(k)) for k, name in enumerate(names)}

@@ -13,7 +13,7 @@ from particle_grid.evaluation.match import evaluate
 from particle_grid.evaluation.players import policy_player
 from particle_grid.learn.policy import Policy
 from particle_grid.runs.results import Results
-from particle_grid.sim.task import Task
+from particle_grid.sim.task import team_names
 
 HARDLY = 0.05  # normalised scores below are called hardly better than random actions
 WORSE = 0.2  # normalised score by which greedy actions are called worse than sampled ones
@@ -63,13 +63,6 @@ def show_results(env: ParticleGrid, results: Results, console: Console, steps: i
 def _by_team(scores: np.ndarray) -> str:
     """Return the mean and the standard deviation of scores f64[seeds, teams], for each team."""
     return " / ".join(f"{values.mean():z.3f} ± {values.std():.3f}" for values in scores.T)
-
-
-def team_names(task: Task) -> list[str]:
-    """Return the names of a task's teams; nothing for a single one."""
-    kinds = getattr(task, "kinds", ())
-    names = [kinds[k] if k < len(kinds) else f"team {k + 1}" for k in range(task.teams)]
-    return names if task.teams > 1 else []
 
 
 def verdict(env: ParticleGrid, results: Results, trained: int, usual: int) -> list[str]:

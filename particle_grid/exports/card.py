@@ -15,6 +15,7 @@ from particle_grid.learn.policy import Policy
 from particle_grid.runs.load import Checkpoint
 from particle_grid.runs.results import Results
 from particle_grid.sim import tasks
+from particle_grid.sim.task import team_names
 from particle_grid.support.text import as_written, printable
 
 SUFFIX = ".md"
@@ -131,20 +132,13 @@ def _scores(saved: Checkpoint, results: Results) -> list[str]:
     rows = []
     for player, scores in results.scores.items():
         normalised = results.by_team(player)
-        for k, team in enumerate(_teams(kind)):
+        for k, team in enumerate(team_names(kind) or ["all agents"]):
             rows.append(f"| {LABELS[player]} | {team} | {_spread(scores[:, k])} | {_spread(normalised[:, k])} |\n")
     return [
         f"## Scores\n\nMean ± standard deviation over {count} episodes in the world of training. The unit is: "
         f"{kind.unit}. {scale}\n",
         "| player | team | score | normalised score |\n|---|---|---|---|\n" + "".join(rows),
     ]
-
-
-def _teams(kind: Any) -> Sequence[str]:
-    """Return the names of a task's teams."""
-    if kind.teams == 1:
-        return ["all agents"]
-    return getattr(kind, "kinds", [f"team {k + 1}" for k in range(kind.teams)])
 
 
 def _spread(scores: np.ndarray) -> str:

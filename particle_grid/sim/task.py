@@ -67,6 +67,13 @@ class Task(Protocol):
         """
 
 
+def team_names(task: Task) -> list[str]:
+    """Return the names of a task's teams; nothing for a single one."""
+    kinds = getattr(task, "kinds", ())
+    names = [kinds[k] if k < len(kinds) else f"team {k + 1}" for k in range(task.teams)]
+    return names if task.teams > 1 else []
+
+
 def check_task(name: str, task: Task) -> None:
     """Raise UserError if the attributes of a task are invalid."""
     if task.teams not in (1, 2):

@@ -7,8 +7,9 @@ import pytest
 from rich.console import Console
 
 from particle_grid.evaluation import baseline
-from particle_grid.evaluation.scoring import show_results, team_names, verdict
+from particle_grid.evaluation.scoring import show_results, verdict
 from particle_grid.runs.results import Results
+from particle_grid.sim.task import team_names
 from particle_grid.sim.tasks import _baselines
 from tests.cases import small
 
