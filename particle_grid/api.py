@@ -37,6 +37,7 @@ class TrainedPolicy:
     """A policy, and how it was trained.
 
     policy: the network, a `torch.nn.Module`. config: the settings of its training. steps: agent-steps of its training.
+    score: the mean normalised score of a policy that ships.
 
     >>> policy = load_policy("forage", action="continuous")
     >>> env = policy.make_env(agents=64, height=48, width=48)
@@ -50,6 +51,7 @@ class TrainedPolicy:
     policy: Policy
     config: RunConfig
     steps: int
+    score: float | None = None
 
     def make_env(self, **changes: Any) -> ParticleGrid:
         """Return a new environment with the settings that the policy was trained with.
@@ -124,7 +126,7 @@ def load_policy(
         raise UserError(unknown(f"policy {name!r}", str(name), shipped), "The path of a checkpoint is another choice.")
     with registry.only(allow):  # to import a module is to run it
         policy = trained_policy(saved, choose_device(device))
-    return TrainedPolicy(policy, saved.config, saved.steps)
+    return TrainedPolicy(policy, saved.config, saved.steps, saved.score)
 
 
 def evaluate(
@@ -199,7 +201,7 @@ def export_policy(policy: TrainedPolicy, path: str | Path, results: Results | No
     >>> load_policy("group.safetensors").config.task
     'group'
     """
-    saved = Checkpoint(policy.config, policy.steps, policy.policy.state_dict())
+    saved = Checkpoint(policy.config, policy.steps, policy.policy.state_dict(), policy.score)
     exporter.export(saved, policy.policy, [Path(path)], results or Results())
 
 

@@ -21,12 +21,13 @@ def main(config: DictConfig, call: Invocation) -> None:
     action = config.action.name if config.get("action") else None
     names = exporter.chosen_policies(config.checkpoint, task, action)
     files = exporter.files_for(names, formats, config.path)
-    console = Console(markup=False)
+    policies = {name: load_trained(name) for name in names}
     for name in names:
-        files[name][0].parent.mkdir(parents=True, exist_ok=True)
+        if config.path:
+            files[name][0].parent.mkdir(parents=True, exist_ok=True)
         exporter.check_places(files[name])  # of all policies, before minutes of work
-    for name in names:
-        saved = load_trained(name)
+    console = Console(markup=False)
+    for name, saved in policies.items():
         policy = trained_policy(saved, torch.device("cpu"))
         for path in exporter.export(saved, policy, files[name], exporter.results_of(name)):
             console.print(f"Saved: {path}", soft_wrap=True)

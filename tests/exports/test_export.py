@@ -67,6 +67,7 @@ def test_other_commands_read_an_exported_file_like_a_checkpoint(call):
     code, out, err = call(evaluation.main, "checkpoint=center.safetensors", "seeds=1", "steps=4", "world.agents=64")
     assert (code, err) == (0, "")
     assert "center, continuous" in out
+    assert "license: mit" in Path("center.md").read_text("utf-8")
 
 
 def test_task_and_action_choose_among_the_policies_that_ship(call):
@@ -84,14 +85,15 @@ def test_task_and_action_choose_among_the_policies_that_ship(call):
         ),
         (["checkpoint=pretrained", "action=jump"], "There is no action 'jump'."),
         (["checkpoint=own.pt", "task=group"], "task= and action= choose among the policies that ship"),
-        (["checkpoint=own.pt"], "There is no checkpoint own.pt"),
+        (["checkpoint=new/own.pt"], "There is no checkpoint new/own.pt"),
+        (["checkpoint=own.pt", "path=new"], "There is no checkpoint own.pt"),
         (["checkpoint=none/*.pt"], "matches no file"),
         (["checkpoint="], "is invalid: give a list of paths"),
         (["checkpoint=pretrained", "format=onx"], "There is no format onx. Did you mean onnx?"),
         (["checkpoint=pretrained", "format=[]"], "There is no format null."),
         (["checkpoint=pretrained", "path=all.onnx"], "path=all.onnx names one file, and there are 16 to write"),
         (["checkpoint=pretrained/group-discrete", "path=group.pt"], "path=group.pt does not end in .onnx"),
-        (["checkpoint=pretrained/group-discrete", "path=none/group.onnx", "path=''"], "is not a path"),
+        (["checkpoint=pretrained/group-discrete", "path=''"], "is not a path"),
         (["checkpoint=[a/x.pt,b/x.pt]", "path=."], "x.onnx would be written twice"),
     ],
 )
