@@ -65,9 +65,14 @@ def main(iterations: int = 10, task: str = "center", folder: str = "outputs") ->
     torch.set_num_threads(1)  # the fastest choice for networks this small
     config = ExperimentConfig.get_from_yaml()
     config.max_n_iters = iterations
-    config.on_policy_n_envs_per_worker, config.on_policy_collected_frames_per_batch = 4, 400
-    config.on_policy_minibatch_size, config.on_policy_n_minibatch_iters = 100, 4
-    config.loggers, config.save_folder, config.evaluation, config.create_json = [], folder, False, False
+    config.save_folder = folder
+    config.on_policy_n_envs_per_worker = 4
+    config.on_policy_collected_frames_per_batch = 400
+    config.on_policy_minibatch_size = 100
+    config.on_policy_n_minibatch_iters = 4
+    config.loggers = []
+    config.evaluation = False
+    config.create_json = False
     network = MlpConfig.get_from_yaml()  # of the policy and of the critic
     described = ParticleGridTask("particle_grid", {"task": task, **WORLD})
     experiment = Experiment(described, MappoConfig.get_from_yaml(), network, 0, config, critic_model_config=network)
