@@ -26,8 +26,7 @@ class ParticleGridTask(TaskClass):
         return lambda: ParticleGridEnv(action="continuous", **settings)
 
     def get_env_transforms(self, env: Any) -> list[Transform]:
-        keys = [(group, "observation") for group in env.group_map]
-        return [DTypeCastTransform(torch.uint8, torch.float32, in_keys=keys)]
+        return [DTypeCastTransform(torch.uint8, torch.float32, in_keys=[(g, "observation") for g in env.group_map])]
 
     def observation_spec(self, env: Any) -> Composite:
         spec = env.observation_spec_unbatched.clone()
@@ -64,13 +63,13 @@ def main(iterations: int = 10, task: str = "center", folder: str = "outputs") ->
     """Train, and return the mean return of the last episodes."""
     torch.set_num_threads(1)  # the fastest choice for networks this small
     config = ExperimentConfig.get_from_yaml()
-    config.max_n_iters = iterations
+    config.max_n_frames, config.max_n_iters = None, iterations
     config.on_policy_n_envs_per_worker, config.on_policy_collected_frames_per_batch = 4, 400
     config.on_policy_minibatch_size, config.on_policy_n_minibatch_iters = 100, 4
     config.loggers, config.save_folder, config.evaluation, config.create_json = [], folder, False, False
     network = MlpConfig.get_from_yaml()  # of the policy and of the critic
-    described = ParticleGridTask("particle_grid", {"task": task, **WORLD})
-    experiment = Experiment(described, MappoConfig.get_from_yaml(), network, 0, config, critic_model_config=network)
+    trial = ParticleGridTask(task, {"task": task, **WORLD})
+    experiment = Experiment(trial, MappoConfig.get_from_yaml(), network, 0, config, critic_model_config=network)
     experiment.run()
     return float(experiment.mean_return)
 
