@@ -21,7 +21,7 @@ from particle_grid.learn import policy
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.runs.load import load_shipped
 from particle_grid.settings.compose import config_folder
-from particle_grid.settings.help import CLASSES, of_class, of_file
+from particle_grid.settings.help import of_command
 from particle_grid.sim import tasks
 from particle_grid.sim.task import team_names
 from particle_grid.sim.tasks._baselines import entry_for
@@ -50,13 +50,8 @@ def commands() -> str:
 
 def settings(name: str) -> str:
     """Return the settings of a file in conf/, or of one of the classes that fill them, as --help prints them."""
-    if name in CLASSES:
-        prefix = "" if name == "run" else f"{name}."
-        found = [(f"{prefix}{key}", comment) for key, comment in of_class(CLASSES[name])]
-    else:
-        found = list(of_file((config_folder() / f"{name}.yaml").read_text("utf-8")))
     rows = []
-    for key, comment in found:
+    for key, comment in of_command(name):
         setting, _, default = key.partition("=")
         rows.append([code(setting), "" if default == "VALUE" else code(default), comment])
     return table(["setting", "default", "meaning"], rows)

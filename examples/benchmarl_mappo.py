@@ -26,8 +26,7 @@ class ParticleGridTask(TaskClass):
         return lambda: ParticleGridEnv(action="continuous", **settings)
 
     def get_env_transforms(self, env: Any) -> list[Transform]:
-        keys = [(group, "observation") for group in env.group_map]
-        return [DTypeCastTransform(torch.uint8, torch.float32, in_keys=keys)]
+        return [DTypeCastTransform(torch.uint8, torch.float32, in_keys=[(g, "observation") for g in env.group_map])]
 
     def observation_spec(self, env: Any) -> Composite:
         spec = env.observation_spec_unbatched.clone()
@@ -64,6 +63,7 @@ def main(iterations: int = 10, task: str = "center", folder: str = "outputs") ->
     """Train, and return the mean return of the last episodes."""
     torch.set_num_threads(1)  # the fastest choice for networks this small
     config = ExperimentConfig.get_from_yaml()
+    config.max_n_frames = None
     config.max_n_iters = iterations
     config.save_folder = folder
     config.on_policy_n_envs_per_worker = 4
@@ -74,8 +74,8 @@ def main(iterations: int = 10, task: str = "center", folder: str = "outputs") ->
     config.evaluation = False
     config.create_json = False
     network = MlpConfig.get_from_yaml()  # of the policy and of the critic
-    described = ParticleGridTask("particle_grid", {"task": task, **WORLD})
-    experiment = Experiment(described, MappoConfig.get_from_yaml(), network, 0, config, critic_model_config=network)
+    trial = ParticleGridTask(task, {"task": task, **WORLD})
+    experiment = Experiment(trial, MappoConfig.get_from_yaml(), network, 0, config, critic_model_config=network)
     experiment.run()
     return float(experiment.mean_return)
 

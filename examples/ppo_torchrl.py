@@ -3,6 +3,8 @@
 `python examples/ppo_torchrl.py`: mean reward of `center` from -0.54 (random) to -0.16 in 246,000 agent-steps, 15 s.
 """
 
+from typing import Any
+
 import torch
 from tensordict import TensorDict
 from tensordict.nn import InteractionType, NormalParamExtractor, TensorDictModule
@@ -15,7 +17,8 @@ from particle_grid.adapters.torchrl import ParticleGridEnv
 
 STEPS, EPOCHS, MINIBATCH, GAMMA, LAMBDA = 32, 4, 2048, 0.9, 0.8
 # Agents respawn, as in the other examples, and the world never ends.
-SETTINGS = {"action": "continuous", "agents": 256, "height": 64, "width": 64, "lifespan": 150, "max_episode_steps": 0}
+ENDS = {"lifespan": 150, "max_episode_steps": 0}
+SETTINGS: dict[str, Any] = {"action": "continuous", "agents": 256, "height": 64, "width": 64, **ENDS}
 KEYS = "reward", "done", "terminated", "value", "value_target", "advantage"
 
 

@@ -60,6 +60,16 @@ def of_class(cls: Any) -> Iterator[tuple[str, str]]:
         yield f"{field.name}={as_written(field.default)}", comments.get(field.name, "")
 
 
+def of_command(name: str) -> Iterator[tuple[str, str]]:
+    """Yield each setting of a file in conf/, or of one of CLASSES, with its default, and its comment."""
+    if name in CLASSES:
+        prefix = "" if name == "run" else f"{name}."
+        described = (row for row in of_class(CLASSES[name]) if row[1])  # groups have no comment
+        yield from ((f"{prefix}{key}", comment) for key, comment in described)
+    else:
+        yield from of_file((config_folder() / f"{name}.yaml").read_text("utf-8"))
+
+
 def of_policy(name: str) -> Iterator[tuple[str, str]]:
     """Yield each option of a policy with its default, and its comment, if it has one."""
     from particle_grid.learn import policy  # now: PyTorch takes a second to import
@@ -80,10 +90,7 @@ def keys(name: str, choice: str = "") -> str:
         return _table("task.", of_class(tasks.load(choice))) or f"The task {choice} has no parameters."
     if name == "policy":
         return _table("policy.", of_policy(choice))
-    if name in CLASSES:
-        prefix = "" if name == "run" else f"{name}."
-        return _table(prefix, (row for row in of_class(CLASSES[name]) if row[1]))  # groups have no comment
-    return _table("", of_file((config_folder() / f"{name}.yaml").read_text("utf-8")))
+    return _table("", of_command(name))
 
 
 def choices(group: str) -> str:
