@@ -20,7 +20,6 @@ from particle_grid.env import ACTIONS
 from particle_grid.learn import policy
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.runs.load import load_shipped
-from particle_grid.settings.compose import config_folder
 from particle_grid.settings.help import of_command
 from particle_grid.sim import tasks
 from particle_grid.sim.task import team_names

@@ -15,7 +15,11 @@ from torchrl.objectives.value import GAE
 
 from particle_grid.adapters.torchrl import ParticleGridEnv
 
-STEPS, EPOCHS, MINIBATCH, GAMMA, LAMBDA = 32, 4, 2048, 0.9, 0.8
+STEPS = 32
+EPOCHS = 4
+MINIBATCH = 2048
+GAMMA = 0.9
+LAMBDA = 0.8
 # Agents respawn, as in the other examples, and the world never ends.
 ENDS = {"lifespan": 150, "max_episode_steps": 0}
 SETTINGS: dict[str, Any] = {"action": "continuous", "agents": 256, "height": 64, "width": 64, **ENDS}
@@ -35,7 +39,8 @@ def main(updates: int = 30, task: str = "center") -> list[float]:
     torch.set_num_threads(1)  # the fastest choice for networks this small
     torch.manual_seed(0)
     env = ParticleGridEnv(task=task, **SETTINGS)
-    seen, row = ("agents", "observation"), env.observation_spec["agents", "observation"].shape[-1]
+    seen = ("agents", "observation")
+    row = env.observation_spec[seen].shape[-1]
     moments = [("agents", "loc"), ("agents", "scale")]
     actor = ProbabilisticActor(
         TensorDictModule(nn.Sequential(Network(row, 4), NormalParamExtractor()), in_keys=[seen], out_keys=moments),

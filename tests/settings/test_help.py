@@ -52,7 +52,7 @@ def test_help_shows_a_command_as_it_was_typed(name, typed, monkeypatch, capsys):
     place = f"particle_grid/{name}.py" if typed.startswith("python") else typed
     monkeypatch.setattr(sys, "argv", [place, "--help"])
     with pytest.raises(SystemExit):
-        importlib.import_module(f"particle_grid.{name}").options()
+        importlib.import_module(f"particle_grid.{name}").main()
     out = capsys.readouterr().out
     assert out.startswith(f"usage: {typed} ")
     assert f"\n  {typed} " in out
