@@ -31,6 +31,7 @@ LIBRARIES = {
     "adapters": {"numpy", "pufferlib", "gymnasium"},
     "learn": {"numpy", "numba", "llvmlite", "torch", "gymnasium", "rich", "tensorboard"},
     "evaluation": {"numpy", "rich", "torch", "PIL"},
+    "authoring": {"numpy", "numba", "torch"},
 }
 LONG_KERNELS = {"particle_grid/learn/fast/kernels/lstm.py: step_back"}  # compiled as one loop
 
@@ -51,6 +52,8 @@ def allowed(name):
     below = {*SIMULATOR, "learn"}
     if name in STAGES:
         return below | set(STAGES[: STAGES.index(name) + 1])
+    if name == "authoring":  # two commands, above the evaluation
+        return below | {"settings", "runs", "evaluation", "cli", "authoring"}
     if name == "cli":
         return below | {"settings", "runs", "__init__"}  # only the version, as another test checks
     return below | {*STAGES, "cli", "__init__", name}

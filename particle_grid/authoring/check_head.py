@@ -9,19 +9,20 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from particle_grid.authoring.findings import Check, examine
+from particle_grid.authoring.findings import Check, examine, one_thread
 from particle_grid.env import ACTIONS
 from particle_grid.learn.heads import Head
 from particle_grid.runs.build import build_policy
 from particle_grid.settings.compose import composed
 from particle_grid.support.errors import UserError
 
-DRAWS = 100_000  # samples from which densities, entropies and sizes are estimated
+DRAWS = 40_000  # samples from which densities, entropies and sizes are estimated
 SIGNIFICANT = 5.0  # standard errors that count as a difference
 APPROXIMATE = 0.1  # nats, and share of the probability: entropies may be approximations
 SIZES = (0.3, 0.5)  # of first actions
 SIZE_TOLERANCE = 0.2  # relative: a head may ignore that the environment clips
-SPREADS = (0.0, 1.0, 10.0)  # of the policy's outputs
+SPREADS = (0.0, 1.0, 3.0)  # of the policy's outputs
+LARGE = 10.0  # factor of the outputs for which gradients should still be finite
 CHOICES = 3  # of the discrete form, along each axis
 
 
@@ -61,7 +62,8 @@ class HeadClass:
 
 def check(place: str, file: str, settings: Sequence[str]) -> bool:
     """Check a head, print what was found, and return whether all is well."""
-    return examine(HeadClass(place, settings), file, CHECKS)
+    with one_thread():
+        return examine(HeadClass(place, settings), file, CHECKS)
 
 
 def drawn(head: Head, out: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,7 +73,7 @@ def drawn(head: Head, out: Tensor) -> tuple[Tensor, Tensor]:
 
 def builds(head: HeadClass) -> str:
     """Check that the head can be made for discrete or for continuous actions."""
-    return f"serves action={' and '.join(head.heads)}"
+    return " and ".join(f"action={form}" for form in head.heads)
 
 
 @torch.no_grad()
@@ -203,7 +205,7 @@ def _sum(head: Head, out: Tensor) -> tuple[float, float]:
 def _log_slope(head: Head, sample: Tensor) -> Tensor | None:
     """Return by how much actions are stretched against samples, in logarithms f32[DRAWS]; None if some are not."""
     with torch.enable_grad():
-        sample = sample.detach().requires_grad_()
+        sample = sample.detach().double().requires_grad_()  # near the ends of a range, float32 has no slopes left
         action = head.to_action(sample)
         if not action.requires_grad:
             return None
@@ -258,7 +260,7 @@ def has_gradients(head: HeadClass) -> str:
     """Check that the gradients of outputs and parameters are finite, also for large outputs."""
     for made, row in head.cases():
         made.zero_grad()
-        out = row[:1000].clone().requires_grad_()
+        out = (LARGE * row[:1000]).requires_grad_()
         logp, entropy = made.log_prob_and_entropy(out, drawn(made, out.detach())[0].detach())
         (logp.sum() + entropy.sum()).backward()
         weights = {name: weight.grad for name, weight in made.named_parameters()}
@@ -267,7 +269,7 @@ def has_gradients(head: HeadClass) -> str:
                 raise UserError(f"no gradient reaches {name}: use it in `log_prob_and_entropy`, without detach.")
             if not gradient.isfinite().all():
                 raise UserError(
-                    f"the gradient of {name} is NaN or infinite for outputs up to {row.abs().max():.3g}: bound scales, "
+                    f"the gradient of {name} is NaN or infinite for outputs up to {out.abs().max():.3g}: bound scales, "
                     f"and keep away from log(0) and 0/0."
                 )
     return ""

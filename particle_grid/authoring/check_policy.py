@@ -8,7 +8,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from particle_grid.authoring.findings import Check, examine
+from particle_grid.authoring.findings import Check, examine, one_thread
 from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.learn.policy import CELLS, FEATURES, Policy, RecurrentState
 from particle_grid.learn.trainer import Trainer
@@ -21,7 +21,7 @@ STEPS = 6
 AGENTS = 5
 CLOSE = {"rtol": 1e-3, "atol": 1e-4}  # float32, in another order of additions
 SHAKE = 0.1  # standard deviation of what is added to weights, since some may start at 0
-TOWN = {"agents": 256, "height": 64, "width": 64}  # the world in which the speed is measured
+TOWN = {"agents": 128, "height": 64, "width": 64}  # the world in which the speed is measured
 BESIDE = "conv_lstm"  # the policy that ships, for comparison
 
 
@@ -189,16 +189,21 @@ def has_gradients(policy: PolicyClass) -> str:
 
 
 def measures_speed(policy: PolicyClass) -> str:
-    """Measure an iteration of training, beside a policy that ships."""
-    own, how = training_speed(policy.configs["discrete"])
-    other, _ = training_speed(replace(policy.configs["discrete"], policy=BESIDE, policy_options={}))
-    return f"{own / 1e3:.1f}k agent-steps/s in training, {BESIDE} {other / 1e3:.1f}k. {how}"
+    """Measure training with all threads and with one, beside a policy that ships."""
+    config = policy.configs["discrete"]
+    many, how = training_speed(config)
+    with one_thread():
+        one, _ = training_speed(config)
+    other, _ = training_speed(replace(config, policy=BESIDE, policy_options={}))
+    speeds = f"{many / 1e3:.1f}k agent-steps/s in training, {one / 1e3:.1f}k with trainer.threads=1"
+    return f"{speeds}; {BESIDE}: {other / 1e3:.1f}k. {how}"
 
 
 def training_speed(config: RunConfig) -> tuple[float, str]:
     """Return the agent-steps per second of the second iteration, and the sentence of the trainer about the policy."""
+    settings = replace(config.trainer, minibatch=32 * config.trainer.rollout_length)
     env = ParticleGrid("center", config.action, vision=config.world.vision, **TOWN)  # type: ignore[arg-type]
-    trainer = Trainer(env, build_policy(config), replace(config.trainer, minibatch=64 * config.trainer.rollout_length))
+    trainer = Trainer(env, build_policy(config), settings)
     trainer.rollout()
     trainer.update()  # these may compile
     begin = perf_counter()

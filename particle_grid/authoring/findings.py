@@ -1,10 +1,13 @@
 """Run a list of checks, and print what each of them found."""
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
+
+import torch
 
 from particle_grid.support.errors import UserError
 
@@ -54,6 +57,17 @@ def examine(subject: Subject, file: str, checks: Sequence[Check[Subject]]) -> bo
             print("         The checks after this one were left out.")
             break
     return passed
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: for small tensors, several wait for each other, above all beside other programs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def own_traceback(error: Exception, file: str) -> str:

@@ -61,7 +61,8 @@ def write(kind: str, name: str) -> str:
     text = (TEMPLATES / f"{kind}.txt").read_text("utf-8")
     class_name = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
     _check_name(name)
-    if re.search(rf"\b{class_name}\b", text) or keyword.iskeyword(class_name):
+    imports = "".join(line for line in text.splitlines() if line.startswith(("import ", "from ")))
+    if re.search(rf"\b{class_name}\b", imports) or keyword.iskeyword(class_name):
         raise UserError(f"The class {class_name} would hide a name that the file itself uses: choose another name.")
     try:
         with Path(f"{name}.py").open("x", encoding="utf-8") as file:
