@@ -33,6 +33,7 @@ FILLED = {
     "new task NAME": "new task my_task",
     "check NAME:Class": "check center",
     "check {place}": "check center",
+    "{small}": "task=center experiment=smoke",
     "task={place}": "task=center",
     "policy={place}": "policy=mlp",
     "policy.head={place}": "policy.head=beta",

@@ -19,7 +19,6 @@ from particle_grid.support.errors import UserError
 
 STEPS = 6
 AGENTS = 5
-CLOSE = {"rtol": 1e-3, "atol": 1e-4}  # float32, in another order of additions
 SHAKE = 0.1  # standard deviation of what is added to weights, since some may start at 0
 TOWN = {"agents": 128, "height": 64, "width": 64}  # the world in which the speed is measured
 BESIDE = "conv_lstm"  # the policy that ships, for comparison
@@ -213,7 +212,7 @@ def training_speed(config: RunConfig) -> tuple[float, str]:
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    return torch.allclose(a, b, **CLOSE)
+    return torch.allclose(a, b, rtol=1e-3, atol=1e-4)  # float32, in another order of additions
 
 
 def _all_close(a: RecurrentState, b: RecurrentState) -> bool:

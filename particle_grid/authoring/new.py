@@ -13,10 +13,11 @@ from particle_grid.support.output import lasting_output
 
 TEMPLATES = Path(__file__).parent / "templates"
 LONGEST_NAME = 40  # letters, so that the lines of the file stay short
+SMALL = "task=center experiment=smoke trainer.minibatch=512 trainer.total_steps=5e5"  # enough to learn this task
 NEXT = {
     "task": "python -m particle_grid.train task={place}",
-    "policy": "python -m particle_grid.train task=center policy={place}",
-    "head": "python -m particle_grid.train task=center action=continuous policy.head={place}",
+    "policy": "python -m particle_grid.train {small} policy={place}",
+    "head": "python -m particle_grid.train {small} action=continuous policy.head={place}",
 }
 EXAMPLES = """
   python -m particle_grid new task my_task        # writes my_task.py with the class MyTask, which runs at once
@@ -47,7 +48,7 @@ def main() -> None:
         place = write(chosen.kind, chosen.name)
         print(f"Wrote {chosen.name}.py. Edit it, and type:")
         print(f"  python -m particle_grid check {place}")
-        print(f"  {NEXT[chosen.kind].format(place=place)}")
+        print(f"  {NEXT[chosen.kind].format(place=place, small=SMALL)}")
 
 
 def write(kind: str, name: str) -> str:

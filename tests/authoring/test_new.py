@@ -8,10 +8,10 @@ import pytest
 
 from particle_grid import __main__ as module
 from particle_grid import train
-from particle_grid.authoring.new import NEXT, TEMPLATES
+from particle_grid.authoring.new import NEXT, SMALL, TEMPLATES
 from tests.printed import ROOT
 
-QUICK = ["experiment=smoke", "trainer.total_steps=16384", "clips=0", "evaluations=1", "trainer.fast=off"]
+QUICK = ["trainer.total_steps=16384", "clips=0", "evaluations=1", "trainer.fast=off"]
 
 
 def test_every_kind_has_a_template():
@@ -86,7 +86,7 @@ def test_new_files_pass_the_type_checker(call, tmp_path):
 @pytest.mark.parametrize("action", ["discrete", "continuous"])
 @pytest.mark.parametrize("kind", NEXT)
 def test_new_files_train_as_printed(kind, action, written, invoke):
-    command = NEXT[kind].format(place=written(kind)).split()[3:]
+    command = NEXT[kind].format(place=written(kind), small=SMALL).split()[3:]
     if kind == "head" and action == "discrete":
         return  # its distribution is of continuous actions
     code, out, err = invoke(train.main, *command, f"action={action}", *QUICK)
