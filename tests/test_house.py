@@ -31,7 +31,7 @@ LIBRARIES = {
     "adapters": {"numpy", "pufferlib", "gymnasium"},
     "learn": {"numpy", "numba", "llvmlite", "torch", "gymnasium", "rich", "tensorboard"},
     "evaluation": {"numpy", "rich", "torch", "PIL"},
-    "authoring": {"numpy", "numba", "torch"},
+    "authoring": {"numpy", "numba", "torch", "hydra", "omegaconf"},
 }
 LONG_KERNELS = {"particle_grid/learn/fast/kernels/lstm.py: step_back"}  # compiled as one loop
 

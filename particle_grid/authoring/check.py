@@ -1,7 +1,6 @@
 """Check a task, a policy or a head of your own: python -m particle_grid check NAME:Class."""
 
 import argparse
-import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence

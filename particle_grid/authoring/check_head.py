@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from particle_grid.authoring.findings import Check, examine, one_thread
+from particle_grid.authoring.findings import Check, examine, expect, one_thread
 from particle_grid.env import ACTIONS
 from particle_grid.learn.heads import Head
 from particle_grid.runs.build import build_policy
@@ -83,26 +83,13 @@ def has_shapes(head: HeadClass) -> str:
         for lead in ((4,), (3, 4)):
             out = torch.randn(*lead, made.outputs)
             sample, logp = drawn(made, out)
-            _expect("`sample`: the sample", sample, (*lead, made.components), made.dtype)
-            _expect("`sample`: the log-probability", logp, lead)
+            expect("`sample`: the sample", sample, (*lead, made.components), made.dtype)
+            expect("`sample`: the log-probability", logp, lead)
             again, entropy = made.log_prob_and_entropy(out, sample)
-            _expect("`log_prob_and_entropy`: the log-probability", again, lead)
-            _expect("`log_prob_and_entropy`: the entropy", entropy, lead)
-            _expect("`mode`", made.mode(out), (*lead, made.components), made.dtype)
+            expect("`log_prob_and_entropy`: the log-probability", again, lead)
+            expect("`log_prob_and_entropy`: the entropy", entropy, lead)
+            expect("`mode`", made.mode(out), (*lead, made.components), made.dtype)
     return ""
-
-
-def _expect(what: str, x: object, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> None:
-    """Raise UserError unless x is a finite tensor of this shape and dtype."""
-    if not isinstance(x, Tensor) or x.dtype != dtype or x.shape != shape:
-        kind = f"{_name(x.dtype)}{list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise UserError(f"{what} is {kind}: it should be {_name(dtype)}{list(shape)} here.")
-    if not x.isfinite().all():
-        raise UserError(f"{what} holds NaN or infinite numbers: look for a division, a logarithm or an exponential.")
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 @torch.no_grad()
@@ -113,7 +100,7 @@ def acts_in_range(head: HeadClass) -> str:
         for sample in (drawn(made, out)[0], made.mode(out)):
             action = made.to_action(sample)
             wanted = torch.float32 if form == "continuous" else torch.int32
-            _expect("`to_action`", action, (1000, 2), wanted)
+            expect("`to_action`", action, (1000, 2), wanted)
             if form == "discrete" and not ((action >= 0) & (action < CHOICES)).all():
                 raise UserError(f"`to_action` gives {action.min()} to {action.max()}: discrete actions are 0, 1 and 2.")
     return ""
@@ -244,7 +231,7 @@ def sizes_first_actions(head: HeadClass) -> str:
             except UserError:
                 notes.append(f"{form} actions cannot have {rms}")
                 continue
-            _expect("`init_bias`", bias, (made.outputs,))
+            expect("`init_bias`", bias, (made.outputs,))
             action = fresh.to_action(drawn(fresh, bias.expand(DRAWS, -1))[0]).float()
             action = action - 1 if form == "discrete" else action.clamp(-1, 1)
             size = action.square().mean().sqrt().item()

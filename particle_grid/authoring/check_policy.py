@@ -8,7 +8,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from particle_grid.authoring.findings import Check, examine, one_thread
+from particle_grid.authoring.findings import Check, examine, expect, one_thread
 from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.learn.policy import CELLS, FEATURES, Policy, RecurrentState
 from particle_grid.learn.trainer import Trainer
@@ -83,27 +83,18 @@ def has_shapes(policy: PolicyClass) -> str:
         if not isinstance(state, tuple):
             raise UserError(f"`initial_state` returns a {type(state).__name__}: return a tuple of tensors, or ().")
         for x in state:
-            _expect("`initial_state`", x, (AGENTS, *x.shape[1:]))
+            expect("`initial_state`", x, (AGENTS, *x.shape[1:]))
         returned = made(observations(made), no_starts(), state)
         if not isinstance(returned, tuple) or len(returned) != 3:
             raise UserError("`forward` does not return three things: return out, value, state.")
         out, value, after = returned
-        _expect("`forward`: out", out, (STEPS, AGENTS, made.head.outputs))
-        _expect("`forward`: value", value, (STEPS, AGENTS))
+        expect("`forward`: out", out, (STEPS, AGENTS, made.head.outputs))
+        expect("`forward`: value", value, (STEPS, AGENTS))
         if not isinstance(after, tuple) or len(after) != len(state):
             raise UserError("`forward` returns another state than `initial_state`: return a tuple of as many tensors.")
         for x, first in zip(after, state, strict=True):
-            _expect("`forward`: state", x, tuple(first.shape))
+            expect("`forward`: state", x, tuple(first.shape))
     return f"memory of {sum(x[0].numel() for x in state)} numbers" if state else "no memory"
-
-
-def _expect(what: str, x: object, shape: tuple[int, ...]) -> None:
-    """Raise UserError unless x is a finite tensor in float32 of this shape."""
-    if not isinstance(x, Tensor) or x.dtype != torch.float32 or x.shape != shape:
-        kind = f"{str(x.dtype).removeprefix('torch.')}{list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise UserError(f"{what} is {kind}, for {STEPS} steps of {AGENTS} agents: it should be float32{list(shape)}.")
-    if not x.isfinite().all():
-        raise UserError(f"{what} holds NaN or infinite numbers: look for a division, a logarithm or an exponential.")
 
 
 @torch.no_grad()

@@ -19,8 +19,8 @@ from particle_grid.evaluation.players import PlayerFactory, random_player, scrip
 from particle_grid.runs.build import build_env
 from particle_grid.settings.compose import composed
 from particle_grid.settings.run_config import RunConfig
+from particle_grid.support import jit
 from particle_grid.support.errors import UserError
-from particle_grid.support.jit import FEW_AGENTS
 
 STEPS = 32  # of a trajectory
 SEEDS = (1000, 1001, 1002)
@@ -149,9 +149,8 @@ def repeats(task: TaskClass) -> str:
                 found.append(trajectory(env, player))
             if found[0] != found[1]:
                 raise UserError(
-                    f"two environments with the same seed differ ({form} actions): draw random numbers with "
-                    f"`particle_grid.tasks.hidden` from state.origin, or in the script from its `rng`, and from no "
-                    f"other generator, clock or class attribute."
+                    f"two environments with the same seed differ ({form} actions): take random numbers from `hidden`, "
+                    f"in the script from its `rng`, and from no other generator, clock or attribute."
                 )
             if found[0] != found[2]:
                 raise UserError(f"after another reset with the same seed it plays otherwise: {HIDDEN}.")
@@ -185,7 +184,7 @@ def ignores_threads(task: TaskClass) -> str:
         return "not checked, because this process has only one"
     before = numba.get_num_threads()
     config = task.configs["continuous"]
-    world = replace(config.world, worlds=-(-FEW_AGENTS // config.world.agents))
+    world = replace(config.world, worlds=-(-jit.FEW_AGENTS // config.world.agents))
     found = []
     try:
         for threads in (1, 2):

@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
 
+from particle_grid.settings.errors import explain
 from particle_grid.support.errors import UserError
 
 Subject = TypeVar("Subject")
@@ -42,8 +46,8 @@ def examine(subject: Subject, file: str, checks: Sequence[Check[Subject]]) -> bo
         crashed = False
         try:
             note = check.test(subject)
-        except UserError as error:
-            problem = str(error)
+        except (UserError, HydraException, OmegaConfBaseException) as error:  # the latter from settings
+            problem = explain(error)
         except Exception as error:
             print(own_traceback(error, file), end="")
             problem = _of_crash(error, file)
@@ -57,6 +61,26 @@ def examine(subject: Subject, file: str, checks: Sequence[Check[Subject]]) -> bo
             print("         The checks after this one were left out.")
             break
     return passed
+
+
+def expect(what: str, x: object, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> None:
+    """Raise UserError unless x is a finite tensor of this shape and dtype.
+
+    Args:
+        what: what x is, in words.
+        x: the value to check.
+        shape: its shape.
+        dtype: its dtype.
+    """
+    if not isinstance(x, Tensor) or x.dtype != dtype or x.shape != shape:
+        kind = f"{_name(x.dtype)}{list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise UserError(f"{what} is {kind}: it should be {_name(dtype)}{list(shape)} here.")
+    if not x.isfinite().all():
+        raise UserError(f"{what} holds NaN or infinite numbers: look for a division, a logarithm or an exponential.")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 @contextmanager

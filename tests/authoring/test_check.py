@@ -16,7 +16,7 @@ from particle_grid.sim.world import World
 from particle_grid.support.errors import UserError
 
 TINY = ["world.worlds=1", "world.agents=60", "world.height=48", "world.width=48"]
-TINY_TASKS = {"puffer": ["task.text=P"], "herd": ["world.agents=64"]}
+SETTINGS = {"puffer": [*TINY, "task.text=P"], "herd": [], "optimize": []}  # scripts that need more room
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def short(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", tasks.names())
 def test_every_registered_task_passes(name, short, capsys):
-    assert check(name, [*TINY, *TINY_TASKS.get(name, [])]), capsys.readouterr().out
+    assert check(name, SETTINGS.get(name, TINY)), capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -198,6 +198,12 @@ def test_a_file_without_such_a_class_is_reported(text, problem, written, tmp_pat
 def test_an_unknown_name_is_refused(call):
     code, _, err = call(module.main, "check", "grup")
     assert (code, err) == (1, "error: There is no task, policy or head 'grup': name your own as my_module:MyClass.\n")
+
+
+def test_a_misspelt_setting_is_reported_in_one_sentence(call):
+    code, out, err = call(module.main, "check", "center", "world.agnets=3")
+    assert (code, err) == (1, "")
+    assert "wrong  parts, parameters and layout: There is no key 'agnets' in world. Did you mean agents?" in out
 
 
 def test_the_kind_of_a_class_is_recognised_although_a_part_is_missing(written):
