@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Mapping
 
@@ -20,6 +21,7 @@ from particle_grid.support.output import lasting_output
 from particle_grid.support.registry import registered
 
 COMMANDS = ("train", "eval", "play", "rank", "export", "study", "report", "baselines")
+AUTHORING = ("new", "check")  # commands for authors of tasks, policies and heads
 
 
 def first_line(text: str | None) -> str:
@@ -27,9 +29,15 @@ def first_line(text: str | None) -> str:
     return " ".join((text or "").split("\n\n")[0].split()).partition(": python -m")[0].rstrip(".")
 
 
+def module_of(command: str) -> str:
+    """Return the name of the module of a command."""
+    return f"particle_grid.authoring.{command}" if command in AUTHORING else f"particle_grid.{command}"
+
+
 def command_purpose(command: str) -> str:
     """Return what a command is for. Its module is not imported, which would take seconds."""
-    return first_line(ast.get_docstring(ast.parse((PACKAGE / f"{command}.py").read_text("utf-8"))))
+    file = PACKAGE.parent.joinpath(*module_of(command).split(".")).with_suffix(".py")
+    return first_line(ast.get_docstring(ast.parse(file.read_text("utf-8"))))
 
 
 def task_purpose(name: str) -> str:
@@ -57,28 +65,31 @@ def show(title: str, lines: Mapping[str, str]) -> None:
 def main() -> None:
     """Run the command that the first argument names. Without one, print the list."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if name in COMMANDS:
+    if name in (*COMMANDS, *AUTHORING):
         sys.argv[:2] = [f"particle-grid {name}"]
-        importlib.import_module(f"particle_grid.{name}").main()
+        if os.getcwd() not in sys.path:  # `python -m` has it, a script has not
+            sys.path.append(os.getcwd())
+        importlib.import_module(module_of(name)).main()
     elif name == "--version":
         print(VERSION)
     elif name in ("--help", "-h"):
         list_everything()
     else:
         with ending_in_one_line():
-            raise UserError(unknown(f"command {name!r}", name, COMMANDS))
+            raise UserError(unknown(f"command {name!r}", name, [*COMMANDS, *AUTHORING]))
 
 
 def list_everything() -> None:
     """Print the commands, and what they can be given."""
     print(f"{VERSION}: the same tasks with discrete and with continuous actions")
     show("Commands: python -m particle_grid.NAME --help", {name: command_purpose(name) for name in COMMANDS})
+    show("Of your own: python -m particle_grid NAME --help", {name: command_purpose(name) for name in AUTHORING})
     show(f"Tasks: task=NAME, with action={' or '.join(ACTIONS)}", {name: task_purpose(name) for name in tasks.names()})
     policies = {name: first_line(kind.__doc__) for name, kind in POLICIES.items()} | registered("policy")
     show("Policies: policy=NAME", policies)
     print(f"\nHeads for continuous actions: policy.head={', '.join([*HEADS, *registered('head')])}")
     show("Study plans and their arms: python -m particle_grid.study NAME", plans())
-    print("\nYour own tasks, policies and heads: module:Class, see docs/own.md")
+    print("\nA class of your own is named module:Class wherever a name is expected: see docs/own.md")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ settings.load_profile("repeatable")
 def invoke(monkeypatch, capsys, tmp_path):
     """Run a command's main function with arguments in an empty folder; return exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # particle-grid adds the current folder
 
     def run(main, *arguments):
         monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])

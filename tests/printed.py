@@ -30,6 +30,14 @@ STAGES = ("quick", "release", "elsewhere")
 FILLED = {
     "task=TASK action=FORM seed=SEED": "task=center action=discrete seed=0",
     "particle_grid.NAME": "particle_grid.train",
+    "particle_grid NAME --help": "particle_grid check --help",
+    "new task NAME": "new task my_task",
+    "check NAME:Class": "check center",
+    "check {place}": "check center",
+    "{small}": "task=center experiment=smoke",
+    "task={place}": "task=center",
+    "policy={place}": "policy=mlp",
+    "policy.head={place}": "policy.head=beta",
     "particle_grid.study NAME": "particle_grid.study smoke",
     "partition=NAME": "partition=all",
     "checkpoints=[...]": "checkpoints=[pretrained]",
@@ -40,7 +48,7 @@ FILLED = {
     "WHEELS=URL": "WHEELS=https://download.example",
 }
 FOLDERS = ("outputs/RUN", "outputs/A", "outputs/B", "outputs/SWEEP")
-WORDS = ("HELLO", "WHEELS", "PWD")  # look like placeholders, but are literal
+WORDS = ("HELLO", "WHEELS", "PWD", "GRU")  # look like placeholders, but are literal
 PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b(?!=)|\.\.\.|\{\w+\}")
 
 # Commands that take seconds, in the order of their pages; `python -m pytest -m slow` runs them. A final * matches any

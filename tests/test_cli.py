@@ -126,7 +126,7 @@ def test_a_bug_shows_its_traceback(run):
     code, _, err = run("seed=4")
     assert code == 1
     assert err.startswith("Traceback")
-    assert err.splitlines()[-1].startswith("error: KeyError: 'bug' (test_cli.py:")
+    assert re.fullmatch(r"error: KeyError: 'bug' \(test_cli.py:\d+\)", err.splitlines()[-1])
 
 
 def test_an_environment_variable_shows_the_traceback_of_a_user_error(run, monkeypatch):

@@ -38,6 +38,7 @@ LIBRARIES = {
     "learn": {"numpy", "numba", "llvmlite", "torch", "gymnasium", "rich", "tensorboard"},
     "evaluation": {"numpy", "rich", "torch", "PIL"},
     "exports": {"numpy", "torch", "yaml"},
+    "authoring": {"numpy", "numba", "torch", "hydra", "omegaconf"},
 }
 LONG_KERNELS = {"particle_grid/learn/fast/kernels/lstm.py: step_back"}  # compiled as one loop
 
@@ -58,6 +59,8 @@ def allowed(name):
     below = {*SIMULATOR, "learn"}
     if name in STAGES:
         return below | set(STAGES[: STAGES.index(name) + 1])
+    if name == "authoring":  # two commands, above the evaluation
+        return below | {"settings", "runs", "evaluation", "cli", "authoring"}
     if name == "cli":
         return below | {"settings", "runs", "__init__"}  # only the version, as another test checks
     return below | {*STAGES, "cli", "__init__", name}

@@ -28,7 +28,7 @@ def listed(monkeypatch, capsys):
 def test_every_command_task_policy_head_and_plan_is_listed_with_its_purpose(listed):
     lines = {line.split()[0]: line.split()[1:] for line in listed.splitlines() if line.startswith("  ")}
     plans = [path.stem for path in (module.config_folder() / "study").glob("*.yaml")]
-    for name in [*module.COMMANDS, *tasks.names(), *POLICIES, *plans]:
+    for name in [*module.COMMANDS, *module.AUTHORING, *tasks.names(), *POLICIES, *plans]:
         assert len(lines[name]) > 1, name
     assert "Train a policy" in listed
     assert {"discrete,", "snapped,", "gaussian,"} <= set(lines["reduced"])
@@ -46,11 +46,11 @@ def test_an_unknown_command_is_refused_with_the_nearest_one(call):
     assert err.startswith("error: There is no command 'trian'. Did you mean train?")
 
 
-@pytest.mark.parametrize("name", module.COMMANDS)
+@pytest.mark.parametrize("name", [*module.COMMANDS, *module.AUTHORING])
 def test_a_command_runs_by_its_name_and_says_which_version_it_is(call, name):
     version = f"particle_grid {particle_grid.__version__}\n"
     assert call(module.main, name, "--version") == (0, version, "")
-    assert call(importlib.import_module(f"particle_grid.{name}").main, "--version") == (0, version, "")
+    assert call(importlib.import_module(module.module_of(name)).main, "--version") == (0, version, "")
 
 
 def test_the_list_and_the_version_have_their_usual_options(call, listed):

@@ -12,6 +12,8 @@ import torch
 from gymnasium.spaces import Box, MultiDiscrete
 
 from particle_grid import ParticleGrid, eval, train
+from particle_grid import __main__ as main
+from particle_grid.authoring import check_head, check_policy
 from particle_grid.evaluation import match
 from particle_grid.learn.heads import make_head
 from particle_grid.learn.policy import make_policy
@@ -21,7 +23,7 @@ from tests.printed import commands
 
 PAGE = (Path(__file__).parents[1] / "docs" / "own.md").read_text("utf-8")
 FILES = dict(re.findall(r"<!-- file: (\w+\.py) -->\n```python\n(.*?)```", PAGE, re.DOTALL))
-COMMANDS = [item.text for item in commands("docs/own.md") if item.text.startswith("python -m particle_grid.")]
+COMMANDS = [item.text for item in commands("docs/own.md") if item.text.startswith("python -m particle_grid")]
 QUICK = ["experiment=smoke", "trainer.total_steps=16384", "clips=0", "evaluations=1", "trainer.fast=off"]
 BOX = Box(-1.0, 1.0, (2,))
 
@@ -40,14 +42,19 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_page_has_a_task_a_policy_and_a_head():
-    assert list(FILES) == ["corners.py", "deeper.py", "laplace.py"]
-    assert len(COMMANDS) == 5
+    assert list(FILES) == ["corners.py", "deeper.py", "gru.py", "compiled.py", "laplace.py"]
+    assert len(COMMANDS) == 11
 
 
 @pytest.mark.slow
 def test_every_command_of_the_page_runs_as_printed(folder, invoke):
     for line in COMMANDS:
         _, _, module, *arguments = shlex.split(line)
+        if module == "particle_grid":
+            settings = ["world.agents=64", "world.height=64", "world.width=64"] if "check" in arguments else []
+            code, out, err = invoke(main.main, *arguments, *settings)
+            assert code == 0, out + err
+            continue
         if module == "particle_grid.eval":
             [run] = [path for path in Path("outputs").iterdir() if "laplace" in (path / "config.yaml").read_text()]
             assert "_Corners_continuous_seed0" in run.name
@@ -58,7 +65,7 @@ def test_every_command_of_the_page_runs_as_printed(folder, invoke):
             code, out, err = invoke(train.main, *arguments, *QUICK)
         assert code == 0, err
         assert "policy, greedy" in out
-    assert len(list(Path("outputs").iterdir())) == 4
+    assert len(list(Path("outputs").iterdir())) == sum("particle_grid.train" in line for line in COMMANDS)
 
 
 def test_the_command_line_starts_from_the_defaults_of_a_users_task_class(folder, invoke):
@@ -102,6 +109,30 @@ def test_the_head_of_the_page_has_the_density_that_it_reports(folder):
     density = head.log_prob_and_entropy(torch.zeros(len(x), 2), torch.stack([x, torch.zeros_like(x)], 1))[0].exp()
     at_0 = head.log_prob_and_entropy(torch.zeros(1, 2), torch.zeros(1, 2))[0].exp() ** 0.5  # of the other component
     assert (density.sum() * 2e-4 / at_0).item() == pytest.approx(1, abs=1e-3)
+
+
+def test_every_policy_and_head_of_the_page_passes_its_checks(folder, monkeypatch):
+    monkeypatch.setattr(check_head, "DRAWS", 4000)
+    for place in ("deeper:Deeper", "gru:GRU"):
+        subject = check_policy.PolicyClass(place, ["policy.hidden=16"])
+        for each in check_policy.CHECKS:
+            if each.test is not check_policy.measures_speed:
+                each.test(subject)
+    for each in check_head.CHECKS:
+        each.test(check_head.HeadClass("laplace:Laplace", []))
+
+
+def test_the_compiled_policy_of_the_page_computes_what_it_was_written_for(folder):
+    torch.manual_seed(0)
+    plain = make_policy("gru:GRU", 2, BOX, hidden=16)
+    policy = make_policy("compiled:CompiledGRU", 2, BOX, hidden=16)
+    policy.load_state_dict(plain.state_dict())
+    obs = check_policy.observations(plain)
+    starts = torch.rand(obs.shape[:2]) < 0.3
+    state = check_policy.memory(plain)
+    expected = plain(obs, starts, state)
+    with torch.compiler.set_stance("force_eager"):  # compiling takes a minute
+        torch.testing.assert_close(policy(obs, starts, state), expected)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from particle_grid import train
+from particle_grid.__main__ import AUTHORING, module_of
+from particle_grid.authoring.new import write
 from tests.cases import needs_jit
 from tests.printed import (
     ELSEWHERE,
@@ -100,6 +102,12 @@ def own_files(monkeypatch, tmp_path):
                 (tmp_path / item.file).write_text(item.text, "utf-8")
                 made.append(item.file.removesuffix(".py"))
         monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.chdir(tmp_path)
+        for item in commands(page):
+            match item.text.split():
+                case ["python", "-m", "particle_grid", "new", kind, name] if not Path(f"{name}.py").exists():
+                    write(kind, name)
+                    made.append(name)
         importlib.invalidate_caches()
 
     yield make
@@ -180,6 +188,8 @@ def check(item, understood, monkeypatch):
     match [program, *words]:
         case ["python", "-m", "pytest", *arguments]:
             check_pytest(arguments)
+        case ["python", "-m", "particle_grid", name, *arguments] if name in AUTHORING:
+            check_module(module_of(name), arguments, understood)
         case ["python" | "python3", "-m", name, *arguments] if name.startswith("particle_grid"):
             check_module(name, arguments, understood)
         case ["python" | "python3", "-m", name, *_]:

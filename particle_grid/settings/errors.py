@@ -39,10 +39,15 @@ RESOLVER_ERROR = re.compile(r"\w*Error raised while resolving interpolation: ")
 
 def print_error(error: Exception, where: str = "") -> int:
     """Print an error to stderr, with its traceback if that is wanted or the error is a bug; return the exit code 1."""
-    if os.environ.get(TRACEBACK) == "1" or not isinstance(error, EXPECTED):
+    if shows_traceback(error):
         traceback.print_exception(error)
     print(f"error{' in ' + where if where else ''}: {explain(error)}", file=sys.stderr)
     return 1
+
+
+def shows_traceback(error: Exception) -> bool:
+    """Return whether an error is printed with its traceback: if that is wanted, or if it is a bug."""
+    return os.environ.get(TRACEBACK) == "1" or not isinstance(error, EXPECTED)
 
 
 def explain(error: Exception) -> str:
@@ -64,7 +69,8 @@ def _sentence(error: Exception) -> str:
             f"There is not enough memory for runs of this size ({line}): lower world.worlds, world.agents, "
             f"trainer.rollout_length or policy.hidden."
         )
-    return _of_hydra(cause, line) or _of_system(cause) or _of_elsewhere(cause, line)
+    hint = "" if shows_traceback(error) else f"; {TRACEBACK}=1 shows the traceback"
+    return _of_hydra(cause, line) or _of_system(cause) or _of_elsewhere(cause, line, hint)
 
 
 def _of_hydra(error: Exception, line: str) -> str:
@@ -106,11 +112,11 @@ def _of_system(error: Exception) -> str:
     return ""
 
 
-def _of_elsewhere(error: Exception, line: str) -> str:
-    """Return the sentence about an unforeseen error: its message, and where it comes from."""
+def _of_elsewhere(error: Exception, line: str, hint: str) -> str:
+    """Return the sentence about an unforeseen error: its message, where it comes from, and how to see more."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     name = Path(place.filename).name
-    return f"{type(error).__name__}: {line} ({name}:{place.lineno}; {TRACEBACK}=1 shows the traceback)"
+    return f"{type(error).__name__}: {line} ({name}:{place.lineno}{hint})"
 
 
 def _of_config(error: OmegaConfBaseException, line: str) -> str:

@@ -29,6 +29,7 @@ PRODUCTS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TOLERANCE = 1e-4  # relative difference from the module, in float32
 COMPILED_TOLERANCE = 0.2  # the same for the worst parameter's gradient in bf16
 CPU = torch.device("cpu")
+ADVICE = 'The section "Speed" of docs/own.md says what helps.'
 
 
 def accelerate(policy: Policy, mode: str, device: torch.device, threads: int) -> tuple[Network, str]:
@@ -54,7 +55,7 @@ def accelerate(policy: Policy, mode: str, device: torch.device, threads: int) ->
         return compiled(policy, mode, device, {"mode": "reduce-overhead"})  # with CUDA graphs
     reason = _why_no_kernels(policy)
     if reason:
-        return policy, f"The policy runs in plain torch: {reason}."
+        return policy, f"The policy runs in plain torch, several times slower than in kernels: {reason}. {ADVICE}"
     return _with_kernels(policy, mode, threads)
 
 

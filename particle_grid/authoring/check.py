@@ -1,0 +1,122 @@
+"""Check a task, a policy or a head of your own: python -m particle_grid check NAME:Class."""
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+
+from particle_grid.authoring import check_head, check_policy, check_task
+from particle_grid.authoring.findings import Check, examine
+from particle_grid.cli import VERSION, ending_in_one_line
+from particle_grid.learn.heads import HEAD_METHODS, HEADS
+from particle_grid.learn.policy import POLICIES, Policy
+from particle_grid.sim import tasks
+from particle_grid.sim.task import PARTS
+from particle_grid.support import registry
+from particle_grid.support.errors import UserError
+from particle_grid.support.output import lasting_output
+
+Checker = Callable[[str, str, Sequence[str]], bool]
+CHECKERS: dict[str, Checker] = {
+    "task": check_task.check,
+    "policy": check_policy.check,
+    "head": check_head.check,
+}
+EXAMPLES = """
+  python -m particle_grid check group                  # what a task that ships says
+  python -m particle_grid check group world.agents=64  # settings are those of training, and are changed alike
+"""
+
+
+def options() -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m particle_grid check",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EXAMPLES,
+        description="Tests a task, a policy or a head in some seconds: a line for each check, with what is wrong.\n"
+        "Exit code 0 if all is well, 1 if something is wrong.",
+    )
+    parser.add_argument("place", help="module:Class of yours, or a name that `python -m particle_grid` lists")
+    parser.add_argument("settings", nargs="*", help="KEY=VALUE, as for training")
+    parser.add_argument("--version", action="version", version=VERSION)
+    return parser.parse_args()
+
+
+@lasting_output()
+def main() -> None:
+    """Check the class that the command line names."""
+    chosen = options()
+    with ending_in_one_line():
+        if not check(chosen.place, chosen.settings):
+            sys.exit(1)
+
+
+def check(place: str, settings: Sequence[str] = ()) -> bool:
+    """Check a class, print what was found, and return whether all is well.
+
+    Args:
+        place: module:Class, or a registered name.
+        settings: overrides of the command line of `train`.
+
+    Raises:
+        UserError: if there is no such class, or if it is neither a task, nor a policy, nor a head.
+    """
+    if registry.is_place(place):
+        file = _file_of(place)
+        print(f"{place} in {file}")
+        if not examine(place, file, [Check("can be imported", _imported, vital=True)]):
+            return False
+        kind = kind_of(place)
+    else:
+        file = ""
+        kind = _registered_kind(place)
+    print(f"{place} is a {kind}")
+    return CHECKERS[kind](place, file, settings)
+
+
+def kind_of(place: str) -> str:
+    """Return whether a class is a "task", a "policy" or a "head": of which it has the larger share of parts.
+
+    Raises:
+        UserError: if it has hardly any part.
+    """
+    found = registry.load("class", place, ())
+    if issubclass(found, Policy):
+        return "policy"
+    parts = {"task": PARTS, "head": HEAD_METHODS, "policy": ("initial_state",)}
+    shares = {kind: sum(hasattr(found, part) for part in names) / len(names) for kind, names in parts.items()}
+    kind = max(shares, key=lambda each: shares[each])
+    if not shares[kind]:
+        raise UserError(
+            f"{place} is neither a task, nor a policy, nor a head: a task has {', '.join(PARTS)}; a policy derives "
+            f"from particle_grid.learn.policy.Policy; a head has {', '.join(HEAD_METHODS)}."
+        )
+    return kind
+
+
+def _imported(place: str) -> str:
+    registry.load("class", place, ())
+    return ""
+
+
+def _file_of(place: str) -> str:
+    """Return the path of the module of a class; the name of the module if it cannot be found."""
+    name = place.partition(":")[0]
+    try:
+        found = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return name
+    return found.origin or name if found else name
+
+
+def _registered_kind(name: str) -> str:
+    known = {
+        "task": tasks.names(),
+        "policy": [*POLICIES, *registry.registered("policy")],
+        "head": [*HEADS, *registry.registered("head")],
+    }
+    for kind, names in known.items():
+        if name in names:
+            return kind
+    raise UserError(f"There is no task, policy or head {name!r}: name your own as my_module:MyClass.")
