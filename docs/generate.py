@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from particle_grid.__main__ import COMMANDS, command_purpose, first_line, task_purpose
+from particle_grid.__main__ import AUTHORING, COMMANDS, command_purpose, first_line, module_of, task_purpose
 from particle_grid.env import ACTIONS
 from particle_grid.learn import policy
 from particle_grid.learn.config import TrainerConfig
@@ -44,7 +44,7 @@ def code(text: object) -> str:
 
 def commands() -> str:
     """Return the commands and what they are for."""
-    return table(["command", "what it does"], [[f"[`{name}`](#{name})", command_purpose(name)] for name in COMMANDS])
+    return table(["command", "what it does"], [[f"[`{name}`](#{name})", command_purpose(name)] for name in (*COMMANDS, *AUTHORING)])
 
 
 def settings(name: str) -> str:
@@ -58,7 +58,7 @@ def settings(name: str) -> str:
 
 def options(name: str) -> str:
     """Return the options of a command that is not one of Hydra's."""
-    parser = importlib.import_module(f"particle_grid.{name}").command_line()
+    parser = importlib.import_module(module_of(name)).command_line()
     rows = []
     for action in parser._actions:
         if action.help and action.dest not in ("help", "version"):

@@ -28,8 +28,8 @@ EXAMPLES = """
 """
 
 
-def options() -> argparse.Namespace:
-    """Return the options of the command line."""
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m particle_grid check",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -40,13 +40,13 @@ def options() -> argparse.Namespace:
     parser.add_argument("place", help="module:Class of yours, or a name that `python -m particle_grid` lists")
     parser.add_argument("settings", nargs="*", help="KEY=VALUE, as for training")
     parser.add_argument("--version", action="version", version=VERSION)
-    return parser.parse_args()
+    return parser
 
 
 @lasting_output()
 def main() -> None:
     """Check the class that the command line names."""
-    chosen = options()
+    chosen = command_line().parse_args()
     with ending_in_one_line():
         if not check(chosen.place, chosen.settings):
             sys.exit(1)

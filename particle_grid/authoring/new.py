@@ -26,8 +26,8 @@ EXAMPLES = """
 """
 
 
-def options() -> argparse.Namespace:
-    """Return the options of the command line."""
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m particle_grid new",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -37,13 +37,13 @@ def options() -> argparse.Namespace:
     parser.add_argument("kind", help=f"what to write: {', '.join(NEXT)}")
     parser.add_argument("name", help="of the file without .py, such as my_task")
     parser.add_argument("--version", action="version", version=VERSION)
-    return parser.parse_args()
+    return parser
 
 
 @lasting_output()
 def main() -> None:
     """Write the file that the command line names."""
-    chosen = options()
+    chosen = command_line().parse_args()
     with ending_in_one_line():
         place = write(chosen.kind, chosen.name)
         print(f"Wrote {chosen.name}.py. Edit it, and type:")
