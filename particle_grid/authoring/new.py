@@ -11,7 +11,7 @@ from particle_grid.settings.errors import unknown
 from particle_grid.support.errors import UserError
 from particle_grid.support.output import lasting_output
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"  # no modules: a change to one that names kernels recompiles all of them
 LONGEST_NAME = 40  # letters, so that the lines of the file stay short
 SMALL = "task=center experiment=smoke trainer.minibatch=512 trainer.total_steps=5e5"  # enough to learn this task
 NEXT = {
