@@ -44,7 +44,10 @@ def code(text: object) -> str:
 
 def commands() -> str:
     """Return the commands and what they are for."""
-    return table(["command", "what it does"], [[f"[`{name}`](#{name})", command_purpose(name)] for name in (*COMMANDS, *AUTHORING)])
+    return table(
+        ["command", "what it does"],
+        [[f"[`{name}`](#{name})", command_purpose(name)] for name in (*COMMANDS, *AUTHORING)],
+    )
 
 
 def settings(name: str) -> str:

@@ -58,7 +58,9 @@ def main(updates: int = 30, task: str = "center") -> list[float]:
     )
     loss.set_keys(**keys, action=("agents", "action"), sample_log_prob=("agents", "action_log_prob"))
     gae.set_keys(**keys)
-    adam, scores, state = torch.optim.Adam(loss.parameters(), lr=3e-3), [], env.reset()
+    adam = torch.optim.Adam(loss.parameters(), lr=3e-3)
+    scores = []
+    state = env.reset()
     for update in range(1, updates + 1):
         with torch.no_grad():
             data = env.rollout(STEPS, actor, auto_reset=False, tensordict=state, break_when_any_done=False)
@@ -72,12 +74,13 @@ def main(updates: int = 30, task: str = "center") -> list[float]:
 
 
 def learn(loss: ClipPPOLoss, adam: torch.optim.Optimizer, steps: TensorDict) -> None:
-    for rows in (rows for _ in range(EPOCHS) for rows in torch.randperm(len(steps)).split(MINIBATCH)):
-        losses = loss(TensorDict({"agents": steps[rows]}, batch_size=len(rows)))
-        adam.zero_grad()
-        sum(losses[key] for key in ("loss_objective", "loss_critic", "loss_entropy")).backward()
-        nn.utils.clip_grad_norm_(loss.parameters(), 0.5)
-        adam.step()
+    for _ in range(EPOCHS):
+        for rows in torch.randperm(len(steps)).split(MINIBATCH):
+            losses = loss(TensorDict({"agents": steps[rows]}, batch_size=len(rows)))
+            adam.zero_grad()
+            sum(losses[key] for key in ("loss_objective", "loss_critic", "loss_entropy")).backward()
+            nn.utils.clip_grad_norm_(loss.parameters(), 0.5)
+            adam.step()
 
 
 if __name__ == "__main__":

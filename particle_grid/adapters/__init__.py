@@ -1,12 +1,14 @@
 """ParticleGrid with the interfaces of other libraries. Importing this package registers its tasks with Gymnasium."""
 
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gymnasium.envs.registration import register, registry
 
 from particle_grid import sim
-from particle_grid.sim.world import World
 from particle_grid.support.errors import UserError
+
+if TYPE_CHECKING:  # imports Numba, which takes long
+    from particle_grid.sim.world import World
 
 # Of every id. An id promises its bytes: if the golden hashes change, raise it. tests/test_golden.py holds the hashes of
 # each id.
@@ -39,7 +41,7 @@ def refuse_single_agent(registered: str, **_: Any) -> NoReturn:
     )
 
 
-def check_episodes(world: World) -> None:
+def check_episodes(world: "World") -> None:
     """Raise UserError if the episodes of a world have no step to act in."""
     if world.max_episode_steps == 1:
         raise UserError(

@@ -16,6 +16,7 @@ from particle_grid.settings.resolvers import register
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.sim import tasks
 from particle_grid.sim.world import World
+from particle_grid.support.registry import is_place
 from particle_grid.support.text import as_written
 
 WIDTH = 110  # characters of a line
@@ -97,7 +98,7 @@ def choices(group: str) -> str:
     """Return the choices of a group of Hydra's config: ${choices:task} in a help text."""
     files = [path.stem for path in (config_folder() / group).glob("*.yaml")]
     stored = [Path(name).stem for name in ConfigStore.instance().repo.get(group, {})]
-    return ", ".join(sorted({*files, *stored}))
+    return ", ".join(sorted(name for name in {*files, *stored} if not is_place(name)))
 
 
 def _table(prefix: str, rows: Iterator[tuple[str, str]]) -> str:

@@ -263,10 +263,10 @@ def test_an_unknown_logger_is_refused_with_the_nearest_name(call):
     for value in ("logger=tensorbord", "logger=[csv,tensorbord]"):
         code, _, err = call(train.main, *SMALL, value)
         assert (code, err.count("\n")) == (1, 1)
-        assert "There is no logger tensorbord. Did you mean tensorboard?" in err
+        assert "There is no logger 'tensorbord'. Did you mean tensorboard?" in err
     code, _, err = call(train.main, *SMALL, "logger=null")
     assert code == 1
-    assert "There is no logger null." in err
+    assert "logger=null does not name loggers: choose from " in err
 
 
 def test_a_run_without_loggers_leaves_its_results(log):
