@@ -13,7 +13,8 @@ from particle_grid.support.output import lasting_output
 
 TEMPLATES = Path(__file__).parent / "templates"  # no modules: a change to one that names kernels recompiles all of them
 LONGEST_NAME = 40  # letters, so that the lines of the file stay short
-SMALL = "task=center experiment=smoke trainer.minibatch=512 trainer.total_steps=5e5 trainer.threads=1"  # enough for this task
+# Enough to learn this task. With several threads, small tensors wait for each other on busy cores.
+SMALL = "task=center experiment=smoke trainer.minibatch=512 trainer.total_steps=5e5 trainer.threads=1"
 NEXT = {
     "task": "python -m particle_grid.train task={place}",
     "policy": "python -m particle_grid.train {small} policy={place}",
