@@ -3,6 +3,7 @@
 Only this file knows Hydra's state.
 """
 
+import argparse
 import functools
 import importlib
 import inspect
@@ -99,6 +100,24 @@ def ending_in_one_line(interrupted: str = "interrupted") -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         print(interrupted, file=sys.stderr)
         sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
+
+
+def parser_of(command: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """Return the parser of a command that is not one of Hydra's, without its own arguments.
+
+    Args:
+        command: as it is typed, such as `python -m particle_grid.report`.
+        description: what it does.
+        examples: lines with commands.
+    """
+    parser = argparse.ArgumentParser(
+        prog=as_typed(command),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=as_typed(examples),
+        description=description,
+    )
+    parser.add_argument("--version", action="version", version=VERSION)
+    return parser
 
 
 def as_typed(text: str) -> str:

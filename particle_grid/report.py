@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from particle_grid.cli import VERSION, as_typed, ending_in_one_line
+from particle_grid.cli import ending_in_one_line, parser_of
 from particle_grid.experiments import sweep_plots, sweep_report
 from particle_grid.support.errors import UserError
 from particle_grid.support.output import lasting_output
@@ -13,15 +13,13 @@ from particle_grid.support.output import lasting_output
 
 def command_line() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog=as_typed("python -m particle_grid.report"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=as_typed("  python -m particle_grid.report outputs/SWEEP    # also while its runs still train"),
-        description="Gathers the runs of a sweep, or of any folder with runs in it: tables, CSV files and figures.",
+    parser = parser_of(
+        "python -m particle_grid.report",
+        "Gathers the runs of a sweep, or of any folder with runs in it: tables, CSV files and figures.",
+        "  python -m particle_grid.report outputs/SWEEP    # also while its runs still train",
     )
     parser.add_argument("folder", type=Path, help="folder with runs in it, such as outputs/SWEEP")
     parser.add_argument("--out", type=Path, help="folder to write to (default: FOLDER/report)")
-    parser.add_argument("--version", action="version", version=VERSION)
     return parser
 
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from particle_grid.cli import VERSION, as_typed, ending_in_one_line
+from particle_grid.cli import ending_in_one_line, parser_of
 from particle_grid.experiments.study import run_study
 from particle_grid.support import lifeline
 from particle_grid.support.errors import UserError
@@ -19,12 +19,11 @@ EXAMPLES = """
 
 def command_line() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog=as_typed("python -m particle_grid.study"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=as_typed(EXAMPLES),
-        description="Tunes each arm of a plan with the same budget, tests it with new seeds, and reports.\n"
+    parser = parser_of(
+        "python -m particle_grid.study",
+        "Tunes each arm of a plan with the same budget, tests it with new seeds, and reports.\n"
         "Safe to interrupt: the same command skips finished runs and resumes the others.",
+        EXAMPLES,
     )
     parser.add_argument("plan", nargs="?", default="reduced", help="a name in conf/study, or a path to a .yaml file")
     parser.add_argument("--out", type=Path, help="folder of the runs and the report (default: outputs/study_PLAN)")
@@ -33,7 +32,6 @@ def command_line() -> argparse.ArgumentParser:
         "--dry-run", action="store_true", help="only print what would be run and how long it would take"
     )
     parser.add_argument("--report", action="store_true", help="report the finished runs, and start none")
-    parser.add_argument("--version", action="version", version=VERSION)
     return parser
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from particle_grid.authoring import check_head, check_policy, check_task
 from particle_grid.authoring.findings import Check, examine
-from particle_grid.cli import VERSION, ending_in_one_line
+from particle_grid.cli import ending_in_one_line, parser_of
 from particle_grid.learn.heads import HEAD_METHODS, HEADS
 from particle_grid.learn.policy import POLICIES, Policy
 from particle_grid.sim import tasks
@@ -30,16 +30,14 @@ EXAMPLES = """
 
 def command_line() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m particle_grid check",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=EXAMPLES,
-        description="Tests a task, a policy or a head in some seconds: a line for each check, with what is wrong.\n"
+    parser = parser_of(
+        "python -m particle_grid check",
+        "Tests a task, a policy or a head in some seconds: a line for each check, with what is wrong.\n"
         "Exit code 0 if all is well, 1 if something is wrong.",
+        EXAMPLES,
     )
     parser.add_argument("place", help="module:Class of yours, or a name that `python -m particle_grid` lists")
     parser.add_argument("settings", nargs="*", help="KEY=VALUE, as for training")
-    parser.add_argument("--version", action="version", version=VERSION)
     return parser
 
 

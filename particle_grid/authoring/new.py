@@ -6,7 +6,7 @@ import keyword
 import re
 from pathlib import Path
 
-from particle_grid.cli import VERSION, ending_in_one_line
+from particle_grid.cli import ending_in_one_line, parser_of
 from particle_grid.settings.errors import unknown
 from particle_grid.support.errors import UserError
 from particle_grid.support.output import lasting_output
@@ -29,15 +29,13 @@ EXAMPLES = """
 
 def command_line() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m particle_grid new",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=EXAMPLES,
-        description="Writes a small, complete example to the current folder, and says how to check and train it.",
+    parser = parser_of(
+        "python -m particle_grid new",
+        "Writes a small, complete example to the current folder, and says how to check and train it.",
+        EXAMPLES,
     )
     parser.add_argument("kind", help=f"what to write: {', '.join(NEXT)}")
     parser.add_argument("name", help="of the file without .py, such as my_task")
-    parser.add_argument("--version", action="version", version=VERSION)
     return parser
 
 
