@@ -6,9 +6,8 @@ of a page is written by hand. tests/test_docs.py fails if a table is out of date
 
 import csv
 import importlib
-import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from particle_grid.env import ACTIONS
 from particle_grid.learn import policy
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.runs.load import load_shipped
-from particle_grid.settings.help import of_command
+from particle_grid.settings.help import of_command, of_policy
 from particle_grid.sim import tasks
 from particle_grid.sim.task import team_names
 from particle_grid.sim.tasks._baselines import entry_for
@@ -28,7 +27,6 @@ from particle_grid.sim.world import World
 
 DOCS = Path(__file__).parent
 PART = re.compile(r"(<!-- generated: (\w+) ?(\w*) -->\n).*?(<!-- end -->)", re.DOTALL)
-OPTION = re.compile(r' {4}"(\w+)": (.*), {2}# (.*)')  # an entry of `policy.OPTIONS` with its comment
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -52,8 +50,13 @@ def commands() -> str:
 
 def settings(name: str) -> str:
     """Return the settings of a file in conf/, or of one of the classes that fill them, as --help prints them."""
+    return settings_table(of_command(name))
+
+
+def settings_table(found: Iterable[tuple[str, str]]) -> str:
+    """Return settings, `key=default` and a comment each, as a table."""
     rows = []
-    for key, comment in of_command(name):
+    for key, comment in found:
         setting, _, default = key.partition("=")
         rows.append([code(setting), "" if default == "VALUE" else code(default), comment])
     return table(["setting", "default", "meaning"], rows)
@@ -78,12 +81,8 @@ def policies() -> str:
 
 
 def policy_options() -> str:
-    """Return the options of the policies that ship, with the comments of their source."""
-    found = [OPTION.fullmatch(line) for line in inspect.getsource(policy).splitlines()]
-    comments = {match[1]: match[3] for match in found if match}
-    defaults = {name: "null" if value is None else value for name, value in policy.OPTIONS.items()}
-    rows = [[code(f"policy.{name}"), code(default), comments[name]] for name, default in defaults.items()]
-    return table(["setting", "default", "meaning"], rows)
+    """Return the options of the policies that ship, as --help prints them."""
+    return settings_table((f"policy.{key}", comment) for key, comment in of_policy("conv_lstm"))
 
 
 def task_settings(task: str) -> str:
