@@ -21,7 +21,7 @@ from particle_grid.learn.distributed import choose_device
 from particle_grid.learn.policy import Policy
 from particle_grid.runs.build import trained_policy
 from particle_grid.runs.folder import RunFolder
-from particle_grid.runs.load import SHIPPED, Checkpoint, is_shipped, load_shipped, load_trained
+from particle_grid.runs.load import Checkpoint, is_shipped, load_shipped, load_trained, shipped_tasks
 from particle_grid.runs.results import Results
 from particle_grid.settings.checks import check_whole_number
 from particle_grid.settings.compose import composed
@@ -117,7 +117,7 @@ def load_policy(
     >>> load_policy("group", action="continuous").config.task
     'group'
     """
-    shipped = sorted({path.stem.rpartition("-")[0] for path in SHIPPED.glob("*.pt")})
+    shipped = shipped_tasks()
     if name in shipped:
         saved = load_shipped(str(name), action)
     elif is_shipped(name) or Path(name).suffix or Path(name).exists():

@@ -83,13 +83,12 @@ def chosen_policies(checkpoint: Any, task: str | None, action: str | None) -> li
         raise UserError(
             "task= and action= choose among the policies that ship: leave them out, or use checkpoint=pretrained."
         )
-    names = load.shipped_names()
-    tasks = sorted({name.removeprefix(load.PREFIX).rpartition("-")[0] for name in names})
+    tasks = load.shipped_tasks()
     if task is not None and task not in tasks:
         raise UserError(unknown(f"policy for task={task} that ships", task, tasks))
     ending = f"-{action}" if action else ""
     beginning = f"{load.PREFIX}{task}-" if task else ""
-    shipped = [name for name in names if name.startswith(beginning) and name.endswith(ending)]
+    shipped = [name for name in load.shipped_names() if name.startswith(beginning) and name.endswith(ending)]
     return load.single_names(checkpoint, shipped)
 
 

@@ -63,7 +63,16 @@ def is_shipped(name: str | Path) -> bool:
 
 def shipped_names() -> list[str]:
     """Return the full names of all policies that ship with the package."""
-    return sorted(f"{PREFIX}{path.stem}" for path in SHIPPED.glob("*.pt"))
+    return [f"{PREFIX}{stem}" for stem in _shipped_stems()]
+
+
+def shipped_tasks() -> list[str]:
+    """Return the tasks for which a policy ships with the package."""
+    return list(dict.fromkeys(stem.rpartition("-")[0] for stem in _shipped_stems()))
+
+
+def _shipped_stems() -> list[str]:
+    return sorted(path.stem for path in SHIPPED.glob("*.pt"))
 
 
 def load_checkpoint(path: str | Path, resume: bool = False) -> Checkpoint:
@@ -110,8 +119,8 @@ def shipped_path(task: str, action: str) -> Path:
     """
     path = SHIPPED / f"{task}-{action}.pt"
     if not path.exists():
-        known = sorted(file.stem for file in SHIPPED.glob("*.pt"))
-        raise UserError(f"No policy for {task} {action} ships with the package. There are: {', '.join(known)}.")
+        known = ", ".join(_shipped_stems())
+        raise UserError(f"No policy for {task} {action} ships with the package. There are: {known}.")
     return path
 
 
