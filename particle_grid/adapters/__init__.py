@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # imports Numba, which takes long
 # Of every id. An id promises its bytes: if the golden hashes change, raise it. tests/test_golden.py holds the hashes of
 # each id.
 VERSION = 0
+LIFETIME: dict[str, Any] = {"lifespan": 0.0, "max_episode_steps": 150}  # defaults of adapters whose agents end together
 
 
 def environment_id(task: str) -> str:
@@ -39,6 +40,11 @@ def refuse_single_agent(registered: str, **_: Any) -> NoReturn:
         f"{name} holds many agents and is a vector environment itself: use gymnasium.make_vec({name!r}, num_envs=...) "
         f"without vectorization_mode."
     )
+
+
+def with_lifetime(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings of `ParticleGrid` with the defaults of LIFETIME, unless they have a `world`."""
+    return settings if settings.get("world") is not None else LIFETIME | settings
 
 
 def check_episodes(world: "World") -> None:

@@ -7,14 +7,12 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium.spaces import Box, Space
 
-from particle_grid.adapters import VERSION, check_episodes
+from particle_grid.adapters import VERSION, check_episodes, with_lifetime
 from particle_grid.env import ParticleGrid
 from particle_grid.support.errors import UserError, UserRuntimeError, UserTypeError
 from particle_grid.support.optional import load
 
 ParallelEnv: Any = load("pettingzoo", "pettingzoo", "The adapter for PettingZoo").ParallelEnv
-
-LIFETIME: dict[str, Any] = {"lifespan": 0.0, "max_episode_steps": 150}  # defaults: all agents end at once
 
 
 class ParticleGridParallelEnv(ParallelEnv):
@@ -34,7 +32,7 @@ class ParticleGridParallelEnv(ParallelEnv):
 
     Args:
         settings: those of `ParticleGrid`, with one world. Unless they have a `world`, `lifespan` (0: never) and
-            `max_episode_steps` default to LIFETIME.
+            `max_episode_steps` default to `particle_grid.adapters.LIFETIME`.
 
     Raises:
         UserError: if no such environment can be built.
@@ -47,9 +45,7 @@ class ParticleGridParallelEnv(ParallelEnv):
     __copy__ = deepcopy  # a copy that shared arrays would move the agents of both
 
     def __init__(self, **settings: Any) -> None:
-        if settings.get("world") is None:
-            settings = LIFETIME | settings
-        self.native = ParticleGrid(**settings)
+        self.native = ParticleGrid(**with_lifetime(settings))
         if self.native.world.worlds != 1:
             raise UserError(f"worlds={self.native.world.worlds} is not possible: a ParallelEnv is one world.")
         check_episodes(self.native.world)

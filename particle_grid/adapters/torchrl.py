@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from particle_grid.adapters import check_episodes
+from particle_grid.adapters import check_episodes, with_lifetime
 from particle_grid.env import ParticleGrid
 from particle_grid.sim.rng import check_seed
 from particle_grid.sim.task import team_names
@@ -47,10 +47,9 @@ class ParticleGridEnv(EnvBase):
     Args:
         worlds: the number of worlds, unless `settings` has a `world`.
         seed: of the first world.
-        lifespan: expected steps until an agent respawns (0: never), unless `settings` has a `world`.
-        max_episode_steps: steps until a world restarts (0: never), likewise.
         device: where tensors are; the simulation runs on the CPU.
-        settings: those of `ParticleGrid`.
+        settings: those of `ParticleGrid`. Unless they have a `world`, `lifespan` (0: never) and `max_episode_steps`
+            (0: never) default to `particle_grid.adapters.LIFETIME`.
 
     Attributes:
         natives: the `ParticleGrid` of each world.
@@ -65,17 +64,14 @@ class ParticleGridEnv(EnvBase):
         *,
         worlds: int = World.worlds,
         seed: int | None = 0,
-        lifespan: float = 0.0,
-        max_episode_steps: int = 150,
         device: torch.device | str | None = None,
         **settings: Any,
     ) -> None:
         check_seed(seed)
         count = World(worlds=worlds).worlds  # which checks it
+        settings = with_lifetime(settings)
         world = settings.get("world")
-        if world is None:
-            settings |= {"lifespan": lifespan, "max_episode_steps": max_episode_steps}
-        elif isinstance(world, World):
+        if isinstance(world, World):
             settings |= {"world": replace(world, worlds=1), "worlds": worlds}  # ParticleGrid refuses both together
             count = world.worlds
         self.natives = [ParticleGrid(**settings, seed=(seed or 0) + k) for k in range(count)]

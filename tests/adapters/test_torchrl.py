@@ -152,6 +152,9 @@ def test_worlds_and_their_settings_are_given_one_by_one_or_as_a_world():
             torchrl_env("group", "discrete", worlds=worlds)
     with pytest.raises(ValueError, match="worlds=2 and world= exclude each other"):
         ParticleGridEnv(task="group", worlds=2, world=world)
+    for setting in ({"lifespan": 9.0}, {"max_episode_steps": 7}, {"agents": 5}):
+        with pytest.raises(ValueError, match=f"{next(iter(setting))}=.* and world= exclude each other"):
+            ParticleGridEnv(task="group", world=world, **setting)
     with pytest.raises(ValueError, match="max_episode_steps=1 leaves no step"):
         torchrl_env("group", "discrete", max_episode_steps=1)
     with pytest.raises(ValueError, match="is not a seed"):
