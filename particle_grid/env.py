@@ -200,7 +200,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         task or Ctrl-C, leaves half a step: call `reset` or `load_state_dict` next.
         """
         if self._halted:
-            self._check_whole("step")  # which raises
+            self.check_ready("step")  # which raises
         stages, actions = self._stages(), valid(actions, self.actions, self.checked)
         turn = self._turn
         if turn.taken:
@@ -223,7 +223,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
             turn.taken = False
         return self.observations, self.rewards, self.terminals, self.truncations, infos
 
-    def _check_whole(self, method: str) -> None:
+    def check_ready(self, method: str) -> None:
         """Raise UserRuntimeError before the first reset, and after a step that was interrupted."""
         if self._halted:
             with self._turn:  # raises if another thread is in the middle of a reset
@@ -258,7 +258,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         Args:
             agents: bool[N], those that count; None for all.
         """
-        self._check_whole("score")
+        self.check_ready("score")
         each = self.rewards if self.world.action_cost else np.asarray(self.task.score(self.state, self.layout))
         check_scores(self.task_name, each, self.num_agents)
         if self.task.teams == 1 and agents is None:
@@ -285,7 +285,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
 
     def scripted_actions(self, generator: np.ndarray) -> np.ndarray:
         """Return the scripted policy's actions for the current observations; generator u64[1] is the script's own."""
-        self._check_whole("scripted_actions")
+        self.check_ready("scripted_actions")
         rng.check_generator(generator)
         aim = np.zeros((self.num_agents, 2), np.float32)
         write: Callable[..., object] = self.task.scripted
@@ -337,7 +337,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return a copy of everything, from which `load_state_dict` of an equal environment continues bit for bit."""
-        self._check_whole("state_dict")
+        self.check_ready("state_dict")
         with self._turn:
             return {name: array.copy() for name, array in self._arrays().items()} | {"steps": np.array([self._steps])}
 

@@ -75,7 +75,7 @@ class ParticleGridParallelEnv(ParallelEnv):
         Raises:
             UserError: before the first reset.
         """
-        self.native._check_whole("state")
+        self.native.check_ready("state")
         return self.native.observations.flatten()  # a copy
 
     def reset(
