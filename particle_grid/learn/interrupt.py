@@ -43,9 +43,5 @@ def interrupted_by_signals(run: Interruptible) -> Iterator[None]:
 
     unsaved = (signal.SIG_DFL, lifeline.interrupt)  # what ends a process before it can save
     unclaimed = [number for number in lifeline.TERMINATING if signal.getsignal(number) in unsaved]
-    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, *unclaimed)}
-    try:
+    with lifeline.handling([signal.SIGINT, *unclaimed], interrupt):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -16,7 +16,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -61,18 +61,13 @@ def leading() -> Iterator[None]:
     A signal that is ignored, as under nohup, stays ignored, except Ctrl-C, which trainers never ignore. Use it in the
     main thread only.
     """
-    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in TERMINATING}
-    previous = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
-    previous[signal.SIGINT] = signal.getsignal(signal.SIGINT)
+    heeded = [number for number in TERMINATING if signal.getsignal(number) not in (None, signal.SIG_IGN)]
     outer = os.environ.get(PARENT)
     os.environ[PARENT] = str(os.getpid())
     try:
-        for number in previous:
-            signal.signal(number, interrupt)
-        yield
+        with handling([*heeded, signal.SIGINT], interrupt):
+            yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
         if outer is None:
             del os.environ[PARENT]
         else:
@@ -84,13 +79,21 @@ def interruptible() -> Iterator[None]:
     """Let SIGTERM and SIGHUP raise KeyboardInterrupt inside, as Ctrl-C does, unless they are handled or ignored."""
     in_main_thread = threading.current_thread() is threading.main_thread()  # others cannot handle signals
     unclaimed = [number for number in TERMINATING if in_main_thread and signal.getsignal(number) is signal.SIG_DFL]
-    for number in unclaimed:
-        signal.signal(number, interrupt)
+    with handling(unclaimed, interrupt):
+        yield
+
+
+@contextmanager
+def handling(numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let a handler have some signals inside. Use it in the main thread only."""
+    previous: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
     try:
+        for number in previous:
+            signal.signal(number, handler)
         yield
     finally:
-        for number in unclaimed:
-            signal.signal(number, signal.SIG_DFL)
+        for number, own in previous.items():
+            signal.signal(number, own)
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
