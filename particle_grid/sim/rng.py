@@ -17,12 +17,69 @@ MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 S11, S27 = np.uint64(11), np.uint64(27)
 S30, S31 = np.uint64(30), np.uint64(31)
 S32, S40 = np.uint64(32), np.uint64(40)
+# The constants of `seed_generators`: words in its pool, and factors that are odd.
+POOL = 4
+MASK, S16 = np.uint64(0xFFFFFFFF), np.uint64(16)
+FILL, FILL_FACTOR = np.uint64(0x43B0D7E5), np.uint64(0x931E8875)
+DRAW, DRAW_FACTOR = np.uint64(0x8B51F9DD), np.uint64(0x58F38DED)
+LEFT, RIGHT = np.uint64(0xCA01F9DD), np.uint64((1 << 32) - 0x4973F715)  # the second is subtracted
+SQRT_HALF = 0.7071067811865476
+LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # small multiples of the first are exact
 FOREVER = 1 << 62  # steps: the lifetime of agents that do not respawn, and more than any world lasts
 
 
 def seeded(seed: int, worlds: int) -> np.ndarray:
     """Return independent generators u64[worlds], derived from one seed."""
-    return np.random.SeedSequence(seed).generate_state(worlds, np.uint64)
+    words = max(1, -(-int(seed).bit_length() // 32))
+    entropy = np.frombuffer(int(seed).to_bytes(4 * words, "little"), "<u4").astype(np.uint64)
+    generators = np.empty(worlds, np.uint64)
+    seed_generators(entropy, np.empty(POOL, np.uint64), generators)
+    return generators
+
+
+@kernel
+def _scramble(value, constant, factor):
+    """Return a word mixed with a constant, and the next constant."""
+    following = (constant * factor) & MASK
+    value = ((value ^ constant) * following) & MASK
+    return value ^ (value >> S16), following
+
+
+@kernel
+def _stir(word, other):
+    """Return a word of the pool with another one mixed into it."""
+    word = (((word * LEFT) & MASK) + ((other * RIGHT) & MASK)) & MASK
+    return word ^ (word >> S16)
+
+
+@kernel
+def seed_generators(entropy, pool, generators):
+    """Write the generators u64[worlds] of a seed, as `numpy.random.SeedSequence(seed).generate_state` does.
+
+    Source: M. E. O'Neill, "Developing a seed_seq alternative", 2015.
+
+    Args:
+        entropy: u64[words], the seed in words of 32 bits, the lowest first.
+        pool: u64[POOL], used in between.
+        generators: u64[worlds], the result.
+    """
+    constant, zero = FILL, np.uint64(0)
+    for k in range(len(pool)):
+        pool[k], constant = _scramble(entropy[k] if k < len(entropy) else zero, constant, FILL_FACTOR)
+    for k in range(len(pool)):
+        for other in range(len(pool)):
+            if other != k:
+                word, constant = _scramble(pool[k], constant, FILL_FACTOR)
+                pool[other] = _stir(pool[other], word)
+    for k in range(len(pool), len(entropy)):
+        for other in range(len(pool)):
+            word, constant = _scramble(entropy[k], constant, FILL_FACTOR)
+            pool[other] = _stir(pool[other], word)
+    constant = DRAW
+    for k in range(len(generators)):
+        low, constant = _scramble(pool[2 * k % len(pool)], constant, DRAW_FACTOR)
+        high, constant = _scramble(pool[(2 * k + 1) % len(pool)], constant, DRAW_FACTOR)
+        generators[k] = low | (high << S32)
 
 
 def check_seed(seed: Any) -> None:
@@ -77,9 +134,34 @@ def uniform(rng, w):
     return np.float64(next_u64(rng, w) >> S11) * 2.0**-53
 
 
+@kernel
+def log1p(x):
+    """Return log(1 + x) for -1 < x <= 0, within one unit in the last place, with the same bits on every machine.
+
+    It decides how long agents live, and the libraries of systems and browsers round theirs differently. This one is a
+    fixed sequence of sums, products and quotients.
+
+    With 1 + x = 2**n (1 + f), log(1 + f) is computed from s = f / (2 + f). The coefficients are a minimax fit in common
+    use (FreeBSD msun, `e_log.c`).
+    """
+    one_plus_x = 1.0 + x
+    lost = (x - (one_plus_x - 1.0)) / one_plus_x  # by rounding the sum
+    n, f = 0.0, one_plus_x
+    while f < SQRT_HALF:
+        n, f = n - 1.0, 2.0 * f
+    f -= 1.0
+    s = f / (2.0 + f)
+    z = s * s
+    p = (1.479819860511658591e-01 * z + 1.531383769920937332e-01) * z + 1.818357216161805012e-01
+    p = ((p * z + 2.222219843214978396e-01) * z + 2.857142874366239149e-01) * z + 3.999999999940941908e-01
+    p = (p * z + 6.666666666666735130e-01) * z
+    half_square = 0.5 * f * f
+    return n * LN2_HIGH - ((half_square - (s * (half_square + p) + (n * LN2_LOW + lost))) - f)
+
+
 def decay(lifespan: float) -> float:
     """Return the logarithm of the share of agents that survive a step; 0 for a lifespan of 0, which means forever."""
-    return 0.0 if lifespan == 0 else -math.inf if lifespan <= 1 else math.log1p(-1 / lifespan)
+    return 0.0 if lifespan == 0 else -math.inf if lifespan <= 1 else log1p(-1 / lifespan)
 
 
 @kernel
@@ -87,4 +169,4 @@ def lifetime(rng, w, decay):
     """Return the steps until an agent's next respawn: geometrically distributed, or FOREVER without decay."""
     if decay == 0:
         return np.int64(FOREVER)
-    return np.int64(1) + np.int64(math.log1p(-uniform(rng, w)) / decay)
+    return np.int64(1) + np.int64(log1p(-uniform(rng, w)) / decay)
