@@ -18,6 +18,7 @@ from particle_grid.sim.observation import (
     last_direction,
     last_reward,
     own_colour,
+    own_colours,
 )
 from particle_grid.sim.rng import below, hidden, uniform
 from particle_grid.sim.scripted import fetch, steer, towards, wander
@@ -66,6 +67,7 @@ __all__ = [
     "load",
     "names",
     "own_colour",
+    "own_colours",
     "parallel_kernel",
     "prange",
     "steer",

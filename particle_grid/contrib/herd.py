@@ -13,9 +13,9 @@ from particle_grid.tasks import (
     State,
     UserError,
     World,
-    decode,
     field_position,
     kernel,
+    own_colours,
     parallel_kernel,
     prange,
     steer,
@@ -70,41 +70,46 @@ class Herd:
         if not 0 < dogs < world.agents:
             raise UserError(f"dogs={self.dogs} of agents={world.agents} leaves one team empty.")
         layout.colour[:dogs], layout.colour[dogs:] = AGENT_1, AGENT_2
-        top, left, side = self._pen(world)
+        top, left, side = _pen(self.pen, world)
         layout.targets = np.zeros((world.height, world.width), bool)
         layout.targets[top : top + side, left : left + side] = True
 
-    def _pen(self, world: World) -> tuple[int, int, int]:
-        """Return the top, the left and the side of the pen, in field cells."""
-        side = max(1, round(self.pen * min(world.height, world.width)))
-        return (world.height - side) // 2, (world.width - side) // 2, side
-
     def reward(self, state: State, layout: Layout, rewards: np.ndarray) -> None:
         """Write the rewards of dogs and sheep."""
-        self._pay(state, layout, self.drive, self.fear, rewards)
+        _pay(state, layout, self.pen, self.drive, self.fear, rewards)
 
     def score(self, state: State, layout: Layout) -> np.ndarray:
         """Return the share of sheep in the pen for dogs, and the distance from dogs for sheep."""
         scores = np.empty(len(state.colour), np.float32)
-        self._pay(state, layout, 0.0, 1.0, scores)
+        _pay(state, layout, self.pen, 0.0, 1.0, scores)
         return scores
-
-    def _pay(self, state: State, layout: Layout, drive: float, fear: float, rewards: np.ndarray) -> None:
-        world = layout.world
-        top, left, side = self._pen(world)
-        middle = np.array([world.vision + top + side / 2, world.vision + left + side / 2], np.float32)
-        arrays = state.position, state.displacement, state.colour, state.under
-        numbers = world.agents, middle, np.float32(side / 2), world.vision, np.float32(drive), np.float32(fear)
-        _reward(rewards, *arrays, *numbers)
 
     def scripted(self, observations: np.ndarray, layout: Layout, rng: np.ndarray, aim: np.ndarray) -> None:
         """Drive sheep from behind, or flee from dogs."""
         world = layout.world
-        sheep = decode(observations, world).colour == AGENT_2
+        sheep = own_colours(observations) == AGENT_2
         flight = np.empty_like(aim)
         steer(observations, world.vision, rng, flight, own=0.0, others=-1.0, wall=-0.1, wander=False)
         _drive(observations, world.vision, float(world.height), float(world.width), self.pen / 2, rng, aim)
         aim[sheep] = flight[sheep]
+
+
+def _pen(share: float, world: World) -> tuple[int, int, int]:
+    """Return the top, the left and the side of the pen, in field cells."""
+    side = max(1, round(share * min(world.height, world.width)))
+    return (world.height - side) // 2, (world.width - side) // 2, side
+
+
+def _pay(state: State, layout: Layout, pen: float, drive: float, fear: float, rewards: np.ndarray) -> None:
+    """Write the rewards for these shares."""
+    world = layout.world
+    top, left, side = _pen(pen, world)
+    middle = np.array([world.vision + top + side / 2, world.vision + left + side / 2], np.float32)
+    half = np.float32(side / 2)
+    _reward(
+        rewards, state.position, state.displacement, state.colour, state.under, world.agents, middle, half,
+        world.vision, np.float32(drive), np.float32(fear),
+    )  # fmt: skip
 
 
 @kernel

@@ -46,20 +46,26 @@ class Optimize:
 
     def reward(self, state: State, layout: Layout, rewards: np.ndarray) -> None:
         """Write the height under each agent."""
-        world = layout.world
-        radius = np.float32(self.radius * min(world.height, world.width))
-        extent = np.float32(world.vision), np.float32(world.height), np.float32(world.width)
-        _height(rewards, state.position, state.origin, *extent, self.hills, radius)
+        _heights(state, layout, self.hills, self.radius, rewards)
 
     def score(self, state: State, layout: Layout) -> np.ndarray:
         """Return the height under each agent."""
         heights = np.empty(len(state.colour), np.float32)
-        self.reward(state, layout, heights)
+        _heights(state, layout, self.hills, self.radius, heights)
         return heights
 
     def scripted(self, observations: np.ndarray, layout: Layout, rng: np.ndarray, aim: np.ndarray) -> None:
         """Stay where it is high, and explore elsewhere."""
         _scripted(observations, rng, aim)
+
+
+def _heights(state: State, layout: Layout, hills: int, share: float, out: np.ndarray) -> None:
+    """Write the height under each agent, for hills whose radius is this share of the field's shorter side."""
+    world = layout.world
+    rows, columns = np.float32(world.height), np.float32(world.width)
+    margin = np.float32(world.vision)
+    radius = np.float32(share * min(world.height, world.width))
+    _height(out, state.position, state.origin, margin, rows, columns, hills, radius)
 
 
 @parallel_kernel

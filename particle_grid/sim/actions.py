@@ -12,6 +12,7 @@ from particle_grid.support.jit import parallel_kernel, prange
 ACTIONS = ("discrete", "continuous")
 ZERO, ONE = np.float32(0), np.float32(1)
 HALF, INFINITY = np.float32(0.5), np.float32(np.inf)
+UNIT = np.float32(observation.SIGNED_UNIT)
 
 
 def check_form(action: Any) -> None:
@@ -86,13 +87,29 @@ def actions_for(aim: np.ndarray, observations: np.ndarray, rules: Rules, discret
     Returns:
         int32[N, 2] in {0, 1, 2}, or f32[N, 2] in [-1, 1].
     """
-    velocity = np.clip(aim, -rules.speed, rules.speed) if rules.momentum or not discrete else aim
-    if rules.momentum:
-        last = observation.displacement(observations, rules.speed)
-        velocity = (velocity - rules.momentum * last) / rules.gain
-    if discrete:
-        return (1 + np.sign(velocity) * (np.abs(velocity) >= 0.5)).astype(np.int32)
-    return np.clip(velocity if rules.momentum else velocity / rules.gain, -1, 1).astype(np.float32)
+    actions = np.empty(aim.shape, np.int32 if discrete else np.float32)
+    steer_towards(aim, observations, rules.momentum, rules.speed, rules.gain, discrete, actions)
+    return actions
+
+
+@parallel_kernel
+def steer_towards(aim, observations, momentum, speed, gain, discrete, actions):
+    """Write the actions [N, 2] of `actions_for`, for three of the rules."""
+    for i in prange(len(aim)):
+        moved = observation.last_direction(observations[i])
+        for axis in range(2):
+            wanted = aim[i, axis]
+            if momentum > ZERO or not discrete:
+                wanted = min(max(wanted, -speed), speed)
+            if momentum > ZERO:
+                last = np.float32(moved[axis]) / UNIT * speed
+                wanted = (wanted - momentum * last) / gain
+            elif not discrete:
+                wanted = wanted / gain
+            if discrete:
+                actions[i, axis] = 1 + (wanted >= HALF) - (wanted <= -HALF)
+            else:
+                actions[i, axis] = min(max(wanted, -ONE), ONE)
 
 
 @parallel_kernel

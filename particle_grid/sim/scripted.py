@@ -61,7 +61,6 @@ def steer(
     vision: int,
     rng: np.ndarray,
     aim: np.ndarray,
-    *,
     own: float,
     others: float,
     wall: float,
@@ -138,4 +137,5 @@ def fetch(observations: np.ndarray, vision: int, rng: np.ndarray, aim: np.ndarra
         aim: f32[N, 2], which is written.
     """
     corners = 2 * vision + 2
-    _fetch(observations, vision, rng, aim, *np.empty((2, corners, corners), np.int32))
+    sums = np.empty((2, corners, corners), np.int32)
+    _fetch(observations, vision, rng, aim, sums[0], sums[1])

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from particle_grid.sim.observation import decode
+from particle_grid.sim.observation import field_position
 from particle_grid.sim.state import State
 from particle_grid.sim.world import Layout
 from particle_grid.support.jit import parallel_kernel, prange
@@ -44,7 +44,14 @@ class Center:
 
     def scripted(self, observations: np.ndarray, layout: Layout, rng: np.ndarray, aim: np.ndarray) -> None:
         """Go straight to the middle."""
-        aim[:] = np.array([layout.world.height, layout.world.width]) / 2 - decode(observations, layout.world).position
+        _aim(observations, layout.world.height, layout.world.width, aim)
+
+
+@parallel_kernel
+def _aim(observations, height, width, aim):
+    for i in prange(len(aim)):
+        row, column = field_position(observations[i], height, width)
+        aim[i, 0], aim[i, 1] = height / 2 - row, width / 2 - column
 
 
 @parallel_kernel

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from particle_grid.sim.observation import decode
+from particle_grid.sim.observation import own_colours
 from particle_grid.sim.scripted import steer
 from particle_grid.sim.state import State
 from particle_grid.sim.world import AGENT_1, AGENT_2, Layout
@@ -59,7 +59,7 @@ class PredatorPrey:
 
     def scripted(self, observations: np.ndarray, layout: Layout, rng: np.ndarray, aim: np.ndarray) -> None:
         """Chase prey, or flee from predators."""
-        prey = decode(observations, layout.world).colour == AGENT_2
+        prey = own_colours(observations) == AGENT_2
         flight = np.empty_like(aim)
         steer(observations, layout.world.vision, rng, aim, own=0.0, others=1.0, wall=0.0, wander=True)
         # Prey that only flee are driven together, where each hunter sees many: they avoid one another just as much.

@@ -97,15 +97,18 @@ class Puffer:
     def reward(self, state: State, layout: Layout, rewards: np.ndarray) -> None:
         """Write the reward for filling target cells plus the shaping."""
         reach = 0.5 / max((1 - self.gamma) * self.shaping, 1e-9)  # cells: rewards stay within [-1, 1] unclipped
-        numbers = (np.float32(x) for x in (self.fill, self.depth, self.shaping, self.gamma, reach))
-        _reward(state.colour, state.position, state.displacement, layout.map, layout.world.vision, *numbers, rewards)
+        _reward(
+            state.colour, state.position, state.displacement, layout.map, layout.world.vision, np.float32(self.fill),
+            np.float32(self.depth), np.float32(self.shaping), np.float32(self.gamma), np.float32(reach), rewards,
+        )  # fmt: skip
 
     def score(self, state: State, layout: Layout) -> np.ndarray:
         """Return whether each agent is on a target cell, scaled so that the mean is the share of cells filled."""
-        row, column = (state.position - np.float32(layout.world.vision)).astype(np.int64)
-        filled = layout.map[state.colour - AGENT_1, row, column] <= 0
         assert layout.targets is not None
-        return filled * np.float32(layout.world.agents / np.count_nonzero(layout.targets))
+        scale = np.float32(layout.world.agents / np.count_nonzero(layout.targets))
+        scores = np.empty(len(state.colour), np.float32)
+        _filled(state.colour, state.position, layout.map, layout.world.vision, scale, scores)
+        return scores
 
     def scripted(self, observations: np.ndarray, layout: Layout, rng: np.ndarray, aim: np.ndarray) -> None:
         """Go to the nearest free target cell, and once there make room for others."""
@@ -134,6 +137,13 @@ def _reward(colour, position, displacement, distance, vision, fill, depth, shapi
         nearer = min(max(before, nothing), reach) - gamma * min(max(at, nothing), reach)
         reward = shaping * nearer + (fill - depth * at if at <= nothing else nothing)
         rewards[i] = min(max(reward, -one), one)
+
+
+@parallel_kernel
+def _filled(colour, position, distance, vision, scale, scores):
+    for i in prange(len(scores)):
+        on_target = _distance(distance, vision, colour[i], position[0, i], position[1, i]) <= 0
+        scores[i] = scale if on_target else np.float32(0)
 
 
 @kernel
