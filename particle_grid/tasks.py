@@ -18,10 +18,9 @@ from particle_grid.sim.observation import (
     last_direction,
     last_reward,
     own_colour,
-    own_colours,
 )
 from particle_grid.sim.rng import below, hidden, uniform
-from particle_grid.sim.scripted import fetch, steer, towards, wander
+from particle_grid.sim.scripted import fetch, override, steer, towards, wander
 from particle_grid.sim.state import State
 from particle_grid.sim.task import Task
 from particle_grid.sim.tasks import load, names
@@ -66,8 +65,8 @@ __all__ = [
     "last_reward",
     "load",
     "names",
+    "override",
     "own_colour",
-    "own_colours",
     "parallel_kernel",
     "prange",
     "steer",

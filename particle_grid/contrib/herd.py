@@ -15,7 +15,7 @@ from particle_grid.tasks import (
     World,
     field_position,
     kernel,
-    own_colours,
+    override,
     parallel_kernel,
     prange,
     steer,
@@ -87,11 +87,10 @@ class Herd:
     def scripted(self, observations: np.ndarray, layout: Layout, rng: np.ndarray, aim: np.ndarray) -> None:
         """Drive sheep from behind, or flee from dogs."""
         world = layout.world
-        sheep = own_colours(observations) == AGENT_2
         flight = np.empty_like(aim)
         steer(observations, world.vision, rng, flight, own=0.0, others=-1.0, wall=-0.1, wander=False)
         _drive(observations, world.vision, float(world.height), float(world.width), self.pen / 2, rng, aim)
-        aim[sheep] = flight[sheep]
+        override(aim, flight, observations, AGENT_2)
 
 
 def _pen(share: float, world: World) -> tuple[int, int, int]:

@@ -57,13 +57,13 @@ _move_alone = _move_world.serial
 
 
 @parallel_kernel
-def _move_worlds(s, r, actions, truncations):
+def move_worlds(s, r, actions, truncations):
     for w in prange(len(s.grid)):
         _move_alone(s, r, w, actions, truncations)
 
 
 @parallel_kernel
-def _look_worlds(s, r, observations, counting):
+def look_worlds(s, r, observations, counting):
     blocks = _blocks(s)
     for k in prange(len(s.grid) * blocks):
         lo, hi = _block(s, k // blocks, k % blocks)
@@ -72,7 +72,7 @@ def _look_worlds(s, r, observations, counting):
 
 
 @parallel_kernel
-def _start_worlds(s, r):
+def start_worlds(s, r):
     for w in prange(len(s.grid)):  # at different points of their episodes, so they restart in turn
         start_world(s, r, w, r.max_episode_steps * w // len(s.grid))
 
@@ -108,8 +108,8 @@ def compile_stages(
         sight: whether to count agents in sight. If so, `finish` must be called after `look`, otherwise before it.
         threads: how many threads share the work.
     """
-    start = _compiled(_start_worlds, threads, s, r)
-    look_all = _compiled(_look_worlds, threads, s, r, observations, sight)
+    start = _compiled(start_worlds, threads, s, r)
+    look_all = _compiled(look_worlds, threads, s, r, observations, sight)
     feature = reward_feature(observations) if sight else s.last_reward
     reward_arrays = (rewards, truncations, s.episode_return, feature)
     finish = _compiled(finish_agents, threads, *reward_arrays)
@@ -132,9 +132,9 @@ def _compile_move(
     """Compile the stage `move` so that threads share the worlds, the agents of each world, or nothing."""
     worlds = len(s.grid)
     if worlds >= threads:
-        return _compiled(_move_worlds, threads, s, r, actions, truncations)
+        return _compiled(move_worlds, threads, s, r, actions, truncations)
     if len(s.order) < MANY * worlds:
-        return _compiled(_move_worlds, 1, s, r, actions, truncations)
+        return _compiled(move_worlds, 1, s, r, actions, truncations)
     move_one = _compiled(_move_world, threads, s, r, 0, actions, truncations)
 
     def move_each(s: State, r: Rules, actions: np.ndarray, truncations: np.ndarray) -> None:

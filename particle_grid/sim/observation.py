@@ -89,11 +89,6 @@ def decode(observations: np.ndarray, world: Extents) -> Observation:
     )
 
 
-def own_colours(observations: np.ndarray) -> np.ndarray:
-    """Return each agent's own cell code, u8[N], as a view of observations u8[N, size]."""
-    return observations[:, (observations.shape[1] - FEATURES) // 2]
-
-
 def displacement(observations: np.ndarray, speed: float | np.float32) -> np.ndarray:
     """Return the cells that agents moved in the last step, f32[..., 2], from u8[..., size(vision)]."""
     return _signed(observations[..., -FEATURES:][..., DISPLACEMENT : DISPLACEMENT + 2]) * speed

@@ -5,7 +5,7 @@ import numpy as np
 from particle_grid.sim.observation import cell_offset, last_direction, own_colour
 from particle_grid.sim.rng import below, uniform
 from particle_grid.sim.world import AGENT_1, FOOD, WALL
-from particle_grid.support.jit import kernel
+from particle_grid.support.jit import kernel, parallel_kernel, prange
 
 TURN = 0.02  # probability per step of changing direction while exploring
 
@@ -79,6 +79,14 @@ def steer(
         wander: whether to explore when there is nothing to react to, instead of staying.
     """
     _steer(observations, vision, rng, aim, float(own), float(others), float(wall), wander)
+
+
+@parallel_kernel
+def override(aim, other, observations, colour):
+    """Replace the aims f32[N, 2] of agents of one colour by `other` f32[N, 2]."""
+    for i in prange(len(aim)):
+        if own_colour(observations[i]) == colour:
+            aim[i, 0], aim[i, 1] = other[i, 0], other[i, 1]
 
 
 @kernel

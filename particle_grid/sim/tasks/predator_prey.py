@@ -5,8 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from particle_grid.sim.observation import own_colours
-from particle_grid.sim.scripted import steer
+from particle_grid.sim.scripted import override, steer
 from particle_grid.sim.state import State
 from particle_grid.sim.world import AGENT_1, AGENT_2, Layout
 from particle_grid.support.errors import UserError
@@ -55,16 +54,16 @@ class PredatorPrey:
 
     def score(self, state: State, layout: Layout) -> np.ndarray:
         """Return the count, unscaled."""
-        return np.where(state.colour == AGENT_1, state.others_in_sight, -state.others_in_sight).astype(np.float32)
+        sign = 1 - 2 * (state.colour == AGENT_2)
+        return (sign * state.others_in_sight).astype(np.float32)
 
     def scripted(self, observations: np.ndarray, layout: Layout, rng: np.ndarray, aim: np.ndarray) -> None:
         """Chase prey, or flee from predators."""
-        prey = own_colours(observations) == AGENT_2
         flight = np.empty_like(aim)
         steer(observations, layout.world.vision, rng, aim, own=0.0, others=1.0, wall=0.0, wander=True)
         # Prey that only flee are driven together, where each hunter sees many: they avoid one another just as much.
         steer(observations, layout.world.vision, rng, flight, own=-1.0, others=-1.0, wall=-0.1, wander=False)
-        aim[prey] = flight[prey]
+        override(aim, flight, observations, AGENT_2)
 
 
 @parallel_kernel

@@ -1,0 +1,101 @@
+"""Numba kernels as a WebAssembly module: the same source that trains, compiled for another processor.
+
+LLVM, which Numba brings along, includes the WebAssembly backend. The code of a compiled function is retargeted,
+optimised again, emitted as an object and linked. Functions must not be loaded from Numba's cache, which keeps
+machine code only, and Numba must not compile for the host's own instructions: `build` starts a process that sees to
+both.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import llvmlite.binding as llvm
+import numba
+from numba import types
+
+from particle_grid.support import optional
+from particle_grid.support.jit import ParallelKernel
+
+TRIPLE = "wasm32-unknown-unknown"
+FEATURES = "+simd128,+bulk-memory,+sign-ext,+nontrapping-fptoint,+mutable-globals"
+STACK = 1 << 20
+SCRATCH = 8 << 20  # bytes of the arrays that kernels allocate, which are free again at the end of each call
+OURS = "particle_grid."
+
+LATE = ("__multi3",)  # functions of the runtime that only machine code calls
+RUNTIME = Path(__file__).with_name("runtime.ll")
+
+
+def portable(function: Callable[..., Any]) -> Any:
+    """Return a plain function or method, compiled together with the functions of the package that it calls."""
+    scope = dict(function.__globals__)
+    for name in function.__code__.co_names:
+        value = scope.get(name)
+        if isinstance(value, ParallelKernel):
+            scope[name] = value.serial
+        elif isinstance(value, FunctionType) and value.__module__.startswith(OURS):
+            scope[name] = portable(value)
+    copy = FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
+    return numba.njit(copy, error_model="numpy")
+
+
+def build(functions: Mapping[str, Callable[..., Any]]) -> bytes:
+    """Return a module that exports functions.
+
+    They take 32-bit integers, before which come two addresses: one for the result, 8 bytes, and one for the place of an
+    exception. What they return is 0, or else the kind of an exception.
+
+    Args:
+        functions: the functions by the names under which they are exported.
+    """
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    machine = llvm.Target.from_triple(TRIPLE).create_target_machine(opt=3, features=FEATURES)
+    whole = llvm.parse_assembly(RUNTIME.read_text("utf-8").replace("SCRATCH_BYTES", str(SCRATCH)))
+    whole.data_layout = str(machine.target_data)
+    for name, function in functions.items():
+        whole.link_in(
+            _code_of(name, function, (types.int32,) * function.__code__.co_argcount, str(machine.target_data))
+        )
+    for each in whole.functions:
+        if not each.is_declaration and each.name not in (*functions, *LATE):
+            each.linkage = "internal"
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    passes = llvm.create_pass_builder(machine, options)
+    passes.getModulePassManager().run(whole, passes)
+    return _linked(machine.emit_object(whole), list(functions))
+
+
+def _code_of(name: str, function: Callable[..., Any], arguments: tuple[Any, ...], layout: str) -> llvm.ModuleRef:
+    """Return the code of a function for another processor, with the function as its only visible name."""
+    dispatcher = numba.njit(arguments, error_model="numpy", no_cpython_wrapper=True)(function)
+    compiled = dispatcher.overloads[arguments]
+    text = re.sub(r"target (datalayout|triple) = .*", "", compiled.library.get_llvm_str())
+    text = re.sub(r'"(target-(cpu|features)|probe-stack|tune-cpu)"="[^"]*"', "", text)
+    module = llvm.parse_assembly(text.replace(" = common ", " = internal "))
+    module.triple = TRIPLE
+    module.data_layout = layout
+    module.get_function(compiled.fndesc.llvm_func_name).name = name
+    for each in [*module.functions, *module.global_variables]:
+        if not each.is_declaration and each.name != name:
+            each.linkage = "internal"
+    return module
+
+
+def _linked(compiled: bytes, names: Sequence[str]) -> bytes:
+    """Return the module that the linker makes of an object."""
+    optional.load("ziglang", "web", "Building the module")
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "kernels.o"), Path(folder, "kernels.wasm")
+        source.write_bytes(compiled)
+        exports = [f"--export={name}" for name in (*names, "__heap_base")]
+        options = ["--no-entry", "--gc-sections", "--strip-all", "-z", f"stack-size={STACK}"]
+        command = [sys.executable, "-m", "ziglang", "wasm-ld", str(source), "-o", str(target), *exports, *options]
+        subprocess.run(command, check=True)
+        return target.read_bytes()

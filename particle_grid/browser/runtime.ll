@@ -1,0 +1,112 @@
+; What Numba's own library does for compiled code, for a processor whose pointers have 32 bits.
+target triple = "wasm32-unknown-unknown"
+
+; Memory of the arrays that kernels allocate. It is taken from one block, which starts over when everything in it is free.
+; A header precedes the memory of an array. Its fourth word says where that memory is.
+%header = type { i64, ptr, ptr, ptr, i64, ptr }
+@scratch = internal global [SCRATCH_BYTES x i8] zeroinitializer, align 64
+@used = internal global i32 0
+@live = internal global i32 0
+
+define ptr @NRT_MemInfo_alloc_aligned(i64 %size, i32 %align) {
+  %from = load i32, ptr @used
+  %live = load i32, ptr @live
+  %more = add i32 %live, 1
+  %bytes = trunc i64 %size to i32
+  %padded = add i32 %bytes, 127
+  %rounded = and i32 %padded, -64
+  %to = add i32 %from, %rounded
+  %fits = icmp ule i32 %to, SCRATCH_BYTES
+  br i1 %fits, label %take, label %full
+take:
+  store i32 %to, ptr @used
+  store i32 %more, ptr @live
+  %at = getelementptr i8, ptr @scratch, i32 %from
+  %data = getelementptr i8, ptr %at, i32 64
+  store %header { i64 1, ptr null, ptr null, ptr null, i64 0, ptr null }, ptr %at
+  %place = getelementptr %header, ptr %at, i32 0, i32 3
+  store ptr %data, ptr %place
+  ret ptr %at
+full:
+  call void @llvm.trap()
+  unreachable
+}
+
+define ptr @NRT_MemInfo_alloc_safe_aligned(i64 %size, i32 %align) {
+  %at = call ptr @NRT_MemInfo_alloc_aligned(i64 %size, i32 %align)
+  ret ptr %at
+}
+
+define void @NRT_MemInfo_call_dtor(ptr %at) {
+  %live = load i32, ptr @live
+  %fewer = sub i32 %live, 1
+  store i32 %fewer, ptr @live
+  %none = icmp eq i32 %fewer, 0
+  br i1 %none, label %reset, label %end
+reset:
+  store i32 0, ptr @used
+  br label %end
+end:
+  ret void
+}
+
+; The strides of a contiguous array of another shape.
+define i32 @numba_attempt_nocopy_reshape(i64 %nd, ptr %dims, ptr %strides, i64 %newnd, ptr %newdims, ptr %newstrides, i64 %itemsize, i32 %fortran) {
+entry:
+  br label %next
+next:
+  %k = phi i64 [ %newnd, %entry ], [ %axis, %body ]
+  %stride = phi i64 [ %itemsize, %entry ], [ %wider, %body ]
+  %done = icmp eq i64 %k, 0
+  br i1 %done, label %end, label %body
+body:
+  %axis = sub i64 %k, 1
+  %into = getelementptr i64, ptr %newstrides, i64 %axis
+  store i64 %stride, ptr %into
+  %from = getelementptr i64, ptr %newdims, i64 %axis
+  %length = load i64, ptr %from
+  %wider = mul i64 %stride, %length
+  br label %next
+end:
+  ret i32 1
+}
+
+; The product of two numbers of 128 bits, from halves of the lower words; sizes of arrays are checked for overflow.
+define void @__multi3(ptr %out, i64 %a, i64 %a_high, i64 %b, i64 %b_high) {
+  %a0 = and i64 %a, 4294967295
+  %a1 = lshr i64 %a, 32
+  %b0 = and i64 %b, 4294967295
+  %b1 = lshr i64 %b, 32
+  %p00 = mul i64 %a0, %b0
+  %p01 = mul i64 %a0, %b1
+  %p10 = mul i64 %a1, %b0
+  %p11 = mul i64 %a1, %b1
+  %carry0 = lshr i64 %p00, 32
+  %low01 = and i64 %p01, 4294967295
+  %middle0 = add i64 %carry0, %low01
+  %low10 = and i64 %p10, 4294967295
+  %middle = add i64 %middle0, %low10
+  %carry1 = lshr i64 %middle, 32
+  %high01 = lshr i64 %p01, 32
+  %high10 = lshr i64 %p10, 32
+  %high0 = add i64 %p11, %carry1
+  %high1 = add i64 %high0, %high01
+  %high2 = add i64 %high1, %high10
+  %cross0 = mul i64 %a, %b_high
+  %cross1 = mul i64 %a_high, %b
+  %high3 = add i64 %high2, %cross0
+  %high = add i64 %high3, %cross1
+  %low = mul i64 %a, %b
+  store i64 %low, ptr %out
+  %at = getelementptr i64, ptr %out, i32 1
+  store i64 %high, ptr %at
+  ret void
+}
+
+define double @sqrt(double %x) {
+  %root = call double @llvm.sqrt.f64(double %x)
+  ret double %root
+}
+
+declare double @llvm.sqrt.f64(double)
+declare void @llvm.trap()
