@@ -28,7 +28,7 @@ STACK = 1 << 20
 SCRATCH = 8 << 20  # bytes of the arrays that kernels allocate, which are free again at the end of each call
 OURS = "particle_grid."
 
-LATE = ("__multi3",)  # functions of the runtime that only machine code calls
+OPTIONS = {"error_model": "numpy", "forceinline": True}
 RUNTIME = Path(__file__).with_name("runtime.ll")
 
 
@@ -42,14 +42,14 @@ def portable(function: Callable[..., Any]) -> Any:
         elif isinstance(value, FunctionType) and value.__module__.startswith(OURS):
             scope[name] = portable(value)
     copy = FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
-    return numba.njit(copy, error_model="numpy")
+    return numba.njit(copy, **OPTIONS)
 
 
 def build(functions: Mapping[str, Callable[..., Any]]) -> bytes:
     """Return a module that exports functions.
 
-    They take 32-bit integers, before which come two addresses: one for the result, 8 bytes, and one for the place of an
-    exception. What they return is 0, or else the kind of an exception.
+    They take addresses of 32 bits. The first is where the result, an int64, is written; what they return is 0, or else
+    the kind of an exception.
 
     Args:
         functions: the functions by the names under which they are exported.
@@ -61,10 +61,10 @@ def build(functions: Mapping[str, Callable[..., Any]]) -> bytes:
     whole.data_layout = str(machine.target_data)
     for name, function in functions.items():
         whole.link_in(
-            _code_of(name, function, (types.int32,) * function.__code__.co_argcount, str(machine.target_data))
+            _code_of(name, function, whole.data_layout)
         )
     for each in whole.functions:
-        if not each.is_declaration and each.name not in (*functions, *LATE):
+        if not each.is_declaration and each.name not in functions:
             each.linkage = "internal"
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     passes = llvm.create_pass_builder(machine, options)
@@ -72,20 +72,35 @@ def build(functions: Mapping[str, Callable[..., Any]]) -> bytes:
     return _linked(machine.emit_object(whole), list(functions))
 
 
-def _code_of(name: str, function: Callable[..., Any], arguments: tuple[Any, ...], layout: str) -> llvm.ModuleRef:
+def _code_of(name: str, function: Callable[..., Any], layout: str) -> llvm.ModuleRef:
     """Return the code of a function for another processor, with the function as its only visible name."""
-    dispatcher = numba.njit(arguments, error_model="numpy", no_cpython_wrapper=True)(function)
+    arguments = (types.int32,) * function.__code__.co_argcount
+    dispatcher = numba.njit(arguments, no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)(function)
     compiled = dispatcher.overloads[arguments]
+    native = compiled.fndesc.llvm_func_name
     text = re.sub(r"target (datalayout|triple) = .*", "", compiled.library.get_llvm_str())
     text = re.sub(r'"(target-(cpu|features)|probe-stack|tune-cpu)"="[^"]*"', "", text)
-    module = llvm.parse_assembly(text.replace(" = common ", " = internal "))
+    text = text.replace(" = common ", " = internal ").replace("@llvm.smul.with.overflow.i64", "@size_product")
+    module = llvm.parse_assembly(text + _wrapper(name, native, len(arguments)))
     module.triple = TRIPLE
     module.data_layout = layout
-    module.get_function(compiled.fndesc.llvm_func_name).name = name
     for each in [*module.functions, *module.global_variables]:
         if not each.is_declaration and each.name != name:
             each.linkage = "internal"
+    module.get_function(native).add_function_attribute("alwaysinline")
     return module
+
+
+def _wrapper(name: str, native: str, count: int) -> str:
+    """Return the code of an exported function, which drops the description of an exception: it names source files."""
+    given = ", ".join(f"i32 %a{k}" for k in range(count))
+    return f"""
+define i32 @{name}(ptr %result, {given}) {{
+  %exception = alloca ptr, align 8
+  %status = call i32 @{native}(ptr %result, ptr %exception, {given})
+  ret i32 %status
+}}
+"""
 
 
 def _linked(compiled: bytes, names: Sequence[str]) -> bytes:

@@ -29,7 +29,11 @@ Entries = dict[str, Callable[..., Any]]
 _layout = Layout(EXAMPLE)
 _state = reader(numba.typeof(allocate(_layout)))
 _rules = reader(numba.typeof(plain_rules(make_rules(_layout, discrete=True))))
-_session = reader(numba.typeof(session(EXAMPLE, sight=True)))
+session_of = reader(numba.typeof(session(EXAMPLE, sight=True)))
+ACTION_READERS = {
+    "discrete": reader(numba.typeof(Discrete(np.zeros((1, 2), np.int32)))),
+    "continuous": reader(numba.typeof(Continuous(np.zeros((1, 2), np.float32)))),
+}
 _reward_feature = portable(reward_feature)
 _start, _move, _look, _finish, _charge, _steer = (
     each.serial for each in (start_worlds, move_worlds, look_worlds, finish_agents, charge, steer_towards)
@@ -38,7 +42,7 @@ _start, _move, _look, _finish, _charge, _steer = (
 
 def reset(state, rules, session):
     """Start all worlds from a seed."""
-    s, b = _state(state), _session(session)
+    s, b = _state(state), session_of(session)
     seed_generators(b.seed, b.pool, s.rng)
     _start(s, _rules(rules))
     s.finished[:] = 0
@@ -51,7 +55,7 @@ def reset(state, rules, session):
 
 def look(state, rules, session):
     """Write the observations."""
-    b = _session(session)
+    b = session_of(session)
     _look(_state(state), _rules(rules), b.observations, b.sight)
     return 0
 
@@ -59,24 +63,24 @@ def look(state, rules, session):
 def entries() -> Entries:
     """Return all functions of the module."""
     found: Entries = {"reset": reset, "look": look}
-    for name, kind in zip(ACTIONS, (Discrete, Continuous), strict=True):
-        found |= {f"{stage}_{name}": function for stage, function in _form_entries(kind).items()}
+    for action in ACTIONS:
+        found |= {f"{stage}_{action}": function for stage, function in _form_entries(action).items()}
     for name in tasks.names():
         found |= {f"{method}_{name}": function for method, function in _task_entries(tasks.load(name)()).items()}
     return found
 
 
-def _form_entries(form: type) -> Entries:
+def _form_entries(action: str) -> Entries:
     """Return the functions that take or make actions of a form."""
-    discrete = form is Discrete
-    actions_of = reader(numba.typeof(form(np.zeros((1, 2), np.int32 if discrete else np.float32))))
+    discrete = action == "discrete"
+    actions_of = ACTION_READERS[action]
 
     def move(state, rules, session, actions):
-        _move(_state(state), _rules(rules), actions_of(actions).actions, _session(session).truncations)
+        _move(_state(state), _rules(rules), actions_of(actions).actions, session_of(session).truncations)
         return 0
 
     def settle(state, rules, session, actions):
-        s, b = _state(state), _session(session)
+        s, b = _state(state), session_of(session)
         if b.action_cost > 0:
             _charge(b.rewards, actions_of(actions).actions, _rules(rules).centre, b.action_cost)
         for i in range(len(b.starts)):
@@ -86,12 +90,12 @@ def _form_entries(form: type) -> Entries:
         return _finish(b.rewards, b.truncations, s.episode_return, s.last_reward)
 
     def steer(rules, session, actions):
-        r, b = _rules(rules), _session(session)
+        r, b = _rules(rules), session_of(session)
         _steer(b.aim, b.observations, r.momentum, r.speed, r.gain, discrete, actions_of(actions).actions)
         return 0
 
     def draw(session, actions):
-        generator, chosen = _session(session).generator, actions_of(actions).actions
+        generator, chosen = session_of(session).generator, actions_of(actions).actions
         for i in range(len(chosen)):
             for axis in range(2):
                 if discrete:
@@ -112,17 +116,17 @@ def _task_entries(task: Any) -> Entries:
     numbers_of, layout_of = reader(numba.typeof(task_numbers(task))), reader(numba.typeof(layout_arrays(layout)))
 
     def reward(state, session, layout, task):
-        reward_of(numbers_of(task), _state(state), layout_of(layout), _session(session).rewards)
+        reward_of(numbers_of(task), _state(state), layout_of(layout), session_of(session).rewards)
         return 0
 
     def score(state, session, layout, task):
-        scores, found = _session(session).scores, score_of(numbers_of(task), _state(state), layout_of(layout))
+        scores, found = session_of(session).scores, score_of(numbers_of(task), _state(state), layout_of(layout))
         for i in range(len(scores)):
             scores[i] = found[i]
         return 0
 
     def script(session, layout, task):
-        b = _session(session)
+        b = session_of(session)
         b.aim[:] = 0
         scripted_of(numbers_of(task), b.observations, layout_of(layout), b.script_generator, b.aim)
         return 0

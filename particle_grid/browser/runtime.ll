@@ -71,41 +71,44 @@ end:
   ret i32 1
 }
 
-; The product of two numbers of 128 bits, from halves of the lower words; sizes of arrays are checked for overflow.
-define void @__multi3(ptr %out, i64 %a, i64 %a_high, i64 %b, i64 %b_high) {
-  %a0 = and i64 %a, 4294967295
-  %a1 = lshr i64 %a, 32
-  %b0 = and i64 %b, 4294967295
-  %b1 = lshr i64 %b, 32
-  %p00 = mul i64 %a0, %b0
-  %p01 = mul i64 %a0, %b1
-  %p10 = mul i64 %a1, %b0
-  %p11 = mul i64 %a1, %b1
-  %carry0 = lshr i64 %p00, 32
-  %low01 = and i64 %p01, 4294967295
-  %middle0 = add i64 %carry0, %low01
-  %low10 = and i64 %p10, 4294967295
-  %middle = add i64 %middle0, %low10
-  %carry1 = lshr i64 %middle, 32
-  %high01 = lshr i64 %p01, 32
-  %high10 = lshr i64 %p10, 32
-  %high0 = add i64 %p11, %carry1
-  %high1 = add i64 %high0, %high01
-  %high2 = add i64 %high1, %high10
-  %cross0 = mul i64 %a, %b_high
-  %cross1 = mul i64 %a_high, %b
-  %high3 = add i64 %high2, %cross0
-  %high = add i64 %high3, %cross1
-  %low = mul i64 %a, %b
-  store i64 %low, ptr %out
-  %at = getelementptr i64, ptr %out, i32 1
-  store i64 %high, ptr %at
-  ret void
+; Numba checks the sizes of arrays for overflow, by a product of 128 bits, which this processor lacks. All memory has 32.
+define { i64, i1 } @size_product(i64 %a, i64 %b) {
+  %product = mul i64 %a, %b
+  %result = insertvalue { i64, i1 } { i64 0, i1 false }, i64 %product, 0
+  ret { i64, i1 } %result
 }
 
 define double @sqrt(double %x) {
   %root = call double @llvm.sqrt.f64(double %x)
   ret double %root
+}
+
+; What only errors in kernels reach, whose messages nobody could read: they end the call.
+@PyExc_RuntimeError = global ptr null
+
+define double @log10(double %x) {
+  call void @llvm.trap()
+  unreachable
+}
+
+define ptr @NRT_Allocate(i64 %size) {
+  call void @llvm.trap()
+  unreachable
+}
+
+define ptr @NRT_MemInfo_alloc(i64 %size) {
+  call void @llvm.trap()
+  unreachable
+}
+
+define void @NRT_Free(ptr %at) {
+  call void @llvm.trap()
+  unreachable
+}
+
+define void @PyErr_SetString(ptr %kind, ptr %text) {
+  call void @llvm.trap()
+  unreachable
 }
 
 declare double @llvm.sqrt.f64(double)

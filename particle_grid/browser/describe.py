@@ -1,0 +1,99 @@
+"""What `engine.js` needs to know of a world or of a policy, as JSON: its records, word by word.
+
+Numbers of a record are given by value. An array has its dtype, its shape and, unless it starts with zeros, its bytes,
+deflated and in base64.
+"""
+
+import base64
+import zlib
+from typing import Any
+
+import numpy as np
+
+from particle_grid.browser.records import (
+    Continuous,
+    Discrete,
+    layout_arrays,
+    plain_rules,
+    session,
+    task_numbers,
+)
+from particle_grid.env import ParticleGrid
+from particle_grid.sim import tasks
+from particle_grid.sim.state import allocate
+from particle_grid.support.errors import UserError
+
+Fields = list[dict[str, Any]]
+
+
+def record(value: Any, prefix: str = "", half: bool = False) -> Fields:
+    """Return the fields of a record.
+
+    Args:
+        value: a named tuple or tuple of arrays and numbers, or of such tuples.
+        prefix: of the names of the fields.
+        half: whether float32 arrays are stored in 16 bits.
+    """
+    names = getattr(value, "_fields", range(len(value)))
+    fields: Fields = []
+    for name, each in zip(names, value, strict=True):
+        place = f"{prefix}{name}"
+        if isinstance(each, tuple):
+            fields += record(each, f"{place}.", half)
+        elif isinstance(each, np.ndarray):
+            fields.append({"name": place, **_array(each, half)})
+        else:
+            fields.append({"name": place, **_number(each)})
+    return fields
+
+
+def _array(array: np.ndarray, half: bool) -> dict[str, Any]:
+    known: dict[str, Any] = {"dtype": array.dtype.str[1:], "shape": list(array.shape)}
+    if half and array.dtype == np.float32:
+        known["half"] = True
+        array = array.astype(np.float16)
+    if array.any():
+        known["data"] = base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 9)).decode()
+    return known
+
+
+def _number(value: Any) -> dict[str, Any]:
+    """Return a number as the bits of its word."""
+    if isinstance(value, bool | np.bool_ | int | np.integer):
+        return {"word": str(int(value))}
+    return {"word": str(int(np.array(value).view(f"i{np.array(value).itemsize}")))}
+
+
+def world(env: ParticleGrid) -> dict[str, Any]:
+    """Return the description of an environment's worlds, as they are before a reset.
+
+    Raises:
+        UserError: for a task that the module does not know.
+    """
+    if env.task_name not in tasks.names():
+        raise UserError(f"The module has no task {env.task_name}: register the task, and build the module again.")
+    buffers = session(env.world, env.task.sight)
+    state = allocate(env.layout)._replace(
+        own_in_sight=env.state.own_in_sight.copy(), others_in_sight=env.state.others_in_sight.copy()
+    )
+    form = Discrete if env.discrete else Continuous
+    return {
+        "task": env.task_name,
+        "action": "discrete" if env.discrete else "continuous",
+        "teams": env.task.teams,
+        "unit": env.unit,
+        "sight": env.task.sight,
+        "vision": env.vision,
+        "height": env.world.height,
+        "width": env.world.width,
+        "worlds": env.world.worlds,
+        "agents": env.world.agents,
+        "records": {
+            "state": record(state),
+            "rules": record(plain_rules(env.rules)),
+            "session": record(buffers),
+            "actions": record(form(np.zeros_like(env.actions))),
+            "layout": record(layout_arrays(env.layout)),
+            "task": record(task_numbers(env.task)),
+        },
+    }

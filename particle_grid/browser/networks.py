@@ -1,0 +1,202 @@
+"""Policies in the module: the forward pass of `learn.fast` in float32, and the choice of actions.
+
+The weights are those that the kernels of `learn.fast` read, composed from the policy's parameters and rounded to 16 bits
+(IEEE 754 binary16), because a page holds many policies. `rounded` gives the same weights to the network in Python.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import torch
+from gymnasium.spaces import MultiDiscrete
+
+from particle_grid.browser.describe import Fields, record
+from particle_grid.browser.entries import ACTION_READERS, Entries, session_of
+from particle_grid.browser.memory import reader
+from particle_grid.learn.fast import conv, conv_lstm
+from particle_grid.learn.fast.network import ACTING_CHUNK, FastNetwork
+from particle_grid.learn.fast.sampling import categorical_sample
+from particle_grid.learn.heads import BinsHead, CategoricalHead
+from particle_grid.learn.policy import Conv, ConvLSTM, Policy, make_policy
+from particle_grid.sim.actions import ACTIONS
+from particle_grid.sim.rng import next_u64
+from particle_grid.support.errors import UserError
+
+NETWORKS: dict[type[Policy], tuple[str, type[FastNetwork]]] = {
+    ConvLSTM: ("conv_lstm", conv_lstm.FastConvLSTM),
+    Conv: ("conv", conv.FastConv),
+}
+AGENTS = "agents"  # a length that the engine replaces by the number of agents
+BACKWARD = ("inputs_back", "recurrent_back", "conv_back", "linear_back")  # matrices that only learning reads
+SHIFT, UNIT = np.uint64(40), np.float32(2**-24)
+
+
+class Memory(NamedTuple):
+    """What a policy writes, and what it remembers."""
+
+    out: np.ndarray  # f32[1, N, K + 1] of actor and critic
+    h: np.ndarray  # f32[N, hidden], or [0, 0] without memory
+    c: np.ndarray  # f32[N, hidden], likewise
+
+
+class Choices(NamedTuple):
+    """How outputs become actions."""
+
+    nvec: np.ndarray  # i64[2] choices along each axis
+    values: np.ndarray  # f32[bins] the actions that choices stand for; unused by discrete actions
+    noise: np.ndarray  # f32[2, N]
+    samples: np.ndarray  # i32[N, 2]
+    logp: np.ndarray  # f32[N] log-probability of the samples
+
+
+def fast_network(policy: Policy) -> tuple[str, FastNetwork]:
+    """Return the name of a policy's network in the module, and the network in Python.
+
+    Raises:
+        UserError: for a policy that the module cannot compute.
+    """
+    name, kind = NETWORKS.get(type(policy), ("", None))
+    if kind is None:
+        raise UserError(f"The module has no network for {type(policy).__name__}: use conv_lstm or conv.")
+    if type(policy.head) not in (CategoricalHead, BinsHead):
+        raise UserError(f"The module has no {type(policy.head).__name__}: use discrete actions or policy.head=bins.")
+    if any(policy.encoder.conv1.padding):  # type: ignore[attr-defined]  # both kinds have an encoder
+        raise UserError(f"The module has no network for windows of {policy.side} cells: use vision=5.")
+    return name, kind(policy, torch.float32, 1)
+
+
+def rounded(network: FastNetwork) -> Any:
+    """Return the weights of a network, rounded to 16 bits."""
+    with network.frozen():
+        return _map(network.weights, lambda x: x.astype(np.float16).astype(np.float32) if x.dtype == np.float32 else x)
+
+
+def policy_description(policy: Policy) -> dict[str, Any]:
+    """Return the description of a policy for `engine.js`."""
+    name, network = fast_network(policy)
+    memory, choices = _memory(policy, 1), _choices(policy, 1)
+    records = {
+        "weights": record(_forward(rounded(network)), half=True),
+        "workspace": record(network.allocate(1, ACTING_CHUNK)),
+        "memory": _for_agents(record(memory), {"out": 1, "h": 0, "c": 0} if memory.h.size else {"out": 1}),
+        "choices": _for_agents(record(choices), {"noise": 1, "samples": 0, "logp": 0}),
+    }
+    action = "continuous" if isinstance(policy.head, BinsHead) else "discrete"
+    return {"network": name, "observation_size": policy.observation_size, "action": action, "records": records}
+
+
+def network_entries() -> Entries:
+    """Return the functions of the module that act with policies."""
+    example = make_policy("conv_lstm", 5, MultiDiscrete([3, 3]))
+    memory_of, choices_of = (reader(numba.typeof(each(example, 1))) for each in (_memory, _choices))
+    found: Entries = _choosing_entries(memory_of, choices_of)
+    for name in ("conv_lstm", "conv"):
+        found[f"act_{name}"] = _act_entry(name, memory_of)
+    return found
+
+
+def _act_entry(name: str, memory_of: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function that computes a network."""
+    _, network = fast_network(make_policy(name, 5, MultiDiscrete([3, 3])))
+    weights_of = reader(numba.typeof(_forward(rounded(network))))
+    workspace_of = reader(numba.typeof(network.allocate(1, ACTING_CHUNK)))
+    run, recurrent = network.run_act, name == "conv_lstm"
+
+    def act(session, weights, workspace, memory):
+        b, m = session_of(session), memory_of(memory)
+        n, size = b.observations.shape
+        obs, starts = b.observations.reshape((1, n, size)), b.starts.reshape((1, n))
+        w, work = weights_of(weights), workspace_of(workspace)
+        if recurrent:
+            shape = (1, n, m.h.shape[1])
+            run((obs, starts, m.h, m.c), 0, n, w, work, (m.out, m.h.reshape(shape), m.c.reshape(shape)))
+        else:
+            run((obs, starts), 0, n, w, work, (m.out,))
+        return 0
+
+    return act
+
+
+def _choosing_entries(memory_of: Callable[..., Any], choices_of: Callable[..., Any]) -> Entries:
+    def sample(session, memory, choices):
+        generator, x = session_of(session).generator, choices_of(choices)
+        for axis in range(x.noise.shape[0]):
+            for i in range(x.noise.shape[1]):
+                x.noise[axis, i] = np.float32(next_u64(generator, 0) >> SHIFT) * UNIT
+        categorical_sample(memory_of(memory).out[0], x.noise, x.nvec, x.samples, x.logp)
+        return 0
+
+    def greedy(session, memory, choices):
+        out, x = memory_of(memory).out[0], choices_of(choices)
+        for i in range(len(x.samples)):
+            first = 0
+            for axis in range(len(x.nvec)):
+                best = 0
+                for k in range(x.nvec[axis]):
+                    best = k if out[i, first + k] > out[i, first + best] else best
+                x.samples[i, axis] = best
+                first += x.nvec[axis]
+        return 0
+
+    found: Entries = {"sample": sample, "greedy": greedy}
+    for action in ACTIONS:
+        found[f"take_{action}"] = _take_entry(action, choices_of)
+    return found
+
+
+def _take_entry(action: str, choices_of: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function that turns choices into actions of a form."""
+    actions_of, discrete = ACTION_READERS[action], action == "discrete"
+
+    def take(choices, actions):
+        x, chosen = choices_of(choices), actions_of(actions).actions
+        for i in range(len(chosen)):
+            for axis in range(2):
+                if discrete:
+                    chosen[i, axis] = x.samples[i, axis]
+                else:
+                    chosen[i, axis] = x.values[x.samples[i, axis]]
+        return 0
+
+    return take
+
+
+def _memory(policy: Policy, n: int) -> Memory:
+    state = [x.numpy() for x in policy.initial_state(n)] or [np.zeros((0, 0), np.float32)] * 2
+    return Memory(np.zeros((1, n, policy.head.outputs + 1), np.float32), state[0], state[1])
+
+
+def _choices(policy: Policy, n: int) -> Choices:
+    head = policy.head
+    assert isinstance(head, CategoricalHead)
+    values = head.get_buffer("values").numpy() if isinstance(head, BinsHead) else np.zeros(0, np.float32)
+    return Choices(
+        nvec=np.array(head.nvec, np.int64),
+        values=values,
+        noise=np.zeros((2, n), np.float32),
+        samples=np.zeros((n, 2), np.int32),
+        logp=np.zeros(n, np.float32),
+    )
+
+
+def _forward(weights: Any) -> Any:
+    """Return weights without the matrices that only learning reads."""
+    parts = {
+        name: np.zeros((0, 0), np.float32) if name in BACKWARD else _forward(x) if isinstance(x, tuple) else x
+        for name, x in weights._asdict().items()
+    }
+    return type(weights)(**parts)
+
+
+def _map(value: Any, change: Callable[[np.ndarray], np.ndarray]) -> Any:
+    return type(value)(*(_map(x, change) if isinstance(x, tuple) else change(x) for x in value))
+
+
+def _for_agents(fields: Fields, axes: dict[str, int]) -> Fields:
+    """Return fields whose arrays have a length of `agents` along an axis."""
+    return [
+        {**field, "shape": [AGENTS if k == axes.get(field["name"]) else n for k, n in enumerate(field["shape"])]}
+        for field in fields
+    ]
