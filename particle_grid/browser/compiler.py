@@ -60,9 +60,7 @@ def build(functions: Mapping[str, Callable[..., Any]]) -> bytes:
     whole = llvm.parse_assembly(RUNTIME.read_text("utf-8").replace("SCRATCH_BYTES", str(SCRATCH)))
     whole.data_layout = str(machine.target_data)
     for name, function in functions.items():
-        whole.link_in(
-            _code_of(name, function, whole.data_layout)
-        )
+        whole.link_in(_code_of(name, function, whole.data_layout))
     for each in whole.functions:
         if not each.is_declaration and each.name not in functions:
             each.linkage = "internal"

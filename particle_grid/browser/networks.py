@@ -1,7 +1,7 @@
 """Policies in the module: the forward pass of `learn.fast` in float32, and the choice of actions.
 
-The weights are those that the kernels of `learn.fast` read, composed from the policy's parameters and rounded to 16 bits
-(IEEE 754 binary16), because a page holds many policies. `rounded` gives the same weights to the network in Python.
+The weights are those that the kernels of `learn.fast` read, composed from the policy's parameters and rounded to 16
+bits (IEEE 754 binary16), because a page holds many policies. `rounded` gives the same weights to the network in Python.
 """
 
 from collections.abc import Callable

@@ -19,14 +19,16 @@ class NavigatedError(Exception):
 class Page:
     """A page in its own browser process. `errors` lists what went wrong in the page's scripts."""
 
-    def __init__(self, path: Path, profile: Path, size: tuple[int, int] = (1200, 800)) -> None:
+    def __init__(
+        self, path: Path, profile: Path, size: tuple[int, int] = (1200, 800), ready: str = "window.replay"
+    ) -> None:
         (read_commands, commands), (answers, write_answers) = os.pipe(), os.pipe()
 
         def join() -> None:  # the browser reads from 3 and writes to 4
             os.dup2(read_commands, 3)
             os.dup2(write_answers, 4)
 
-        line = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
+        line = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={profile}"]
         line += [f"--window-size={size[0]},{size[1]}", "--remote-debugging-pipe", "about:blank"]
         self.process = subprocess.Popen(
             line, preexec_fn=join, pass_fds=(3, 4), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -41,7 +43,7 @@ class Page:
         self._session = self("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self("Runtime.enable")
         self("Page.navigate", url=path.as_uri())
-        self.until("window.replay")
+        self.until(ready)
 
     def __call__(self, method: str, **params: object) -> dict:
         """Send a command and return its answer."""

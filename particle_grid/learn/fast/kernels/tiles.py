@@ -34,8 +34,8 @@ def _features() -> set[str]:
 FEATURES = _features()
 HAS_BF16 = "avx512bf16" in FEATURES
 HAS_AMX = "amx-bf16" in FEATURES
-# As many vectors of sums as registers hold, beside one row of the right matrix: 32 of 512 bits, or 16 of 256 (AVX), or 32
-# of 128 (ARM), else 16 of 128, as in WebAssembly.
+# As many vectors of sums as registers hold, beside one row of the right matrix: 32 of 512 bits, 16 of 256 (AVX), 32 of
+# 128 (ARM), or 16 of 128 as in WebAssembly.
 ROWS = 8 if "avx512f" in FEATURES else 4 if FEATURES & {"avx", "neon"} else 2
 VECTORS = 2 if "avx512f" in FEATURES else 1
 COLUMNS = VECTORS * LANES

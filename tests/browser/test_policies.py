@@ -1,0 +1,133 @@
+"""Policies in the module choose the actions of the networks in Python, except where float rounding decides."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, MultiDiscrete
+
+from particle_grid.api import load_policy
+from particle_grid.browser.describe import world
+from particle_grid.browser.networks import fast_network, policy_description, rounded
+from particle_grid.env import ACTIONS, ParticleGrid
+from particle_grid.learn.policy import make_policy
+from particle_grid.support.errors import UserError
+from tests.browser.native import SEED, code
+
+wasmtime = pytest.importorskip("wasmtime")
+from tests.browser.host import Host  # noqa: E402 - needs wasmtime
+
+AGENTS = 150  # not a multiple of the agents that kernels compute together
+TOLERANCE = 1e-4  # of outputs: kernels may sum in another order
+MOST_OTHERS = 1e-3  # share of actions that rounding may decide
+SPACES = {"discrete": MultiDiscrete([3, 3]), "continuous": Box(-1.0, 1.0, (2,), np.float32)}
+
+
+class Network:
+    """A policy in Python, with the weights of the module, and its greedy actions."""
+
+    def __init__(self, policy, agents):
+        _, self.network = fast_network(policy)
+        self.head = policy.head
+        self.state = policy.initial_state(agents)
+        self.weights = rounded(self.network)
+
+    @torch.no_grad()
+    def __call__(self, observations, starts):
+        obs, first = torch.from_numpy(observations.copy())[None], torch.from_numpy(starts.copy())[None]
+        with self.network.frozen():
+            self.network.weights = self.weights
+            out, value, self.state = self.network(obs, first, self.state)
+        return out[0].numpy(), value[0].numpy(), self.head.to_action(self.head.mode(out[0])).numpy()
+
+
+def with_policy(env, policy):
+    """Return a host with the records of a world and of a policy."""
+    host = Host(code(), world(env))
+    described = policy_description(policy)
+    for fields in described["records"].values():
+        for field in fields:
+            if "shape" in field:
+                field["shape"] = [env.num_agents if n == "agents" else n for n in field["shape"]]
+    host.add(described)
+    return host, described["network"]
+
+
+def differences(task, action, policy, steps):
+    """Return how many greedy actions differ, of how many; both play the environment with those in Python."""
+    env = ParticleGrid(task, action, worlds=1, agents=AGENTS, height=64, width=64, lifespan=30)
+    host, name = with_policy(env, policy)
+    network = Network(policy, AGENTS)
+    env.reset(SEED)
+    host.reset(SEED)
+    others, starts = 0, np.ones(AGENTS, np.bool_)
+    for _ in range(steps):
+        out, value, actions = network(env.observations, starts)
+        host.call(f"act_{name}", "session", "weights", "workspace", "memory")
+        host.call("greedy", "session", "memory", "choices")
+        host.call(f"take_{action}", "choices", "actions")
+        np.testing.assert_allclose(host["memory.out"][0, :, :-1], out, atol=TOLERANCE, rtol=TOLERANCE)
+        np.testing.assert_allclose(host["memory.out"][0, :, -1], value, atol=TOLERANCE, rtol=TOLERANCE)
+        others += int((host["actions.actions"] != actions).any(1).sum())
+        host["actions.actions"] = actions
+        env.step(actions)
+        host.step()
+        starts = env.truncations.copy()
+        assert host["session.observations"].tobytes() == env.observations.tobytes()
+    return others, steps * AGENTS
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_greedy_actions_are_those_of_the_network_in_python(action):
+    others, every = differences("group", action, load_policy("group", action).policy, 40)
+    assert others <= MOST_OTHERS * every, f"{others} of {every}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("task", ["center", "forage", "group", "optimize", "predator_prey", "scatter"])
+def test_shipped_policies_choose_the_same_actions(task, action):
+    others, every = differences(task, action, load_policy(task, action).policy, 500)
+    print(f"{task} {action}: {others} of {every} actions")
+    assert others <= MOST_OTHERS * every, f"{others} of {every}"
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize(("name", "hidden"), [("conv", 128), ("conv", 40), ("conv_lstm", 40)])
+def test_every_network_and_size_is_computed(name, hidden, action):
+    torch.manual_seed(0)
+    policy = make_policy(name, 5, SPACES[action], hidden=hidden)
+    torch.nn.init.normal_(policy.actor.weight)  # as they are first, actions are nearly equal
+    others, every = differences("forage", action, policy, 20)
+    assert others <= MOST_OTHERS * every, f"{others} of {every}"
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_samples_have_the_probabilities_of_the_outputs(action):
+    policy = load_policy("group", action).policy
+    env = ParticleGrid("group", action, worlds=1, agents=AGENTS, height=64, width=64)
+    host, name = with_policy(env, policy)
+    host.reset(SEED)
+    host.call(f"act_{name}", "session", "weights", "workspace", "memory")
+    logits = torch.from_numpy(host["memory.out"][0, :, :-1].copy())
+    expected = np.concatenate([x.softmax(-1).mean(0).numpy() for x in logits.split(policy.head.nvec, -1)])
+    found, rounds = np.zeros_like(expected), 400
+    first = np.cumsum([0, policy.head.nvec[0]])
+    for _ in range(rounds):
+        host.call("sample", "session", "memory", "choices")
+        for axis, choice in enumerate(host["choices.samples"].T):
+            found += np.bincount(first[axis] + choice, minlength=len(found))
+    np.testing.assert_allclose(found / (rounds * AGENTS), expected, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [("mlp", {}, "no network for MLP"), ("conv", {"head": "gaussian"}, "no GaussianHead")],
+)
+def test_policies_that_the_module_cannot_compute_are_refused(name, options, reason):
+    with pytest.raises(UserError, match=reason):
+        policy_description(make_policy(name, 5, SPACES["continuous"], **options))
+
+
+def test_windows_that_the_module_cannot_encode_are_refused():
+    with pytest.raises(UserError, match="vision=5"):
+        policy_description(make_policy("conv", 4, SPACES["discrete"]))
