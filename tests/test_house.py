@@ -17,6 +17,7 @@ SIMULATOR = ("support", "sim", "tasks", "view", "native", "env", "adapters")  # 
 STAGES = (
     "settings",
     "runs",
+    "browser",
     "evaluation",
     "exports",
     "experiments",
@@ -36,6 +37,7 @@ LIBRARIES = {
     "env": {"numpy", "gymnasium"},
     "adapters": {"numpy", "pufferlib", "gymnasium", "torch"},
     "learn": {"numpy", "numba", "llvmlite", "torch", "gymnasium", "rich", "tensorboard"},
+    "browser": {"numpy", "numba", "llvmlite", "torch", "gymnasium"},
     "evaluation": {"numpy", "rich", "torch", "PIL"},
     "exports": {"numpy", "torch", "yaml"},
     "authoring": {"numpy", "numba", "torch", "hydra", "omegaconf"},

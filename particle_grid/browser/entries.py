@@ -40,7 +40,7 @@ _start, _move, _look, _finish, _charge, _steer = (
 )
 
 
-def reset(state, rules, session):
+def reset(state: int, rules: int, session: int) -> int:
     """Start all worlds from a seed."""
     s, b = _state(state), session_of(session)
     seed_generators(b.seed, b.pool, s.rng)
@@ -53,7 +53,7 @@ def reset(state, rules, session):
     return 0
 
 
-def look(state, rules, session):
+def look(state: int, rules: int, session: int) -> int:
     """Write the observations."""
     b = session_of(session)
     _look(_state(state), _rules(rules), b.observations, b.sight)
@@ -75,11 +75,11 @@ def _form_entries(action: str) -> Entries:
     discrete = action == "discrete"
     actions_of = ACTION_READERS[action]
 
-    def move(state, rules, session, actions):
+    def move(state: int, rules: int, session: int, actions: int) -> int:
         _move(_state(state), _rules(rules), actions_of(actions).actions, session_of(session).truncations)
         return 0
 
-    def settle(state, rules, session, actions):
+    def settle(state: int, rules: int, session: int, actions: int) -> int:
         s, b = _state(state), session_of(session)
         if b.action_cost > 0:
             _charge(b.rewards, actions_of(actions).actions, _rules(rules).centre, b.action_cost)
@@ -89,12 +89,12 @@ def _form_entries(action: str) -> Entries:
             return _finish(b.rewards, b.truncations, s.episode_return, _reward_feature(b.observations))
         return _finish(b.rewards, b.truncations, s.episode_return, s.last_reward)
 
-    def steer(rules, session, actions):
+    def steer(rules: int, session: int, actions: int) -> int:
         r, b = _rules(rules), session_of(session)
         _steer(b.aim, b.observations, r.momentum, r.speed, r.gain, discrete, actions_of(actions).actions)
         return 0
 
-    def draw(session, actions):
+    def draw(session: int, actions: int) -> int:
         generator, chosen = session_of(session).generator, actions_of(actions).actions
         for i in range(len(chosen)):
             for axis in range(2):
@@ -115,17 +115,17 @@ def _task_entries(task: Any) -> Entries:
     reward_of, score_of, scripted_of = (portable(each) for each in (kind.reward, kind.score, kind.scripted))
     numbers_of, layout_of = reader(numba.typeof(task_numbers(task))), reader(numba.typeof(layout_arrays(layout)))
 
-    def reward(state, session, layout, task):
+    def reward(state: int, session: int, layout: int, task: int) -> int:
         reward_of(numbers_of(task), _state(state), layout_of(layout), session_of(session).rewards)
         return 0
 
-    def score(state, session, layout, task):
+    def score(state: int, session: int, layout: int, task: int) -> int:
         scores, found = session_of(session).scores, score_of(numbers_of(task), _state(state), layout_of(layout))
         for i in range(len(scores)):
             scores[i] = found[i]
         return 0
 
-    def script(session, layout, task):
+    def script(session: int, layout: int, task: int) -> int:
         b = session_of(session)
         b.aim[:] = 0
         scripted_of(numbers_of(task), b.observations, layout_of(layout), b.script_generator, b.aim)

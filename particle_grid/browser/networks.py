@@ -62,7 +62,8 @@ def fast_network(policy: Policy) -> tuple[str, FastNetwork]:
         raise UserError(f"The module has no network for {type(policy).__name__}: use conv_lstm or conv.")
     if type(policy.head) not in (CategoricalHead, BinsHead):
         raise UserError(f"The module has no {type(policy.head).__name__}: use discrete actions or policy.head=bins.")
-    if any(policy.encoder.conv1.padding):  # type: ignore[attr-defined]  # both kinds have an encoder
+    assert isinstance(policy, ConvLSTM | Conv)
+    if policy.encoder.conv1.padding != (0, 0):
         raise UserError(f"The module has no network for windows of {policy.side} cells: use vision=5.")
     return name, kind(policy, torch.float32, 1)
 
@@ -104,7 +105,7 @@ def _act_entry(name: str, memory_of: Callable[..., Any]) -> Callable[..., Any]:
     workspace_of = reader(numba.typeof(network.allocate(1, ACTING_CHUNK)))
     run, recurrent = network.run_act, name == "conv_lstm"
 
-    def act(session, weights, workspace, memory):
+    def act(session: int, weights: int, workspace: int, memory: int) -> int:
         b, m = session_of(session), memory_of(memory)
         n, size = b.observations.shape
         obs, starts = b.observations.reshape((1, n, size)), b.starts.reshape((1, n))
@@ -120,7 +121,9 @@ def _act_entry(name: str, memory_of: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _choosing_entries(memory_of: Callable[..., Any], choices_of: Callable[..., Any]) -> Entries:
-    def sample(session, memory, choices):
+    """Return the functions that choose among the outputs."""
+
+    def sample(session: int, memory: int, choices: int) -> int:
         generator, x = session_of(session).generator, choices_of(choices)
         for axis in range(x.noise.shape[0]):
             for i in range(x.noise.shape[1]):
@@ -128,7 +131,7 @@ def _choosing_entries(memory_of: Callable[..., Any], choices_of: Callable[..., A
         categorical_sample(memory_of(memory).out[0], x.noise, x.nvec, x.samples, x.logp)
         return 0
 
-    def greedy(session, memory, choices):
+    def greedy(session: int, memory: int, choices: int) -> int:
         out, x = memory_of(memory).out[0], choices_of(choices)
         for i in range(len(x.samples)):
             first = 0
@@ -150,7 +153,7 @@ def _take_entry(action: str, choices_of: Callable[..., Any]) -> Callable[..., An
     """Return the function that turns choices into actions of a form."""
     actions_of, discrete = ACTION_READERS[action], action == "discrete"
 
-    def take(choices, actions):
+    def take(choices: int, actions: int) -> int:
         x, chosen = choices_of(choices), actions_of(actions).actions
         for i in range(len(chosen)):
             for axis in range(2):

@@ -95,4 +95,4 @@ def _numbers(settings: Any) -> Any:
 
 
 def _named(name: str, values: Mapping[str, Any]) -> Any:
-    return namedtuple(name, values)(**values)  # type: ignore[misc]  # the fields differ from task to task
+    return namedtuple(name, values)(**values)
