@@ -92,6 +92,7 @@ ELSEWHERE = {
     "python -m particle_grid.train task=group logger=[tensorboard,wandb]": SERVICE,
     "python examples/benchmarl_mappo.py": "BenchMARL does not work with the TorchRL that is installed for the tests",
     "python -m particle_grid.baselines*": WRITES,
+    "python -m particle_grid.browser.build": WRITES,
     "python bench/learn.py --out outputs/learn --ship": WRITES,
     "python bench/learn.py --out outputs/learn": HOURS,
     "python bench/learn.py --tasks center forage group herd optimize predator_prey puffer scatter --seeds 1": HOURS,

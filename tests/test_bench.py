@@ -18,6 +18,7 @@ from tests.cases import needs_jit
 
 BENCH = Path(__file__).parents[1] / "bench"
 QUICK = {
+    "browser": ["--agents", "64", "--seconds", "1"],
     "gallery": ["--out", "docs"],
     "learn": ["--out", "learn", "--tasks", "center", "--seeds", "1"],
     "peers": ["--seconds", "1"],

@@ -42,10 +42,10 @@ def main() -> None:
     """Write the module to the file that is named, or, without one, to the package."""
     if len(sys.argv) > 1:
         from particle_grid.browser.compiler import build as compiled
-        from particle_grid.browser.entries import entries
+        from particle_grid.browser.entries import entries, shipped_tasks
         from particle_grid.browser.networks import network_entries
 
-        Path(sys.argv[1]).write_bytes(compiled(entries() | network_entries()))
+        Path(sys.argv[1]).write_bytes(compiled(entries(shipped_tasks()) | network_entries()))
         return
     build(MODULE)
     VERSIONS.write_text(json.dumps(versions(), indent=1) + "\n", "utf-8")

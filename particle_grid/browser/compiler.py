@@ -18,8 +18,10 @@ from typing import Any
 import llvmlite.binding as llvm
 import numba
 from numba import types
+from numba.core.errors import NumbaError
 
 from particle_grid.support import optional
+from particle_grid.support.errors import UserError
 from particle_grid.support.jit import ParallelKernel
 
 TRIPLE = "wasm32-unknown-unknown"
@@ -53,6 +55,9 @@ def build(functions: Mapping[str, Callable[..., Any]]) -> bytes:
 
     Args:
         functions: the functions by the names under which they are exported.
+
+    Raises:
+        UserError: if one of them cannot be compiled.
     """
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
@@ -73,7 +78,14 @@ def build(functions: Mapping[str, Callable[..., Any]]) -> bytes:
 def _code_of(name: str, function: Callable[..., Any], layout: str) -> llvm.ModuleRef:
     """Return the code of a function for another processor, with the function as its only visible name."""
     arguments = (types.int32,) * function.__code__.co_argcount
-    dispatcher = numba.njit(arguments, no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)(function)
+    try:
+        dispatcher = numba.njit(arguments, no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)(function)
+    except NumbaError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"{name} cannot be compiled ({reason}): call kernels and functions instead of methods, and NumPy that Numba "
+            f"knows."
+        ) from error
     compiled = dispatcher.overloads[arguments]
     native = compiled.fndesc.llvm_func_name
     text = re.sub(r"target (datalayout|triple) = .*", "", compiled.library.get_llvm_str())

@@ -19,9 +19,7 @@ from particle_grid.browser.records import (
     task_numbers,
 )
 from particle_grid.env import ParticleGrid
-from particle_grid.sim import tasks
 from particle_grid.sim.state import allocate
-from particle_grid.support.errors import UserError
 
 Fields = list[dict[str, Any]]
 
@@ -65,13 +63,7 @@ def _number(value: Any) -> dict[str, Any]:
 
 
 def world(env: ParticleGrid) -> dict[str, Any]:
-    """Return the description of an environment's worlds, as they are before a reset.
-
-    Raises:
-        UserError: for a task that the module does not know.
-    """
-    if env.task_name not in tasks.names():
-        raise UserError(f"The module has no task {env.task_name}: register the task, and build the module again.")
+    """Return the description of an environment's worlds, as they are before a reset."""
     buffers = session(env.world, env.task.sight)
     state = allocate(env.layout)._replace(
         own_in_sight=env.state.own_in_sight.copy(), others_in_sight=env.state.others_in_sight.copy()

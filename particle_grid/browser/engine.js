@@ -7,7 +7,7 @@
 //   world.observations, world.rewards, world.truncations, world.position
 //
 // Arrays are views of the module's memory. They stay valid until another world or policy is created: ask for them again
-// afterwards. Nothing here computes anything that the simulator or a network defines.
+// afterwards. Memory is not freed: load another engine for other worlds. Nothing here computes anything that the simulator or a network defines.
 
 const KINDS = {
   u1: Uint8Array, b1: Uint8Array, i1: Int8Array, i2: Int16Array, i4: Int32Array, u2: Uint16Array, u4: Uint32Array,
@@ -30,6 +30,9 @@ export class Engine {
       ({ instance } = await WebAssembly.instantiate(bytes, {}));
     } catch (error) {
       throw new EngineError(`The module is damaged (${error.message}): build the page again.`);
+    }
+    if (!instance.exports.reset || !instance.exports.__heap_base) {
+      throw new EngineError("The module is not one of this simulator: build the page again.");
     }
     return new Engine(instance.exports);
   }

@@ -4,7 +4,7 @@ A step consists of the stages of `ParticleGrid.step`: the actions of a script, o
 the task's reward and `settle`, and `look` before or after them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numba
@@ -13,7 +13,7 @@ import numpy as np
 from particle_grid.browser.compiler import portable
 from particle_grid.browser.memory import reader
 from particle_grid.browser.records import Continuous, Discrete, layout_arrays, plain_rules, session, task_numbers
-from particle_grid.sim import tasks
+from particle_grid.sim import task_places, tasks
 from particle_grid.sim.actions import ACTIONS, charge, steer_towards
 from particle_grid.sim.advance import look_worlds, move_worlds, start_worlds
 from particle_grid.sim.observation import SIGNED_ZERO, reward_feature
@@ -60,12 +60,17 @@ def look(state: int, rules: int, session: int) -> int:
     return 0
 
 
-def entries() -> Entries:
-    """Return all functions of the module."""
+def shipped_tasks() -> list[str]:
+    """Return the tasks of this package, without those that other packages register."""
+    return sorted(name for name, place in task_places().items() if place.startswith("particle_grid."))
+
+
+def entries(names: Iterable[str]) -> Entries:
+    """Return the functions of the module for the tasks of these names."""
     found: Entries = {"reset": reset, "look": look}
     for action in ACTIONS:
         found |= {f"{stage}_{action}": function for stage, function in _form_entries(action).items()}
-    for name in tasks.names():
+    for name in names:
         found |= {f"{method}_{name}": function for method, function in _task_entries(tasks.load(name)()).items()}
     return found
 

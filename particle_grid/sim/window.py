@@ -10,20 +10,23 @@ from particle_grid.support.jit import kernel, parallel_kernel, prange
 AHEAD = 2  # how many agents ahead of the current one windows are prefetched
 BITS, LOW = np.uint64(8), np.int64(2**32 - 1)
 ZERO, ONE = np.float32(0), np.float32(1)
+NONE = np.int32(0)
 
 
 @kernel
 def _look_plain(s, r, w, lo, hi, observations, counting):
-    """Copy windows and features cell by cell."""
+    """Copy windows and features row by row."""
     side = 2 * r.vision + 1
     for i in range(lo, hi):
         top, left = int(s.position[0, i]) - r.vision, int(s.position[1, i]) - r.vision
-        own, every = 0, 0
-        for k in range(side * side):
-            cell = s.grid[w, top + k // side, left + k % side]
-            observations[i, k] = cell
-            own += cell == s.colour[i]
-            every += cell >= AGENT_1
+        own, every, colour = NONE, NONE, s.colour[i]
+        for row in range(side):
+            cells, seen = s.grid[w, top + row, left : left + side], observations[i, row * side : (row + 1) * side]
+            for k in range(len(seen)):
+                cell = cells[k]
+                seen[k] = cell
+                own += np.int32(cell == colour)
+                every += np.int32(cell >= AGENT_1)
         if counting:
             s.own_in_sight[i], s.others_in_sight[i] = own - 1, every - own  # without the agent itself
         for k in range(FEATURES):

@@ -80,6 +80,7 @@ window.run = (name) => play(Engine, bytes, descriptions[name], {SEED}, {MANY});
 
 FAULTS = {
     "Engine.load(bytes.subarray(0, 500))": "The module is damaged",
+    "Engine.load(new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0]))": "not one of this simulator",
     "Engine.load(bytes).then((e) => e.world({...world, task: 'chess'}))": "no task chess",
     "Engine.load(bytes).then((e) => e.world(world)).then((w) => w.reset(-1))": "seed=-1",
     "Engine.load(bytes).then(async (e) => e.policy({observation_size: 5, action: 'discrete'}, await e.world(world)))": (
