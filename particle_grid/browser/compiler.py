@@ -83,8 +83,8 @@ def _code_of(name: str, function: Callable[..., Any], layout: str) -> llvm.Modul
     except NumbaError as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"{name} cannot be compiled ({reason}): call kernels and functions instead of methods, and NumPy that Numba "
-            f"knows."
+            f"{name} cannot be compiled ({reason}): call kernels and functions instead of methods, and only NumPy that "
+            f"Numba knows."
         ) from error
     compiled = dispatcher.overloads[arguments]
     native = compiled.fndesc.llvm_func_name
