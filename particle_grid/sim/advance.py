@@ -58,12 +58,14 @@ _move_alone = _move_world.serial
 
 @parallel_kernel
 def move_worlds(s, r, actions, truncations):
+    """Let the agents of all worlds respawn or move, and food regrow."""
     for w in prange(len(s.grid)):
         _move_alone(s, r, w, actions, truncations)
 
 
 @parallel_kernel
 def look_worlds(s, r, observations, counting):
+    """Write all observations and, if `counting`, how many other agents are in sight."""
     blocks = _blocks(s)
     for k in prange(len(s.grid) * blocks):
         lo, hi = _block(s, k // blocks, k % blocks)
@@ -73,6 +75,7 @@ def look_worlds(s, r, observations, counting):
 
 @parallel_kernel
 def start_worlds(s, r):
+    """Start all worlds."""
     for w in prange(len(s.grid)):  # at different points of their episodes, so they restart in turn
         start_world(s, r, w, r.max_episode_steps * w // len(s.grid))
 
