@@ -30,6 +30,7 @@ NETWORKS: dict[type[Policy], tuple[str, type[FastNetwork]]] = {
 }
 AGENTS = "agents"  # a length that the engine replaces by the number of agents
 BACKWARD = ("inputs_back", "recurrent_back", "conv_back", "linear_back")  # matrices that only learning reads
+LARGEST = float(np.finfo(np.float16).max)
 SHIFT, UNIT = np.uint64(40), np.float32(2**-24)
 
 
@@ -65,13 +66,20 @@ def fast_network(policy: Policy) -> tuple[str, FastNetwork]:
     assert isinstance(policy, ConvLSTM | Conv)
     if policy.encoder.conv1.padding != (0, 0):
         raise UserError(f"The module has no network for windows of {policy.side} cells: use vision=5.")
-    return name, kind(policy, torch.float32, 1)
+    threads = torch.get_num_threads()
+    network = kind(policy, torch.float32, 1)
+    torch.set_num_threads(threads)  # which the network sets to 1
+    return name, network
 
 
 def rounded(network: FastNetwork) -> Any:
-    """Return the weights of a network, rounded to 16 bits."""
+    """Return the weights of a network, rounded to 16 bits.
+
+    Raises:
+        UserError: for a weight that is too large, or not a number.
+    """
     with network.frozen():
-        return _map(network.weights, lambda x: x.astype(np.float16).astype(np.float32) if x.dtype == np.float32 else x)
+        return _map(network.weights, _rounded)
 
 
 def policy_description(policy: Policy) -> dict[str, Any]:
@@ -191,6 +199,14 @@ def _forward(weights: Any) -> Any:
         for name, x in weights._asdict().items()
     }
     return type(weights)(**parts)
+
+
+def _rounded(array: np.ndarray) -> np.ndarray:
+    if array.dtype != np.float32:
+        return array
+    if not (np.abs(array) <= LARGEST).all():
+        raise UserError(f"The policy has weights that are not numbers of at most {LARGEST:g}: use another checkpoint.")
+    return array.astype(np.float16).astype(np.float32)
 
 
 def _map(value: Any, change: Callable[[np.ndarray], np.ndarray]) -> Any:

@@ -11,6 +11,7 @@ import pytest
 from particle_grid.browser import build
 from particle_grid.browser.describe import world
 from tests.browser.native import EVERY, SEED, Play, checksum, code, make
+from tests.cases import needs_jit
 from tests.view.browser import BROWSER, Page
 
 ENGINE = Path(build.__file__).with_name("engine.js")
@@ -49,6 +50,7 @@ def in_node(folder, script):
 
 
 @needs_node
+@needs_jit("takes minutes")
 @pytest.mark.parametrize("case", [("group", "continuous", "kinematic"), ("forage", "discrete", "inertial")])
 def test_node_gives_the_bytes_of_the_native_environment(case, tmp_path):
     description, value = expected(case, STEPS)
@@ -57,6 +59,7 @@ def test_node_gives_the_bytes_of_the_native_environment(case, tmp_path):
 
 
 @needs_browser
+@needs_jit("takes hours")
 @pytest.mark.slow
 def test_chromium_gives_the_bytes_of_the_native_environment(tmp_path):
     page = tmp_path / "page.html"

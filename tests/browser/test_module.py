@@ -5,11 +5,12 @@ import pytest
 
 from particle_grid.browser.describe import world
 from tests.browser.native import EVERY, SEED, Play, code, make
-from tests.cases import small
+from tests.cases import needs_jit, small
 
 wasmtime = pytest.importorskip("wasmtime")
 from tests.browser.host import Host  # noqa: E402 - needs wasmtime
 
+pytestmark = needs_jit("takes minutes")
 STEPS, MANY = 100, 2000
 SOME = [case for case in EVERY if case[1:] == ("continuous", "inertial")] + [("forage", "discrete", "kinematic")]
 

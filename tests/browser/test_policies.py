@@ -10,12 +10,15 @@ from particle_grid.browser.describe import world
 from particle_grid.browser.networks import fast_network, policy_description, rounded
 from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.learn.policy import make_policy
+from particle_grid.runs.load import shipped_tasks
 from particle_grid.support.errors import UserError
 from tests.browser.native import SEED, code
+from tests.cases import PARAMS, needs_jit
 
 wasmtime = pytest.importorskip("wasmtime")
 from tests.browser.host import Host  # noqa: E402 - needs wasmtime
 
+pytestmark = needs_jit("the network in Python is compiled")
 AGENTS = 150  # not a multiple of the agents that kernels compute together
 TOLERANCE = 1e-4  # of outputs: kernels may sum in another order
 MOST_OTHERS = 1e-3  # share of actions that rounding may decide
@@ -54,7 +57,7 @@ def with_policy(env, policy):
 
 def differences(task, action, policy, steps):
     """Return how many greedy actions differ, of how many; both play the environment with those in Python."""
-    env = ParticleGrid(task, action, worlds=1, agents=AGENTS, height=64, width=64, lifespan=30)
+    env = ParticleGrid(task, action, worlds=1, agents=AGENTS, height=64, width=64, lifespan=30, **PARAMS.get(task, {}))
     host, name = with_policy(env, policy)
     network = Network(policy, AGENTS)
     env.reset(SEED)
@@ -84,7 +87,7 @@ def test_greedy_actions_are_those_of_the_network_in_python(action):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("task", ["center", "forage", "group", "optimize", "predator_prey", "scatter"])
+@pytest.mark.parametrize("task", shipped_tasks())
 def test_shipped_policies_choose_the_same_actions(task, action):
     others, every = differences(task, action, load_policy(task, action).policy, 500)
     print(f"{task} {action}: {others} of {every} actions")
@@ -131,3 +134,20 @@ def test_policies_that_the_module_cannot_compute_are_refused(name, options, reas
 def test_windows_that_the_module_cannot_encode_are_refused():
     with pytest.raises(UserError, match="vision=5"):
         policy_description(make_policy("conv", 4, SPACES["discrete"]))
+
+
+def test_weights_that_16_bits_cannot_hold_are_refused():
+    policy = make_policy("conv", 5, SPACES["discrete"])
+    policy.actor.weight.data[0, 0] = 1e6
+    with pytest.raises(UserError, match="at most 65504"):
+        policy_description(policy)
+
+
+def test_a_description_leaves_the_number_of_threads_as_it_is():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        policy_description(make_policy("conv", 5, SPACES["discrete"]))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
