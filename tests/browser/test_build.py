@@ -12,7 +12,7 @@ from particle_grid.support.errors import UserError
 from tests.cases import needs_jit
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_the_shipped_module_is_what_its_sources_compile_to(tmp_path):
     """It holds for the versions in kernels.json: others give other bytes, which the remaining tests do not compare."""
     known = json.loads(build.VERSIONS.read_text("utf-8"))
