@@ -25,11 +25,11 @@ from particle_grid.runs.load import Checkpoint, is_shipped, load_shipped, load_t
 from particle_grid.runs.results import Results
 from particle_grid.settings.checks import check_whole_number
 from particle_grid.settings.compose import composed
-from particle_grid.settings.errors import explain, unknown
+from particle_grid.settings.errors import explain
 from particle_grid.settings.invocation import Invocation
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.support import registry
-from particle_grid.support.errors import UserError
+from particle_grid.support.errors import UserError, unknown
 
 
 @dataclass(frozen=True)

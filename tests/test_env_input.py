@@ -22,7 +22,7 @@ every_case = pytest.mark.parametrize(("task", "action"), CASES)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"task": "grup"}, r"no task 'grup'. Choose one of: center, forage"),
+        ({"task": "grup"}, r"no task 'grup'. Did you mean group\? There are: center, forage"),
         ({"action": "both"}, r"no action form 'both'. Choose one of: discrete, continuous"),
         ({"action": np.array([1, 2])}, r"no action form array"),
         ({"render_mode": np.array([1, 2])}, r"no render_mode array"),

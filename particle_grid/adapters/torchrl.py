@@ -11,6 +11,7 @@ from particle_grid.env import ParticleGrid
 from particle_grid.sim.rng import check_seed
 from particle_grid.sim.task import team_names
 from particle_grid.sim.world import World
+from particle_grid.support.errors import UserError
 from particle_grid.support.optional import load
 
 _NEEDED = "torchrl", "The adapter for TorchRL"  # the extra, and what needs it
@@ -68,6 +69,7 @@ class ParticleGridEnv(EnvBase):
         **settings: Any,
     ) -> None:
         check_seed(seed)
+        check_device(device)
         count = World(worlds=worlds).worlds  # which checks it
         settings = with_lifetime(settings)
         world = settings.get("world")
@@ -153,6 +155,16 @@ class ParticleGridEnv(EnvBase):
         super().close(raise_if_closed=raise_if_closed)
         for native in self.natives:
             native.close()
+
+
+def check_device(device: torch.device | str | None) -> None:
+    """Raise UserError unless tensors can be on a device, of which None is torch's default."""
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise UserError(
+            f"device={device!r} cannot hold tensors ({error}): give cpu or cuda, or leave it out."
+        ) from error
 
 
 def _flags(*shape: int) -> dict[str, Any]:

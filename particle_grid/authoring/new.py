@@ -7,8 +7,7 @@ import re
 from pathlib import Path
 
 from particle_grid.cli import ending_in_one_line, parser_of
-from particle_grid.settings.errors import unknown
-from particle_grid.support.errors import UserError
+from particle_grid.support.errors import UserError, unknown
 from particle_grid.support.output import lasting_output
 
 TEMPLATES = Path(__file__).parent / "templates"  # no modules: a change to one that names kernels recompiles all of them

@@ -16,9 +16,8 @@ from particle_grid.experiments.pool import Job
 from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.versions import upgraded_override
 from particle_grid.settings.compose import config_folder, typed
-from particle_grid.settings.errors import unknown
 from particle_grid.support import records
-from particle_grid.support.errors import UserError
+from particle_grid.support.errors import UserError, unknown
 
 Hyperparameters = tuple[tuple[str, Any], ...]  # pairs of key and value
 NAME = re.compile(r"[^\W_][\w.-]*")

@@ -1,6 +1,7 @@
 """The settings of the trainer: defaults, meaning and valid values."""
 
 import math
+import re
 from dataclasses import dataclass, fields
 
 from particle_grid.support.errors import UserError, UserTypeError
@@ -27,6 +28,7 @@ NOT_NEGATIVE = (
     "checkpoint_every",
     "seed",
 )
+DEVICE = re.compile(r"auto|cpu(:0)?|cuda(:\d+)?")
 OPTIMISERS = ("adam", "muon")
 FRACTIONS = ("gamma", "gae_lambda", "scripted_opponents", "opponent_pool")
 
@@ -108,7 +110,9 @@ class TrainerConfig:
             self._require(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
         self._require("threads", self.threads <= MAX_THREADS, f"at most {MAX_THREADS}")
         self._require("seed", self.seed < 1 << 63, "below 2**63")
-        self._require("device", self.device.partition(":")[0] in ("auto", "cpu", "cuda"), "auto, cpu or cuda")
+        self._require(
+            "device", bool(DEVICE.fullmatch(self.device)), "auto, cpu, cuda, or one of several GPUs such as cuda:1"
+        )
         self._require("optimiser", self.optimiser in OPTIMISERS, " or ".join(OPTIMISERS))
         self._check_combinations()
 

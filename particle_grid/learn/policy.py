@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from particle_grid.learn.heads import Head, check_number, make_head
 from particle_grid.support import registry
-from particle_grid.support.errors import UserError
+from particle_grid.support.errors import UserError, unknown
 from particle_grid.support.renamed import successor
 
 CELLS = 7  # cell codes
@@ -230,10 +230,8 @@ def policy_class(name: str) -> type[Policy]:
         return POLICIES[name]
     place = name if registry.is_place(name) else registry.registered("policy").get(str(name))
     if place is None:
-        known = [*POLICIES, *registry.registered("policy")]
-        raise UserError(
-            f"There is no policy {name!r}: choose {', '.join(known)}, or a class of your own, my_module:MyPolicy."
-        )
+        sentence = unknown(f"policy {name!r}", str(name), [*POLICIES, *registry.registered("policy")])
+        raise UserError(sentence, "Name a class of your own as my_module:MyPolicy.")
     kind = registry.load("policy", place, ("forward", "initial_state"))
     if not issubclass(kind, Policy):
         raise UserError(

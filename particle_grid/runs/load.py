@@ -13,9 +13,8 @@ from particle_grid.env import ACTIONS
 from particle_grid.learn import checkpoint
 from particle_grid.runs import safetensors, schema
 from particle_grid.runs.versions import upgraded_checkpoint
-from particle_grid.settings.errors import unknown
 from particle_grid.settings.run_config import RunConfig
-from particle_grid.support.errors import UserError
+from particle_grid.support.errors import UserError, unknown
 from particle_grid.support.text import printable
 
 SHIPPED = Path(__file__).parents[1] / "pretrained"

@@ -3,8 +3,7 @@
 from omegaconf import DictConfig
 
 from particle_grid.learn.loggers import LOGGERS
-from particle_grid.settings.errors import unknown
-from particle_grid.support.errors import UserError
+from particle_grid.support.errors import UserError, unknown
 from particle_grid.support.text import as_written, printable
 
 LONGEST_NAME = 200  # bytes; a folder's name may have 255, and the time precedes this one

@@ -1,6 +1,5 @@
 """Errors in one sentence: what is wrong, and what to do."""
 
-import difflib
 import os
 import re
 import sys
@@ -24,7 +23,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from particle_grid.support.errors import UserError
+from particle_grid.support.errors import UserError, unknown
 from particle_grid.support.renamed import successor
 from particle_grid.support.text import printable
 
@@ -151,14 +150,6 @@ def _of_config(error: OmegaConfBaseException, line: str) -> str:
 def _in_defaults_list(error: Exception) -> bool:
     """Return whether Hydra failed at the choice of a group, which it does not check to be a name."""
     return isinstance(error, TypeError) and "defaults_list.py" in traceback.extract_tb(error.__traceback__)[-1].filename
-
-
-def unknown(what: str, word: str, known: Iterable[str]) -> str:
-    """Return the sentence about an unknown word: the nearest known one, and all of them."""
-    words = sorted(known)
-    near = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return f"There is no {what}.{hint} There are: {', '.join(words) or 'none'}."
 
 
 def unknown_key(node: DictConfig, key: str, known: Iterable[str] | None = None) -> str:
