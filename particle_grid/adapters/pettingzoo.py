@@ -79,7 +79,7 @@ class ParticleGridParallelEnv(ParallelEnv):
         """
         return self._of(agent, self.action_spaces)
 
-    def _of(self, agent: object, spaces: dict[str, Space]) -> Space:
+    def _of(self, agent: object, spaces: Mapping[str, Space]) -> Space:
         """Return the space of an agent."""
         if not isinstance(agent, str) or agent not in spaces:
             raise UserError(
