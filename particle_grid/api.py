@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from particle_grid.env import ParticleGrid
@@ -21,13 +19,21 @@ from particle_grid.learn.distributed import choose_device
 from particle_grid.learn.policy import Policy
 from particle_grid.runs.build import trained_policy
 from particle_grid.runs.folder import RunFolder
-from particle_grid.runs.load import Checkpoint, is_shipped, load_shipped, load_trained, shipped_tasks
+from particle_grid.runs.load import (
+    Checkpoint,
+    check_action,
+    is_shipped,
+    load_shipped,
+    load_trained,
+    shipped_tasks,
+)
 from particle_grid.runs.results import Results
-from particle_grid.settings.checks import check_whole_number
+from particle_grid.settings.checks import check_overrides, check_places, check_whole_number
 from particle_grid.settings.compose import composed
-from particle_grid.settings.errors import explain
+from particle_grid.settings.errors import EXPECTED, explain
 from particle_grid.settings.invocation import Invocation
 from particle_grid.settings.run_config import RunConfig
+from particle_grid.sim.actions import check_form
 from particle_grid.support import registry
 from particle_grid.support.errors import UserError, unknown
 
@@ -98,33 +104,41 @@ class TrainedPolicy:
 
 
 def load_policy(
-    name: str | Path, action: str = "discrete", device: str = "auto", allow: Sequence[str] = ()
+    name: str | Path, action: str | None = None, device: str = "auto", allow: str | Sequence[str] = ()
 ) -> TrainedPolicy:
     """Return a trained policy.
 
     Args:
         name: a policy that ships with the package, as pretrained/group-discrete, or by its task only; or the path of a
             checkpoint, or of a .safetensors file that the command export has written.
-        action: discrete or continuous, of a policy that is named by its task; all others have their own.
+        action: discrete (the default) or continuous, of a policy that is named by its task. All others have their own,
+            which it must not contradict.
         device: cpu, cuda, or auto for a GPU if there is one.
         allow: classes of your own, as module:Class, that a checkpoint names and that may be imported.
 
     Raises:
-        UserError: if there is no such policy, the file is not a checkpoint, or it names a class that is not allowed.
+        UserError: if there is no such policy, it has another action form, the file is not a checkpoint, or it names a
+            class that is not allowed.
 
     >>> load_policy("pretrained/group-continuous").config.action
     'continuous'
     >>> load_policy("group", action="continuous").config.task
     'group'
     """
+    if not isinstance(name, str | Path) or not str(name):
+        raise UserError(f"name={name!r} does not name a policy: give a task such as 'group', or a path.")
+    if action is not None:
+        check_form(action)
+    text = str(name)
     shipped = shipped_tasks()
-    if name in shipped:
-        saved = load_shipped(str(name), action)
-    elif is_shipped(name) or Path(name).suffix or Path(name).exists():
-        saved = load_trained(name)
+    if text in shipped:
+        saved = load_shipped(text, action or "discrete")
+    elif is_shipped(text) or Path(text).suffix or Path(text).exists():
+        saved = load_trained(text)
     else:
-        raise UserError(unknown(f"policy {name!r}", str(name), shipped), "The path of a checkpoint is another choice.")
-    with registry.only(allow):  # to import a module is to run it
+        raise UserError(unknown(f"policy {text!r}", text, shipped), "The path of a checkpoint is another choice.")
+    check_action(text, saved, action)
+    with registry.only(check_places(allow)):  # to import a module is to run it
         policy = trained_policy(saved, choose_device(device))
     return TrainedPolicy(policy, saved.config, saved.steps, saved.score)
 
@@ -214,14 +228,12 @@ def make_config(*overrides: str) -> RunConfig:
     >>> make_config("task=group", "action=continuous", "world.agents=512").world.agents
     512
     """
-    for override in overrides:
-        if not isinstance(override, str):
-            raise UserError(f"{override!r} is not an override: give texts such as 'task=group'.")
-        if override.lstrip("+~").startswith(("resume=", "allow=", "hydra.", "hydra/")):
-            raise UserError(f"{override} is for the command line: leave it out.")
+    check_overrides(overrides)
     try:
         return composed(overrides)
-    except (HydraException, OmegaConfBaseException) as error:
+    except UserError:
+        raise
+    except EXPECTED as error:
         raise UserError(explain(error)) from error
 
 

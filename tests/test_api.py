@@ -88,13 +88,31 @@ def test_an_environment_that_does_not_fit_the_policy_is_refused():
     ("name", "reason"),
     [
         ("grup", "There is no policy 'grup'. Did you mean group?"),
+        (Path("grup"), "There is no policy 'grup'. Did you mean group?"),
+        (None, "name=None does not name a policy: give a task such as 'group', or a path"),
+        ("", "name='' does not name a policy: give a task such as 'group', or a path"),
+        (["group"], r"name=\['group'\] does not name a policy"),
         ("none.pt", "There is no checkpoint none.pt"),
         ("pretrained/grup-discrete", "Did you mean pretrained/group-discrete"),
     ],
 )
 def test_an_unknown_policy_is_refused(name, reason):
-    with pytest.raises(ValueError, match=reason):
+    with pytest.raises(particle_grid.UserError, match=reason):
         particle_grid.load_policy(name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"action": "both"}, "There is no action form 'both'. Choose one of: discrete, continuous"),
+        ({"device": "tpu"}, "device=tpu is not known"),
+        ({"allow": 5}, "allow=5 does not name classes: give module:Class, or a list of them"),
+        ({"allow": ["center"]}, r"allow=\[center\] does not name classes"),
+    ],
+)
+def test_an_invalid_argument_of_load_policy_is_refused(arguments, reason):
+    with pytest.raises(particle_grid.UserError, match=reason):
+        particle_grid.load_policy("center", **arguments)
 
 
 @pytest.mark.parametrize("old", MODULES)
@@ -111,8 +129,10 @@ def test_importing_a_moved_module_names_its_new_place(old):
         ("world.horizon=3", "world.horizon is now called world.max_episode_steps: use that name"),
         ("foo=3", "There is no key 'foo'"),
         ("task", "'task' cannot be read: write key=value"),
-        ("resume=run/checkpoint.pt", "is for the command line: leave it out"),
-        ("hydra.run.dir=run", "is for the command line: leave it out"),
+        ("resume=run/checkpoint.pt", "is not a setting of a run, but of the command train: leave it out"),
+        ("hydra.run.dir=run", "is not a setting of a run, but of the command train: leave it out"),
+        ("task=null", "cannot be null or a number: choose one, as in task=NAME"),
+        ("seed=???", "seed is required: add seed=VALUE.$"),
         (["task=group"], "is not an override: give texts such as 'task=group'"),
     ],
 )
@@ -132,7 +152,7 @@ def test_a_class_that_only_a_checkpoint_names_is_imported_only_if_it_is_allowed(
     with pytest.raises(particle_grid.UserError, match=r"add allow=\[mine:Mine\]"):
         particle_grid.load_policy(tmp_path / "own.pt")
     assert "mine" not in sys.modules
-    assert particle_grid.load_policy(tmp_path / "own.pt", allow=["mine:Mine"]).config.task == "mine:Mine"
+    assert particle_grid.load_policy(tmp_path / "own.pt", allow="mine:Mine").config.task == "mine:Mine"
 
 
 def test_empty_paths_and_unknown_players_are_refused(tmp_path):

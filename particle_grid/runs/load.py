@@ -49,10 +49,18 @@ def load_trained(name: str | Path) -> Checkpoint:
     if not is_shipped(name):
         return load_checkpoint(name)
     names = shipped_names()
-    if name not in names:
-        raise UserError(unknown(f"policy {name!r}", str(name), names))
-    task, _, action = str(name).removeprefix(PREFIX).rpartition("-")
+    text = str(name)
+    if text not in names:
+        raise UserError(unknown(f"policy {text!r}", text, names))
+    task, _, action = text.removeprefix(PREFIX).rpartition("-")
     return load_shipped(task, action)
+
+
+def check_action(name: str, saved: Checkpoint, action: str | None) -> None:
+    """Raise UserError if a policy has another action form than the one that is asked for, if one is."""
+    own = saved.config.action
+    if action not in (None, own):
+        raise UserError(f"{name} has {own} actions, not action={action}: leave action out, or choose another policy.")
 
 
 def is_shipped(name: str | Path) -> bool:

@@ -22,7 +22,7 @@ from particle_grid.learn.config import TrainerConfig
 from particle_grid.settings import resolvers as resolvers  # registers them
 from particle_grid.settings.checks import check_loggers, check_name
 from particle_grid.settings.errors import unknown_key
-from particle_grid.settings.run_config import RunConfig
+from particle_grid.settings.run_config import GROUPS, RunConfig
 from particle_grid.sim import tasks
 from particle_grid.sim.world import World
 from particle_grid.support import registry
@@ -56,8 +56,10 @@ def register_groups(arguments: Iterable[str] = (), training: bool = True) -> Non
         training: whether the config has settings of the trainer, some of which tasks change.
 
     Raises:
-        UserError: if there is no such class.
+        UserError: if there is no such class, or if an argument chooses several.
     """
+    arguments = list(arguments)
+    _check_choices(arguments)
     store = partial(ConfigStore.instance().store, **REPLACE)
     store(name="run", node={key: getattr(RunConfig, key) for key in ("seed", "clips", "evaluations", "logger")})
     store(group="world", name="default", node=asdict(World()))
@@ -73,6 +75,14 @@ def register_groups(arguments: Iterable[str] = (), training: bool = True) -> Non
                 if not training:
                     node.pop("trainer", None)
                 store(group=group, name=name, node=node, package="_global_")
+
+
+def _check_choices(arguments: Iterable[str]) -> None:
+    """Raise UserError for an argument such as task=[group]: Hydra would merge the choices of a list."""
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key.lstrip("+") in GROUPS and value.lstrip().startswith("["):
+            raise UserError(f"{argument} is a list: choose one, as in {key}=NAME.")
 
 
 def policies() -> list[str]:

@@ -89,7 +89,8 @@ def _of_hydra(error: Exception, line: str) -> str:
         case HydraException() if found := re.match(r"Ambiguous value for argument '([\w.]+)=([^']*)'", line):
             key, values = found.groups()
             return (
-                f"{key}={values} has several values: write {key}=[{values}] for a list, or add -m for a run with each."
+                f"{key}={values} has several values: write {key}=[{values}] for a list, or, on the command line, add "
+                f"-m for a run with each."
             )
         case ConfigCompositionException() if found := re.match(r"Could not override '(.+?)'", line):
             reason = ", because a checkpoint has its own" if found[1] == "policy" else ""
@@ -126,9 +127,9 @@ def _of_config(error: OmegaConfBaseException, line: str) -> str:
         case ConfigKeyError() | ConfigAttributeError() if isinstance(error.parent_node, DictConfig):
             return unknown_key(error.parent_node, str(error.key))
         case MissingMandatoryValue():
-            return f"{key} is required: add {key}=VALUE to the command line."
+            return f"{key} is required: add {key}=VALUE."
         case InterpolationToMissingValueError() if missing := re.search(r"Missing mandatory value: ([\w.]+)", line):
-            return f"{missing[1]} is required: add {missing[1]}=VALUE to the command line."
+            return f"{missing[1]} is required: add {missing[1]}=VALUE."
         case InterpolationKeyError() if missing := re.search(r"Interpolation key '([\w.]+)' not found", line):
             return f"{missing[1]} is required: choose one, as in {missing[1].partition('.')[0]}=NAME."
         case GrammarParseError():
