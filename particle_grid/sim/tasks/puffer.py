@@ -26,8 +26,9 @@ class Puffer:
     Free target cells look like food. If all of them paid the same, the first agents to arrive would stay at the edge
     and block the others. The shaping is the discounted change of a potential, minus the distance to the nearest target
     cell of one's colour, with the trainer's discount, so it does not change which policy is best. The potential is flat
-    where standing still would otherwise earn more than half a reward per step, 250 cells away by default
-    (A. Ng, D. Harada, S. Russell, "Policy invariance under reward transformations", ICML 1999).
+    where standing still would otherwise earn more than half a reward per step. By default that is beyond 1250 cells,
+    farther than any cell of the world that training starts from (A. Ng, D. Harada, S. Russell, "Policy invariance under
+    reward transformations", ICML 1999).
     """
 
     text: str = "PUFFER"  # what to spell
