@@ -155,13 +155,51 @@ def test_a_class_that_only_a_checkpoint_names_is_imported_only_if_it_is_allowed(
     assert particle_grid.load_policy(tmp_path / "own.pt", allow="mine:Mine").config.task == "mine:Mine"
 
 
-def test_empty_paths_and_unknown_players_are_refused(tmp_path):
+@pytest.mark.parametrize("path", ["", None, 5, b"center.gif"])
+def test_what_is_not_a_path_is_refused(path):
+    policy = particle_grid.load_policy("center")
+    with pytest.raises(particle_grid.UserError, match=r"path=.* is not a path: name a file that ends in .gif"):
+        particle_grid.record(policy, path)
+    with pytest.raises(particle_grid.UserError, match=r"path=.* is not a path: name a file that ends in .onnx"):
+        particle_grid.export_policy(policy, path)
+    with pytest.raises(particle_grid.UserError, match=r"folder=.* is not a path: name a new folder"):
+        particle_grid.train_policy(policy.config, path)
+
+
+def test_arguments_of_another_kind_are_refused(tmp_path):
+    policy = particle_grid.load_policy("center")
+    for call in (particle_grid.evaluate, particle_grid.record, particle_grid.export_policy):
+        with pytest.raises(particle_grid.UserError, match="policy has the type str, not TrainedPolicy: load one"):
+            call("center", *([] if call is particle_grid.evaluate else [tmp_path / "center.gif"]))
+    for call in (lambda env: particle_grid.evaluate(policy, env), policy.player):
+        with pytest.raises(
+            particle_grid.UserError, match=r"env has the type str, not ParticleGrid: use policy.make_env\(\)"
+        ):
+            call("center")
+    with pytest.raises(particle_grid.UserError, match="config has the type str, not RunConfig: make one"):
+        particle_grid.train_policy("task=center", tmp_path)
+    with pytest.raises(particle_grid.UserError, match="seeds has the type int, not Iterable: give several"):
+        particle_grid.evaluate(policy, seeds=3)
+
+
+@pytest.mark.parametrize(
+    ("show", "reason"),
+    [
+        ({"step": 3}, "There is no key 'step' in show. Did you mean steps?"),
+        ({"steps": "three"}, "show.steps=three is invalid: give a whole number, such as 150"),
+        ({"agent": object()}, "show.agent is invalid .*: give plain numbers, texts and lists"),
+    ],
+)
+def test_an_invalid_setting_of_a_recording_is_refused(show, reason, tmp_path):
+    with pytest.raises(particle_grid.UserError, match=reason):
+        particle_grid.record(particle_grid.load_policy("center"), tmp_path / "center.gif", **show)
+
+
+def test_unknown_players_and_invalid_numbers_are_refused():
     policy = particle_grid.load_policy("center")
     env = policy.make_env(agents=16, height=32, width=32)
-    with pytest.raises(particle_grid.UserError, match="path is empty"):
-        particle_grid.record(policy, "", env)
-    with pytest.raises(particle_grid.UserError, match="folder is empty"):
-        particle_grid.train_policy(policy.config, "")
+    with pytest.raises(particle_grid.UserError, match="seed=-1 is not a seed"):
+        policy.player(env, seed=-1)
     with pytest.raises(particle_grid.UserError, match="There is no player 'script'"):
         particle_grid.Results().mean("script")
     with pytest.raises(particle_grid.UserError, match="steps=0"):

@@ -223,4 +223,18 @@ def changed_world(world: World, changes: Mapping[str, Any]) -> World:
     Raises:
         UserError: for a value of the wrong type, or out of range.
     """
-    return typed(World, OmegaConf.create({"world": asdict(world) | dict(changes)}).world)
+    return from_values(World, "world", asdict(world) | dict(changes))
+
+
+def from_values(cls: type[T], name: str, values: Mapping[str, Any]) -> T:
+    """Return a dataclass from plain values. Errors call them `name`.KEY, as on a command line.
+
+    Raises:
+        UserError: as `typed`, and for a value that no config can hold.
+    """
+    try:
+        node = OmegaConf.create({name: dict(values)})[name]
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{error.full_key} is invalid ({reason}): give plain numbers, texts and lists.") from None
+    return typed(cls, node)
