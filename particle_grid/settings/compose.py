@@ -61,7 +61,8 @@ def register_groups(arguments: Iterable[str] = (), training: bool = True) -> Non
     arguments = list(arguments)
     _check_choices(arguments)
     store = partial(ConfigStore.instance().store, **REPLACE)
-    store(name="run", node={key: getattr(RunConfig, key) for key in ("seed", "clips", "evaluations", "logger")})
+    run = {key: getattr(RunConfig, key) for key in ("seed", "clips", "evaluations")}
+    store(name="run", node=run | {"logger": list(RunConfig.logger)})  # Hydra 1.4 tells tuples from lists
     store(group="world", name="default", node=asdict(World()))
     store(group="world", name="unchanged", node=dict.fromkeys(UNCHANGED))
     store(group="trainer", name="default", node=asdict(TrainerConfig()) | {"seed": "${seed}"})
