@@ -34,7 +34,7 @@ def command_line() -> argparse.ArgumentParser:
         EXAMPLES,
     )
     parser.add_argument("kind", help=f"what to write: {', '.join(NEXT)}")
-    parser.add_argument("name", help="of the file without .py, such as my_task")
+    parser.add_argument("name", help="name of the file without .py, such as my_task")
     return parser
 
 

@@ -206,13 +206,13 @@ class MLP(Policy):
 
 POLICIES = {"conv_lstm": ConvLSTM, "conv": Conv, "mlp": MLP}
 OPTIONS: dict[str, Any] = {
-    "hidden": 128,  # units; the LSTM has as many cells, which makes about 150k parameters in all
-    "head": "auto",  # of continuous actions: bins (auto: it learns best), gaussian, squashed, snapped, beta
-    "bins": 9,  # values per axis of head=bins
-    "log_std_min": -3.0,  # bounds of a Gaussian's log standard deviation; below, gradients explode
-    "log_std_max": 0.5,  # above, nearly every sample is clipped at the ends of [-1, 1]
-    "log_std_init": -0.5,  # a deviation of 0.6 tries most of the range, and little of it is clipped
-    "init_action_rms": None,  # RMS size of the first actions along each axis, to start all heads alike (None: as is)
+    "hidden": 128,  # number of hidden units, also of the LSTM; the default makes about 150k parameters
+    "head": "auto",  # distribution of continuous actions: bins (auto: learns best), gaussian, squashed, snapped, beta
+    "bins": 9,  # number of values per axis with head=bins
+    "log_std_min": -3.0,  # lower bound of a Gaussian's log standard deviation; below it, gradients explode
+    "log_std_max": 0.5,  # upper bound; above it, nearly every sample is clipped at the ends of [-1, 1]
+    "log_std_init": -0.5,  # initial value; a deviation of 0.6 covers most of the range with little clipping
+    "init_action_rms": None,  # RMS of the first actions along each axis, to start all heads alike (null: no change)
 }
 
 

@@ -1,4 +1,4 @@
-"""Half of the agents hunt, half flee; the two teams spawn apart."""
+"""Half of the agents hunt and half flee; the two teams spawn apart."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -20,7 +20,7 @@ class PredatorPrey:
     predators: float = 0.5  # share of the agents that hunt
     scale: float = 0.1  # reward for each agent of the other team in sight
 
-    unit: ClassVar[str] = "of the other team in sight (prey: negative)"
+    unit: ClassVar[str] = "agents of the other team in sight (prey: negative)"
     teams: ClassVar[int] = 2
     kinds: ClassVar[tuple[str, ...]] = ("predator", "prey")
     sight: ClassVar[bool] = True

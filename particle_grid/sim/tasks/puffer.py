@@ -31,13 +31,13 @@ class Puffer:
     reward transformations", ICML 1999).
     """
 
-    text: str = "PUFFER"  # what to spell
+    text: str = "PUFFER"  # text to spell
     image: str | None = None  # path of an image to draw instead of the text
-    colours: int = 2  # the picture is divided among that many colours of agents
+    colours: int = 2  # number of colours of agents, which share the picture
     fill: float = 0.5  # reward per step on a target cell in the picture's top row
     depth: float = 0.01  # additional reward per step for each row below that
     shaping: float = 0.02  # potential lost for each cell of distance
-    gamma: float = 0.98  # discount of the shaping, which should be the trainer's
+    gamma: float = 0.98  # discount of the shaping, which should equal trainer.gamma
     packing: float = 0.5  # share of the blob's cells that hold an agent at the start
 
     unit: ClassVar[str] = "share of the picture filled"
