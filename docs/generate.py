@@ -137,7 +137,8 @@ def scores(task: str) -> str:
             rows.append(row)
         tables.append(table([team, *header], rows))
     runs = len(learned(task, ACTIONS[0], "sampled"))
-    source = f"*Learned*: policies trained with the default settings, {runs} run{'s' if runs > 1 else ''} of each form"
+    count = "one run" if runs == 1 else f"{runs} runs"
+    source = f"*Learned*: policies trained with the default settings, {count} of each action form"
     return "\n\n".join([*tables, f"{source} ([learning results](../learning.md))."])
 
 

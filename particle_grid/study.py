@@ -1,4 +1,4 @@
-"""Compare discrete and continuous control by a plan that was written down beforehand: python -m particle_grid.study."""
+"""Compare discrete and continuous control by a plan that is written in advance: python -m particle_grid.study."""
 
 import argparse
 from pathlib import Path

@@ -11,8 +11,8 @@ if TYPE_CHECKING:  # imports Numba, which takes long
     from particle_grid.env import ParticleGrid
     from particle_grid.sim.world import World
 
-# Of every id. An id promises its bytes: if the golden hashes change, raise it. tests/test_golden.py holds the hashes of
-# each id.
+# The version of every id. An id promises its bytes: if the golden hashes change, raise the version.
+# tests/test_golden.py holds the hashes of each id.
 VERSION = 0
 LIFETIME: dict[str, Any] = {"lifespan": 0.0, "max_episode_steps": 150}  # defaults of adapters whose agents end together
 

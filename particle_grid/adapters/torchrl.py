@@ -79,9 +79,9 @@ class ParticleGridEnv(EnvBase):
         self.natives = [ParticleGrid(**settings, seed=(seed or 0) + k) for k in range(count)]
         check_episodes(self.natives[0].world)
         super().__init__(device=device, batch_size=[count])
-        self._seeds: list[int | None] = [None] * count  # of the next reset of each world
+        self._seeds: list[int | None] = [None] * count  # seed of the next reset of each world
         self._members = groups(self.natives[0])
-        self._places = np.argsort(np.concatenate([*self._members.values()]))  # of agents in the concatenated groups
+        self._places = np.argsort(np.concatenate([*self._members.values()]))  # where agents are in the joined groups
         self.group_map = {name: [f"{name}_{k}" for k in range(len(who))] for name, who in self._members.items()}
         self._make_specs(device)
 

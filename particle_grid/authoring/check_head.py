@@ -19,12 +19,12 @@ from particle_grid.support.errors import UserError
 DRAWS = 40_000  # samples from which densities, entropies and sizes are estimated
 SIGNIFICANT = 5.0  # standard errors that count as a difference
 APPROXIMATE = 0.1  # nats, and share of the probability: entropies may be approximations
-SIZES = (0.3, 0.5)  # of first actions
+SIZES = (0.3, 0.5)  # sizes of first actions
 SIZE_TOLERANCE = 0.2  # relative: a head may ignore that the environment clips
-SPREADS = (0.0, 1.0, 3.0)  # of the policy's outputs
+SPREADS = (0.0, 1.0, 3.0)  # spreads of the policy's outputs
 LARGE = 10.0  # factor of the outputs for which gradients should still be finite
 MOST_ALIKE = 0.01  # share of continuous samples that may be the same number
-CHOICES = 3  # of the discrete form, along each axis
+CHOICES = 3  # choices of the discrete form along each axis
 
 
 @dataclass(frozen=True)

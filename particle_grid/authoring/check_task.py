@@ -24,11 +24,11 @@ from particle_grid.sim.state import State
 from particle_grid.support import jit
 from particle_grid.support.errors import UserError
 
-STEPS = 32  # of a trajectory
+STEPS = 32  # steps of a trajectory
 SEEDS = (1000, 1001, 1002)
 MARGIN = 3.0  # standard errors by which the script is above random actions
-ROUNDS = 3  # of a measurement of speed
-SECONDS = 0.2  # of each round
+ROUNDS = 3  # rounds of a measurement of speed
+SECONDS = 0.2  # seconds of each round
 HIDDEN = "the task keeps something that is not part of the state of the worlds: compute it from `state` and `layout`"
 
 

@@ -25,8 +25,8 @@ LONGEST_NAME = 80
 OVERRIDE = re.compile(r"[+~]*[\w./@:]+=.*", re.DOTALL)
 RESERVED = {"seed", "resume", "trainer.threads"}  # keys that the study sets for each run
 MOST_RUNS = 50_000
-MOST_COMBINATIONS = 1_000_000  # of hyperparameters in the search space of an arm
-OLD_KEYS = {"scale": "reference_scores"}  # of a plan, each with its successor
+MOST_COMBINATIONS = 1_000_000  # combinations of hyperparameters in the search space of an arm
+OLD_KEYS = {"scale": "reference_scores"}  # renamed keys of a plan, each with its successor
 OLD_TUNING_KEYS = {"draws": "trials"}
 TUNING = "tuning"  # phases
 TEST = "test"

@@ -189,7 +189,7 @@ class GaussianHead(nn.Module):
         """Return samples f32[..., A] and their log-probability f32[...]."""
         noise = torch.randn(out.shape, generator=generator, device=out.device)
         sample = out + self.log_std.exp() * noise
-        return sample, self._log_prob(out, sample)  # of the rounded sample, so that a replay gives the same
+        return sample, self._log_prob(out, sample)  # that of the rounded sample, so that a replay gives the same
 
     def _log_prob(self, out: Tensor, sample: Tensor) -> Tensor:
         log_std = self.log_std

@@ -28,7 +28,7 @@ from particle_grid.support.renamed import successor
 
 CELLS = 7  # cell codes
 FEATURES = 7  # uint8 features after the window
-CHANNELS = 32  # of the convolutions
+CHANNELS = 32  # channels of the convolutions
 MOST_UNITS = 16384  # an LSTM of this size has two billion weights; more is a mistake
 MOST_VISION = 64  # cells that an agent of any environment sees on each side
 RecurrentState = tuple[Tensor, ...]
@@ -114,7 +114,7 @@ class ConvEncoder(nn.Module):
 class ConvLSTM(Policy):
     """Convolutions, a linear layer and an LSTM (Hochreiter and Schmidhuber 1997). The default.
 
-    Everything between the second convolution and the gates is linear, so it can be composed into one product. The
+    Everything between the second convolution and the gates is linear, so it can be composed into one matrix. The
     bias of the forget gate starts at 0 like all biases; the learning rates were chosen with that. A bias of 1 (Gers et
     al. 2000) would make the memory longer at first, which the gate can also learn.
     """

@@ -19,7 +19,7 @@ from particle_grid.support.text import printable
 
 SHIPPED = Path(__file__).parents[1] / "pretrained"
 PRETRAINED = "pretrained"  # names a shipped policy wherever a path of a checkpoint is expected
-PREFIX = f"{PRETRAINED}/"  # of the full name of one, such as pretrained/group-discrete
+PREFIX = f"{PRETRAINED}/"  # prefix of a full name, such as pretrained/group-discrete
 
 
 @dataclass(frozen=True)

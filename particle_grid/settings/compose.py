@@ -35,7 +35,7 @@ PACKAGE = Path(__file__).parents[1]
 HYDRA_1_3 = hydra.__version__.startswith("1.3.")
 VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if HYDRA_1_3 else {}
 REPLACE: dict[str, Any] = {} if HYDRA_1_3 else {"replace": True}
-PLACE = re.compile(r"[\w.]*:\w*")  # of a class: my_package.my_module:MyClass
+PLACE = re.compile(r"[\w.]*:\w*")  # place of a class: my_package.my_module:MyClass
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", NoneType: "null"}
 UNCHANGED = [field.name for field in fields(World) if field.name != "vision"]  # what eval and play can set of a world
 

@@ -29,7 +29,7 @@ class RunConfig:
     name: str = ""
     clips: int = 5  # number of films during training, evenly spaced; 0: none, and no policy.gif at the end
     evaluations: int = 3  # number of episodes that score the policy after training; 0: none
-    logger: tuple[str, ...] = ("tensorboard",)  # or csv, wandb, trackio, mlflow, or a list: [tensorboard,csv]
+    logger: tuple[str, ...] = ("tensorboard",)  # tensorboard, csv, wandb, trackio, mlflow or a list such as [csv,wandb]
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":

@@ -20,7 +20,7 @@ DYNAMICS = ("kinematic", "inertial")
 POSITIONS_PER_MOVE = 8  # least number of float32 positions that a full move passes, so rounding changes it by 1/16
 MAX_SIDE = 1 << 20  # cells: float32 positions are too coarse beyond
 MAX_VISION, MAX_SPEED = 64, 64
-MAX_CELLS, MAX_ALL_CELLS = 1 << 31, 1 << 40  # of one world, and of all worlds
+MAX_CELLS, MAX_ALL_CELLS = 1 << 31, 1 << 40  # cells of one world, and of all worlds
 MAX_ALL_AGENTS = 1 << 31
 
 _WHOLE = {"worlds": 1, "agents": 1, "height": 1, "width": 1, "vision": 1, "max_episode_steps": 0}  # smallest values

@@ -29,7 +29,7 @@ class PredatorPrey:
         "world": {"worlds": 4, "agents": 1024, "height": 256, "width": 256, "lifespan": 300},
         "trainer": {
             "total_steps": 12_000_000,
-            "scripted_opponents": 1.0,  # of one team: prey that face hunters as good as the learned ones find no escape
+            "scripted_opponents": 1.0,  # prey that only face hunters as good as the learned ones find no escape
             "entropy_coef": 0.003,  # both teams are rarely rewarded: a larger bonus would drown the rewards
             "gae_lambda": 1.0,  # with less, hunters that see no prey yet follow errors of the value, away from the prey
         },
