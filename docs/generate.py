@@ -1,4 +1,4 @@
-"""Write the tables in the pages that repeat what the code and its data say: python docs/generate.py.
+"""Write the tables that the pages take from the code and its data: python docs/generate.py.
 
 A table stands between <!-- generated: NAME ARGUMENT --> and <!-- end -->, where NAME is a function of TABLES. The rest
 of a page is written by hand. tests/test_docs.py fails if a table is out of date.
