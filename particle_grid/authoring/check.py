@@ -40,9 +40,9 @@ def command_line() -> argparse.ArgumentParser:
         "Exit code 0 if all is well, 1 if something is wrong.",
         EXAMPLES,
     )
-    names = "of a class of yours, or a name that `python -m particle_grid` lists"
+    names = "your class, or a name that `python -m particle_grid` lists"
     parser.add_argument("place", metavar="module:Class", help=names)
-    parser.add_argument("settings", metavar="KEY=VALUE", nargs="*", default=[], help="a setting, as for training")
+    parser.add_argument("settings", metavar="KEY=VALUE", nargs="*", default=[], help="settings, as for training")
     return parser
 
 
