@@ -1,6 +1,6 @@
-"""The bound of training: the matrix products of an agent-step alone, at the rate of the register tiles.
+"""The bound of training: the matrix multiplications of an agent-step alone, at the rate of the register tiles.
 
-Only the products of the conv-LSTM between its table of patches and its head are counted, in the composed form of
+Only the multiplications of the conv-LSTM between its table of patches and its head are counted, in the composed form of
 `particle_grid/learn/fast/conv_lstm.py`: each layer forward twice, in the rollout and in the update, and backward once.
 On processors with AMX, whose instructions the tiles do not use, training in bf16 can be faster than this.
 """
@@ -16,7 +16,7 @@ from particle_grid.learn.fast.kernels.products import add_transposed_product, pr
 from particle_grid.learn.policy import CHANNELS, FEATURES, ConvLSTM
 from particle_grid.support.jit import math_kernel
 
-SEQUENCES = 16  # of a chunk, and thus rows of a product in one step
+SEQUENCES = 16  # sequences of a chunk, and thus rows of a matrix product in one step
 STEPS = 32
 REPEAT = 100  # chunks of a thread in one measurement: 0.2 s in bf16 on Zen 4
 ONE = {"fp32": np.float32(1), "bf16": np.uint16(0x3F80)}  # as an element of a left matrix
@@ -61,8 +61,8 @@ def multiply(times, a, b, c):
         product(a, b, c)
 
 
-def products(policy: ConvLSTM, precision: str) -> Callable[[], None]:
-    """Return a function that computes all products of the agent-steps of a chunk."""
+def matmuls(policy: ConvLSTM, precision: str) -> Callable[[], None]:
+    """Return a function that does all matrix multiplications of the agent-steps of a chunk."""
     packed = 2 if precision == "bf16" else 1  # numbers in a word
 
     def left(rows: int, columns: int) -> np.ndarray:
@@ -94,8 +94,8 @@ def products(policy: ConvLSTM, precision: str) -> Callable[[], None]:
     return run
 
 
-class Products:
-    """Measures the products on some threads, of which each computes its own chunks.
+class MatMuls:
+    """Measures the matrix multiplications on some threads, each of which computes its own chunks.
 
     Args:
         policy: whose layers count.
@@ -107,11 +107,11 @@ class Products:
     def __init__(self, policy: ConvLSTM, precision: str, threads: int, batch: int) -> None:
         self.threads = threads
         self.iterations = threads * REPEAT * SEQUENCES * STEPS / batch  # in one measurement
-        self.runs = [products(policy, precision) for _ in range(threads)]
+        self.runs = [matmuls(policy, precision) for _ in range(threads)]
         self.pool = ThreadPoolExecutor(threads)
 
     def __call__(self) -> Iteration:
-        """Return the time of the products of an iteration."""
+        """Return the time of the matrix multiplications of an iteration."""
         measured = timed_iteration(lambda: list(self.pool.map(self._repeat, self.runs)), 1, self.threads)
         return Iteration(measured.seconds / self.iterations, {})
 

@@ -18,7 +18,7 @@ from particle_grid.learn.policy import make_policy
 from particle_grid.learn.trainer import Trainer, TrainerConfig
 
 SETTLE = 0.3  # seconds until the threads of the previous case have stopped spinning
-EARLIER = {"rollout_length": "horizon"}  # of settings, up to commit a89e765
+EARLIER = {"rollout_length": "horizon"}  # names of settings up to commit a89e765
 
 
 @dataclass(frozen=True)

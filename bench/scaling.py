@@ -22,7 +22,7 @@ from particle_grid.support.errors import UserError
 
 COLUMNS = ["minibatch", "cores", "k agent-steps/s", "gain", "us in chunks", "us elsewhere", "largest loss"]
 ACTING, LEARNING = "acting", "learning"
-CALLS = 3  # of kernels, to learn from a chunk
+CALLS = 3  # calls of kernels, to learn from a chunk
 REPEAT = 1000
 
 

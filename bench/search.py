@@ -65,7 +65,7 @@ class Run:
         """Train in a process, and return whether that succeeded."""
         given = [f"task={self.task}", f"action={self.action}", f"seed={self.seed}", f"trainer.threads={threads}"]
         given += [f"evaluations={evaluations}", *self.setting.overrides, f"hydra.run.dir={self.folder.path.resolve()}"]
-        if self.folder.path.exists():  # of a search that was interrupted
+        if self.folder.path.exists():  # from a search that was interrupted
             shutil.rmtree(self.folder.path)
         self.folder.path.parent.mkdir(parents=True, exist_ok=True)
         with self.folder.path.with_suffix(".log").open("w") as log:

@@ -8,7 +8,7 @@
 Cases take turns, one iteration each, in equal worlds: this trainer in each precision and action form; a loop in the
 style of CleanRL and sb3-contrib's RecurrentPPO with the same network and minibatch (pip install -e ".[bench]"); and
 with --baseline the trainer of another checkout, such as one made by "git worktree add ../old COMMIT". That has the
-minibatch it has by default, unless --minibatch says otherwise. The bound is the time of the matrix products alone,
+minibatch it has by default, unless --minibatch says otherwise. The bound is the time of matrix multiplications alone,
 computed in the same run by the tiles of learn/fast/kernels, on as many threads.
 """
 
@@ -25,7 +25,7 @@ from typing import Any
 import numba
 import numpy as np
 from baseline import Baseline
-from bound import Products, work
+from bound import MatMuls, work
 from interrupt import until_interrupted
 from iterations import Iteration, Settings, iterate, timed_iteration
 from loops import clean_loop, recurrent_ppo
@@ -45,9 +45,9 @@ PRECISIONS = ("bf16", "fp32") if has_bf16() else ("fp32",)
 PARTS = "us: simulate + infer + learn"
 COLUMNS = ["case", "threads", "k agent-steps/s", "times slower", "quartiles", "of the bound", PARTS]
 FASTER = "times the baseline"
-GAINS = ["case", "threads", "gain", "quartiles", "gain of products", "ratio"]
+GAINS = ["case", "threads", "gain", "quartiles", "gain of matmuls", "ratio"]
 MORE = 4  # times larger minibatches, beside which more cores are predicted
-PEERS = {"CleanRL's manner": clean_loop, "sb3-contrib RecurrentPPO": recurrent_ppo}
+PEERS = {"CleanRL-style loop": clean_loop, "sb3-contrib RecurrentPPO": recurrent_ppo}
 
 
 @dataclass(eq=False)
@@ -57,7 +57,7 @@ class Case:
     name: str
     threads: int
     run: Callable[[], Iteration]
-    precision: str = "fp32"  # of its products
+    precision: str = "fp32"  # precision of its matrix multiplications
     bounded: bool = True  # whether the bound is that of its network
     counterpart: str = ""  # the name of the case with the same settings in the baseline
     parts: list[dict[str, float]] = field(default_factory=list)  # seconds by name, of each iteration
@@ -89,7 +89,7 @@ class Bench:
             names = "; ".join(dict.fromkeys(case.name for case in every))
             raise UserError(f"--cases {options.cases!r} matches none of these: {names}.")
         self.measurements = list(self.one_thread()) if options.cores else []
-        self.cases = [*chosen, *self.products()]
+        self.cases = [*chosen, *self.matmuls()]
         self.times: dict[tuple[str, int], np.ndarray] = {}  # by name and number of threads
 
     def world(self) -> ParticleGrid:
@@ -143,12 +143,12 @@ class Bench:
                 run = partial(lambda make, threads: timed_iteration(make(), threads, threads), make, threads)
                 yield Case(f"{name}, discrete", threads, run)
 
-    def products(self) -> Iterator[Case]:
-        """Yield the products alone."""
+    def matmuls(self) -> Iterator[Case]:
+        """Yield the matrix multiplications alone."""
         for precision in PRECISIONS:
             for threads in self.options.threads:
-                run = Products(self.policy, precision, threads, self.batch)
-                yield Case(f"products alone, {precision}", threads, run, precision)
+                run = MatMuls(self.policy, precision, threads, self.batch)
+                yield Case(f"matmuls alone, {precision}", threads, run, precision)
 
     def measure(self) -> None:
         """Run all cases in turn."""
@@ -168,7 +168,7 @@ class Bench:
             PARTS: self.parts(case),
         }
         if case.bounded:
-            bound = self.times[f"products alone, {case.precision}", case.threads]
+            bound = self.times[f"matmuls alone, {case.precision}", case.threads]
             row["of the bound"] = float(np.median(bound / seconds))
         old = self.times.get((case.counterpart, case.threads))
         if old is not None:
@@ -176,8 +176,8 @@ class Bench:
         return row
 
     def parts(self, case: Case) -> str:
-        """Return the median time per agent-step of each part of an iteration; of the products, their rate."""
-        if case.name.startswith("products"):
+        """Return the median time per agent-step of each part of an iteration; of matrix multiplications, their rate."""
+        if case.name.startswith("matmuls"):
             rate = work(self.policy) * self.batch / np.median(self.times[case.name, case.threads])
             return f"{rate / 1e9:.0f} GFLOP/s"
         each = case.parts[1:]  # without the warm-up
@@ -185,19 +185,19 @@ class Bench:
         return " + ".join(f"{seconds / self.batch * 1e6:.2f}" for seconds in medians) or "-"
 
     def gains(self) -> Iterator[dict[str, Any]]:
-        """Yield how much faster each case is on several threads than on the least, beside the products."""
+        """Yield how much faster each case is on several threads than on the least, beside the matmuls."""
         least = self.options.threads[0]
         for case in self.cases:
             if case.threads > least:
                 gain = self.times[case.name, least] / self.times[case.name, case.threads]
-                products = f"products alone, {case.precision}"
-                limit = float(np.median(self.times[products, least] / self.times[products, case.threads]))
+                matmuls = f"matmuls alone, {case.precision}"
+                limit = float(np.median(self.times[matmuls, least] / self.times[matmuls, case.threads]))
                 yield {
                     "case": case.name,
                     "threads": case.threads,
                     "gain": float(np.median(gain)),
                     "quartiles": quartiles(gain),
-                    "gain of products": limit,
+                    "gain of matmuls": limit,
                     "ratio": float(np.median(gain)) / limit,
                 }
 

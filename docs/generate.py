@@ -1,4 +1,4 @@
-"""Write the tables of the pages that repeat what the code and its data say: python docs/generate.py.
+"""Write the tables that the pages take from the code and its data: python docs/generate.py.
 
 A table stands between <!-- generated: NAME ARGUMENT --> and <!-- end -->, where NAME is a function of TABLES. The rest
 of a page is written by hand. tests/test_docs.py fails if a table is out of date.
@@ -137,7 +137,8 @@ def scores(task: str) -> str:
             rows.append(row)
         tables.append(table([team, *header], rows))
     runs = len(learned(task, ACTIONS[0], "sampled"))
-    source = f"*Learned*: training with the default settings, {runs} run{'s' if runs > 1 else ''} of each form"
+    count = "one run" if runs == 1 else f"{runs} runs"
+    source = f"*Learned*: policies trained with the default settings, {count} of each action form"
     return "\n\n".join([*tables, f"{source} ([learning results](../learning.md))."])
 
 
@@ -151,11 +152,9 @@ def shipped(task: str) -> str:
     said = []
     for action in ACTIONS:
         saved = load_shipped(task, action)
-        said.append(
-            f"{saved.score:.2f} with {action} actions (trained for {saved.steps / 1e6:.0f} million agent-steps)"
-        )
-    mean = ", as the mean of both teams," if len(teams(task)) > 1 else ""
-    return f"The policies that ship score{mean} {' and '.join(said)}, with sampled actions."
+        said.append(f"{saved.score:.2f} ({action}, trained for {saved.steps / 1e6:.0f} million agent-steps)")
+    mean = ", averaged over both teams" if len(teams(task)) > 1 else ""
+    return f"With sampled actions, the policies that ship score {' and '.join(said)}{mean}."
 
 
 def unit(task: str) -> str:

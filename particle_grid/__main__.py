@@ -14,9 +14,8 @@ from particle_grid.env import ACTIONS
 from particle_grid.learn.heads import HEADS
 from particle_grid.learn.policy import POLICIES
 from particle_grid.settings.compose import PACKAGE, config_folder
-from particle_grid.settings.errors import unknown
 from particle_grid.sim import tasks
-from particle_grid.support.errors import UserError
+from particle_grid.support.errors import UserError, unknown
 from particle_grid.support.output import lasting_output
 from particle_grid.support.registry import registered
 

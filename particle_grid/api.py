@@ -1,12 +1,10 @@
 """Load, evaluate, film, export and train policies from Python. `particle_grid` exports these names."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from particle_grid.env import ParticleGrid
@@ -21,15 +19,24 @@ from particle_grid.learn.distributed import choose_device
 from particle_grid.learn.policy import Policy
 from particle_grid.runs.build import trained_policy
 from particle_grid.runs.folder import RunFolder
-from particle_grid.runs.load import Checkpoint, is_shipped, load_shipped, load_trained, shipped_tasks
+from particle_grid.runs.load import (
+    Checkpoint,
+    check_action,
+    is_shipped,
+    load_shipped,
+    load_trained,
+    shipped_tasks,
+)
 from particle_grid.runs.results import Results
-from particle_grid.settings.checks import check_whole_number
-from particle_grid.settings.compose import composed
-from particle_grid.settings.errors import explain, unknown
+from particle_grid.settings.checks import check_overrides, check_places, check_whole_number
+from particle_grid.settings.compose import composed, from_values
+from particle_grid.settings.errors import EXPECTED, explain
 from particle_grid.settings.invocation import Invocation
 from particle_grid.settings.run_config import RunConfig
+from particle_grid.sim.actions import check_form
+from particle_grid.sim.rng import check_seed
 from particle_grid.support import registry
-from particle_grid.support.errors import UserError
+from particle_grid.support.errors import UserError, UserTypeError, unknown
 
 
 @dataclass(frozen=True)
@@ -83,13 +90,15 @@ class TrainedPolicy:
             greedy: whether to take the most probable actions instead of sampling.
 
         Raises:
-            UserError: if the policy cannot play in the environment.
+            UserError: if the policy cannot play in the environment, or the seed is invalid.
         """
         self.check_env(env)
+        check_seed(seed)
         return policy_player(self.policy, greedy)(env, seed)
 
     def check_env(self, env: ParticleGrid) -> None:
         """Raise UserError if the policy cannot play in an environment."""
+        _check_kind("env", env, ParticleGrid, "use policy.make_env(), or the attribute native of an adapter")
         vision = self.config.world.vision
         if env.vision != vision:
             raise UserError(f"The policy sees {vision} cells in each direction, not {env.vision}: use vision={vision}.")
@@ -98,33 +107,41 @@ class TrainedPolicy:
 
 
 def load_policy(
-    name: str | Path, action: str = "discrete", device: str = "auto", allow: Sequence[str] = ()
+    name: str | Path, action: str | None = None, device: str = "auto", allow: str | Sequence[str] = ()
 ) -> TrainedPolicy:
     """Return a trained policy.
 
     Args:
         name: a policy that ships with the package, as pretrained/group-discrete, or by its task only; or the path of a
             checkpoint, or of a .safetensors file that the command export has written.
-        action: discrete or continuous, of a policy that is named by its task; all others have their own.
+        action: discrete (the default) or continuous, of a policy that is named by its task. All others have their own,
+            which it must not contradict.
         device: cpu, cuda, or auto for a GPU if there is one.
         allow: classes of your own, as module:Class, that a checkpoint names and that may be imported.
 
     Raises:
-        UserError: if there is no such policy, the file is not a checkpoint, or it names a class that is not allowed.
+        UserError: if there is no such policy, it has another action form, the file is not a checkpoint, or it names a
+            class that is not allowed.
 
     >>> load_policy("pretrained/group-continuous").config.action
     'continuous'
     >>> load_policy("group", action="continuous").config.task
     'group'
     """
+    if not isinstance(name, str | Path) or not str(name):
+        raise UserError(f"name={name!r} does not name a policy: give a task such as 'group', or a path.")
+    if action is not None:
+        check_form(action)
+    text = str(name)
     shipped = shipped_tasks()
-    if name in shipped:
-        saved = load_shipped(str(name), action)
-    elif is_shipped(name) or Path(name).suffix or Path(name).exists():
-        saved = load_trained(name)
+    if text in shipped:
+        saved = load_shipped(text, action or "discrete")
+    elif is_shipped(text) or Path(text).suffix or Path(text).exists():
+        saved = load_trained(text)
     else:
-        raise UserError(unknown(f"policy {name!r}", str(name), shipped), "The path of a checkpoint is another choice.")
-    with registry.only(allow):  # to import a module is to run it
+        raise UserError(unknown(f"policy {text!r}", text, shipped), "The path of a checkpoint is another choice.")
+    check_action(text, saved, action)
+    with registry.only(check_places(allow)):  # to import a module is to run it
         policy = trained_policy(saved, choose_device(device))
     return TrainedPolicy(policy, saved.config, saved.steps, saved.score)
 
@@ -149,11 +166,14 @@ def evaluate(
     >>> results.mean("sampled") > results.mean("random")
     True
     """
-    env = env or policy.make_env()
+    _check_policy(policy)
+    _check_kind("seeds", seeds, Iterable, "give several, such as range(3)")
+    env = policy.make_env() if env is None else env
     policy.check_env(env)
     length = steps_for(env) if steps is None else check_whole_number("steps", steps, 1)
+    episodes = list(seeds)
     console = Console(quiet=True)
-    return evaluate_policy(env, policy.policy, baseline_for(env, console, seeds, length), console, seeds, length)
+    return evaluate_policy(env, policy.policy, baseline_for(env, console, episodes, length), console, episodes, length)
 
 
 def record(policy: TrainedPolicy, path: str | Path, env: ParticleGrid | None = None, **show: Any) -> None:
@@ -172,11 +192,11 @@ def record(policy: TrainedPolicy, path: str | Path, env: ParticleGrid | None = N
     >>> policy = load_policy("forage")
     >>> record(policy, "forage.gif", policy.make_env(agents=64, height=48, width=48), steps=8)
     """
-    if not str(path):
-        raise UserError("path is empty: name a file that ends in .gif, .mp4 or .html.")
-    env = env or policy.make_env()
+    _check_policy(policy)
+    _check_path("path", path, "name a file that ends in .gif, .mp4 or .html")
+    env = policy.make_env() if env is None else env
     policy.check_env(env)
-    shown = recording.Show(**show)
+    shown = from_values(recording.Show, "show", show)
     console = Console(quiet=True)
     if Path(path).suffix.lower() == ".html":
         title = f"{env.task_name}, {policy.config.action} actions"
@@ -201,6 +221,8 @@ def export_policy(policy: TrainedPolicy, path: str | Path, results: Results | No
     >>> load_policy("group.safetensors").config.task
     'group'
     """
+    _check_policy(policy)
+    _check_path("path", path, "name a file that ends in .onnx or .safetensors")
     saved = Checkpoint(policy.config, policy.steps, policy.policy.state_dict(), policy.score)
     exporter.export(saved, policy.policy, [Path(path)], results or Results())
 
@@ -214,14 +236,12 @@ def make_config(*overrides: str) -> RunConfig:
     >>> make_config("task=group", "action=continuous", "world.agents=512").world.agents
     512
     """
-    for override in overrides:
-        if not isinstance(override, str):
-            raise UserError(f"{override!r} is not an override: give texts such as 'task=group'.")
-        if override.lstrip("+~").startswith(("resume=", "allow=", "hydra.", "hydra/")):
-            raise UserError(f"{override} is for the command line: leave it out.")
+    check_overrides(overrides)
     try:
         return composed(overrides)
-    except (HydraException, OmegaConfBaseException) as error:
+    except UserError:
+        raise
+    except EXPECTED as error:
         raise UserError(explain(error)) from error
 
 
@@ -243,10 +263,27 @@ def train_policy(config: RunConfig, folder: str | Path) -> TrainedPolicy:
     >>> policy.steps >= 4096
     True
     """
-    if not str(folder):
-        raise UserError("folder is empty: name a new folder, or an empty one.")
+    _check_kind("config", config, RunConfig, "make one, as in make_config('task=group')")
+    _check_path("folder", folder, "name a new folder, or an empty one")
     run = RunFolder(Path(folder))
     run.path.mkdir(parents=True, exist_ok=True)
     with run.for_new_run(None):
         train(config, Invocation(run.path), None)
     return load_policy(run.checkpoint, device=config.trainer.device, allow=config.places())
+
+
+def _check_policy(policy: object) -> None:
+    """Raise UserTypeError unless a policy is one of `load_policy` or `train_policy`."""
+    _check_kind("policy", policy, TrainedPolicy, "load one, as in load_policy('group')")
+
+
+def _check_kind(name: str, value: object, kind: type, remedy: str) -> None:
+    """Raise UserTypeError unless a value is of a kind."""
+    if not isinstance(value, kind):
+        raise UserTypeError(f"{name} has the type {type(value).__name__}, not {kind.__name__}: {remedy}.")
+
+
+def _check_path(name: str, value: object, remedy: str) -> None:
+    """Raise UserError for anything but a path, such as an empty text."""
+    if not isinstance(value, str | Path) or not str(value):
+        raise UserError(f"{name}={value!r} is not a path: {remedy}.")

@@ -1,4 +1,4 @@
-"""Measure the scores of random actions and of the scripts in each task's own setting, and store them.
+"""Measure the scores of random actions and of the scripts in each task's default world, and store them.
 
 python -m particle_grid.baselines             # all tasks in both action forms
 python -m particle_grid.baselines task=group

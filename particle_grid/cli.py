@@ -29,6 +29,7 @@ from particle_grid import __version__
 from particle_grid.runs.folder import HYDRA, OccupiedError, RunFolder
 from particle_grid.settings import help as help  # registers what help texts call
 from particle_grid.settings import resolvers
+from particle_grid.settings.checks import check_places
 from particle_grid.settings.compose import HYDRA_1_3, VERSION_BASE, config_folder, register_groups
 from particle_grid.settings.errors import explain, print_error
 from particle_grid.settings.invocation import TRIAL, Invocation, Trial
@@ -168,7 +169,9 @@ class HydraJob:
     def __call__(self, config: DictConfig) -> Any:
         try:
             # Output here too: a launcher may run jobs in other processes.
-            with lasting_output(), registry.only(_texts(OmegaConf.to_container(config))):
+            values: Any = OmegaConf.to_container(config)
+            check_places(values.get("allow"))
+            with lasting_output(), registry.only(_texts(values)):
                 return self.main(config, _invocation())
         except Exception as error:
             self._failed(error)

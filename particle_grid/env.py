@@ -78,7 +78,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
     truncations: np.ndarray
     masks: np.ndarray
     num_agents: int
-    _warned = False  # of actions that are not finite
+    _warned = False  # whether actions that are not finite caused a warning
     reported: np.ndarray | None = None  # bool[N], agents whose scores infos report; None for all. Set it to change it
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": list(RENDER_MODES), "render_fps": 20}

@@ -40,7 +40,7 @@ def main(config: DictConfig, call: Invocation) -> None:
 
 def tabulate(evaluator: Evaluator, config: DictConfig) -> None:
     """Print the scores of several policies on several tasks, and write them if asked to."""
-    if given := [key for key in ("task", "video", "replay") if config.get(key)]:
+    if given := [key for key in ("task", "action", "video", "replay") if config.get(key)]:
         raise UserError(f"{given[0]}= is for one checkpoint on one task: leave it out, or give no list.")
     if config.table:
         atomic.check_place(Path(config.table))

@@ -25,7 +25,7 @@ def main(config: DictConfig, call: Invocation) -> None:
     for name in names:
         if config.path:
             files[name][0].parent.mkdir(parents=True, exist_ok=True)
-        exporter.check_places(files[name])  # of all policies, before minutes of work
+        exporter.check_places(files[name])  # for all policies, before minutes of work
     console = Console(markup=False)
     for name, saved in policies.items():
         policy = trained_policy(saved, torch.device("cpu"))

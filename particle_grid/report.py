@@ -18,8 +18,8 @@ def command_line() -> argparse.ArgumentParser:
         "Gathers the runs of a sweep, or of any folder with runs in it: tables, CSV files and figures.",
         "  python -m particle_grid.report outputs/SWEEP    # also while its runs still train",
     )
-    parser.add_argument("folder", type=Path, help="folder with runs in it, such as outputs/SWEEP")
-    parser.add_argument("--out", type=Path, help="folder to write to (default: FOLDER/report)")
+    parser.add_argument("folder", type=Path, help="folder that contains runs, such as outputs/SWEEP")
+    parser.add_argument("--out", type=Path, help="output folder (default: FOLDER/report)")
     return parser
 
 

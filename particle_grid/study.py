@@ -1,4 +1,4 @@
-"""Compare discrete and continuous control by a plan that was written down beforehand: python -m particle_grid.study."""
+"""Compare discrete and continuous control by a plan that is written in advance: python -m particle_grid.study."""
 
 import argparse
 from pathlib import Path
@@ -25,13 +25,13 @@ def command_line() -> argparse.ArgumentParser:
         "Safe to interrupt: the same command skips finished runs and resumes the others.",
         EXAMPLES,
     )
-    parser.add_argument("plan", nargs="?", default="reduced", help="a name in conf/study, or a path to a .yaml file")
-    parser.add_argument("--out", type=Path, help="folder of the runs and the report (default: outputs/study_PLAN)")
-    parser.add_argument("--jobs", type=int, default=0, help="runs at a time (default: one for each core)")
+    parser.add_argument("plan", nargs="?", default="reduced", help="plan, by its name in conf/study or as a .yaml file")
+    parser.add_argument("--out", type=Path, help="folder for the runs and the report (default: outputs/study_PLAN)")
+    parser.add_argument("--jobs", type=int, default=0, help="number of parallel runs (default: one per core)")
     parser.add_argument(
-        "--dry-run", action="store_true", help="only print what would be run and how long it would take"
+        "--dry-run", action="store_true", help="only print the runs that would be made and how long they would take"
     )
-    parser.add_argument("--report", action="store_true", help="report the finished runs, and start none")
+    parser.add_argument("--report", action="store_true", help="only report the finished runs")
     return parser
 
 

@@ -32,7 +32,7 @@ FILLED = {
     "particle_grid.NAME": "particle_grid.train",
     "particle_grid NAME --help": "particle_grid check --help",
     "new task NAME": "new task my_task",
-    "check NAME:Class": "check center",
+    "check module:Class": "check center",
     "check {place}": "check center",
     "{small}": "task=center experiment=smoke",
     "task={place}": "task=center",

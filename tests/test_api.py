@@ -88,13 +88,31 @@ def test_an_environment_that_does_not_fit_the_policy_is_refused():
     ("name", "reason"),
     [
         ("grup", "There is no policy 'grup'. Did you mean group?"),
+        (Path("grup"), "There is no policy 'grup'. Did you mean group?"),
+        (None, "name=None does not name a policy: give a task such as 'group', or a path"),
+        ("", "name='' does not name a policy: give a task such as 'group', or a path"),
+        (["group"], r"name=\['group'\] does not name a policy"),
         ("none.pt", "There is no checkpoint none.pt"),
         ("pretrained/grup-discrete", "Did you mean pretrained/group-discrete"),
     ],
 )
 def test_an_unknown_policy_is_refused(name, reason):
-    with pytest.raises(ValueError, match=reason):
+    with pytest.raises(particle_grid.UserError, match=reason):
         particle_grid.load_policy(name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"action": "both"}, "There is no action form 'both'. Choose one of: discrete, continuous"),
+        ({"device": "tpu"}, "device=tpu is not known"),
+        ({"allow": 5}, "allow=5 does not name classes: give module:Class, or a list of them"),
+        ({"allow": ["center"]}, r"allow=\[center\] does not name classes"),
+    ],
+)
+def test_an_invalid_argument_of_load_policy_is_refused(arguments, reason):
+    with pytest.raises(particle_grid.UserError, match=reason):
+        particle_grid.load_policy("center", **arguments)
 
 
 @pytest.mark.parametrize("old", MODULES)
@@ -111,8 +129,10 @@ def test_importing_a_moved_module_names_its_new_place(old):
         ("world.horizon=3", "world.horizon is now called world.max_episode_steps: use that name"),
         ("foo=3", "There is no key 'foo'"),
         ("task", "'task' cannot be read: write key=value"),
-        ("resume=run/checkpoint.pt", "is for the command line: leave it out"),
-        ("hydra.run.dir=run", "is for the command line: leave it out"),
+        ("resume=run/checkpoint.pt", "is not a setting of a run, but of the command train: leave it out"),
+        ("hydra.run.dir=run", "is not a setting of a run, but of the command train: leave it out"),
+        ("task=null", "cannot be null or a number: choose one, as in task=NAME"),
+        ("seed=???", "seed is required: add seed=VALUE.$"),
         (["task=group"], "is not an override: give texts such as 'task=group'"),
     ],
 )
@@ -132,16 +152,54 @@ def test_a_class_that_only_a_checkpoint_names_is_imported_only_if_it_is_allowed(
     with pytest.raises(particle_grid.UserError, match=r"add allow=\[mine:Mine\]"):
         particle_grid.load_policy(tmp_path / "own.pt")
     assert "mine" not in sys.modules
-    assert particle_grid.load_policy(tmp_path / "own.pt", allow=["mine:Mine"]).config.task == "mine:Mine"
+    assert particle_grid.load_policy(tmp_path / "own.pt", allow="mine:Mine").config.task == "mine:Mine"
 
 
-def test_empty_paths_and_unknown_players_are_refused(tmp_path):
+@pytest.mark.parametrize("path", ["", None, 5, b"center.gif"])
+def test_what_is_not_a_path_is_refused(path):
+    policy = particle_grid.load_policy("center")
+    with pytest.raises(particle_grid.UserError, match=r"path=.* is not a path: name a file that ends in .gif"):
+        particle_grid.record(policy, path)
+    with pytest.raises(particle_grid.UserError, match=r"path=.* is not a path: name a file that ends in .onnx"):
+        particle_grid.export_policy(policy, path)
+    with pytest.raises(particle_grid.UserError, match=r"folder=.* is not a path: name a new folder"):
+        particle_grid.train_policy(policy.config, path)
+
+
+def test_arguments_of_another_kind_are_refused(tmp_path):
+    policy = particle_grid.load_policy("center")
+    for call in (particle_grid.evaluate, particle_grid.record, particle_grid.export_policy):
+        with pytest.raises(particle_grid.UserError, match="policy has the type str, not TrainedPolicy: load one"):
+            call("center", *([] if call is particle_grid.evaluate else [tmp_path / "center.gif"]))
+    for call in (lambda env: particle_grid.evaluate(policy, env), policy.player):
+        with pytest.raises(
+            particle_grid.UserError, match=r"env has the type str, not ParticleGrid: use policy.make_env\(\)"
+        ):
+            call("center")
+    with pytest.raises(particle_grid.UserError, match="config has the type str, not RunConfig: make one"):
+        particle_grid.train_policy("task=center", tmp_path)
+    with pytest.raises(particle_grid.UserError, match="seeds has the type int, not Iterable: give several"):
+        particle_grid.evaluate(policy, seeds=3)
+
+
+@pytest.mark.parametrize(
+    ("show", "reason"),
+    [
+        ({"step": 3}, "There is no key 'step' in show. Did you mean steps?"),
+        ({"steps": "three"}, "show.steps=three is invalid: give a whole number, such as 150"),
+        ({"agent": object()}, "show.agent is invalid .*: give plain numbers, texts and lists"),
+    ],
+)
+def test_an_invalid_setting_of_a_recording_is_refused(show, reason, tmp_path):
+    with pytest.raises(particle_grid.UserError, match=reason):
+        particle_grid.record(particle_grid.load_policy("center"), tmp_path / "center.gif", **show)
+
+
+def test_unknown_players_and_invalid_numbers_are_refused():
     policy = particle_grid.load_policy("center")
     env = policy.make_env(agents=16, height=32, width=32)
-    with pytest.raises(particle_grid.UserError, match="path is empty"):
-        particle_grid.record(policy, "", env)
-    with pytest.raises(particle_grid.UserError, match="folder is empty"):
-        particle_grid.train_policy(policy.config, "")
+    with pytest.raises(particle_grid.UserError, match="seed=-1 is not a seed"):
+        policy.player(env, seed=-1)
     with pytest.raises(particle_grid.UserError, match="There is no player 'script'"):
         particle_grid.Results().mean("script")
     with pytest.raises(particle_grid.UserError, match="steps=0"):

@@ -74,7 +74,7 @@ def test_the_trainer_takes_turns_with_a_baseline_and_is_compared_with_its_bound(
     figures = json.loads(path.read_text("utf-8"))
     rows = {row["case"]: row for row in figures["rows"]}
     own = rows["conv_lstm discrete, fp32"]
-    assert {"baseline discrete, fp32", "products alone, fp32"} < rows.keys()
+    assert {"baseline discrete, fp32", "matmuls alone, fp32"} < rows.keys()
     assert own["times slower"] == 1
     assert own["times the baseline"] > 0
     assert 0 < own["of the bound"] < 1

@@ -80,7 +80,7 @@ def test_a_misspelt_word_fails_at_once_and_the_error_lists_the_valid_ones(run, a
     ("argument", "message"),
     [
         ("task", "'task' cannot be read: write key=value"),
-        ("seed=1,2", "seed=1,2 has several values: write seed=[1,2] for a list, or add -m"),
+        ("seed=1,2", "seed=1,2 has several values: write seed=[1,2] for a list, or, on the command line, add -m"),
         ("~nome", "nome"),
     ],
 )

@@ -216,7 +216,7 @@ def test_a_script_beats_random_actions(task, action):
             env.step(env.scripted_actions(bits) if scripted else random_actions(env, generator))
             total.append(env.score())
         scores.append(np.mean(total, 0))
-    # Of two teams that play against each other, only the hunters can be compared with random ones here.
+    # If two teams play against each other, only the hunters can be compared with random ones here.
     assert scores[1][0] > scores[0][0]
 
 

@@ -22,7 +22,7 @@ every_case = pytest.mark.parametrize(("task", "action"), CASES)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"task": "grup"}, r"no task 'grup'. Choose one of: center, forage"),
+        ({"task": "grup"}, r"no task 'grup'. Did you mean group\? There are: center, forage"),
         ({"action": "both"}, r"no action form 'both'. Choose one of: discrete, continuous"),
         ({"action": np.array([1, 2])}, r"no action form array"),
         ({"render_mode": np.array([1, 2])}, r"no render_mode array"),
@@ -91,7 +91,7 @@ def test_reset_refuses_invalid_seeds(seed):
     [
         (lambda state, layout: 3.0, r"returned scores of shape \[\]"),
         (lambda state, layout: np.zeros(2), r"returned scores of shape \[2\]"),
-        (lambda state, layout: np.full(120, np.nan), "returned scores that are not finite numbers"),
+        (lambda state, layout: np.full(120, np.nan), "gave agent 0 the score nan: look for a division by 0"),
     ],
 )
 def test_invalid_scores_are_refused_with_the_name_of_the_task(score, what, monkeypatch):

@@ -166,7 +166,7 @@ def test_a_folder_in_which_another_process_trains_is_refused(call):
     with FileLock("run/.lock"):
         code, _, err = run(call)
     assert code == 1
-    assert "run is in use by another process that trains there: choose another hydra.run.dir" in err
+    assert "run is in use by another process that trains there: choose another folder (hydra.run.dir=PATH)" in err
     assert not Path("run/checkpoint.pt").exists()
     assert run(call)[0] == 0
 

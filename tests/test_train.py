@@ -245,7 +245,7 @@ def test_invalid_arguments_of_eval_give_one_sentence(call, arguments, message):
         ("world.height=5", "height=5 is smaller than the window"),
         ("trainer.minibatch=10", "multiple of trainer.rollout_length=8"),
         ("policy.hidden=0", "hidden=0 is not a number of units"),
-        ("policy.head=foo", "policy.head=foo is not known"),
+        ("policy.head=foo", "There is no head 'foo'. There are: auto, beta"),
         ("task.colours=7", "colours=7 is out of range"),
         ("resume=none.pt", "There is no checkpoint none.pt"),
     ],

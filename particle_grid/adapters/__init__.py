@@ -8,10 +8,11 @@ from particle_grid import sim
 from particle_grid.support.errors import UserError
 
 if TYPE_CHECKING:  # imports Numba, which takes long
+    from particle_grid.env import ParticleGrid
     from particle_grid.sim.world import World
 
-# Of every id. An id promises its bytes: if the golden hashes change, raise it. tests/test_golden.py holds the hashes of
-# each id.
+# The version of every id. An id promises its bytes: if the golden hashes change, raise the version.
+# tests/test_golden.py holds the hashes of each id.
 VERSION = 0
 LIFETIME: dict[str, Any] = {"lifespan": 0.0, "max_episode_steps": 150}  # defaults of adapters whose agents end together
 
@@ -53,6 +54,12 @@ def check_episodes(world: "World") -> None:
         raise UserError(
             "max_episode_steps=1 leaves no step to act in: choose at least 2, or 0 for a world without an end."
         )
+
+
+def show_in_window(native: "ParticleGrid") -> None:
+    """Show the first world if `render_mode` is "human", for libraries that expect it of every reset and step."""
+    if native.render_mode == "human":
+        native.render()
 
 
 register_tasks()

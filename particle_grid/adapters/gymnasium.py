@@ -7,10 +7,12 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from particle_grid.adapters import environment_id
+from particle_grid.adapters import environment_id, show_in_window
 from particle_grid.env import ParticleGrid
+from particle_grid.sim import tasks
 from particle_grid.sim.rng import check_seed
 from particle_grid.sim.world import World
+from particle_grid.support import registry
 from particle_grid.support.errors import UserError, UserTypeError
 
 
@@ -34,6 +36,8 @@ class ParticleGridVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     truncations bool[num_envs] are new in each step. With copy=False, the first three are ParticleGrid's own buffers,
     which the next step overwrites. Every 32 steps, infos hold `score`, `moved` and all else that ParticleGrid reports,
     f64[num_envs], with the same number for every agent.
+
+    With `render_mode="human"`, each reset and each step show the first world in a window, as in Gymnasium.
 
     Args:
         num_envs: number of agents in all worlds; None, which `make_vec` never passes, leaves it to `settings`.
@@ -79,11 +83,13 @@ class ParticleGridVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         check_seed(seed)
         super().reset(seed=None if seed is None else int(seed))  # Gymnasium does not accept NumPy's integers
         observations, _ = self.native.reset(seed)
+        show_in_window(self.native)
         return self._output(observations), self._masked({"due": self.native.due()})
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Make one step of all agents with actions [num_envs, 2]; see above, and `ParticleGrid.step`."""
         observations, rewards, terminals, respawned, reports = self.native.step(actions)
+        show_in_window(self.native)
         due = self.native.due()
         infos = {name: np.full(self.num_envs, value) for report in reports for name, value in report.items()}
         buffers = self._output(observations), self._output(rewards), self._output(terminals)
@@ -117,11 +123,16 @@ def make_registered(registered: str, **settings: Any) -> ParticleGridVectorEnv:
     """
     task = settings.pop("task", registered)
     if task != registered:
-        raise UserError(
-            f"task={task!r} is not the task of {environment_id(registered)}: choose the id of that task, such as "
-            f"{environment_id('scatter')}, or ParticleGridVectorEnv(task=...)."
-        )
+        raise UserError(f"task={task!r} is not the task of {environment_id(registered)}: {_way_to_make(task)}.")
     return ParticleGridVectorEnv(task=registered, **settings)
+
+
+def _way_to_make(task: Any) -> str:
+    """Return how to make an environment of a task, or raise UserError for a name that no task has."""
+    if not isinstance(task, str) or registry.is_place(task):
+        return "build ParticleGridVectorEnv(task=...) for a task that has no id"
+    tasks.load(task)  # which raises
+    return f"make {environment_id(task)}"
 
 
 def check_count(name: str, value: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium.spaces import Box, Space
 
-from particle_grid.adapters import VERSION, check_episodes, with_lifetime
+from particle_grid.adapters import VERSION, check_episodes, show_in_window, with_lifetime
 from particle_grid.env import ParticleGrid
 from particle_grid.support.errors import UserError, UserRuntimeError, UserTypeError
 from particle_grid.support.optional import load
@@ -29,6 +29,8 @@ class ParticleGridParallelEnv(ParallelEnv):
     Observations u8[size] are rows of one copy made in each step, and rewards are floats. Every 32 steps, infos hold
     what ParticleGrid reports, the same for each agent. All agents share one space of each kind. `state` returns the
     observations of all agents, u8[N * size], which is the point of view of centralised critics, as in MPE.
+
+    With `render_mode="human"`, each reset and each step show the world in a window, as in PettingZoo.
 
     Args:
         settings: those of `ParticleGrid`, with one world. Unless they have a `world`, `lifespan` (0: never) and
@@ -62,12 +64,29 @@ class ParticleGridParallelEnv(ParallelEnv):
         self.agents = [self.possible_agents[number] for number in numbers.tolist()]
 
     def observation_space(self, agent: str) -> Space:
-        """Return Box(0, 255, (size,), uint8)."""
-        return self.observation_spaces[agent]
+        """Return Box(0, 255, (size,), uint8).
+
+        Raises:
+            UserError: if `agent` is not in `possible_agents`.
+        """
+        return self._of(agent, self.observation_spaces)
 
     def action_space(self, agent: str) -> Space:
-        """Return MultiDiscrete([3, 3]) or Box(-1, 1, (2,)), depending on the action form."""
-        return self.action_spaces[agent]
+        """Return MultiDiscrete([3, 3]) or Box(-1, 1, (2,)), depending on the action form.
+
+        Raises:
+            UserError: if `agent` is not in `possible_agents`.
+        """
+        return self._of(agent, self.action_spaces)
+
+    def _of(self, agent: object, spaces: Mapping[str, Space]) -> Space:
+        """Return the space of an agent."""
+        if not isinstance(agent, str) or agent not in spaces:
+            raise UserError(
+                f"There is no agent {agent!r}: `possible_agents` are {self.possible_agents[0]} to "
+                f"{self.possible_agents[-1]}."
+            )
+        return spaces[agent]
 
     def state(self) -> np.ndarray:
         """Return the observations of all bodies in one row, u8[N * size], also of those whose agent has left.
@@ -83,6 +102,7 @@ class ParticleGridParallelEnv(ParallelEnv):
     ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, float]]]:
         """Start the world; return observations and empty infos. Options are ignored."""
         observations, _ = self.native.reset(seed)
+        show_in_window(self.native)
         self._keep(np.flatnonzero(~self.native.due()))
         return dict(zip(self.agents, observations[self._numbers], strict=True)), {name: {} for name in self.agents}
 
@@ -97,6 +117,7 @@ class ParticleGridParallelEnv(ParallelEnv):
         if not self.agents:
             raise UserRuntimeError("No agents are left in this episode: call reset() before step().")
         observations, rewards, _, _, reports = self.native.step(self._everyone(actions))
+        show_in_window(self.native)
         names, numbers = self.agents, self._numbers
         due = self.native.due()
         self._keep(numbers[~due[numbers]])
@@ -114,9 +135,12 @@ class ParticleGridParallelEnv(ParallelEnv):
             raise UserTypeError(
                 f"actions are a {type(actions).__name__}: give a dict with an action for each of `agents`."
             )
-        for name in sorted(actions.keys() ^ set(self.agents), key=str):
-            problem = "is not in `agents`" if name in actions else "has no action"
-            raise UserError(f"{name} {problem}: give one action for each name in `agents`.")
+        remedy = "give one action for each name in `agents`"
+        for name in sorted(actions.keys() - set(self.agents), key=str):
+            raise UserError(f"{name} is not in `agents`: {remedy}.")
+        for name in self.agents:
+            if name not in actions:
+                raise UserError(f"{name} has no action: {remedy}.")
         try:
             given = np.stack([actions[name] for name in self.agents])
         except ValueError as error:

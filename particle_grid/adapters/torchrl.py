@@ -11,6 +11,7 @@ from particle_grid.env import ParticleGrid
 from particle_grid.sim.rng import check_seed
 from particle_grid.sim.task import team_names
 from particle_grid.sim.world import World
+from particle_grid.support.errors import UserError
 from particle_grid.support.optional import load
 
 _NEEDED = "torchrl", "The adapter for TorchRL"  # the extra, and what needs it
@@ -68,6 +69,7 @@ class ParticleGridEnv(EnvBase):
         **settings: Any,
     ) -> None:
         check_seed(seed)
+        check_device(device)
         count = World(worlds=worlds).worlds  # which checks it
         settings = with_lifetime(settings)
         world = settings.get("world")
@@ -77,9 +79,9 @@ class ParticleGridEnv(EnvBase):
         self.natives = [ParticleGrid(**settings, seed=(seed or 0) + k) for k in range(count)]
         check_episodes(self.natives[0].world)
         super().__init__(device=device, batch_size=[count])
-        self._seeds: list[int | None] = [None] * count  # of the next reset of each world
+        self._seeds: list[int | None] = [None] * count  # seed of the next reset of each world
         self._members = groups(self.natives[0])
-        self._places = np.argsort(np.concatenate([*self._members.values()]))  # of agents in the concatenated groups
+        self._places = np.argsort(np.concatenate([*self._members.values()]))  # where agents are in the joined groups
         self.group_map = {name: [f"{name}_{k}" for k in range(len(who))] for name, who in self._members.items()}
         self._make_specs(device)
 
@@ -153,6 +155,16 @@ class ParticleGridEnv(EnvBase):
         super().close(raise_if_closed=raise_if_closed)
         for native in self.natives:
             native.close()
+
+
+def check_device(device: torch.device | str | None) -> None:
+    """Raise UserError unless tensors can be on a device, of which None is torch's default."""
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise UserError(
+            f"device={device!r} cannot hold tensors ({error}): give cpu or cuda, or leave it out."
+        ) from error
 
 
 def _flags(*shape: int) -> dict[str, Any]:

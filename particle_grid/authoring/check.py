@@ -1,4 +1,4 @@
-"""Check a task, a policy or a head of your own: python -m particle_grid check NAME:Class."""
+"""Check a task, a policy or a head of your own: python -m particle_grid check module:Class."""
 
 import argparse
 import importlib.util
@@ -6,14 +6,18 @@ import sys
 from collections.abc import Callable, Sequence
 
 from particle_grid.authoring import check_head, check_policy, check_task
-from particle_grid.authoring.findings import Check, examine
+from particle_grid.authoring.findings import INVALID, Check, examine
 from particle_grid.cli import ending_in_one_line, parser_of
 from particle_grid.learn.heads import HEAD_METHODS, HEADS
 from particle_grid.learn.policy import POLICIES, Policy
+from particle_grid.settings.checks import check_overrides
+from particle_grid.settings.compose import composed
+from particle_grid.settings.errors import explain
+from particle_grid.settings.invocation import by_key
 from particle_grid.sim import tasks
 from particle_grid.sim.task import PARTS
 from particle_grid.support import registry
-from particle_grid.support.errors import UserError
+from particle_grid.support.errors import UserError, unknown
 from particle_grid.support.output import lasting_output
 
 Checker = Callable[[str, str, Sequence[str]], bool]
@@ -36,8 +40,9 @@ def command_line() -> argparse.ArgumentParser:
         "Exit code 0 if all is well, 1 if something is wrong.",
         EXAMPLES,
     )
-    parser.add_argument("place", help="module:Class of yours, or a name that `python -m particle_grid` lists")
-    parser.add_argument("settings", nargs="*", help="KEY=VALUE, as for training")
+    names = "your class, or a name that `python -m particle_grid` lists"
+    parser.add_argument("place", metavar="module:Class", help=names)
+    parser.add_argument("settings", metavar="KEY=VALUE", nargs="*", default=[], help="settings, as for training")
     return parser
 
 
@@ -58,7 +63,8 @@ def check(place: str, settings: Sequence[str] = ()) -> bool:
         settings: overrides of the command line of `train`.
 
     Raises:
-        UserError: if there is no such class, or if it is neither a task, nor a policy, nor a head.
+        UserError: if there is no such class, if it is neither a task, nor a policy, nor a head, or if a setting is
+            invalid.
     """
     if registry.is_place(place):
         file = _file_of(place)
@@ -69,7 +75,8 @@ def check(place: str, settings: Sequence[str] = ()) -> bool:
     else:
         file = ""
         kind = _registered_kind(place)
-    print(f"{place} is a {kind}")
+    print(f"{place} is a {kind}", flush=True)
+    check_settings(kind, place, settings)
     return CHECKERS[kind](place, file, settings)
 
 
@@ -91,6 +98,26 @@ def kind_of(place: str) -> str:
             f"from particle_grid.learn.policy.Policy; a head has {', '.join(HEAD_METHODS)}."
         )
     return kind
+
+
+def check_settings(kind: str, place: str, settings: Sequence[str]) -> None:
+    """Raise UserError for a setting that training would refuse, or that chooses what a check chooses itself.
+
+    Nothing is raised if the class cannot even be trained without settings: its checks say why.
+    """
+    chosen = {"task": "task", "policy": "policy", "head": "policy.head"}[kind]
+    check_overrides(settings)
+    for key, setting in by_key(settings).items():
+        if key in (chosen, "action"):
+            raise UserError(f"{setting} is not for check, which takes {place} and both action forms: leave it out.")
+    try:
+        composed([f"{chosen}={place}"])
+    except Exception:  # whatever the class raises
+        return
+    try:
+        composed([f"{chosen}={place}", *settings])
+    except INVALID as error:
+        raise UserError(explain(error)) from error
 
 
 def _imported(place: str) -> str:
@@ -117,4 +144,6 @@ def _registered_kind(name: str) -> str:
     for kind, names in known.items():
         if name in names:
             return kind
-    raise UserError(f"There is no task, policy or head {name!r}: name your own as my_module:MyClass.")
+    everything = [name for names in known.values() for name in names]
+    sentence = unknown(f"task, policy or head {name!r}", name, everything)
+    raise UserError(sentence, "Name a class of your own as my_module:MyClass.")

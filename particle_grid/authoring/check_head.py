@@ -19,11 +19,12 @@ from particle_grid.support.errors import UserError
 DRAWS = 40_000  # samples from which densities, entropies and sizes are estimated
 SIGNIFICANT = 5.0  # standard errors that count as a difference
 APPROXIMATE = 0.1  # nats, and share of the probability: entropies may be approximations
-SIZES = (0.3, 0.5)  # of first actions
+SIZES = (0.3, 0.5)  # sizes of first actions
 SIZE_TOLERANCE = 0.2  # relative: a head may ignore that the environment clips
-SPREADS = (0.0, 1.0, 3.0)  # of the policy's outputs
+SPREADS = (0.0, 1.0, 3.0)  # spreads of the policy's outputs
 LARGE = 10.0  # factor of the outputs for which gradients should still be finite
-CHOICES = 3  # of the discrete form, along each axis
+MOST_ALIKE = 0.01  # share of continuous samples that may be the same number
+CHOICES = 3  # choices of the discrete form along each axis
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,24 @@ def uses_its_generator(head: HeadClass) -> str:
             raise UserError(
                 "`sample` gives the same samples with another generator: draw them from the one it is given."
             )
+    return ""
+
+
+@torch.no_grad()
+def has_a_density(head: HeadClass) -> str:
+    """Check that no number is drawn again and again, as happens where samples are clipped or rounded."""
+    for made, out in head.cases():
+        sample, _ = drawn(made, out)
+        if not made.dtype.is_floating_point:
+            continue
+        for component in sample.unbind(-1):
+            values, counts = component.unique(return_counts=True)
+            share = counts.max().item() / len(component)
+            if share > MOST_ALIKE:
+                raise UserError(
+                    f"{share:.0%} of the samples are exactly {values[counts.argmax()]:.3g}, so they have no density: "
+                    f"return them as they are drawn, and clip or round in `to_action`."
+                )
     return ""
 
 
@@ -267,6 +286,7 @@ CHECKS = (
     Check("shapes and dtypes", has_shapes, vital=True),
     Check("actions fit the environment", acts_in_range),
     Check("samples come from the generator that is given", uses_its_generator),
+    Check("samples are neither clipped nor rounded", has_a_density, vital=True),
     Check("`sample` and `log_prob_and_entropy` agree", repeats_log_probs),
     Check("probabilities add up to 1", is_a_distribution),
     Check("the entropy agrees with samples", knows_its_entropy),

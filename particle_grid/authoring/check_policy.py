@@ -98,6 +98,27 @@ def has_shapes(policy: PolicyClass) -> str:
 
 
 @torch.no_grad()
+def repeats(policy: PolicyClass) -> str:
+    """Check that the same seed gives the same weights, and the same observations the same outputs."""
+    first, second = (build_policy(policy.configs["discrete"]).state_dict() for _ in range(2))
+    for name, weight in first.items():
+        if not torch.equal(weight, second[name]):
+            raise UserError(
+                f"{name} starts with other numbers although the seed is the same: draw them from torch's own "
+                f"generator, which is seeded, and from no other."
+            )
+    made = policy.make("discrete")
+    inputs = observations(made), no_starts(), memory(made)
+    (out, value, state), (other_out, other_value, other_state) = (made(*inputs) for _ in range(2))
+    if not _all_close((out, value, *state), (other_out, other_value, *other_state)):
+        raise UserError(
+            "the same observations give other outputs: let `forward` use no dropout and no random numbers, and keep "
+            "nothing but the state that it returns."
+        )
+    return ""
+
+
+@torch.no_grad()
 def computes_steps_alike(policy: PolicyClass) -> str:
     """Check that a chunk of steps gives what its steps give one by one, as in learning and in playing."""
     made = policy.make("discrete")
@@ -112,7 +133,7 @@ def computes_steps_alike(policy: PolicyClass) -> str:
     if not _close(torch.cat([out, value[..., None]], -1), torch.cat(parts)) or not _all_close(last, state):
         raise UserError(
             f"{STEPS} steps at once give other results than the same steps one by one: carry the memory from step to "
-            f"step within `forward`, compute nothing from later steps, and use no dropout and no batch statistics."
+            f"step within `forward`, compute nothing from later steps, and use no batch statistics."
         )
     return ""
 
@@ -213,6 +234,7 @@ def _all_close(a: RecurrentState, b: RecurrentState) -> bool:
 CHECKS = (
     Check("can be made, for discrete and continuous actions", builds, vital=True),
     Check("shapes of `initial_state` and `forward`", has_shapes, vital=True),
+    Check("the same seed and observations give the same outputs", repeats, vital=True),
     Check("some steps at once give what single steps give", computes_steps_alike),
     Check("memory is reset where an episode starts", forgets_at_starts),
     Check("agents do not depend on each other", keeps_agents_apart),

@@ -16,6 +16,7 @@ from particle_grid.settings.errors import explain
 from particle_grid.support.errors import UserError
 
 Subject = TypeVar("Subject")
+INVALID = (UserError, HydraException, OmegaConfBaseException)  # what is raised for a class or a setting that is invalid
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def examine(subject: Subject, file: str, checks: Sequence[Check[Subject]]) -> bo
         crashed = False
         try:
             note = check.test(subject)
-        except (UserError, HydraException, OmegaConfBaseException) as error:  # the latter from settings
+        except INVALID as error:
             problem = explain(error)
         except Exception as error:
             print(own_traceback(error, file), end="")

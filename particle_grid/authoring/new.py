@@ -7,8 +7,7 @@ import re
 from pathlib import Path
 
 from particle_grid.cli import ending_in_one_line, parser_of
-from particle_grid.settings.errors import unknown
-from particle_grid.support.errors import UserError
+from particle_grid.support.errors import UserError, unknown
 from particle_grid.support.output import lasting_output
 
 TEMPLATES = Path(__file__).parent / "templates"  # no modules: a change to one that names kernels recompiles all of them
@@ -35,7 +34,7 @@ def command_line() -> argparse.ArgumentParser:
         EXAMPLES,
     )
     parser.add_argument("kind", help=f"what to write: {', '.join(NEXT)}")
-    parser.add_argument("name", help="of the file without .py, such as my_task")
+    parser.add_argument("name", help="name of the file without .py, such as my_task")
     return parser
 
 
@@ -61,8 +60,9 @@ def write(kind: str, name: str) -> str:
     text = (TEMPLATES / f"{kind}.txt").read_text("utf-8")
     class_name = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
     _check_name(name)
+    _check_keyword(class_name)
     imports = "".join(line for line in text.splitlines() if line.startswith(("import ", "from ")))
-    if re.search(rf"\b{class_name}\b", imports) or keyword.iskeyword(class_name):
+    if re.search(rf"\b{class_name}\b", imports):
         raise UserError(f"The class {class_name} would hide a name that the file itself uses: choose another name.")
     try:
         with Path(f"{name}.py").open("x", encoding="utf-8") as file:
@@ -74,8 +74,9 @@ def write(kind: str, name: str) -> str:
 
 def _check_name(name: str) -> None:
     """Raise UserError for a name that Python, or a command line, could not use for a new module."""
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or keyword.iskeyword(name):
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
         raise UserError(f"{name!r} is not a name of a module: use letters, digits and underscores, as in my_task.")
+    _check_keyword(name)
     if len(name) > LONGEST_NAME:
         raise UserError(f"{name} has {len(name)} letters: use a name of at most {LONGEST_NAME}.")
     if Path(f"{name}.py").exists():
@@ -83,3 +84,9 @@ def _check_name(name: str) -> None:
     found = importlib.util.find_spec(name)
     if found:
         raise UserError(f"{name}.py would hide the module {name} ({found.origin}): choose another name.")
+
+
+def _check_keyword(name: str) -> None:
+    """Raise UserError for a name of a module or a class that is a keyword of Python."""
+    if keyword.iskeyword(name):
+        raise UserError(f"{name} is a keyword of Python: choose another name.")

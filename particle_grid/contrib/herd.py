@@ -34,10 +34,10 @@ class Herd:
     The pen is a square in the middle whose floor looks like food. No agent spawns in it, and it has no walls.
     """
 
-    dogs: float = 0.25  # share of the agents
+    dogs: float = 0.25  # share of the agents that are dogs
     pen: float = 0.3  # side of the pen, as a share of the field's shorter side
-    drive: float = 0.9  # the share in the pen is the work of all dogs, and tells a single dog little about its own
-    fear: float = 0.2  # fleeing is learned early, and would drown what dogs learn in the same network if paid in full
+    drive: float = 0.9  # share of a dog's reward that is its own progress; the rest tells a single dog little
+    fear: float = 0.2  # size of the sheep's rewards; in full, they would drown what dogs learn in the same network
 
     unit: ClassVar[str] = "share of the sheep in the pen (sheep: distance from dogs)"
     teams: ClassVar[int] = 2

@@ -26,8 +26,8 @@ class Optimize:
     memory. The hills differ in height, and only the highest reaches 1.
     """
 
-    hills: int = 3  # 1 to 16
-    radius: float = 0.4  # of a hill, as a share of the field's shorter side
+    hills: int = 3  # number of hills, 1 to 16
+    radius: float = 0.4  # radius of a hill, as a share of the field's shorter side
 
     unit: ClassVar[str] = "height, from 0 to 1"
     teams: ClassVar[int] = 1

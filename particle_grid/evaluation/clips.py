@@ -12,7 +12,7 @@ from particle_grid.learn.loggers.several import Loggers
 from particle_grid.support.errors import UserError
 from particle_grid.view.video import encode_gif, in_palette
 
-FRAMES = 96  # of a film, one per step
+FRAMES = 96  # frames of a film, one per step
 PIXELS = 256
 FPS = 20
 

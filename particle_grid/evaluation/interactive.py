@@ -123,7 +123,7 @@ class Game:
         self._due = 0.0  # steps
         self._picture: np.ndarray | None = None  # None: something has changed since it was drawn
         self._player = others(env, settings.seed)
-        self._seed: int | None = settings.seed  # of the next start
+        self._seed: int | None = settings.seed  # seed of the next start
 
     def start(self) -> None:
         """Start a new game. The first one of a seed is always the same."""
@@ -139,7 +139,7 @@ class Game:
         """Steer another agent, and start its record of rewards."""
         self.agent = agent
         self.camera.follow(agent)
-        self.action = np.zeros(2, np.float32)  # of the agent in the last step, in [-1, 1]
+        self.action = np.zeros(2, np.float32)  # action of the agent in the last step, in [-1, 1]
         self.rewards: deque[float] = deque(maxlen=SPAN)
         self._others: deque[float] = deque(maxlen=SPAN)  # mean reward of all agents of its colour
         self._like = self.env.state.colour == self.env.state.colour[agent]

@@ -8,10 +8,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from particle_grid.settings.errors import unknown
 from particle_grid.sim import tasks
 from particle_grid.support import records, registry
-from particle_grid.support.errors import UserError
+from particle_grid.support.errors import UserError, unknown
 
 ALL = "all"  # stands for all registered tasks
 

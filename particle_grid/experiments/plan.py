@@ -16,9 +16,8 @@ from particle_grid.experiments.pool import Job
 from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.versions import upgraded_override
 from particle_grid.settings.compose import config_folder, typed
-from particle_grid.settings.errors import unknown
 from particle_grid.support import records
-from particle_grid.support.errors import UserError
+from particle_grid.support.errors import UserError, unknown
 
 Hyperparameters = tuple[tuple[str, Any], ...]  # pairs of key and value
 NAME = re.compile(r"[^\W_][\w.-]*")
@@ -26,8 +25,8 @@ LONGEST_NAME = 80
 OVERRIDE = re.compile(r"[+~]*[\w./@:]+=.*", re.DOTALL)
 RESERVED = {"seed", "resume", "trainer.threads"}  # keys that the study sets for each run
 MOST_RUNS = 50_000
-MOST_COMBINATIONS = 1_000_000  # of hyperparameters in the search space of an arm
-OLD_KEYS = {"scale": "reference_scores"}  # of a plan, each with its successor
+MOST_COMBINATIONS = 1_000_000  # combinations of hyperparameters in the search space of an arm
+OLD_KEYS = {"scale": "reference_scores"}  # renamed keys of a plan, each with its successor
 OLD_TUNING_KEYS = {"draws": "trials"}
 TUNING = "tuning"  # phases
 TEST = "test"

@@ -12,7 +12,7 @@ from particle_grid.experiments.study_scores import Rows, StudyResults, with_inte
 
 PROFILE = np.linspace(-0.25, 1.75, 81)  # thresholds of the performance profiles
 RELATIVE = {"better": 0.5, "difference": 0.0}  # columns that compare an arm with the reference: their neutral values
-POINTS = 60  # of a learning curve
+POINTS = 60  # points of a learning curve
 
 
 def draw(out: Path, results: StudyResults, summary: Rows, variant: str) -> list[bytes]:

@@ -29,7 +29,7 @@ Rows = list[dict[str, Any]]
 ReferenceScores = Mapping[tuple[str, str], Baseline]  # by variant and task
 SMOOTH = 5  # iterations, whose mean score must reach a threshold
 FIRST_ACTIONS = 100_000  # samples that show how an arm acts before training
-STILL = 0.25  # of an axis' reach; actions below it barely move an agent
+STILL = 0.25  # share of an axis' reach; actions below it barely move an agent
 REFERENCE_SCORES = "reference_scores.json"
 OLD_REFERENCE_SCORES = "scales.json"  # name of the same file in earlier versions
 MEASURE_AGAIN = "Remove this file, and the same command measures it again."
@@ -113,7 +113,7 @@ def steps_to(threshold: float, steps: np.ndarray, scores: np.ndarray) -> float:
     """Return the first step at which the mean score of the last SMOOTH iterations reaches a threshold, or infinity."""
     if len(scores) < SMOOTH or np.isnan(scores).any():
         return float("inf")
-    means = np.convolve(scores, np.ones(SMOOTH) / SMOOTH, "valid")  # of iterations k to k + SMOOTH - 1
+    means = np.convolve(scores, np.ones(SMOOTH) / SMOOTH, "valid")  # means of iterations k to k + SMOOTH - 1
     reached = np.flatnonzero(means >= threshold)
     return float(steps[reached[0] + SMOOTH - 1]) if len(reached) else float("inf")
 

@@ -16,7 +16,7 @@ PARTS = 4  # groups into which numeric values of a key are sorted if there are m
 LONGEST = 24  # characters of a value next to an axis
 FEWEST = 10  # finished runs of a task that can show what their scores depend on
 ENOUGH = 20  # finished runs that Optuna's PED-ANOVA needs
-POINTS = 60  # of a curve
+POINTS = 60  # points of a curve
 CURVES = 8  # in a panel: only the best ones
 SMOOTH = 20  # a curve shows means over this part of a run
 WIDTH = 0.6  # total width of the bands on axes with few values
@@ -167,7 +167,7 @@ def _draw_axes(panel: Any, axes: Sequence[Axis]) -> None:
         panel.axvline(k, color="black", linewidth=0.8)
         for tick in axis.ticks:
             panel.text(k + 0.03, axis.place(tick), short(tick), va="center", fontsize=8, bbox=box)
-    panel.axvline(len(axes), color="black", linewidth=0.8)  # of the score
+    panel.axvline(len(axes), color="black", linewidth=0.8)  # the axis of the score
 
 
 def importance(runs: Sequence[SweepRun], keys: Sequence[str]) -> tuple[dict[str, float], str]:

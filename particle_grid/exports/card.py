@@ -1,4 +1,4 @@
-"""Model cards: what a policy is, how to run it, how it was trained and what it scores. What is unknown is left out."""
+"""Model cards: what a policy does, how to run it, how it was trained and how it scores. Unknown facts are left out."""
 
 import inspect
 import json
@@ -31,10 +31,10 @@ n = 64  # agents
 inputs = {{x["input"]: np.zeros((n, *x["shape"][1:]), x["dtype"]) for x in contract["state"]}}
 inputs["observations"] = np.zeros((n, {size}), np.uint8)  # from your environment
 inputs["starts"] = np.ones(n, bool)  # agents whose episode begins now
-action, head_outputs, value, *state = session.run(None, inputs)  # give `state` to the next step
+action, head_outputs, value, *state = session.run(None, inputs)  # pass `state` to the next step
 ```
 
-The metadata describe every input and output, and how to sample actions from `head_outputs`.
+The contract describes every input and output, and how to sample actions from `head_outputs`.
 """
 WITH_PACKAGE = """
 ```python
@@ -48,7 +48,7 @@ act = policy.player(env)
 
 
 def model_card(saved: Checkpoint, policy: Policy, results: Results, files: Sequence[Path]) -> str:
-    """Return the card of a policy as Markdown, with front matter in YAML as hubs of models read it.
+    """Return the card of a policy as Markdown, with front matter in YAML for model hubs.
 
     Args:
         saved: what the policy was loaded from.
@@ -62,7 +62,7 @@ def model_card(saved: Checkpoint, policy: Policy, results: Results, files: Seque
         f"# {_title(saved)}\n",
         _purpose(config.task),
         f"A `{config.policy}` policy with {_size(policy):,} weights for the task `{config.task}` with {config.action} "
-        f"actions, trained with PPO for {saved.steps:,} agent-steps with seed {config.seed}.\n",
+        f"actions, trained with PPO for {saved.steps:,} agent-steps (seed {config.seed}).\n",
         "## Use\n",
         *(_usage(saved, policy, file) for file in files),
         *_scores(saved, results),
@@ -70,7 +70,7 @@ def model_card(saved: Checkpoint, policy: Policy, results: Results, files: Seque
         "## Training\n\n| setting | value |\n|---|---|\n" + "".join(_settings(saved)),
     ]
     if saved.score is not None:
-        parts.append("## Licence\n\nMIT, like particle_grid, with which the policy ships.\n")
+        parts.append("## Licence\n\nMIT. The policy ships with particle_grid, which has the same licence.\n")
     return "\n".join(filter(None, parts))
 
 
@@ -135,8 +135,8 @@ def _scores(saved: Checkpoint, results: Results) -> list[str]:
         for k, team in enumerate(team_names(kind) or ["all agents"]):
             rows.append(f"| {LABELS[player]} | {team} | {_spread(scores[:, k])} | {_spread(normalised[:, k])} |\n")
     return [
-        f"## Scores\n\nMean ± standard deviation over {count} episodes in the world of training. The unit is: "
-        f"{kind.unit}. {scale}\n",
+        f"## Scores\n\nMean ± standard deviation over {count} episodes in the training world. Unit: {kind.unit}. "
+        f"{scale}\n",
         "| player | team | score | normalised score |\n|---|---|---|---|\n" + "".join(rows),
     ]
 
@@ -148,9 +148,10 @@ def _spread(scores: np.ndarray) -> str:
 def _limits(saved: Checkpoint) -> str:
     world = saved.config.world
     return (
-        f"- An agent must see {world.vision} cells in each direction, in the layout that the metadata describe.\n"
-        f"- It was trained with {world.agents} agents in {world.height} x {world.width} cells, and with this task "
-        f"only. What it does elsewhere was not measured.\n"
+        f"- Observations must cover {world.vision} cells in each direction, in the layout that the file's metadata "
+        f"specifies.\n"
+        f"- The policy was trained on this task only, with {world.agents} agents on {world.height} x {world.width} "
+        f"cells. Its behaviour in other settings has not been measured.\n"
     )
 
 

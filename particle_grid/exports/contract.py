@@ -29,8 +29,8 @@ FEATURES = (  # in the order of `particle_grid.sim.observation`
     "reward of the last step, in 1/127, plus 128",
 )
 ACTIONS = {
-    "discrete": "along rows and columns: 0, 1 and 2 stand for -1, 0 and 1, in units of the speed",
-    "continuous": "along rows and columns, in units of the speed; the environment clips it to [-1, 1]",
+    "discrete": "moves along rows and columns: 0, 1 and 2 stand for -1, 0 and 1, in units of the speed",
+    "continuous": "moves along rows and columns, in units of the speed; the environment clips them to [-1, 1]",
 }
 NOISE = "sample = head_outputs + std * noise, with standard normal noise"
 SAMPLING = {
@@ -61,16 +61,20 @@ def describe(saved: Checkpoint, policy: Policy, results: Results) -> dict[str, A
         "starts": {
             "dtype": "bool",
             "shape": [AGENTS],
-            "meaning": "whether an observation is the first of an episode: the agent's state is zeroed before it",
+            "meaning": "whether an observation is the first of an episode; if so, the agent's state is zeroed first",
         },
         "state": [_state(k, x) for k, x in enumerate(policy.initial_state(1))],
         "action": {
             "dtype": "int32" if saved.config.action == "discrete" else "float32",
             "shape": [AGENTS, policy.head.components],
-            "meaning": f"the mode: {ACTIONS[saved.config.action]}",
+            "meaning": f"the most probable {ACTIONS[saved.config.action]}",
         },
         "head_outputs": _head_outputs(policy.head),
-        "value": {"dtype": "float32", "shape": [AGENTS], "meaning": "the discounted sum of future rewards"},
+        "value": {
+            "dtype": "float32",
+            "shape": [AGENTS],
+            "meaning": "the estimated discounted sum of future rewards, times trainer.reward_scale",
+        },
     }
     return contract | {"scores": scores} if (scores := _scores(saved, results)) else contract
 
@@ -92,7 +96,7 @@ def _state(number: int, x: Tensor) -> dict[str, Any]:
         "output": f"next_state_{number}",
         "dtype": str(x.dtype).removeprefix("torch."),
         "shape": [AGENTS, *x.shape[1:]],
-        "meaning": "what agents remember: zeros at first, then the output of the step before",
+        "meaning": "the memory of the agents: zeros in the first step, then the output of the previous step",
     }
 
 

@@ -11,9 +11,8 @@ from particle_grid.runs import load, safetensors
 from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.load import Checkpoint
 from particle_grid.runs.results import Results
-from particle_grid.settings.errors import unknown
 from particle_grid.support import atomic
-from particle_grid.support.errors import UserError
+from particle_grid.support.errors import UserError, unknown
 from particle_grid.support.text import as_written
 
 FORMATS: dict[str, Any] = {"onnx": onnx, "safetensors": safetensors}  # by their suffixes

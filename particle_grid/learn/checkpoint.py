@@ -33,7 +33,7 @@ PROCESS_KINDS: dict[str, Any] = {
     "state": (list, tuple),
 }
 MOST_STEPS = 1 << 53  # doubles, which TensorBoard and schedules use, cannot tell larger numbers from the next
-FIRST_OPTIMISER = "adam"  # of checkpoints that do not name theirs
+FIRST_OPTIMISER = "adam"  # optimiser of checkpoints that do not name theirs
 
 
 def save(path: str | Path, state: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The settings of the trainer: defaults, meaning and valid values."""
 
 import math
+import re
 from dataclasses import dataclass, fields
 
 from particle_grid.support.errors import UserError, UserTypeError
@@ -27,6 +28,7 @@ NOT_NEGATIVE = (
     "checkpoint_every",
     "seed",
 )
+DEVICE = re.compile(r"auto|cpu(:0)?|cuda(:\d+)?")
 OPTIMISERS = ("adam", "muon")
 FRACTIONS = ("gamma", "gae_lambda", "scripted_opponents", "opponent_pool")
 
@@ -40,62 +42,64 @@ class TrainerConfig:
         UserTypeError: if a value has the wrong type.
     """
 
-    #: Agent-steps to train for: some minutes on two cores, in which every task visibly learns. The last iteration may
-    #: overshoot by less than a batch.
+    #: Agent-steps to train for. The default takes a minute or two on two cores, enough for visible progress on every
+    #: task. The last iteration may overshoot by less than a batch.
     total_steps: int = 6_000_000
-    #: Steps per rollout, and of backpropagation through time.
+    #: Steps per rollout, which is also the length of backpropagation through time.
     rollout_length: int = 32
-    #: Agent-steps per optimiser step, at most: whole rollouts of some agents. Larger ones starve the first millions of
-    #: steps of updates.
+    #: Maximum number of agent-steps per optimiser step. A minibatch holds whole rollouts of some agents. With larger
+    #: minibatches, the first millions of steps have too few updates.
     minibatch: int = 4096
-    #: Passes over a batch. Fresh data is cheap here, and one pass keeps it on-policy.
+    #: Passes over each batch. Fresh data is cheap here, and a single pass keeps the data on-policy.
     epochs: int = 1
-    #: Of Adam, at the start, for many small updates.
+    #: Learning rate of Adam at the start of training, suited to many small updates.
     learning_rate: float = 2e-3
-    #: Lower the learning rate and the entropy bonus to 0 over `total_steps`.
+    #: Whether the learning rate and the entropy bonus fall to 0 over `total_steps`.
     anneal: bool = True
-    #: They fall with this power of the share of steps that is left. Noise limits what is learned early on, so 2 gets
-    #: further than 1 in the same time.
+    #: Exponent of the annealing: the learning rate and the entropy bonus are proportional to the remaining share of the
+    #: steps, raised to this power. Early on, noise limits what is learned, so 2 gets further than 1 in the same time.
     anneal_power: float = 2.0
-    #: Discount per step. Actions have their effect within some ten steps; a longer view adds the noise of all others.
+    #: Discount per step. Actions take effect within about ten steps; a longer horizon adds the noise of other agents.
     gamma: float = 0.9
-    #: Bias (0) against variance (1) of the advantages. With many neighbours, variance is what hurts.
+    #: Trade-off between bias (0) and variance (1) of the advantages. With many neighbours, variance does more harm.
     gae_lambda: float = 0.8
-    #: Distance from 1 beyond which probability ratios get no more gradient.
+    #: Clipping range of PPO: the distance from 1 beyond which a probability ratio gets no gradient.
     clip: float = 0.2
     #: Weight of the value loss.
     value_coef: float = 0.5
-    #: Weight of the entropy bonus at the start: enough to keep agents exploring. Its cost is gone at the end.
+    #: Weight of the entropy bonus at the start of training, large enough to keep agents exploring.
     entropy_coef: float = 0.01
-    #: Gradients with a larger norm are scaled down to it: a rare batch must not undo what was learnt.
+    #: Maximum norm of the gradients. Larger ones are scaled down to it, so that a rare batch cannot undo what was
+    #: learned.
     max_grad_norm: float = 0.5
-    #: Factor of the rewards in [-1, 1] that are learnt from, not of logged ones. Unscaled, the value loss drowns the
-    #: policy under gradient clipping.
+    #: Factor that scales the rewards, which lie in [-1, 1], for learning; logged rewards are not scaled. Without it,
+    #: the value loss would dominate the policy loss under gradient clipping.
     reward_scale: float = 0.1
-    #: Epsilon of Adam, larger than its default, so that small second moments do not make huge steps early on.
+    #: Epsilon of Adam. It is larger than usual, so that small second moments do not cause huge steps early on.
     adam_eps: float = 1e-5
-    #: adam (Kingma and Ba 2015), or muon (Jordan et al. 2024) for weight matrices and Adam for the rest. See
-    #: `particle_grid.learn.optimiser`.
+    #: adam (Kingma and Ba 2015) for all parameters, or muon (Jordan et al. 2024) for weight matrices and Adam for the
+    #: rest. See `particle_grid.learn.optimiser`.
     optimiser: str = "muon"
-    #: Rate of Muon, as a multiple of `learning_rate`, which is that of Adam. Their steps have the same RMS at 1.
+    #: Learning rate of Muon, as a multiple of `learning_rate`. At 1, the steps of Muon and Adam have the same RMS.
     muon_scale: float = 8.0
-    #: Share of the worlds in which the task's script plays one of two teams.
+    #: Share of the worlds in which the task's script plays one of the two teams.
     scripted_opponents: float = 0.0
-    #: Share of the worlds in which earlier versions of the policy play one of two teams.
+    #: Share of the worlds in which earlier versions of the policy play one of the two teams.
     opponent_pool: float = 0.0
-    #: Groups of worlds that are simulated in turn, one while another is inferred. 0: two on a GPU if the worlds can be
-    #: halved, else one.
+    #: Number of groups of worlds: one group is simulated while the policy infers the actions of another. 0: two on a
+    #: GPU if the worlds can be halved, otherwise one.
     env_splits: int = 0
-    #: auto, cpu or cuda. auto: cuda if there is one.
+    #: Device that trains the policy: auto, cpu or cuda. auto: cuda if it is available, otherwise cpu.
     device: str = "auto"
-    #: CPU threads. 0: one per core.
+    #: Number of CPU threads. 0: one per core.
     threads: int = 0
-    #: Kernels for policies on CPUs: bf16, fp32, or off for plain PyTorch, which is several times slower. auto: bf16 if
-    #: the processor has it, else fp32. See `particle_grid.learn.fast.accelerate`.
+    #: Precision of the compiled kernels that run policies: bf16 or fp32, or off for plain PyTorch, which is several
+    #: times slower. auto: bf16 if the processor has instructions for it, otherwise fp32. See
+    #: `particle_grid.learn.fast.accelerate`.
     fast: str = "auto"
-    #: Agent-steps between checkpoints, about a minute. 0: only at the end. Ctrl-C also saves one.
+    #: Agent-steps between checkpoints. 0: only one at the end. Ctrl-C also saves a checkpoint.
     checkpoint_every: int = 2_000_000
-    #: Of environments, samples and the order of minibatches.
+    #: Seed of the environments, the samples and the order of minibatches.
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -108,7 +112,9 @@ class TrainerConfig:
             self._require(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
         self._require("threads", self.threads <= MAX_THREADS, f"at most {MAX_THREADS}")
         self._require("seed", self.seed < 1 << 63, "below 2**63")
-        self._require("device", self.device.partition(":")[0] in ("auto", "cpu", "cuda"), "auto, cpu or cuda")
+        self._require(
+            "device", bool(DEVICE.fullmatch(self.device)), "auto, cpu, cuda, or one of several GPUs such as cuda:1"
+        )
         self._require("optimiser", self.optimiser in OPTIMISERS, " or ".join(OPTIMISERS))
         self._check_combinations()
 

@@ -14,11 +14,11 @@ from rich.text import Text
 REFRESH = 0.25  # seconds between two drawings in a terminal
 LINE_EVERY = 10.0  # seconds between two lines elsewhere
 HISTORY = 512  # iterations whose scores are drawn
-COLUMNS = 4  # of figures
+COLUMNS = 4  # columns of figures
 BARS = "▁▂▃▄▅▆▇█"
 FIGURES = {  # label -> scalar, format
     "score": ("env/score", "z.3f"),
-    "score 1": ("env/score_1", "z.3f"),  # of the first of two teams
+    "score 1": ("env/score_1", "z.3f"),  # the first of two teams
     "score 2": ("env/score_2", "z.3f"),
     "normalised": ("env/normalised_score", "z.3f"),
     "reward": ("env/reward", "z.4f"),

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from particle_grid.learn.config import DEVICE
 from particle_grid.support.errors import UserError
 
 
@@ -27,15 +28,24 @@ def choose_device(name: str) -> torch.device:
         name: `cpu`, `cuda`, `cuda:1`, or `auto` for a GPU if there is one and the CPU otherwise.
 
     Raises:
-        UserError: for any other name, and for `cuda` if torch finds no GPU.
+        UserError: for any other name, and for a GPU that torch does not find.
     """
-    if not isinstance(name, str) or name.partition(":")[0] not in ("auto", "cpu", "cuda"):
-        raise UserError(f"device={name} is not known: choose auto, cpu or cuda.")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device={name} is not available, because torch finds no GPU: use cpu or auto.")
+    if not isinstance(name, str) or not DEVICE.fullmatch(name):
+        raise UserError(f"device={name} is not known: choose auto, cpu, cuda, or one of several GPUs such as cuda:1.")
+    if name.startswith("cuda"):
+        _check_gpu(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)
+
+
+def _check_gpu(name: str) -> None:
+    """Raise UserError for a GPU, such as `cuda` or `cuda:1`, that torch does not find."""
+    if not torch.cuda.is_available():
+        raise UserError(f"device={name} is not available, because torch finds no GPU: use cpu or auto.")
+    count = torch.cuda.device_count()
+    if int(name.partition(":")[2] or 0) >= count:
+        raise UserError(f"device={name} is not available: torch finds {count} GPU(s), of which the first is cuda:0.")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from gymnasium.spaces import Box, MultiDiscrete, Space
 from torch import Tensor, nn
 
 from particle_grid.support import registry
-from particle_grid.support.errors import UserError
+from particle_grid.support.errors import UserError, unknown
 
 NEVER = -1e9  # the logit of a choice that does not exist: its probability and its share of the entropy are 0
 LARGEST_LOG_STD = 20.0  # beyond, samples all hit the mean or the edges of the box; much further, float32 overflows
@@ -189,7 +189,7 @@ class GaussianHead(nn.Module):
         """Return samples f32[..., A] and their log-probability f32[...]."""
         noise = torch.randn(out.shape, generator=generator, device=out.device)
         sample = out + self.log_std.exp() * noise
-        return sample, self._log_prob(out, sample)  # of the rounded sample, so that a replay gives the same
+        return sample, self._log_prob(out, sample)  # that of the rounded sample, so that a replay gives the same
 
     def _log_prob(self, out: Tensor, sample: Tensor) -> Tensor:
         log_std = self.log_std
@@ -349,8 +349,8 @@ def make_head(
     if place and head not in HEADS:
         return _users_head(head, place, space)
     if head not in HEADS:
-        known = ", ".join([*HEADS, *registry.registered("head")])
-        raise UserError(f"policy.head={head} is not known: choose {known}, or a class of your own, my_module:MyHead.")
+        sentence = unknown(f"head {head!r}", str(head), [*HEADS, *registry.registered("head")])
+        raise UserError(sentence, "Name a class of your own as my_module:MyHead.")
     if isinstance(space, MultiDiscrete) and space.nvec.ndim == 1 and not space.start.any():
         if head != "auto":
             raise UserError(f"policy.head={head} is for continuous actions: use auto, or action=continuous.")

@@ -276,7 +276,7 @@ class Muon:
         self.slots = sorted(slots, key=lambda slot: -slot.parameter.numel())  # the most work first
         self.kernel: Callable[..., None] | None = None
         self.pool: Pool | None = None
-        self.scratch: deque[np.ndarray] = deque()  # of the kernel, one for each thread
+        self.scratch: deque[np.ndarray] = deque()  # scratch memory of the kernel, one for each thread
         if slots and not numba.config.DISABLE_JIT and all(has_kernel(slot.parameter) for slot in slots):
             from particle_grid.learn.fast.kernels import muon  # only if needed, since it loads compiled kernels
 

@@ -23,12 +23,12 @@ from torch import Tensor, nn
 
 from particle_grid.learn.heads import Head, check_number, make_head
 from particle_grid.support import registry
-from particle_grid.support.errors import UserError
+from particle_grid.support.errors import UserError, unknown
 from particle_grid.support.renamed import successor
 
 CELLS = 7  # cell codes
 FEATURES = 7  # uint8 features after the window
-CHANNELS = 32  # of the convolutions
+CHANNELS = 32  # channels of the convolutions
 MOST_UNITS = 16384  # an LSTM of this size has two billion weights; more is a mistake
 MOST_VISION = 64  # cells that an agent of any environment sees on each side
 RecurrentState = tuple[Tensor, ...]
@@ -114,7 +114,7 @@ class ConvEncoder(nn.Module):
 class ConvLSTM(Policy):
     """Convolutions, a linear layer and an LSTM (Hochreiter and Schmidhuber 1997). The default.
 
-    Everything between the second convolution and the gates is linear, so it can be composed into one product. The
+    Everything between the second convolution and the gates is linear, so it can be composed into one matrix. The
     bias of the forget gate starts at 0 like all biases; the learning rates were chosen with that. A bias of 1 (Gers et
     al. 2000) would make the memory longer at first, which the gate can also learn.
     """
@@ -206,13 +206,13 @@ class MLP(Policy):
 
 POLICIES = {"conv_lstm": ConvLSTM, "conv": Conv, "mlp": MLP}
 OPTIONS: dict[str, Any] = {
-    "hidden": 128,  # units; the LSTM has as many cells, which makes about 150k parameters in all
-    "head": "auto",  # of continuous actions: bins (auto: it learns best), gaussian, squashed, snapped, beta
-    "bins": 9,  # values per axis of head=bins
-    "log_std_min": -3.0,  # bounds of a Gaussian's log standard deviation; below, gradients explode
-    "log_std_max": 0.5,  # above, nearly every sample is clipped at the ends of [-1, 1]
-    "log_std_init": -0.5,  # a deviation of 0.6 tries most of the range, and little of it is clipped
-    "init_action_rms": None,  # RMS size of the first actions along each axis, to start all heads alike (None: as is)
+    "hidden": 128,  # number of hidden units, also of the LSTM; the default makes about 150k parameters
+    "head": "auto",  # distribution of continuous actions: bins (auto: learns best), gaussian, squashed, snapped, beta
+    "bins": 9,  # number of values per axis with head=bins
+    "log_std_min": -3.0,  # lower bound of a Gaussian's log standard deviation; below it, gradients explode
+    "log_std_max": 0.5,  # upper bound; above it, nearly every sample is clipped at the ends of [-1, 1]
+    "log_std_init": -0.5,  # initial value; a deviation of 0.6 covers most of the range with little clipping
+    "init_action_rms": None,  # RMS of the first actions along each axis, to start all heads alike (null: no change)
 }
 
 
@@ -230,10 +230,8 @@ def policy_class(name: str) -> type[Policy]:
         return POLICIES[name]
     place = name if registry.is_place(name) else registry.registered("policy").get(str(name))
     if place is None:
-        known = [*POLICIES, *registry.registered("policy")]
-        raise UserError(
-            f"There is no policy {name!r}: choose {', '.join(known)}, or a class of your own, my_module:MyPolicy."
-        )
+        sentence = unknown(f"policy {name!r}", str(name), [*POLICIES, *registry.registered("policy")])
+        raise UserError(sentence, "Name a class of your own as my_module:MyPolicy.")
     kind = registry.load("policy", place, ("forward", "initial_state"))
     if not issubclass(kind, Policy):
         raise UserError(

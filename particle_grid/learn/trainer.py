@@ -109,7 +109,7 @@ class Trainer(Uncopied):
         self.normalise = normalise
         self.group = group
         self.steps = 0
-        self._first_step = 0  # of this `run`
+        self._first_step = 0  # first step of this `run`
         self.interrupted = False
         self.scalars: dict[str, float] = {}
         self._running = threading.Lock()

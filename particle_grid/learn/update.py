@@ -68,7 +68,7 @@ class Updater:
         self.policy = policy
         self.network = network
         self.loss = loss
-        self.inputs: tuple[np.ndarray, ...] = ()  # of the network in kernels: the rollout
+        self.inputs: tuple[np.ndarray, ...] = ()  # inputs of the network in kernels: the rollout
         self.buffer = buffer
         self.learning = learning
         self.learners = learning.nonzero().squeeze(1)

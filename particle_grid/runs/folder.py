@@ -22,6 +22,7 @@ from particle_grid.support import atomic, records
 from particle_grid.support.errors import UserError
 
 HYDRA = ".hydra"  # folder of Hydra's own notes about a run
+ANOTHER = "choose another folder (hydra.run.dir=PATH)"  # for a run that cannot train in the one it was given
 HYDRA_NOTES = ("config.yaml", "hydra.yaml", "overrides.yaml")
 REPAIR = "Remove this run's folder and repeat the command to run it again."
 FINISHED = "finished"
@@ -209,16 +210,15 @@ class RunFolder:
         Raises:
             OccupiedError: if another process trains there, or the folder holds a run that this one would overwrite.
         """
-        with held(self.lock, "trains there: choose another hydra.run.dir, or wait for it."):
+        with held(self.lock, f"trains there: {ANOTHER}, or wait for it."):
             if self.checkpoint.exists() and not self._is_checkpoint(resume):
                 raise OccupiedError(
                     f"{self.path} holds a run, whose checkpoint this one would overwrite: continue it with "
-                    f"{self.resume_override()}, or choose another hydra.run.dir."
+                    f"{self.resume_override()}, or {ANOTHER}."
                 )
             if not self.checkpoint.exists() and self.ended:
                 raise OccupiedError(
-                    f"{self.path} holds the results of a run, which this one would overwrite: choose another "
-                    f"hydra.run.dir."
+                    f"{self.path} holds the results of a run, which this one would overwrite: {ANOTHER}."
                 )
             self._refuse_foreign_files()
             self._clear()

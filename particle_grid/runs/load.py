@@ -13,14 +13,13 @@ from particle_grid.env import ACTIONS
 from particle_grid.learn import checkpoint
 from particle_grid.runs import safetensors, schema
 from particle_grid.runs.versions import upgraded_checkpoint
-from particle_grid.settings.errors import unknown
 from particle_grid.settings.run_config import RunConfig
-from particle_grid.support.errors import UserError
+from particle_grid.support.errors import UserError, unknown
 from particle_grid.support.text import printable
 
 SHIPPED = Path(__file__).parents[1] / "pretrained"
 PRETRAINED = "pretrained"  # names a shipped policy wherever a path of a checkpoint is expected
-PREFIX = f"{PRETRAINED}/"  # of the full name of one, such as pretrained/group-discrete
+PREFIX = f"{PRETRAINED}/"  # prefix of a full name, such as pretrained/group-discrete
 
 
 @dataclass(frozen=True)
@@ -50,10 +49,18 @@ def load_trained(name: str | Path) -> Checkpoint:
     if not is_shipped(name):
         return load_checkpoint(name)
     names = shipped_names()
-    if name not in names:
-        raise UserError(unknown(f"policy {name!r}", str(name), names))
-    task, _, action = str(name).removeprefix(PREFIX).rpartition("-")
+    text = str(name)
+    if text not in names:
+        raise UserError(unknown(f"policy {text!r}", text, names))
+    task, _, action = text.removeprefix(PREFIX).rpartition("-")
     return load_shipped(task, action)
+
+
+def check_action(name: str, saved: Checkpoint, action: str | None) -> None:
+    """Raise UserError if a policy has another action form than the one that is asked for, if one is."""
+    own = saved.config.action
+    if action not in (None, own):
+        raise UserError(f"{name} has {own} actions, not action={action}: leave action out, or choose another policy.")
 
 
 def is_shipped(name: str | Path) -> bool:

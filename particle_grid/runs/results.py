@@ -13,7 +13,7 @@ from particle_grid.support.errors import UserError
 
 PLAYERS = ("random", "scripted", "sampled", "greedy")  # keys; the last two are the policy's
 OLD_KEYS = {"random actions": "random", "script": "scripted", "policy, sampled": "sampled", "policy, greedy": "greedy"}
-VERSION = 2  # of the file; version 1 had OLD_KEYS and no number
+VERSION = 2  # version of the file; version 1 had OLD_KEYS and no number
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from particle_grid.support import optional
 from particle_grid.support.errors import UserError
 
 SUFFIX = ".safetensors"
-KEY = "particle_grid"  # of the JSON in the metadata
+KEY = "particle_grid"  # key of the JSON in the metadata
 
 
 def check_libraries() -> None:

@@ -1,10 +1,12 @@
 """Checks of single values of the command line."""
 
+from collections.abc import Iterable
+
 from omegaconf import DictConfig
 
 from particle_grid.learn.loggers import LOGGERS
-from particle_grid.settings.errors import unknown
-from particle_grid.support.errors import UserError
+from particle_grid.support import registry
+from particle_grid.support.errors import UserError, unknown
 from particle_grid.support.text import as_written, printable
 
 LONGEST_NAME = 200  # bytes; a folder's name may have 255, and the time precedes this one
@@ -29,6 +31,28 @@ def check_paths(config: DictConfig, *keys: str) -> None:
         value = config[key]
         if value is not None and not (value and isinstance(value, str)):
             raise UserError(f"{key}={as_written(value)} is not a path: give one, or leave it out.")
+
+
+def check_overrides(overrides: Iterable[object]) -> None:
+    """Raise UserError for an override that is not a text, or that is none of the settings of a run."""
+    for override in overrides:
+        if not isinstance(override, str):
+            raise UserError(f"{override!r} is not an override: give texts such as 'task=group'.")
+        if override.lstrip("+~").startswith(("resume=", "allow=", "hydra.", "hydra/")):
+            raise UserError(f"{override} is not a setting of a run, but of the command train: leave it out.")
+
+
+def check_places(value: object) -> tuple[str, ...]:
+    """Return the classes that `allow` names: those of a list, or a single one; none for None.
+
+    Raises:
+        UserError: for anything but places, module:Class.
+    """
+    single = value is None or isinstance(value, str)
+    places = ([] if value is None else [value]) if single else value
+    if not isinstance(places, list | tuple | set | frozenset) or not all(map(registry.is_place, places)):
+        raise UserError(f"allow={as_written(value)} does not name classes: give module:Class, or a list of them.")
+    return tuple(places)
 
 
 def check_loggers(value: object) -> tuple[str, ...]:
@@ -59,6 +83,6 @@ def check_name(name: object) -> str:
     if not text.isprintable() or {"/", "\\"} & set(text) or text.strip(" .") == "" or len(text.encode()) > LONGEST_NAME:
         raise UserError(
             f"name={printable(text)[:80]} cannot be part of a folder's name: give up to {LONGEST_NAME} letters, digits "
-            f"and signs except / and \\, or choose any folder with hydra.run.dir=PATH."
+            f"and signs except / and \\, or choose any folder with hydra.run.dir=PATH on the command line."
         )
     return text

@@ -22,7 +22,7 @@ from particle_grid.learn.config import TrainerConfig
 from particle_grid.settings import resolvers as resolvers  # registers them
 from particle_grid.settings.checks import check_loggers, check_name
 from particle_grid.settings.errors import unknown_key
-from particle_grid.settings.run_config import RunConfig
+from particle_grid.settings.run_config import GROUPS, RunConfig
 from particle_grid.sim import tasks
 from particle_grid.sim.world import World
 from particle_grid.support import registry
@@ -35,7 +35,7 @@ PACKAGE = Path(__file__).parents[1]
 HYDRA_1_3 = hydra.__version__.startswith("1.3.")
 VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if HYDRA_1_3 else {}
 REPLACE: dict[str, Any] = {} if HYDRA_1_3 else {"replace": True}
-PLACE = re.compile(r"[\w.]*:\w*")  # of a class: my_package.my_module:MyClass
+PLACE = re.compile(r"[\w.]*:\w*")  # place of a class: my_package.my_module:MyClass
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", NoneType: "null"}
 UNCHANGED = [field.name for field in fields(World) if field.name != "vision"]  # what eval and play can set of a world
 
@@ -56,10 +56,13 @@ def register_groups(arguments: Iterable[str] = (), training: bool = True) -> Non
         training: whether the config has settings of the trainer, some of which tasks change.
 
     Raises:
-        UserError: if there is no such class.
+        UserError: if there is no such class, or if an argument chooses several.
     """
+    arguments = list(arguments)
+    _check_choices(arguments)
     store = partial(ConfigStore.instance().store, **REPLACE)
-    store(name="run", node={key: getattr(RunConfig, key) for key in ("seed", "clips", "evaluations", "logger")})
+    run = {key: getattr(RunConfig, key) for key in ("seed", "clips", "evaluations")}
+    store(name="run", node=run | {"logger": list(RunConfig.logger)})  # Hydra 1.4 tells tuples from lists
     store(group="world", name="default", node=asdict(World()))
     store(group="world", name="unchanged", node=dict.fromkeys(UNCHANGED))
     store(group="trainer", name="default", node=asdict(TrainerConfig()) | {"seed": "${seed}"})
@@ -73,6 +76,14 @@ def register_groups(arguments: Iterable[str] = (), training: bool = True) -> Non
                 if not training:
                     node.pop("trainer", None)
                 store(group=group, name=name, node=node, package="_global_")
+
+
+def _check_choices(arguments: Iterable[str]) -> None:
+    """Raise UserError for an argument such as task=[group]: Hydra would merge the choices of a list."""
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key.lstrip("+") in GROUPS and value.lstrip().startswith("["):
+            raise UserError(f"{argument} is a list: choose one, as in {key}=NAME.")
 
 
 def policies() -> list[str]:
@@ -213,4 +224,18 @@ def changed_world(world: World, changes: Mapping[str, Any]) -> World:
     Raises:
         UserError: for a value of the wrong type, or out of range.
     """
-    return typed(World, OmegaConf.create({"world": asdict(world) | dict(changes)}).world)
+    return from_values(World, "world", asdict(world) | dict(changes))
+
+
+def from_values(cls: type[T], name: str, values: Mapping[str, Any]) -> T:
+    """Return a dataclass from plain values. Errors call them `name`.KEY, as on a command line.
+
+    Raises:
+        UserError: as `typed`, and for a value that no config can hold.
+    """
+    try:
+        node = OmegaConf.create({name: dict(values)})[name]
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{error.full_key} is invalid ({reason}): give plain numbers, texts and lists.") from None
+    return typed(cls, node)

@@ -1,6 +1,5 @@
 """Errors in one sentence: what is wrong, and what to do."""
 
-import difflib
 import os
 import re
 import sys
@@ -24,7 +23,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from particle_grid.support.errors import UserError
+from particle_grid.support.errors import UserError, unknown
 from particle_grid.support.renamed import successor
 from particle_grid.support.text import printable
 
@@ -90,7 +89,8 @@ def _of_hydra(error: Exception, line: str) -> str:
         case HydraException() if found := re.match(r"Ambiguous value for argument '([\w.]+)=([^']*)'", line):
             key, values = found.groups()
             return (
-                f"{key}={values} has several values: write {key}=[{values}] for a list, or add -m for a run with each."
+                f"{key}={values} has several values: write {key}=[{values}] for a list, or, on the command line, add "
+                f"-m for a run with each."
             )
         case ConfigCompositionException() if found := re.match(r"Could not override '(.+?)'", line):
             reason = ", because a checkpoint has its own" if found[1] == "policy" else ""
@@ -127,9 +127,9 @@ def _of_config(error: OmegaConfBaseException, line: str) -> str:
         case ConfigKeyError() | ConfigAttributeError() if isinstance(error.parent_node, DictConfig):
             return unknown_key(error.parent_node, str(error.key))
         case MissingMandatoryValue():
-            return f"{key} is required: add {key}=VALUE to the command line."
+            return f"{key} is required: add {key}=VALUE."
         case InterpolationToMissingValueError() if missing := re.search(r"Missing mandatory value: ([\w.]+)", line):
-            return f"{missing[1]} is required: add {missing[1]}=VALUE to the command line."
+            return f"{missing[1]} is required: add {missing[1]}=VALUE."
         case InterpolationKeyError() if missing := re.search(r"Interpolation key '([\w.]+)' not found", line):
             return f"{missing[1]} is required: choose one, as in {missing[1].partition('.')[0]}=NAME."
         case GrammarParseError():
@@ -151,14 +151,6 @@ def _of_config(error: OmegaConfBaseException, line: str) -> str:
 def _in_defaults_list(error: Exception) -> bool:
     """Return whether Hydra failed at the choice of a group, which it does not check to be a name."""
     return isinstance(error, TypeError) and "defaults_list.py" in traceback.extract_tb(error.__traceback__)[-1].filename
-
-
-def unknown(what: str, word: str, known: Iterable[str]) -> str:
-    """Return the sentence about an unknown word: the nearest known one, and all of them."""
-    words = sorted(known)
-    near = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return f"There is no {what}.{hint} There are: {', '.join(words) or 'none'}."
 
 
 def unknown_key(node: DictConfig, key: str, known: Iterable[str] | None = None) -> str:

@@ -25,7 +25,7 @@ CLASSES = {"run": RunConfig, "trainer": TrainerConfig, "world": World}
 # A setting in a file of conf/: its indentation, key, value and comment; and one in the source of a dataclass.
 SETTING = re.compile(r"( *)(?:- )?(\w+):(?: (.*?))?  # (.*)")
 FIELD = re.compile(r" {4}(\w+): .*?(?:  # (.*))?")
-OPTION = re.compile(r' {4}"(\w+)": .*,  # (.*)')  # of a policy
+OPTION = re.compile(r' {4}"(\w+)": .*,  # (.*)')  # an option of a policy
 
 
 def of_file(text: str) -> Iterator[tuple[str, str]]:

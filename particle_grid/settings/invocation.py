@@ -13,7 +13,7 @@ class Trial:
     """What makes a job a trial of an Optuna study: its number, and where the study is stored."""
 
     number: int
-    folder: Path  # of the sweep
+    folder: Path  # folder of the sweep
     storage: Any  # URL of a database, or None for a file in the folder
     pruner: Any  # Hydra's config of the pruner, or None
 

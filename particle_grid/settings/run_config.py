@@ -25,11 +25,11 @@ class RunConfig:
     policy_options: Mapping[str, Any] = field(default_factory=dict)
     world: World = field(default_factory=World)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    seed: int = 0  # of everything random
+    seed: int = 0  # seed of everything random in the run
     name: str = ""
-    clips: int = 5  # films during training, evenly spaced; 0 for none, and no policy.gif at the end
-    evaluations: int = 3  # episodes that score the policy at the end; 0 for none
-    logger: tuple[str, ...] = ("tensorboard",)  # or csv, wandb, trackio, mlflow; several: logger=[tensorboard,csv]
+    clips: int = 5  # number of films during training, evenly spaced; 0: none, and no policy.gif at the end
+    evaluations: int = 3  # number of episodes that score the policy after training; 0: none
+    logger: tuple[str, ...] = ("tensorboard",)  # tensorboard, csv, wandb, trackio, mlflow or a list such as [csv,wandb]
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":

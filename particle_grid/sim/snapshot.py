@@ -18,7 +18,7 @@ from particle_grid.support.errors import UserError
 
 Arrays = dict[str, np.ndarray]  # those of a `State`, `observations`, `rewards`, `terminals`, `truncations` and `steps`
 LONGEST_LIFE = 37.0  # times the expected life: more than minus the logarithm of the smallest 1 - `uniform`
-WINDOW_BYTES = 1 << 24  # of the windows that are compared at a time
+WINDOW_BYTES = 1 << 24  # bytes of the windows that are compared at a time
 
 
 def restore(arrays: Arrays, saved: Mapping[str, np.ndarray], r: Rules, sight: bool) -> None:

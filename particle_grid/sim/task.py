@@ -8,6 +8,7 @@ from particle_grid.sim.state import State
 from particle_grid.sim.world import Layout
 from particle_grid.support.errors import UserError, UserTypeError
 
+NOT_FINITE = "look for a division by 0, a logarithm or an overflow in what it is computed from"
 PARTS = ("unit", "teams", "sight", "init", "reward", "score", "scripted")
 
 
@@ -96,15 +97,21 @@ def check_rewards(name: str, rewards: np.ndarray) -> None:
     """Raise UserError for rewards f32[N] that are NaN or outside [-1, 1]."""
     wrong = np.flatnonzero(~(np.abs(rewards) <= 1))
     if len(wrong):
-        raise UserError(f"Task {name} gave agent {wrong[0]} the reward {rewards[wrong[0]]}: scale it into [-1, 1].")
+        reward = rewards[wrong[0]]
+        remedy = "scale it into [-1, 1]" if np.isfinite(reward) else NOT_FINITE
+        raise UserError(f"Task {name} gave agent {wrong[0]} the reward {reward}: {remedy}.")
 
 
 def check_scores(name: str, scores: np.ndarray, agents: int) -> None:
     """Raise UserError unless scores are finite numbers, one for each agent."""
     if scores.shape != (agents,):
         raise UserError(f"Task {name} returned scores of shape {list(scores.shape)}: return one number for each agent.")
-    if scores.dtype.kind not in "biuf" or not np.isfinite(scores).all():
-        raise UserError(f"Task {name} returned scores that are not finite numbers: return one for each agent.")
+    if scores.dtype.kind not in "biuf":
+        raise UserError(f"Task {name} returned scores of dtype {scores.dtype}: return one number for each agent.")
+    finite = np.isfinite(scores)
+    if not finite.all():
+        wrong = int(finite.argmin())
+        raise UserError(f"Task {name} gave agent {wrong} the score {scores[wrong]}: {NOT_FINITE}.")
 
 
 def check_aim(name: str, aim: np.ndarray) -> None:

@@ -20,7 +20,7 @@ DYNAMICS = ("kinematic", "inertial")
 POSITIONS_PER_MOVE = 8  # least number of float32 positions that a full move passes, so rounding changes it by 1/16
 MAX_SIDE = 1 << 20  # cells: float32 positions are too coarse beyond
 MAX_VISION, MAX_SPEED = 64, 64
-MAX_CELLS, MAX_ALL_CELLS = 1 << 31, 1 << 40  # of one world, and of all worlds
+MAX_CELLS, MAX_ALL_CELLS = 1 << 31, 1 << 40  # cells of one world, and of all worlds
 MAX_ALL_AGENTS = 1 << 31
 
 _WHOLE = {"worlds": 1, "agents": 1, "height": 1, "width": 1, "vision": 1, "max_episode_steps": 0}  # smallest values
@@ -35,19 +35,19 @@ class World:
         UserError: if such worlds cannot be built.
     """
 
-    worlds: int = 1  # independent copies, simulated together
-    agents: int = 4096  # in each world
-    height: int = 512  # cells; 4096 agents on 512 x 512 meet often enough to learn from it
-    width: int = 512  # cells
-    vision: int = 5  # an agent sees (2 * vision + 1)**2 cells; with 5 an observation fills two cache lines
-    speed: float = 1.0  # cells per step along each axis
-    lifespan: float = 150.0  # expected steps until an agent respawns (0: never)
-    max_episode_steps: int = 0  # steps until a world restarts, each world at a different time (0: never)
+    worlds: int = 1  # number of independent copies, simulated together
+    agents: int = 4096  # number of agents in each world
+    height: int = 512  # height in cells; 4096 agents on 512 x 512 cells meet often enough to learn from it
+    width: int = 512  # width in cells
+    vision: int = 5  # an agent sees (2 * vision + 1)**2 cells; with 5, an observation fills two cache lines
+    speed: float = 1.0  # maximum cells per step along each axis
+    lifespan: float = 150.0  # expected number of steps until an agent respawns (0: never)
+    max_episode_steps: int = 0  # number of steps until a world restarts, each world at a different time (0: never)
     walls: float = 0.0  # share of the field's cells that are walls, placed at random
-    dynamics: str = "kinematic"  # an action is a displacement; "inertial": an acceleration
-    acceleration: float = 0.25  # inertial only: cells per step that a full action adds to the velocity along each axis
-    drag: float = 0.1  # inertial only: share of the velocity lost in each step
-    action_cost: float = 0.0  # share of the reward that is minus the effort, the mean square of an action's components
+    dynamics: str = "kinematic"  # kinematic: an action is a displacement; inertial: an action is an acceleration
+    acceleration: float = 0.25  # inertial only: velocity in cells per step that a full action adds along each axis
+    drag: float = 0.1  # inertial only: share of the velocity that is lost in each step
+    action_cost: float = 0.0  # share of the reward that penalises the mean square of an action's components
 
     def __post_init__(self) -> None:
         for setting in fields(self):

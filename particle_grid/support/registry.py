@@ -81,8 +81,8 @@ def check_allowed(places: Iterable[str]) -> None:
     trusted = allowed.union(*(registered(kind).values() for kind in GROUPS))
     if refused := [place for place in places if place not in trusted and not place.startswith(OURS)]:
         raise UserError(
-            f"Only a checkpoint names {' and '.join(refused)}, and using a class runs its module: if you trust it, add "
-            f"allow=[{','.join(refused)}] to the command line."
+            f"Only a checkpoint names {' and '.join(refused)}, and using a class runs its module: if you trust it, "
+            f"add allow=[{','.join(refused)}] to the command line, or allow={refused} to the call in Python."
         )
 
 
@@ -93,6 +93,13 @@ def _import(kind: str, place: str, module_name: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
     except (ImportError, SyntaxError) as error:
-        raise UserError(
-            f"The {kind} {place} cannot be imported ({error}): write module:Class, and run where Python finds it."
-        ) from error
+        raise UserError(f"The {kind} {place} cannot be imported ({error}): {_remedy(error, module_name)}.") from error
+
+
+def _remedy(error: ImportError | SyntaxError, module_name: str) -> str:
+    """Return what to do about an error that importing a module raised."""
+    if isinstance(error, SyntaxError):
+        return "correct the syntax there"
+    if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+        return "write module:Class, and run where Python finds the module"
+    return f"correct that import in {module_name}, or install what it needs"

@@ -9,7 +9,7 @@ SETTINGS = {
     "policy.first_move": "policy.init_action_rms",
 }
 SCALARS = {"score": "env/score", "normalised_score": "env/normalised_score"}  # in TensorBoard's files
-ARRAYS = {"wish": "desired_move", "met": "entered_cell"}  # of a saved simulator state
+ARRAYS = {"wish": "desired_move", "met": "entered_cell"}  # arrays of a saved simulator state
 MODULES = {
     "clips": "evaluation.clips",
     "command": "cli",

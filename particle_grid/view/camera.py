@@ -26,7 +26,7 @@ from particle_grid.view.frame import (
 )
 
 LONGEST_TRAIL = 1 << 16  # pictures; each stores the positions of all agents
-FONT_SIZE, GAP = 13, 8  # of a legend, in pixels
+FONT_SIZE, GAP = 13, 8  # sizes in a legend, in pixels
 
 
 class Camera:

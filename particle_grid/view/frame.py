@@ -27,7 +27,7 @@ CELL_COLOURS = np.array(
 # Codes that only occur in pictures, after those of cells: what an agent sees, the followed agent, and trails.
 SEEN, FOLLOWED = CODES, CODES + 1
 TRAIL = CODES + 2
-MOST_PIXELS = 1 << 28  # of a picture
+MOST_PIXELS = 1 << 28  # pixels of a picture
 FADES = 6  # shades of a trail: code TRAIL + FADES * (agent - AGENT_1) + shade, 0 the freshest
 
 

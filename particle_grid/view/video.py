@@ -50,8 +50,8 @@ class Video:
         self.count = 0
         self._part = atomic.temporary_path(self.path)
         self._shape: tuple[int, ...] = ()
-        self._images: list[Image.Image] = []  # of a GIF
-        self._encoder: subprocess.Popen[bytes] | None = None  # of an MP4
+        self._images: list[Image.Image] = []  # frames of a GIF
+        self._encoder: subprocess.Popen[bytes] | None = None  # encoder of an MP4
 
     def add(self, frame: np.ndarray) -> None:
         """Add a frame, RGB u8[H, W, 3], of the same size as the others."""

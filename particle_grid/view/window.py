@@ -20,7 +20,7 @@ class Event(NamedTuple):
     kind: str  # "press" or "release" of a key or button, "move" of the mouse, "wheel", "leave" the window, "close" it
     key: str = ""  # its label: "a", "left", "space", "tab", ...; or one of BUTTONS
     shift: bool = False  # while a shift key is held
-    place: tuple[int, int] = (0, 0)  # of the mouse: row and column in pixels of the picture
+    place: tuple[int, int] = (0, 0)  # place of the mouse: row and column in pixels of the picture
     turn: int = 0  # notches of the wheel, away from the user
 
 

@@ -1,6 +1,7 @@
 """The adapter for Gymnasium: the trajectories of ParticleGrid, with the guarantees of NEXT_STEP."""
 
 import gc
+import re
 import subprocess
 import sys
 from functools import partial
@@ -24,6 +25,7 @@ from particle_grid.sim import tasks
 from particle_grid.sim.observation import decode
 from particle_grid.sim.world import World
 from particle_grid.support.errors import UserError
+from particle_grid.view.window import Window
 from tests.cases import CASES, PARAMS, SMALL, random_actions, small
 
 every_case = pytest.mark.parametrize(("task", "action"), CASES)
@@ -185,8 +187,14 @@ def test_making_a_single_agent_is_refused_in_a_sentence_that_names_make_vec(task
 @pytest.mark.parametrize("task", tasks.names())
 def test_an_id_makes_its_own_task_and_refuses_every_other(task):
     other = "group" if task == "scatter" else "scatter"
-    with pytest.raises(UserError, match=f"task='{other}' is not the task of {environment_id(task)}: choose the id"):
-        gymnasium.make_vec(environment_id(task), num_envs=50, task=other)
+    sentences = {
+        other: f"task='{other}' is not the task of {environment_id(task)}: make {environment_id(other)}.",
+        "mine:Mine": f"task='mine:Mine' is not the task of {environment_id(task)}: build ParticleGridVectorEnv",
+        f"{task}z": f"There is no task '{task}z'. Did you mean {task}?",
+    }
+    for wrong, sentence in sentences.items():
+        with pytest.raises(UserError, match=f"^{re.escape(sentence)}"):
+            gymnasium.make_vec(environment_id(task), num_envs=50, task=wrong)
     small = {"height": 40, "width": 48} | PARAMS.get(task, {})
     env = gymnasium.make_vec(environment_id(task), num_envs=50, task=task, **small)
     assert env.unwrapped.native.task_name == task
@@ -349,6 +357,19 @@ def test_rendering_shows_the_first_world_and_needs_a_mode():
     env.close()
     with pytest.raises(ValueError, match="There is nothing to render"):
         vector("group", "discrete").render()
+
+
+@every_case
+def test_the_human_mode_shows_the_world_in_each_reset_and_each_step(task, action, monkeypatch):
+    pictures = []
+    monkeypatch.setattr(Window, "show", lambda _, picture: pictures.append(picture))
+    env = vector(task, action, render_mode="human")
+    native = env.unwrapped.native
+    env.reset(seed=0)
+    assert (pictures.pop() == native.camera.look(native.state)).all()
+    env.step(env.action_space.sample())
+    assert (pictures.pop() == native.camera.look(native.state)).all()
+    assert not pictures
 
 
 def test_reset_accepts_numpy_seeds_and_refuses_invalid_arguments():

@@ -7,6 +7,8 @@ import pytest
 
 from particle_grid.adapters.pettingzoo import ParticleGridParallelEnv, parallel_env
 from particle_grid.sim.world import World
+from particle_grid.support.errors import UserError
+from particle_grid.view.window import Window
 from tests.cases import CASES, PARAMS, SMALL, random_actions, small
 
 with warnings.catch_warnings():
@@ -152,6 +154,8 @@ def test_invalid_actions_and_settings_are_refused_in_a_sentence():
         env.step(right | {"agent_60": right["agent_0"]})
     with pytest.raises(ValueError, match="agent_7 has no action"):
         env.step({name: action for name, action in right.items() if name != "agent_7"})
+    with pytest.raises(ValueError, match="x is not in `agents`"):
+        env.step({"x": 1})
     with pytest.raises(ValueError, match="0 is not in `agents`"):
         env.step(right | {0: right["agent_0"]})
     for wrong in (np.ones(3, np.int32), None, "x", [[1], [1, 2]]):
@@ -170,6 +174,26 @@ def test_rendering_shows_the_world():
     env.reset(seed=0)
     assert env.render().dtype == np.uint8
     env.close()
+
+
+@every_case
+def test_the_human_mode_shows_the_world_in_each_reset_and_each_step(task, action, monkeypatch):
+    pictures = []
+    monkeypatch.setattr(Window, "show", lambda _, picture: pictures.append(picture))
+    env = parallel(task, action, render_mode="human")
+    env.reset(seed=0)
+    assert (pictures.pop() == env.native.camera.look(env.native.state)).all()
+    env.step({agent: env.action_space(agent).sample() for agent in env.agents})
+    assert (pictures.pop() == env.native.camera.look(env.native.state)).all()
+    assert not pictures
+
+
+@pytest.mark.parametrize("agent", ["agent_60", "", 0, None, ["agent_0"]])
+def test_an_agent_that_does_not_exist_has_no_space(agent):
+    env = parallel("group", "discrete")
+    for space in (env.action_space, env.observation_space):
+        with pytest.raises(UserError, match=r"There is no agent .*: `possible_agents` are agent_0 to agent_59"):
+            space(agent)
 
 
 @pytest.mark.parametrize("actions", [None, [1, 2], np.ones((3, 2))])

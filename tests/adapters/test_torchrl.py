@@ -10,6 +10,7 @@ from torchrl.envs.utils import check_env_specs, step_mdp
 
 from particle_grid.adapters.torchrl import ParticleGridEnv
 from particle_grid.sim.world import World
+from particle_grid.support.errors import UserError
 from tests.cases import CASES, PARAMS, SMALL, random_actions, small
 
 every_case = pytest.mark.parametrize(("task", "action"), CASES)
@@ -163,6 +164,12 @@ def test_worlds_and_their_settings_are_given_one_by_one_or_as_a_world():
     env.reset()
     with pytest.raises(TypeError, match="this action form needs integers"):
         env.step(acting(env, np.zeros((2, 60, 2), np.float32)))
+
+
+@pytest.mark.parametrize("device", ["foo", "meta", "cpu:first", [1]])
+def test_a_device_that_cannot_hold_tensors_is_refused(device):
+    with pytest.raises(UserError, match=r"device=.* cannot hold tensors .*: give cpu or cuda, or leave it out"):
+        torchrl_env("group", "discrete", device=device)
 
 
 def test_rendering_shows_the_first_world():

@@ -62,7 +62,10 @@ BROKEN_TASKS = [
     (check_task.builds, "    unit: ClassVar", "    units: ClassVar", "lacks unit"),
     (check_task.builds, "ClassVar[int] = 1", "ClassVar[int] = 3", "has teams=3"),
     (check_task.builds, "layout.mix_colours(1)", "layout.mix_colours(9)", "colours=9 is out of range"),
+    (check_task.builds, "wanted: int = 4", "wanted: int = 0", "wanted=0 is out of range: give 1 or more"),
     (check_task.gives_rewards, IN_REWARD, "rewards[:] = 7", "the reward 7.0: scale it into [-1, 1]"),
+    (check_task.gives_rewards, IN_REWARD, "rewards[:] = np.nan", "the reward nan: look for a division by 0"),
+    (check_task.gives_rewards, "bool] = True", "bool] = False", "`reward` uses state.own_in_sight, which is not"),
     (check_task.gives_rewards, IN_REWARD, "rewards = self.score(state, layout)", "rewards[:] = ..."),
     (check_task.gives_rewards, "astype(np.float32)", "mean(keepdims=True)", "scores of shape [1]"),
     (check_task.gives_rewards, "aim[in_sight > self.wanted] *= -1", "aim[:] = np.inf", "write finite numbers"),
@@ -99,6 +102,13 @@ BROKEN_POLICIES = [
         "*self.decide(x[-1:]), (average,)",
         "out is float32[1, 5, ",
     ),
+    (check_policy.repeats, "averages = []", "averages = []; x = F.dropout(x)", "give other outputs"),
+    (
+        check_policy.repeats,
+        "torch.full((hidden,), decay)",
+        'torch.tensor([__import__("random").random()] * hidden)',
+        "decay starts",
+    ),
     (check_policy.computes_steps_alike, "(average,) = state", "average = 0 * state[0]", "one by one"),
     (check_policy.forgets_at_starts, IN_FORWARD, "pass", "replace the memory by the initial one"),
     (check_policy.forgets_at_starts, IN_FORWARD, "average = average * 0 if start.any() else average", "a start of one"),
@@ -116,6 +126,8 @@ BROKEN_HEADS = [
         "`to_action` is float32[1000]",
     ),
     (check_head.uses_its_generator, "generator=generator, ", "", "pass generator=generator"),
+    (check_head.has_a_density, "return sample, ", "sample = sample.clamp(-1, 1); return sample, ", "are exactly"),
+    (check_head.has_a_density, "return sample, ", "sample = sample.round(); return sample, ", "are exactly"),
     (
         check_head.repeats_log_probs,
         "return sample, self",
@@ -181,8 +193,10 @@ def test_a_crash_shows_the_traceback_from_the_users_line_on_and_ends_the_list(wr
     [
         (
             "import nowhere",
-            "wrong  can be imported: The class mine:Mine cannot be imported (No module named 'nowhere')",
+            "wrong  can be imported: The class mine:Mine cannot be imported (No module named 'nowhere'): "
+            "correct that import in mine, or install what it needs.\n",
         ),
+        ("x = (", "cannot be imported ('(' was never closed (mine.py, line 1)): correct the syntax there.\n"),
         ("1 / 0", "ZeroDivisionError: division by zero. Correct line 1 of mine.py"),
         ("class Mine: pass", "mine:Mine is neither a task, nor a policy, nor a head"),
     ],
@@ -195,15 +209,64 @@ def test_a_file_without_such_a_class_is_reported(text, problem, written, tmp_pat
     assert problem in out + err
 
 
-def test_an_unknown_name_is_refused(call):
-    code, _, err = call(module.main, "check", "grup")
-    assert (code, err) == (1, "error: There is no task, policy or head 'grup': name your own as my_module:MyClass.\n")
-
-
-def test_a_misspelt_setting_is_reported_in_one_sentence(call):
-    code, out, err = call(module.main, "check", "center", "world.agnets=3")
+@pytest.mark.parametrize(
+    ("kind", "old", "new", "line"),
+    [
+        ("task", IN_REWARD, "rewards[:] = np.random.random(len(rewards))", "the same seed gives the same trajectory"),
+        ("task", "layout.mix_colours(1)", "layout.mix_colours(np.random.randint(1, 4))", "the same seed gives"),
+        ("policy", "averages = []", "averages = []; x = F.dropout(x)", "the same seed and observations give"),
+        ("head", "return sample, ", "sample = sample.clamp(-1, 1); return sample, ", "samples are neither clipped nor"),
+    ],
+)
+def test_what_follows_from_a_fault_is_not_reported(kind, old, new, line, written, short, call):
+    code, out, err = call(module.main, "check", written(kind, (old, new)))
     assert (code, err) == (1, "")
-    assert "wrong  parts, parameters and layout: There is no key 'agnets' in world. Did you mean agents?" in out
+    assert out.count("  wrong  ") == 1
+    assert f"  wrong  {line}" in out
+
+
+def test_an_unknown_name_is_refused_with_all_that_can_be_checked(call):
+    code, _, err = call(module.main, "check", "grup")
+    assert code == 1
+    assert err.startswith("error: There is no task, policy or head 'grup'. Did you mean group? There are: ")
+    assert {*tasks.names(), *POLICIES, *HEADS} == set(err.partition("are: ")[2].partition(".")[0].split(", "))
+    assert err.endswith("Name a class of your own as my_module:MyClass.\n")
+
+
+def test_without_arguments_only_what_is_missing_is_named(call):
+    code, _, err = call(module.main, "check")
+    assert code == 2
+    assert err.endswith("error: the following arguments are required: module:Class\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "problem"),
+    [
+        ("center", "world.agnets=3", "There is no key 'agnets' in world. Did you mean agents?"),
+        ("center", "world.agents=x", "world.agents=x is invalid: give a whole number"),
+        (
+            "center",
+            "task=group",
+            "task=group is not for check, which takes center and both action forms: leave it out.",
+        ),
+        ("mlp", "policy=conv", "policy=conv is not for check"),
+        ("beta", "policy.head=bins", "policy.head=bins is not for check"),
+        ("center", "action=discrete", "action=discrete is not for check"),
+        ("center", "allow=[mine:Mine]", "allow=[mine:Mine] is not a setting of a run"),
+    ],
+)
+def test_an_invalid_setting_is_refused_before_the_class_is_checked(name, setting, problem, call):
+    code, out, err = call(module.main, "check", name, setting)
+    assert code == 1
+    assert err.startswith(f"error: {problem}")
+    assert len(err.splitlines()) == 1
+    assert "wrong" not in out
+
+
+def test_an_invalid_setting_of_the_class_itself_is_found_by_its_checks(written, call):
+    code, out, err = call(module.main, "check", written("task", ('"agents": 256', '"agnets": 256')), "seed=1")
+    assert (code, err) == (1, "")
+    assert "  wrong  parts, parameters and layout: There is no key 'agnets' in world. Did you mean agents?" in out
 
 
 def test_the_kind_of_a_class_is_recognised_although_a_part_is_missing(written):

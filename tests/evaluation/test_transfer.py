@@ -76,6 +76,7 @@ def test_the_tasks_default_to_those_of_the_checkpoints(invoke):
         (["tasks=[grup]"], "There is no task 'grup'. Did you mean group?"),
         (["tasks=7"], "There is no task '7'"),
         (["tasks=all", "task=group"], "task= is for one checkpoint on one task"),
+        (["tasks=all", "action=discrete"], "action= is for one checkpoint on one task"),
         (["tasks=all", "video=x.gif"], "video= is for one checkpoint on one task"),
         (["tasks=all", "table=none/x.csv"], "there is no folder none"),
         (["tasks=all", "checkpoint=none-*.pt"], "none-*.pt matches no file"),

@@ -174,7 +174,9 @@ def test_a_finished_run_without_its_checkpoint_is_kept(call, trained):
     assert call("-m", *arguments, "hydra.sweep.dir=sweep")[0] == 0
     code, _, err = call(*arguments, f"hydra.run.dir={folder}")
     assert (code, trained) == (1, [0])
-    assert "holds the results of a run, which this one would overwrite: choose another hydra.run.dir." in err
+    assert (
+        "holds the results of a run, which this one would overwrite: choose another folder (hydra.run.dir=PATH)." in err
+    )
     assert curve_of(folder) == before
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from particle_grid.learn.distributed import choose_device
+from particle_grid.support.errors import UserError
 
 
 def test_a_missing_gpu_is_refused(monkeypatch):
@@ -11,7 +12,15 @@ def test_a_missing_gpu_is_refused(monkeypatch):
         choose_device("cuda")
 
 
-@pytest.mark.parametrize("name", ["tpu", None, ""])
+def test_a_gpu_beyond_the_last_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(UserError, match=r"device=cuda:2 is not available: torch finds 2 GPU\(s\)"):
+        choose_device("cuda:2")
+
+
+@pytest.mark.parametrize("name", ["tpu", None, "", "auto:1", "cpu:first", "cuda:first", "cudax"])
 def test_an_unknown_device_is_refused(name):
-    with pytest.raises(ValueError, match=f"device={name} is not known: choose auto, cpu or cuda"):
+    with pytest.raises(UserError, match=f"device={name} is not known: choose auto, cpu, cuda"):
         choose_device(name)

@@ -246,7 +246,7 @@ def test_an_initial_log_std_that_is_not_a_number_is_refused(start):
         (
             BOX,
             {"head": "normal"},
-            "policy.head=normal is not known: choose auto, gaussian, squashed, snapped, beta, bins",
+            "There is no head 'normal'. There are: auto, beta, bins, gaussian, snapped, squashed",
         ),
         (MultiDiscrete([3, 3]), {"head": "beta"}, "policy.head=beta is for continuous actions"),
         (BOX, {"head": "bins", "bins": 1}, "policy.bins=1 is invalid"),

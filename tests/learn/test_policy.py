@@ -171,7 +171,7 @@ def test_an_unknown_cell_code_raises():
 
 
 def test_an_unknown_policy_is_refused_with_a_list_of_policies():
-    with pytest.raises(ValueError, match=r"no policy 'lstm'.*conv_lstm, conv, mlp"):
+    with pytest.raises(ValueError, match=r"no policy 'lstm'. Did you mean conv_lstm\? There are: conv, conv_lstm, mlp"):
         make_policy("lstm", 5, DISCRETE)
 
 
@@ -187,7 +187,7 @@ def test_an_unknown_option_is_refused_with_a_list_of_options():
 
 @pytest.mark.parametrize("name", [None, ["mlp"], 3, {}])
 def test_a_name_of_the_wrong_type_is_refused(name):
-    with pytest.raises(ValueError, match=r"There is no policy .*choose conv_lstm, conv, mlp"):
+    with pytest.raises(ValueError, match=r"There is no policy .*There are: conv, conv_lstm, mlp"):
         make_policy(name, 5, DISCRETE)
 
 

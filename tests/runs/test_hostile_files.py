@@ -148,7 +148,9 @@ def test_a_module_named_only_by_a_checkpoint_is_not_imported(call, good, keys, t
     ways = [(train.main, "resume=crafted.pt"), (evaluation.main, "checkpoint=crafted.pt")]
     ways += [(evaluation.main, "checkpoint=[crafted.pt]")] * (keys[0] == "task")
     for main, argument in ways:
-        assert "add allow=[evil:Class] to the command line" in refused(call, main, argument)
+        assert "add allow=[evil:Class] to the command line, or allow=['evil:Class'] to the call" in refused(
+            call, main, argument
+        )
         assert not Path("trap").exists()
         assert "evil" not in sys.modules
         assert "evil:Class" in refused(call, main, argument, "allow=[evil:Class]")  # which is not a class

@@ -1,8 +1,11 @@
 """The policies that ship with the package."""
 
+import re
+
 import pytest
 import torch
 
+from particle_grid import UserError, load_policy, play
 from particle_grid import eval as evaluation
 from particle_grid.evaluation import baseline, match
 from particle_grid.evaluation.players import policy_player
@@ -38,6 +41,18 @@ def test_eval_finds_a_shipped_policy_by_name(invoke):
     code, out, err = invoke(evaluation.main, "checkpoint=pretrained", *arguments)
     assert (code, err) == (0, "")
     assert "center, continuous" in out
+
+
+@every_case
+def test_an_action_form_that_a_policy_does_not_have_is_refused(task, action, invoke):
+    name, other = f"pretrained/{task}-{action}", "discrete" if action == "continuous" else "continuous"
+    for path in (name, str(shipped_path(task, action))):
+        sentence = f"{path} has {action} actions, not action={other}: leave action out, or choose another policy."
+        for command in (evaluation, play):
+            assert invoke(command.main, f"checkpoint={path}", f"action={other}") == (1, "", f"error: {sentence}\n")
+        with pytest.raises(UserError, match=re.escape(sentence)):
+            load_policy(path, action=other)
+    assert load_policy(name, action=action).config.action == action
 
 
 def test_the_task_parameters_of_a_shipped_policy_can_be_set(invoke):

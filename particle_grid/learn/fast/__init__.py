@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Sample = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 MODES = ("auto", "off", "fp32", "bf16")
-PRODUCTS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TOLERANCE = 1e-4  # relative difference from the module, in float32
 COMPILED_TOLERANCE = 0.2  # the same for the worst parameter's gradient in bf16
 CPU = torch.device("cpu")
@@ -39,7 +39,7 @@ def accelerate(policy: Policy, mode: str, device: torch.device, threads: int) ->
 
     Args:
         policy: the policy, on its device.
-        mode: `off` for the policy itself; `fp32` or `bf16` for a fast implementation with products of this kind;
+        mode: `off` for the policy itself; `fp32` or `bf16` for a fast implementation that multiplies in this precision;
             `auto` for bf16 if the processor or GPU has instructions for it, and fp32 otherwise.
         device: the device of the policy.
         threads: CPU threads; 0 for all cores.
@@ -63,7 +63,7 @@ def _with_kernels(policy: Policy, mode: str, threads: int) -> tuple[Network, str
     """Return the kernels for a policy, or the policy itself if it differs from them, and a sentence."""
     name = mode if mode != "auto" else "bf16" if has_bf16() else "fp32"
     if not HAS_BF16 and not isinstance(policy, ConvLSTM):
-        name = "fp32"  # only the products of `TorchConvLSTM` run in bf16 on any processor
+        name = "fp32"  # only `TorchConvLSTM` multiplies matrices in bf16 on any processor
     threads = thread_count(threads)
     torch_threads = torch.get_num_threads()
     twin = copy.deepcopy(policy).requires_grad_(True)  # so that frozen policies can be compared, and gradients survive
@@ -76,7 +76,7 @@ def _with_kernels(policy: Policy, mode: str, threads: int) -> tuple[Network, str
             f"trainer.fast=off."
         )
     on = "one thread" if threads == 1 else f"up to {threads} threads"
-    return _kernels(policy, PRODUCTS[name], threads), f"The policy runs in {name} kernels on {on}."
+    return _kernels(policy, DTYPES[name], threads), f"The policy runs in {name} kernels on {on}."
 
 
 def _kernels(policy: Policy, dtype: torch.dtype, threads: int) -> Network:
@@ -129,7 +129,7 @@ def compiled(policy: Policy, mode: str, device: torch.device, options: dict[str,
     from particle_grid.learn.fast.gpu import Compiled  # only if needed: few machines have a GPU
 
     name = mode if mode != "auto" else "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    network = Compiled(policy, PRODUCTS[name], device, options)
+    network = Compiled(policy, DTYPES[name], device, options)
     try:
         difference = compare(policy, network, device=device)
     except RuntimeError as error:  # from the compiler, which needs Triton and a C compiler

@@ -33,7 +33,7 @@ from particle_grid.learn.fast.network import FastNetwork
 from particle_grid.learn.policy import CHANNELS, FEATURES, Conv
 from particle_grid.support.jit import math_kernel
 
-INPUTS = CHANNELS + FEATURES + 1  # of the last layer; the last one has no weights, but products need a multiple of 8
+INPUTS = CHANNELS + FEATURES + 1  # of the last layer, plus one without weights: matrix products need a multiple of 8
 ZERO = np.float32(0)
 
 

@@ -2,10 +2,10 @@
 
 * Windows are one-hot, so the first convolution adds one row of a table per cell that is not empty. Most cells are.
 * Everything between the second convolution and the gates is linear: its bias, the linear layer and the LSTM's input
-  weights are composed into one matrix. Together with the bias and the recurrent weights, a step is *one* product of
-  [convolved 32 | features 7 | 1 | h] with [.., 4 hidden].
-* Products may run in bf16, which is twice as fast on processors that support it. Cell state, heads, values and sums of
-  gradients stay float32.
+  weights are composed into one matrix. Together with the bias and the recurrent weights, a step is *one* matrix
+  multiplication of [convolved 32 | features 7 | 1 | h] by [.., 4 hidden].
+* Matrices may be multiplied in bf16, which is twice as fast on processors that support it. Cell state, heads, values
+  and sums of gradients stay float32.
 * All steps of a chunk of agents are one compiled call, while their data is in the cache.
 """
 
@@ -58,7 +58,7 @@ class Record(NamedTuple):
     starts: np.ndarray  # bool[T, n]
     hidden: np.ndarray  # real[T * n, patches * 32] the first convolution
     x: np.ndarray  # f32[T * n, 32] the second convolution
-    joint: np.ndarray  # real[T, n, 40 + H] the inputs of the steps' products
+    joint: np.ndarray  # real[T, n, 40 + H] the inputs of the steps' matrix multiplications
     preactivations: np.ndarray  # f32[n, 4 H] of a step
     gates: np.ndarray  # real[T, n, 4 H] activated; after the backward pass their gradients
     c: np.ndarray  # f32[T + 1, n, H] the cell state before each step, and after the last
@@ -156,7 +156,7 @@ class FastConvLSTM(FastNetwork):
         self.encoder = FastEncoder(policy.encoder)
         self.left = np.zeros((self.size, WIDTH), np.float32)
         size = self.size
-        #: Of the parameters that depend on the number of units.
+        #: Shapes of the parameters that depend on the number of units.
         self.padded_shapes = {
             "linear": (size, CHANNELS + FEATURES),
             "linear_bias": (size,),

@@ -1,7 +1,7 @@
 """The convolutions of `ConvLSTM` and `Conv` on one-hot windows, and their gradients.
 
 The first convolution and its ReLU are one call of `kernels.one_hot.encode`. The second one covers all
-patches, so it is one product. Its bias is left to the caller.
+patches, so it is one matrix multiplication. Its bias is left to the caller.
 """
 
 from collections.abc import Callable, Sequence
@@ -114,7 +114,7 @@ class FastEncoder:
         size = encoder.conv1.kernel_size[0]
         self.places = convolution_places(encoder.side, size, encoder.conv1.stride[0])
         self.width = int(self.places[:, 1::2].max()) + CHANNELS
-        #: Of the sums of gradients: base, table and conv.
+        #: Shapes of the sums of gradients: base, table and conv.
         self.shapes = (self.width,), (size * size * CELLS * CHANNELS,), (self.width, CHANNELS)
 
     def compose(self, arrays: dict[str, np.ndarray], words: Callable[[int, int], np.ndarray]) -> Convolution:

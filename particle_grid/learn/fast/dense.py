@@ -161,7 +161,7 @@ class FastTop:
         self.first = first
         size = network.size
         heads = up(network.outputs, MULTIPLE_ROWS)
-        #: Of the sums of gradients: linear, shift, heads and bias.
+        #: Shapes of the sums of gradients: linear, shift, heads and bias.
         self.shapes = (depth, size), (size,), (heads, size), (network.outputs,)
 
     def compose(self, arrays: dict[str, np.ndarray]) -> Top:

@@ -1,7 +1,7 @@
 """Any policy on a GPU, compiled by `torch.compile` and replayed from CUDA graphs, without Python.
 
-The policy is traced once for each shape of its inputs. Products are in bf16 or float32; values, recurrent states and
-gradients stay float32.
+The policy is traced once for each shape of its inputs. Matrices are multiplied in bf16 or float32; values, recurrent
+states and gradients stay float32.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ class Compiled:
 
     Args:
         policy: the policy.
-        dtype: of the products, float32 or bfloat16.
+        dtype: precision of matrix multiplications, float32 or bfloat16.
         device: the device of the policy.
         options: keyword arguments of `torch.compile`.
     """

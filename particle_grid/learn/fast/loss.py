@@ -186,7 +186,7 @@ def compare(head: Head) -> float:
         try:
             batch = random_minibatch(twin, seed)
             difference = largest_difference(kernel_results(twin, batch), torch_results(twin, batch))
-        except Exception:  # of code that was changed: a signature that differs, for instance
+        except Exception:  # from modified code: a signature that differs, for instance
             return math.inf
         differences.append(difference)
     return float(torch.tensor(differences).max())  # NaN if any is

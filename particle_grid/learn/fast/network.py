@@ -82,7 +82,7 @@ class FastNetwork:
 
     Args:
         policy: the policy.
-        dtype: of the products, float32 or bfloat16.
+        dtype: precision of matrix multiplications, float32 or bfloat16.
         threads: the number of threads.
     """
 
@@ -94,9 +94,9 @@ class FastNetwork:
         self.policy = policy
         self.dtype = dtype
         self.threads = threads
-        self.outputs = policy.head.outputs + 1  # of actor and critic
+        self.outputs = policy.head.outputs + 1  # outputs of actor and critic
         self.size = up(policy.hidden, MULTIPLE_COLUMNS)  # units in kernels
-        self.real: type[np.generic] = np.uint16 if dtype == torch.bfloat16 else np.float32  # of arrays marked so
+        self.real: type[np.generic] = np.uint16 if dtype == torch.bfloat16 else np.float32  # dtype of arrays marked so
         torch.set_num_threads(1)
         self.pool = Pool(max(1, threads - 1), torch.set_flush_denormal, True)
         self.known: list[Tensor] = []  # the policy's parameters as they were when `weights` was made

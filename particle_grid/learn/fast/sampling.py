@@ -154,7 +154,7 @@ def compare(head: Head) -> float:
     try:
         for sample in (head.sample, FusedSampler(head)):
             results.append(sample(outputs, torch.Generator().manual_seed(1)))
-    except Exception:  # of code that was changed: a signature that differs, for instance
+    except Exception:  # from modified code: a signature that differs, for instance
         return math.inf
     (expected, expected_logp), (got, logp) = results
     if got.dtype != expected.dtype or got.shape != expected.shape:

@@ -1,4 +1,4 @@
-"""`ConvLSTM` with `torch.mm` for products, where that is the fastest.
+"""`ConvLSTM` with `torch.mm` for matrix multiplications, where that is the fastest.
 
 This is so for bf16 on processors with AMX, whose instructions the tiles do not use, and on those without any
 instructions for bf16. It needs larger chunks of agents, because `torch.mm` is slow for few rows.
@@ -48,7 +48,7 @@ def matrix(words: np.ndarray) -> Tensor:
 
 
 def start_worker() -> None:
-    """Keep torch to one thread in each worker, where more threads per product would compete with other workers."""
+    """Keep torch to one thread in each worker, because more threads would compete with other workers."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # vanishing gradients become denormal, which is slow
 
@@ -127,7 +127,7 @@ def backward(weights: TorchWeights, record: Record, gradients: tuple[np.ndarray,
 
 
 class TorchConvLSTM(FastConvLSTM):
-    """Computes a `ConvLSTM` as `FastConvLSTM` does, but its products in torch."""
+    """Computes a `ConvLSTM` as `FastConvLSTM` does, but multiplies matrices in torch."""
 
     run_forward = staticmethod(forward)
     run_backward = staticmethod(backward)
@@ -152,6 +152,6 @@ class TorchConvLSTM(FastConvLSTM):
         return TorchWeights(weights, matrix(weights.encoder.conv), torch.cat(parts))
 
     def allocate(self, steps: int, n: int) -> Record:
-        """Return a record whose rows are padded, and whose gradient of h is like its other inputs of products."""
+        """Return a record whose rows are padded, and whose gradient of h is like its other multiplied matrices."""
         joint = np.zeros((steps, n, INPUTS + self.padding + self.size), self.real)
         return super().allocate(steps, n)._replace(joint=joint, d_h=np.zeros((n, self.size), self.real))

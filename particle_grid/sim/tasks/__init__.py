@@ -4,7 +4,6 @@ A file `my_task.py` here defines the class `MyTask` and is thereby registered as
 tasks as entry points of the group `particle_grid.tasks`, and any other class is named by its place, `my_module:MyTask`.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import Field, fields, is_dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from particle_grid.sim import task_places
 from particle_grid.sim.task import PARTS, Task, check_task
 from particle_grid.sim.world import World
 from particle_grid.support import registry, renamed
-from particle_grid.support.errors import UserError, UserTypeError
+from particle_grid.support.errors import UserError, UserTypeError, nearest, unknown
 
 LARGEST = float(np.finfo(np.float32).max)  # kernels take the parameters of tasks as float32
 # Keywords of `ParticleGrid` and keys of the command line, which parameters of tasks cannot be named after.
@@ -39,9 +38,7 @@ def load(name: str) -> type:
     """
     place = name if registry.is_place(name) else task_places().get(str(name))
     if place is None:
-        raise UserError(
-            f"There is no task {name!r}. Choose one of: {', '.join(names())}; or name your own as my_module:MyTask."
-        )
+        raise UserError(unknown(f"task {name!r}", str(name), names()), "Name a class of your own as my_module:MyTask.")
     kind = registry.load("task", place, PARTS)
     _check_class(place, kind)
     return kind
@@ -106,10 +103,10 @@ def _check_params(name: str, kind: type, params: Mapping[str, Any]) -> None:
         raise UserError(f"The parameter {min(taken)} of task {name} is a setting of every task: rename it.")
     for key, value in params.items():
         if key not in known:
-            near = difflib.get_close_matches(key, [*known, *RESERVED], n=1)
-            if near and near[0] in RESERVED:
-                raise UserError(f"There is no setting {key!r}. Did you mean {near[0]}?")
-            hint = f" Did you mean {near[0]}?" if near else ""
+            near = nearest(key, [*known, *RESERVED])
+            if near in RESERVED:
+                raise UserError(f"There is no setting {key!r}. Did you mean {near}?")
+            hint = f" Did you mean {near}?" if near else ""
             words = ", ".join(known) or "none"
             raise UserError(f"Task {name} has no parameter {key!r}.{hint} Its parameters are: {words}.")
         _check_value(f"Parameter {key}={value!r} of task {name}", value, known[key].default)

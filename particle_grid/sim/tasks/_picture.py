@@ -13,7 +13,7 @@ from particle_grid.support.jit import kernel
 # The colours, in RGB, that the colours of an image are matched with: one for each colour of agents.
 ANCHORS = np.array([(213, 94, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)], np.int32)
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "WEBP")  # those that Pillow decodes itself; for EPS it runs a program
-MOST_PIXELS = 1 << 24  # of an image: a compressed file may be a thousand times smaller than the image in memory
+MOST_PIXELS = 1 << 24  # pixels of an image: a compressed file may be a thousand times smaller than the image in memory
 TILE = 512  # pixels along each side of the part whose colours are matched at a time
 OPAQUE = 1 << 7  # least alpha of a pixel that belongs to the picture
 DISTINCT = 96  # least difference from the background, summed over RGB, if an image has no transparency

@@ -1,4 +1,4 @@
-"""Go to the middle: a task for debugging, because an algorithm that cannot learn it learns nothing."""
+"""Go to the middle: a simple task for debugging, which any working algorithm should learn."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar

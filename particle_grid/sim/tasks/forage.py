@@ -1,4 +1,4 @@
-"""Eat food: walking onto it eats it, and it regrows elsewhere."""
+"""Find food and eat it by walking onto it; it regrows elsewhere."""
 
 import math
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ class Forage:
     """
 
     food: float = 0.05  # share of the cells that hold food
-    food_reward: float = 1.0  # reward for a piece of it
-    tolerance: float = 0.0  # cells from the middle of a food's cell beyond which it pays nothing; 0: it always pays
+    food_reward: float = 1.0  # reward for a piece of food
+    tolerance: float = 0.0  # distance in cells from the food at which it pays nothing; 0: it always pays fully
 
     unit: ClassVar[str] = "food eaten"
     teams: ClassVar[int] = 1

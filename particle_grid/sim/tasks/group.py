@@ -15,8 +15,8 @@ from particle_grid.support.jit import parallel_kernel, prange
 class Group:
     """Reward: agents of one's own colour in sight minus those of other colours, scaled and clipped to [-1, 1]."""
 
-    colours: int = 4  # 1 to 4, dealt in equal parts
-    scale: float = 0.1  # reward for each agent in sight
+    colours: int = 4  # number of colours, 1 to 4, with equally many agents each
+    scale: float = 0.1  # reward for each agent in sight, negative for other colours
 
     unit: ClassVar[str] = "own minus others in sight"
     teams: ClassVar[int] = 1

@@ -1,4 +1,4 @@
-"""Half of the agents hunt, half flee; the two teams spawn apart."""
+"""Half of the agents hunt and half flee; the two teams spawn apart."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ class PredatorPrey:
     predators: float = 0.5  # share of the agents that hunt
     scale: float = 0.1  # reward for each agent of the other team in sight
 
-    unit: ClassVar[str] = "of the other team in sight (prey: negative)"
+    unit: ClassVar[str] = "agents of the other team in sight (prey: negative)"
     teams: ClassVar[int] = 2
     kinds: ClassVar[tuple[str, ...]] = ("predator", "prey")
     sight: ClassVar[bool] = True
@@ -28,7 +28,7 @@ class PredatorPrey:
         "world": {"worlds": 4, "agents": 1024, "height": 256, "width": 256, "lifespan": 300},
         "trainer": {
             "total_steps": 12_000_000,
-            "scripted_opponents": 1.0,  # of one team: prey that face hunters as good as the learned ones find no escape
+            "scripted_opponents": 1.0,  # prey that only face hunters as good as the learned ones find no escape
             "entropy_coef": 0.003,  # both teams are rarely rewarded: a larger bonus would drown the rewards
             "gae_lambda": 1.0,  # with less, hunters that see no prey yet follow errors of the value, away from the prey
         },

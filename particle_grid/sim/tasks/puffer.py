@@ -26,17 +26,18 @@ class Puffer:
     Free target cells look like food. If all of them paid the same, the first agents to arrive would stay at the edge
     and block the others. The shaping is the discounted change of a potential, minus the distance to the nearest target
     cell of one's colour, with the trainer's discount, so it does not change which policy is best. The potential is flat
-    where standing still would otherwise earn more than half a reward per step, 250 cells away by default
-    (A. Ng, D. Harada, S. Russell, "Policy invariance under reward transformations", ICML 1999).
+    where standing still would otherwise earn more than half a reward per step. By default that is beyond 1250 cells,
+    farther than any cell of the world that training starts from (A. Ng, D. Harada, S. Russell, "Policy invariance under
+    reward transformations", ICML 1999).
     """
 
-    text: str = "PUFFER"  # what to spell
+    text: str = "PUFFER"  # text to spell
     image: str | None = None  # path of an image to draw instead of the text
-    colours: int = 2  # the picture is divided among that many colours of agents
+    colours: int = 2  # number of colours of agents, which share the picture
     fill: float = 0.5  # reward per step on a target cell in the picture's top row
     depth: float = 0.01  # additional reward per step for each row below that
     shaping: float = 0.02  # potential lost for each cell of distance
-    gamma: float = 0.98  # discount of the shaping, which should be the trainer's
+    gamma: float = 0.98  # discount of the shaping, which should equal trainer.gamma
     packing: float = 0.5  # share of the blob's cells that hold an agent at the start
 
     unit: ClassVar[str] = "share of the picture filled"

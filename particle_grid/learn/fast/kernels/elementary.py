@@ -38,7 +38,7 @@ def _exponent(typing_context, x):
     """Return n, as float32, with sqrt(0.5) <= x / 2**n < sqrt(2), of a positive normal float32."""
 
     def generate(context, builder, signature, args):
-        bits = builder.sub(builder.bitcast(args[0], I32), I32(0x3F3504F3))  # of sqrt(0.5)
+        bits = builder.sub(builder.bitcast(args[0], I32), I32(0x3F3504F3))  # bits of sqrt(0.5)
         return builder.sitofp(builder.ashr(bits, I32(23)), F32)
 
     return types.float32(types.float32), generate

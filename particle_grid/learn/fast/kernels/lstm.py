@@ -25,7 +25,7 @@ from particle_grid.learn.fast.kernels.products import (
 )
 from particle_grid.support.jit import math_kernel
 
-ONE_ROW = 39  # of joint: the row of the constant 1
+ONE_ROW = 39  # row of joint with the constant 1
 INPUTS = 40  # rows of joint before those of h
 WIDTH = 2 * MULTIPLE_COLUMNS  # columns of L, padded with zeros
 HALF = np.float32(0.5)
@@ -35,7 +35,7 @@ ZERO = np.float32(0)
 
 @math_kernel
 def join(x, obs, cells, h, starts, joint):
-    """Write the input of a step's product to joint real[n, ...].
+    """Write the input of a step's matrix product to joint real[n, ...].
 
     A row is x real[n, 32], the features divided by 255, a 1, and h f32[n, H], or 0 if an episode starts.
     """

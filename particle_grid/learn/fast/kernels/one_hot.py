@@ -13,14 +13,14 @@ from numba.extending import intrinsic
 from particle_grid.learn.fast.kernels.products import pack, unpack
 from particle_grid.support.jit import math_kernel
 
-CHANNELS = 32  # of a patch; a row of the table
+CHANNELS = 32  # channels of a patch; a row of the table
 ONE = np.float32(1)
 ZERO = np.float32(0)
 BYTE = np.uint64(0xFF)
-CODES = 7  # of a cell
+CODES = 7  # codes of a cell
 LAST_CODE = np.uint64(CODES - 1)
 S3 = np.uint64(3)
-SCALE = np.float32(1 / 255)  # of features
+SCALE = np.float32(1 / 255)  # scale of features
 
 
 def convolution_places(side: int, kernel: int, stride: int) -> np.ndarray:

@@ -140,7 +140,7 @@ def transpose(x, y):
 
 @math_kernel
 def apply_heads(hidden, heads, bias, out):
-    """Write heads f32[>= A, H] @ hidden f32[H] + bias f32[A] to out f32[A]. For few outputs, products are slower."""
+    """Write heads f32[>= A, H] @ hidden f32[H] + bias f32[A] to out f32[A]. A `product` is slower for few outputs."""
     for a in range(len(bias)):
         total = ZERO
         head = heads[a]
