@@ -10,8 +10,8 @@ import yaml
 from particle_grid.env import ParticleGrid
 from particle_grid.evaluation.baseline import measure
 from particle_grid.experiments.stats import interquartile_mean
-from particle_grid.runs.curves import SPEED, curve_of, read_scalars
-from particle_grid.runs.folder import RunFolder
+from particle_grid.runs.curves import curve_of, read_scalars
+from particle_grid.runs.folder import SPEED, RunFolder
 from particle_grid.runs.results import normalised
 from particle_grid.runs.versions import upgraded_config
 from particle_grid.settings.run_config import RunConfig

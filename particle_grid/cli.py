@@ -32,7 +32,7 @@ from particle_grid.settings import resolvers
 from particle_grid.settings.compose import HYDRA_1_3, VERSION_BASE, config_folder, register_groups
 from particle_grid.settings.errors import explain, print_error
 from particle_grid.settings.invocation import TRIAL, Invocation, Trial
-from particle_grid.support import lifeline, registry, startup
+from particle_grid.support import lifeline, registry
 from particle_grid.support.errors import UserError
 from particle_grid.support.output import lasting_output
 
@@ -76,7 +76,6 @@ def command(config_name: str) -> Callable[[Main], Callable[[], None]]:
         @functools.wraps(job)
         @lasting_output()
         def entry() -> None:
-            startup.ready()
             with ending_in_one_line():
                 _prepare_arguments()
                 register_groups(sys.argv[1:], training=config_name == "train")
@@ -170,8 +169,24 @@ class HydraJob:
             # Output here too: a launcher may run jobs in other processes.
             with lasting_output(), registry.only(_texts(OmegaConf.to_container(config))):
                 return self.main(config, _invocation())
+        except KeyboardInterrupt:
+            self._interrupted()
+            raise
         except Exception as error:
             self._failed(error)
+
+    def _interrupted(self) -> None:
+        """Say what is left of a run that was interrupted before its first checkpoint."""
+        info = HydraConfig.get()
+        folder = RunFolder(Path(info.runtime.output_dir))
+        if info.mode == RunMode.MULTIRUN or not info.output_subdir or folder.checkpoint.exists():
+            return
+        removed = folder.remove_unlearnt(info.output_subdir)
+        print(
+            f"Nothing was learnt yet, so {folder.path} is removed."
+            if removed
+            else f"No checkpoint was saved in {folder.path}: the same command starts from the beginning."
+        )
 
     def _failed(self, error: Exception) -> None:
         """Report an error. Exits, or raises JobError in a sweep: Hydra then continues with the next job."""
@@ -181,7 +196,7 @@ class HydraJob:
         notes = None if isinstance(error, OccupiedError) else info.output_subdir
         if info.mode != RunMode.MULTIRUN:
             if notes:
-                folder.remove_refused(notes)
+                folder.remove_unlearnt(notes)
             sys.exit(print_error(error))  # for an exception, Hydra would print another line
         print_error(error, f"job {info.job.num} ({info.job.override_dirname})")
         if notes:

@@ -33,6 +33,7 @@ TINY = ["world.agents=32", "world.height=32", "world.width=40", "world.lifespan=
 TINY += ["trainer.rollout_length=8", "trainer.minibatch=64", "policy.hidden=16", "trainer.threads=1", "evaluations=2"]
 BATCH = 32 * 8
 FEW = f"trainer.total_steps={2 * BATCH}"  # two iterations
+WRONG_COUNTS = ("-1", "often", "1.5", "null", "true", "[1]")
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -248,11 +249,19 @@ def test_invalid_arguments_of_eval_give_one_sentence(call, arguments, message):
         ("policy.head=foo", "policy.head=foo is not known"),
         ("task.colours=7", "colours=7 is out of range"),
         ("resume=none.pt", "There is no checkpoint none.pt"),
+        *((f"clips={count}", f"clips={count} is invalid: give a whole number") for count in WRONG_COUNTS),
+        *((f"evaluations={count}", f"evaluations={count} is invalid: give a whole number") for count in WRONG_COUNTS),
+        ("evaluations=10001", "evaluations=10001 is invalid: give at most 10000"),
+        ("trainer.fast=yes", "trainer.fast='yes' is out of range: it must be one of auto, off, fp32, bf16"),
+        ("trainer.env_splits=3", "trainer.env_splits=3 cannot share world.worlds=1 out evenly"),
+        ("trainer.scripted_opponents=0.5", "trainer.scripted_opponents=0.5 is invalid: task group has no two teams"),
+        ("trainer.opponent_pool=0.5", "trainer.opponent_pool=0.5 is invalid: task group has no two teams"),
+        ("logger=tensorbord", "There is no logger 'tensorbord'. Did you mean tensorboard?"),
     ],
 )
-def test_invalid_arguments_of_train_give_one_sentence_and_leave_no_folder(call, argument, message):
-    code, _, err = call(train.main, *TINY, argument)
-    assert code == 1
+def test_invalid_arguments_of_train_give_nothing_but_a_sentence_and_leave_no_folder(call, argument, message):
+    code, out, err = call(train.main, *TINY, argument)
+    assert (code, out) == (1, "")
     assert message in err
     assert err.count("\n") == 1
     assert not [*Path("outputs").iterdir()]

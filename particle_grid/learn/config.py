@@ -28,6 +28,7 @@ NOT_NEGATIVE = (
     "seed",
 )
 OPTIMISERS = ("adam", "muon")
+FAST_MODES = ("auto", "off", "fp32", "bf16")
 FRACTIONS = ("gamma", "gae_lambda", "scripted_opponents", "opponent_pool")
 
 
@@ -110,6 +111,7 @@ class TrainerConfig:
         self._require("seed", self.seed < 1 << 63, "below 2**63")
         self._require("device", self.device.partition(":")[0] in ("auto", "cpu", "cuda"), "auto, cpu or cuda")
         self._require("optimiser", self.optimiser in OPTIMISERS, " or ".join(OPTIMISERS))
+        self._require("fast", self.fast in FAST_MODES, f"one of {', '.join(FAST_MODES)}")
         self._check_combinations()
 
     def _check_types(self) -> None:
