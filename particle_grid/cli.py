@@ -10,7 +10,6 @@ import inspect
 import logging
 import os
 import re
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -98,7 +97,7 @@ def ending_in_one_line(interrupted: str = "interrupted") -> Iterator[None]:
         sys.exit(print_error(error))
     except KeyboardInterrupt as interrupt:
         print(interrupted, file=sys.stderr)
-        sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
+        sys.exit(lifeline.exit_code(interrupt))
 
 
 def parser_of(command: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -185,7 +184,7 @@ class HydraJob:
         print(
             f"Nothing was learnt yet, so {folder.path} is removed."
             if removed
-            else f"No checkpoint was saved in {folder.path}: the same command starts from the beginning."
+            else f"No checkpoint was saved in {folder.path}, so this run cannot be resumed."
         )
 
     def _failed(self, error: Exception) -> None:

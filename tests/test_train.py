@@ -3,10 +3,8 @@
 import itertools
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numba
@@ -272,28 +270,6 @@ def test_whole_numbers_may_be_written_as_floats(call):
     assert call(train.main, *arguments)[0] == 0
     assert checkpoint.load("run/checkpoint.pt")["config"]["world"]["agents"] == 32
     assert call(evaluation.main, "checkpoint=run/checkpoint.pt", "steps=2", "world.agents=1.6e1")[0] == 0
-
-
-@pytest.mark.slow
-def test_ctrl_c_saves_a_checkpoint_that_can_be_resumed(tmp_path):
-    arguments = [*TINY, "trainer.total_steps=1e9", "hydra.run.dir=run"]
-    command = [sys.executable, "-m", "particle_grid.train", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        for _ in range(600):  # a minute: until training has started and written events
-            if any(b"perf/steps_per_second" in file.read_bytes() for file in tmp_path.glob("run/events*")):
-                break
-            assert process.poll() is None
-            time.sleep(0.1)
-        time.sleep(1.0)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
-    finally:
-        process.kill()
-    assert process.returncode == 130, err
-    assert b"resume=" in out
-    assert checkpoint.load(tmp_path / "run" / "checkpoint.pt")["steps"] > 0
 
 
 @pytest.mark.slow

@@ -106,6 +106,11 @@ def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt(number)
 
 
+def exit_code(interrupt: KeyboardInterrupt) -> int:
+    """Return the exit code of a command that was interrupted, as shells count: 128 plus the number of the signal."""
+    return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
+
+
 def postponed(number: int, frame: FrameType | None) -> bool:
     """Return whether an exception would be lost now. The signal is sent again in that case.
 
