@@ -111,7 +111,7 @@ def parser_of(command: str, description: str, examples: str) -> argparse.Argumen
     parser = argparse.ArgumentParser(
         prog=as_typed(command),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=as_typed(examples),
+        epilog=as_typed(f"examples:\n{examples}"),
         description=description,
     )
     parser.add_argument("--version", action="version", version=VERSION)

@@ -212,7 +212,7 @@ OPTIONS: dict[str, Any] = {
     "log_std_min": -3.0,  # bounds of a Gaussian's log standard deviation; below, gradients explode
     "log_std_max": 0.5,  # above, nearly every sample is clipped at the ends of [-1, 1]
     "log_std_init": -0.5,  # a deviation of 0.6 tries most of the range, and little of it is clipped
-    "init_action_rms": None,  # RMS size of the first actions along each axis, to start all heads alike (None: as is)
+    "init_action_rms": None,  # RMS size of the first actions along each axis, to start all heads alike (null: as is)
 }
 
 
