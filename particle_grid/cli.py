@@ -28,6 +28,7 @@ from particle_grid import __version__
 from particle_grid.runs.folder import HYDRA, OccupiedError, RunFolder
 from particle_grid.settings import help as help  # registers what help texts call
 from particle_grid.settings import resolvers
+from particle_grid.settings.arguments import prepared
 from particle_grid.settings.compose import HYDRA_1_3, VERSION_BASE, config_folder, register_groups
 from particle_grid.settings.errors import explain, print_error
 from particle_grid.settings.invocation import TRIAL, Invocation, Trial
@@ -125,30 +126,20 @@ def as_typed(text: str) -> str:
 
 
 def _prepare_arguments() -> None:
-    """Adapt the command line to Hydra, and refuse harmful options.
+    """Adapt the command line and the environment to Hydra.
 
     Raises:
-        UserError: for an empty folder, a rerun from a pickle, and a sweep in processes of torchrun.
+        UserError: for arguments that are misused, and for a sweep in processes of torchrun.
     """
     if "--version" in sys.argv:  # Hydra's own option of this name prints the version of Hydra
         print(VERSION)
         sys.exit(0)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
-    # Hydra's "+" adds keys to a config. Here that is only ever a misspelt key, which should be reported.
-    sys.argv[1:] = [re.sub(r"^\+{1,2}(?!hydra[./])", "", argument) for argument in sys.argv[1:]]
+    sys.argv[1:] = prepared(sys.argv[1:])
     together = os.environ.get("WORLD_SIZE", "1") != "1"  # torchrun
     if together and os.environ.get("RANK") != "0":  # only the first process has a folder
         sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]
-    if empty := {"hydra.run.dir=", "hydra.sweep.dir="} & set(sys.argv):
-        raise UserError(f"{empty.pop()} is empty: name a folder, or leave it out.")
-    if any(argument.startswith("--e") for argument in sys.argv):
-        raise UserError("--experimental-rerun unpickles a file, which could run anything: leave it out.")
-    swept = bool({"-m", "--multirun"} & set(sys.argv))
-    if swept and any(re.match(r"logger=(?!\[)[^\[]*,", argument) for argument in sys.argv):
-        raise UserError(
-            "logger= cannot be swept, since it changes no run: give a list for all, as in logger=[csv,wandb]."
-        )
-    if swept and together:
+    if together and {"-m", "--multirun"} & set(sys.argv):
         raise UserError("-m and torchrun exclude each other: one makes many runs, the other shares out a single one.")
 
 
