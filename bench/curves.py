@@ -10,8 +10,8 @@ import yaml
 from particle_grid.env import ParticleGrid
 from particle_grid.evaluation.baseline import measure
 from particle_grid.experiments.stats import interquartile_mean
-from particle_grid.runs.curves import SPEED, curve_of, read_scalars
-from particle_grid.runs.folder import RunFolder
+from particle_grid.runs.curves import curve_of, read_scalars
+from particle_grid.runs.folder import SPEED, RunFolder
 from particle_grid.runs.results import normalised
 from particle_grid.runs.versions import upgraded_config
 from particle_grid.settings.run_config import RunConfig
@@ -55,7 +55,7 @@ class Curves:
             row |= {"updates": self.updates[-1], "end": self.window_means(scores)[-1]}
             row["end_of_best"] = self.end_of_best(scores) if len(teams) == 1 else np.nan
             row |= {player: self.final(player, team) for player in ("sampled", "greedy")}
-            rows.append(row | self.times(scores))
+            rows.append(row | self.times(scores, row["sampled"]))
         return rows
 
     def scores(self) -> list[np.ndarray]:
@@ -89,20 +89,32 @@ class Curves:
                 means[k] = scores[(self.steps > end - WINDOW) & (self.steps <= end)].mean()
         return means
 
-    def times(self, scores: np.ndarray) -> dict[str, float]:
-        """Return steps, seconds and updates until the score reaches each level; NaN if it does not.
+    def times(self, scores: np.ndarray, final: float) -> dict[str, float]:
+        """Return steps, seconds and updates until the score reaches each level; NaN if the final score does not.
 
-        Teams that spawn apart may score well until they meet, so a level is reached from below, if ever below.
+        Scores of training and of the evaluation may differ. So that times agree with the final score, it decides
+        whether a level counts; a level that only the evaluation reaches counts at the end of training. The score of a
+        higher level counts for a lower one, too.
         """
-        row: dict[str, float] = {}
         means = self.window_means(scores)
+        row: dict[str, float] = {}
         for level in LEVELS:
-            below = np.flatnonzero(means < level)
-            first = below[0] if below.size else 0
-            reached = first + np.flatnonzero(means[first:] >= level)
+            first = min(_reached(means, each) for each in LEVELS if level <= each <= max(level, final))
             for name in ("steps", "seconds", "updates"):
-                row[f"{name}_to_{level}"] = float(getattr(self, name)[reached[0]]) if reached.size else np.nan
+                row[f"{name}_to_{level}"] = float(getattr(self, name)[first]) if final >= level else np.nan
         return row
+
+
+def _reached(means: np.ndarray, level: float) -> int:
+    """Return when a score first reaches a level from below, or the last index.
+
+    Teams that spawn apart may score well until they meet, so a score that starts above the level must fall below it
+    first, if it ever does.
+    """
+    below = np.flatnonzero(means < level)
+    first = below[0] if below.size else 0
+    reached = np.flatnonzero(means[first:] >= level)
+    return int(first + reached[0]) if reached.size else len(means) - 1
 
 
 @cache

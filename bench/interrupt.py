@@ -1,18 +1,20 @@
-"""The exit of benchmarks on Ctrl-C."""
+"""The exit of benchmarks on Ctrl-C, and on signals that a trainer handles."""
 
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from particle_grid.support import lifeline
+
 
 def until_interrupted(main: Callable[[], None]) -> None:
-    """Run the main function of a benchmark. Ctrl-C ends it with one word and exit code 130, without a traceback."""
+    """Run the main function of a benchmark. An interruption ends it with one word and its exit code, see `lifeline`."""
     try:
         main()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(lifeline.exit_code(interrupt))
 
 
 @contextmanager

@@ -10,8 +10,9 @@ started with other overrides is refused.
 
 Each team has a row. Its score is the normalised score of sampled actions after training, over 3 evaluation seeds.
 Steps, seconds and updates to 0.5 and 1.0 count until the normalised score, averaged over the last half million
-agent-steps of training, gets there. Seconds and minutes are those of training only. End / best is the mean normalised
-score over the last tenth of training, divided by that of the best tenth; two teams have no such value.
+agent-steps of training, gets there: never if the score after training is lower, and at the end if only that score gets
+there. Seconds and minutes are those of training only. End / best is the mean normalised score over the last tenth of
+training, divided by that of the best tenth; two teams have no such value.
 """
 
 import argparse

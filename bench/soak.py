@@ -15,6 +15,7 @@ windows, which shows how the machine itself varies.
 import argparse
 import ctypes
 import itertools
+import signal
 import sys
 import tempfile
 import time
@@ -119,9 +120,11 @@ def training(env: ParticleGrid, path: Path) -> Case:
 
     def turn() -> tuple[int, float, str]:
         trainer.config = TrainerConfig(total_steps=trainer.steps + 1, anneal=False)  # one more iteration
-        seconds = timed(trainer.run)
-        if trainer.interrupted:  # it handles Ctrl-C and SIGTERM itself
-            raise KeyboardInterrupt
+        begin = time.monotonic()
+        result = trainer.run()
+        seconds = time.monotonic() - begin
+        if result.interrupted:  # it handles Ctrl-C and SIGTERM itself
+            raise KeyboardInterrupt(result.signal or signal.SIGINT)
         return trainer.batch, seconds, wrong(env, before)
 
     return turn

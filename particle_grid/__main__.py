@@ -82,7 +82,10 @@ def list_everything() -> None:
     """Print the commands, and what they can be given."""
     print(f"{VERSION}: the same tasks with discrete and with continuous actions")
     show("Commands: python -m particle_grid.NAME --help", {name: command_purpose(name) for name in COMMANDS})
-    show("Of your own: python -m particle_grid NAME --help", {name: command_purpose(name) for name in AUTHORING})
+    show(
+        "For tasks, policies and heads of your own: python -m particle_grid NAME --help",
+        {name: command_purpose(name) for name in AUTHORING},
+    )
     show(f"Tasks: task=NAME, with action={' or '.join(ACTIONS)}", {name: task_purpose(name) for name in tasks.names()})
     policies = {name: first_line(kind.__doc__) for name, kind in POLICIES.items()} | registered("policy")
     show("Policies: policy=NAME", policies)

@@ -10,7 +10,6 @@ import inspect
 import logging
 import os
 import re
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -29,11 +28,12 @@ from particle_grid import __version__
 from particle_grid.runs.folder import HYDRA, OccupiedError, RunFolder
 from particle_grid.settings import help as help  # registers what help texts call
 from particle_grid.settings import resolvers
+from particle_grid.settings.arguments import prepared
 from particle_grid.settings.checks import check_places
 from particle_grid.settings.compose import HYDRA_1_3, VERSION_BASE, config_folder, register_groups
 from particle_grid.settings.errors import explain, print_error
 from particle_grid.settings.invocation import TRIAL, Invocation, Trial
-from particle_grid.support import lifeline, registry, startup
+from particle_grid.support import lifeline, registry
 from particle_grid.support.errors import UserError
 from particle_grid.support.output import lasting_output
 
@@ -77,7 +77,6 @@ def command(config_name: str) -> Callable[[Main], Callable[[], None]]:
         @functools.wraps(job)
         @lasting_output()
         def entry() -> None:
-            startup.ready()
             with ending_in_one_line():
                 _prepare_arguments()
                 register_groups(sys.argv[1:], training=config_name == "train")
@@ -100,7 +99,7 @@ def ending_in_one_line(interrupted: str = "interrupted") -> Iterator[None]:
         sys.exit(print_error(error))
     except KeyboardInterrupt as interrupt:
         print(interrupted, file=sys.stderr)
-        sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
+        sys.exit(lifeline.exit_code(interrupt))
 
 
 def parser_of(command: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -114,7 +113,7 @@ def parser_of(command: str, description: str, examples: str) -> argparse.Argumen
     parser = argparse.ArgumentParser(
         prog=as_typed(command),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=as_typed(examples),
+        epilog=as_typed(f"examples:\n{examples}"),
         description=description,
     )
     parser.add_argument("--version", action="version", version=VERSION)
@@ -128,30 +127,20 @@ def as_typed(text: str) -> str:
 
 
 def _prepare_arguments() -> None:
-    """Adapt the command line to Hydra, and refuse harmful options.
+    """Adapt the command line and the environment to Hydra.
 
     Raises:
-        UserError: for an empty folder, a rerun from a pickle, and a sweep in processes of torchrun.
+        UserError: for arguments that are misused, and for a sweep in processes of torchrun.
     """
     if "--version" in sys.argv:  # Hydra's own option of this name prints the version of Hydra
         print(VERSION)
         sys.exit(0)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
-    # Hydra's "+" adds keys to a config. Here that is only ever a misspelt key, which should be reported.
-    sys.argv[1:] = [re.sub(r"^\+{1,2}(?!hydra[./])", "", argument) for argument in sys.argv[1:]]
+    sys.argv[1:] = prepared(sys.argv[1:])
     together = os.environ.get("WORLD_SIZE", "1") != "1"  # torchrun
     if together and os.environ.get("RANK") != "0":  # only the first process has a folder
         sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]
-    if empty := {"hydra.run.dir=", "hydra.sweep.dir="} & set(sys.argv):
-        raise UserError(f"{empty.pop()} is empty: name a folder, or leave it out.")
-    if any(argument.startswith("--e") for argument in sys.argv):
-        raise UserError("--experimental-rerun unpickles a file, which could run anything: leave it out.")
-    swept = bool({"-m", "--multirun"} & set(sys.argv))
-    if swept and any(re.match(r"logger=(?!\[)[^\[]*,", argument) for argument in sys.argv):
-        raise UserError(
-            "logger= cannot be swept, since it changes no run: give a list for all, as in logger=[csv,wandb]."
-        )
-    if swept and together:
+    if together and {"-m", "--multirun"} & set(sys.argv):
         raise UserError("-m and torchrun exclude each other: one makes many runs, the other shares out a single one.")
 
 
@@ -173,8 +162,24 @@ class HydraJob:
             check_places(values.get("allow"))
             with lasting_output(), registry.only(_texts(values)):
                 return self.main(config, _invocation())
+        except KeyboardInterrupt:
+            self._interrupted()
+            raise
         except Exception as error:
             self._failed(error)
+
+    def _interrupted(self) -> None:
+        """Say what is left of a run that was interrupted before its first checkpoint."""
+        info = HydraConfig.get()
+        folder = RunFolder(Path(info.runtime.output_dir))
+        if info.mode == RunMode.MULTIRUN or not info.output_subdir or folder.checkpoint.exists():
+            return
+        removed = folder.remove_unlearnt(info.output_subdir)
+        print(
+            f"Nothing was learnt yet, so {folder.path} is removed."
+            if removed
+            else f"No checkpoint was saved in {folder.path}, so this run cannot be resumed."
+        )
 
     def _failed(self, error: Exception) -> None:
         """Report an error. Exits, or raises JobError in a sweep: Hydra then continues with the next job."""
@@ -184,7 +189,7 @@ class HydraJob:
         notes = None if isinstance(error, OccupiedError) else info.output_subdir
         if info.mode != RunMode.MULTIRUN:
             if notes:
-                folder.remove_refused(notes)
+                folder.remove_unlearnt(notes)
             sys.exit(print_error(error))  # for an exception, Hydra would print another line
         print_error(error, f"job {info.job.num} ({info.job.override_dirname})")
         if notes:

@@ -5,13 +5,12 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from particle_grid.cli import command
-from particle_grid.evaluation import match
 from particle_grid.evaluation.evaluator import Evaluator
 from particle_grid.evaluation.record import Show
 from particle_grid.evaluation.request import Request
 from particle_grid.learn.distributed import choose_device
 from particle_grid.runs.load import is_pattern
-from particle_grid.settings.checks import check_paths, check_whole_number
+from particle_grid.settings.checks import MOST_EPISODES, check_paths, check_whole_number
 from particle_grid.settings.compose import typed
 from particle_grid.settings.invocation import Invocation
 from particle_grid.support import atomic
@@ -21,7 +20,7 @@ from particle_grid.support.errors import UserError
 @command("eval")
 def main(config: DictConfig, call: Invocation) -> None:
     """Print the scores of one policy, or a table of several policies on several tasks."""
-    check_whole_number("seeds", config.seeds, 1, match.MOST_EPISODES)
+    check_whole_number("seeds", config.seeds, 1, MOST_EPISODES)
     check_whole_number("seed", config.seed, 0)
     if config.steps is not None:
         check_whole_number("steps", config.steps, 1)

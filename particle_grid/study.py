@@ -9,7 +9,7 @@ from particle_grid.support import lifeline
 from particle_grid.support.errors import UserError
 from particle_grid.support.output import lasting_output
 
-EXAMPLES = """
+EXAMPLES = """\
   python -m particle_grid.study smoke               # every part of it, in minutes
   python -m particle_grid.study reduced --dry-run   # what it would run, and for how long
   python -m particle_grid.study reduced             # the same command resumes it
@@ -21,7 +21,8 @@ def command_line() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = parser_of(
         "python -m particle_grid.study",
-        "Tunes each arm of a plan with the same budget, tests it with new seeds, and reports.\n"
+        "Compares the arms of a plan, such as action forms with different policies: tunes each of them with the same\n"
+        "budget, tests it with new seeds, and writes a report.\n"
         "Safe to interrupt: the same command skips finished runs and resumes the others.",
         EXAMPLES,
     )

@@ -3,7 +3,6 @@
 from omegaconf import DictConfig
 
 from particle_grid.cli import command
-from particle_grid.evaluation import match
 from particle_grid.experiments.sweep import ending, run_in_sweep
 from particle_grid.experiments.training import train
 from particle_grid.learn.distributed import ranks
@@ -24,7 +23,6 @@ def main(config: DictConfig, call: Invocation) -> float | None:
     check_paths(config, "resume")
     saved = load_checkpoint(config.resume, resume=True) if config.resume else None
     run = resumed_config(saved.config, call.overrides) if saved else run_config(config)
-    match.seeds(run.evaluations)  # which raises for an invalid number
     if call.trial and run.evaluations == 0:
         raise UserError("evaluations=0 leaves no score for hydra/sweeper=optuna to compare: give 1 or more.")
     if ranks()[0]:  # only the first process has a folder

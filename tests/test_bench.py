@@ -1,5 +1,6 @@
 """The programs in bench/ start promptly, and end with one word when they are interrupted."""
 
+import csv
 import importlib
 import json
 import os
@@ -11,12 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from particle_grid.env import action_space
 from particle_grid.learn.policy import make_policy
 from tests.cases import needs_jit
 
 BENCH = Path(__file__).parents[1] / "bench"
+DOCS = BENCH.parent / "docs"
 QUICK = {
     "browser": ["--agents", "64", "--seconds", "1"],
     "gallery": ["--out", "docs"],
@@ -115,17 +119,57 @@ def test_options_that_cannot_be_measured_are_refused_in_a_sentence(options, mess
     assert message in str(stopped.value.code) + capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("scores", "steps"),
-    [([0, 0.4, 0.8, 1.2], 4e6), ([0, 0, 0, 0], np.nan), ([2, 0, 1, 0], 3e6), ([1, 1, 1, 1], 1e6)],
-)
-def test_a_search_counts_steps_until_a_score_is_reached_from_below(scores, steps, monkeypatch):
-    monkeypatch.syspath_prepend(BENCH)
-    module = importlib.import_module("curves")
-    curves = object.__new__(module.Curves)
-    curves.steps = np.arange(1, 5) * 1_000_000
+def times(scores, final):
+    """Return the times to each level for scores after one, two, ... million steps, and a final score."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCH)
+        curves = object.__new__(importlib.import_module("curves").Curves)
+    curves.steps = np.arange(1, len(scores) + 1) * 1_000_000
     curves.seconds = curves.steps / 1e5
     curves.updates = curves.steps // 2048
-    row = curves.times(np.array(scores, float))
-    np.testing.assert_equal(row["steps_to_1.0"], steps)
-    np.testing.assert_equal(row["seconds_to_1.0"], steps / 1e5)
+    return curves.times(np.array(scores, float), final)
+
+
+@pytest.mark.parametrize(
+    ("scores", "final", "half", "whole"),
+    [
+        ([0, 0.4, 0.8, 1.2], 1.2, 3e6, 4e6),
+        ([0, 0, 0, 0], 0, np.nan, np.nan),
+        ([2, 0, 1, 0], 1, 3e6, 3e6),  # from below
+        ([1, 1, 1, 1], 1, 1e6, 1e6),  # never below
+        ([0.7, 1.1, 0.3, 0.6], 0.9, 4e6, np.nan),  # only before the teams met
+        ([0.7, 1.1, 0.3, 0.6], 1.1, 2e6, 2e6),
+        ([0, 0, 0, 0.5], 1.2, 4e6, 4e6),  # only in the evaluation
+    ],
+)
+def test_times_to_a_level_are_counted_from_below_if_the_final_score_reaches_it(scores, final, half, whole):
+    row = times(scores, final)
+    np.testing.assert_equal((row["steps_to_0.5"], row["steps_to_1.0"]), (half, whole))
+    np.testing.assert_equal((row["seconds_to_0.5"], row["seconds_to_1.0"]), (half / 1e5, whole / 1e5))
+
+
+def agree(row):
+    """Return whether the times to a level in a row agree with each other and with its final score."""
+    levels = {level: row[f"steps_to_{level}"] for level in (0.5, 1.0)}
+    kept = all(np.isfinite(steps) == (row["sampled"] >= level) for level, steps in levels.items())
+    return kept and not levels[0.5] > levels[1.0]
+
+
+@given(st.lists(st.floats(-1, 2), min_size=1, max_size=8), st.floats(-1, 2))
+def test_times_never_contradict_each_other_or_the_final_score(scores, final):
+    assert agree(times(scores, final) | {"sampled": final})
+
+
+def test_the_table_of_learning_results_is_that_of_their_rows(monkeypatch):
+    monkeypatch.syspath_prepend(BENCH)
+    with (DOCS / "learning.csv").open(encoding="utf-8", newline="") as file:
+        rows = [
+            {key: value if key in ("task", "action") else float(value) for key, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
+    assert all(agree(row) for row in rows)
+    whole = importlib.import_module("learn").table([row | {"team": int(row["team"])} for row in rows])
+    columns = (0, 1, 2, 3, 5, 6, 10, 12)
+    lines = [line.strip("| ").split(" | ") for line in whole.splitlines()[2:]]
+    printed = [f"| {' | '.join(line[column] for column in columns)} |" for line in lines]
+    assert "\n".join(printed) in (DOCS / "learning.md").read_text("utf-8")

@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from particle_grid.learn.trainer import Result
 from particle_grid.sim.world import AGENT_1, EMPTY, FOOD, WALL
 from tests.cases import needs_jit
 
@@ -110,13 +112,12 @@ def test_every_kind_of_failure_is_detected(soak, fault):
 
 
 def test_a_termination_request_ends_training_too(soak, monkeypatch, tmp_path):
-    def run(trainer):
-        trainer.interrupted = True
-
-    monkeypatch.setattr(soak.Trainer, "run", run)
+    interrupted = Result(steps=1, interrupted=True, scalars={}, signal=signal.SIGTERM)
+    monkeypatch.setattr(soak.Trainer, "run", lambda trainer: interrupted)
     turn = soak.training(soak.build("center", "discrete", "kinematic"), tmp_path / "c.pt")
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as interrupt:
         turn()
+    assert interrupt.value.args == (signal.SIGTERM,)
 
 
 LEAK = """

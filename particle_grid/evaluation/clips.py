@@ -9,7 +9,6 @@ import numpy as np
 from particle_grid.env import ParticleGrid
 from particle_grid.evaluation.record import Show
 from particle_grid.learn.loggers.several import Loggers
-from particle_grid.support.errors import UserError
 from particle_grid.view.video import encode_gif, in_palette
 
 FRAMES = 96  # frames of a film, one per step
@@ -32,12 +31,7 @@ class Clips:
             count: films per `total_steps`, which start at equal distances; 0 for none.
             total_steps: agent-steps of the whole run.
             step: agent-steps done already.
-
-        Raises:
-            UserError: for a count that is invalid.
         """
-        if type(count) is not int or count < 0:
-            raise UserError(f"clips={count} is invalid: give a whole number of films, or 0 for none.")
         self.env = env
         self.loggers = loggers
         self.step = step

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from particle_grid.evaluation import web_page
 from particle_grid.experiments.stats import interquartile_mean
-from particle_grid.runs.curves import has_trained, read_curve
+from particle_grid.runs.curves import read_curve
 from particle_grid.runs.folder import FAILED, FINISHED, HYDRA, PRUNED, UNFINISHED, RunFolder
 from particle_grid.settings.invocation import by_key
 from particle_grid.settings.run_config import flatten
@@ -133,7 +133,7 @@ def read_run(folder: RunFolder) -> SweepRun:
         sampled=math.nan if sampled is None else sampled,
         greedy=math.nan if greedy is None else greedy,
     )
-    if not has_trained(folder):
+    if not folder.trained:
         return run
     try:
         curve = read_curve(folder)

@@ -1,5 +1,6 @@
 """One training run from its settings to its results: build, train, evaluate, save."""
 
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,10 +22,11 @@ from particle_grid.learn.dashboard import Dashboard
 from particle_grid.learn.distributed import ProcessGroup, choose_device, joined
 from particle_grid.learn.loggers.several import Loggers
 from particle_grid.learn.policy import Policy
-from particle_grid.learn.trainer import Result, Trainer
+from particle_grid.learn.trainer import Result, Trainer, check_minibatch
 from particle_grid.runs.build import build_env, build_env_splits, build_policy, opponents_for
 from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.load import Checkpoint
+from particle_grid.runs.opponents import opponent_agents
 from particle_grid.runs.results import Results
 from particle_grid.settings.invocation import Invocation
 from particle_grid.settings.run_config import RunConfig
@@ -98,10 +100,18 @@ class Run:
 
 
 def build(config: RunConfig, saved: Checkpoint | None, group: ProcessGroup) -> Run:
-    """Return a run that is ready to train."""
+    """Return a run that is ready to train.
+
+    Raises:
+        UserError: for whatever the trainer would refuse, which is made only after files have been written.
+    """
     env = build_env(config)
+    splits = build_env_splits(config, env)
+    check_minibatch(config.trainer, group)
+    for split in splits:
+        opponent_agents(split, config.trainer)
     policy = build_policy(config, saved.weights if saved else None)
-    return Run(config, env, build_env_splits(config, env), policy, saved, group)
+    return Run(config, env, splits, policy, saved, group)
 
 
 def lead(run: Run, folder: RunFolder, call: Invocation, console: Console) -> float | None:
@@ -112,7 +122,10 @@ def lead(run: Run, folder: RunFolder, call: Invocation, console: Console) -> flo
     steps = match.steps_for(run.env)
     baseline = baseline_for(run.env, console, seeds or match.SEEDS, steps)
     introduce(run, folder, say)
-    with open_loggers(run.config, folder, call, run.first_step, say) as loggers:
+    with (
+        saying_how_to_resume(folder, run.config, say),
+        open_loggers(run.config, folder, call, run.first_step, say) as loggers,
+    ):
         loggers.hyperparameters(hyperparameters(run.config, call))
         result = learn(run, folder, call, baseline, loggers, console)
         if result.reason:
@@ -120,8 +133,8 @@ def lead(run: Run, folder: RunFolder, call: Invocation, console: Console) -> flo
             say(f"Pruned: {result.reason}")
             return None
         if result.interrupted:
-            say(f"Stopped at {result.steps} steps. To resume: {resume_arguments(folder, run.config)}")
-            raise KeyboardInterrupt
+            say(f"Stopped at {result.steps} steps.")
+            raise KeyboardInterrupt(result.signal or signal.SIGINT)
         results = Results()
         if seeds:
             results = scoring.evaluate_policy(run.env, run.policy, baseline, console, seeds, steps)
@@ -207,6 +220,17 @@ def final_scores(results: Results) -> dict[str, float]:
     """Return the mean normalised scores of the policy."""
     means = {player: results.mean(player) for player in ("sampled", "greedy")}
     return {player: mean for player, mean in means.items() if mean is not None}
+
+
+@contextmanager
+def saying_how_to_resume(folder: RunFolder, config: RunConfig, say: Callable[[str], None]) -> Iterator[None]:
+    """Print how to resume a run that is interrupted in this context, if it has a checkpoint."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if folder.checkpoint.exists():
+            say(f"To resume: {resume_arguments(folder, config)}")
+        raise
 
 
 def resume_arguments(folder: RunFolder, config: RunConfig) -> str:

@@ -30,6 +30,7 @@ NOT_NEGATIVE = (
 )
 DEVICE = re.compile(r"auto|cpu(:0)?|cuda(:\d+)?")
 OPTIMISERS = ("adam", "muon")
+FAST_MODES = ("auto", "off", "fp32", "bf16")
 FRACTIONS = ("gamma", "gae_lambda", "scripted_opponents", "opponent_pool")
 
 
@@ -116,6 +117,7 @@ class TrainerConfig:
             "device", bool(DEVICE.fullmatch(self.device)), "auto, cpu, cuda, or one of several GPUs such as cuda:1"
         )
         self._require("optimiser", self.optimiser in OPTIMISERS, " or ".join(OPTIMISERS))
+        self._require("fast", self.fast in FAST_MODES, f"one of {', '.join(FAST_MODES)}")
         self._check_combinations()
 
     def _check_types(self) -> None:

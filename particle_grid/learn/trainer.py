@@ -4,7 +4,7 @@ import math
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
@@ -56,6 +56,7 @@ class Result:
     interrupted: bool  #: whether a signal or a logger ended the run early
     scalars: dict[str, float]  #: the last value of each scalar
     reason: str = ""  #: why a logger ended the run
+    signal: int | None = None  #: number of the signal that ended the run, if this process received one
 
 
 class Trainer(Uncopied):
@@ -121,12 +122,7 @@ class Trainer(Uncopied):
         """Refuse now what would otherwise fail after hours of training."""
         if self.path is not None:
             check_place(Path(self.path))
-        least = self.config.rollout_length * self.group.size
-        if self.config.minibatch < least:
-            raise UserError(
-                f"trainer.minibatch={self.config.minibatch} is too small to share among {self.group.size} processes: "
-                f"give {least} or more, a rollout_length for each."
-            )
+        check_minibatch(self.config, self.group)
 
     def _choose_network(self) -> None:
         """Move the policy to the device, and choose how to compute it."""
@@ -186,8 +182,9 @@ class Trainer(Uncopied):
         try:
             self.interrupted = False
             self._first_step = self.steps
-            with interrupted_by_signals(self):
-                return self._run()
+            with interrupted_by_signals(self) as received:
+                result = self._run()
+            return replace(result, signal=received[0]) if received else result
         finally:
             self._running.release()
 
@@ -323,6 +320,16 @@ class Trainer(Uncopied):
             raise UserError(
                 "The checkpoint's policy or device differs from this run's: resume with the settings it was saved with."
             ) from error
+
+
+def check_minibatch(config: TrainerConfig, group: ProcessGroup) -> None:
+    """Raise UserError for a minibatch that is too small for a group of processes."""
+    least = config.rollout_length * group.size
+    if config.minibatch < least:
+        raise UserError(
+            f"trainer.minibatch={config.minibatch} is too small to share among {group.size} processes: give {least} or "
+            f"more, a rollout_length for each."
+        )
 
 
 def _means(infos: list[dict[str, float]]) -> dict[str, float]:

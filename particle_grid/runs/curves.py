@@ -9,13 +9,12 @@ from omegaconf import DictConfig, OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from particle_grid.learn.loggers.csv_file import read_rows
-from particle_grid.runs.folder import REPAIR, RunFolder
+from particle_grid.runs.folder import REPAIR, SPEED, RunFolder
 from particle_grid.support import records
 from particle_grid.support.errors import UserError
 from particle_grid.support.renamed import SCALARS
 
 Scalars = dict[str, dict[int, float]]  # name -> agent-steps -> value
-SPEED = "perf/steps_per_second"  # logged in each iteration of every run
 
 
 @dataclass(frozen=True)
@@ -77,11 +76,6 @@ def curve_of(scalars: Scalars, name: str) -> Curve:
         return Curve(steps, np.full(len(steps), np.nan), minutes)
     known = sorted(points)
     return Curve(steps, np.interp(steps, known, [points[step] for step in known]), minutes)
-
-
-def has_trained(folder: RunFolder) -> bool:
-    """Return whether a run got far enough to log something about its training to its folder."""
-    return any(SPEED.encode() in path.read_bytes() for path in [*folder.events(), folder.scalars] if path.is_file())
 
 
 def _budget(folder: RunFolder) -> float:

@@ -29,6 +29,7 @@ FINISHED = "finished"
 PRUNED = "pruned"
 FAILED = "failed"
 UNFINISHED = "unfinished"
+SPEED = "perf/steps_per_second"  # name of a scalar that every run logs in each iteration
 
 
 class OccupiedError(UserError):
@@ -112,6 +113,12 @@ class RunFolder:
     def started(self) -> bool:
         """Whether the folder holds something that a run with other settings must not continue."""
         return self.results.exists() or self.checkpoint.exists()
+
+    @property
+    def trained(self) -> bool:
+        """Whether the run got far enough to log something about its training to its folder."""
+        logs = [path for path in [*self.events(), self.scalars] if path.is_file()]
+        return any(SPEED.encode() in path.read_bytes() for path in logs)
 
     def reason(self) -> str:
         """Return the last line about why a run failed or was pruned, or nothing."""
@@ -222,7 +229,13 @@ class RunFolder:
                 )
             self._refuse_foreign_files()
             self._clear()
-            yield
+            try:
+                yield
+            except BaseException:  # also KeyboardInterrupt
+                if not (self.started or self.trained):
+                    self._clear()
+                    self.config.unlink(missing_ok=True)
+                raise
 
     @contextlib.contextmanager
     def for_sweep(self, config: RunConfig) -> Iterator[None]:
@@ -240,20 +253,21 @@ class RunFolder:
                 self._clear()
             yield
 
-    def remove_refused(self, notes: str) -> None:
-        """Remove the folder of a run that was refused before it started.
+    def remove_unlearnt(self, notes: str) -> bool:
+        """Remove the folder of a run that ended before it learnt anything, and return whether it is gone.
 
         This happens only if it holds nothing but Hydra's notes and a lock that no process holds. Other files stay.
         """
         mine = {notes, self.lock.name}
         if not self.path.is_dir() or not {notes} <= {path.name for path in self.path.iterdir()} <= mine:
-            return
+            return False
         for name in HYDRA_NOTES:
             (self.path / notes / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # not empty, or the current folder of a terminal
             (self.path / notes).rmdir()
             self.lock.unlink(missing_ok=True)
             self.path.rmdir()
+        return not self.path.exists()
 
     def unlink_links(self, notes: str | None) -> None:
         """Remove links from the places where Hydra is about to write, since Hydra would follow them."""
@@ -266,7 +280,7 @@ class RunFolder:
         return bool(path) and Path(str(path)).exists() and self.checkpoint.samefile(str(path))
 
     def _clear(self) -> None:
-        """Remove what a run left that died before its first checkpoint, because another run starts here."""
+        """Remove what a run leaves that ends before its first checkpoint, except its settings."""
         if not self.checkpoint.exists():
             for path in [*self.events(), self.scalars, self.service_runs, self.overrides]:
                 path.unlink(missing_ok=True)

@@ -29,12 +29,7 @@ class TeamOpponents:
 
     def __init__(self, env: ParticleGrid, policy: Policy, settings: TrainerConfig) -> None:
         self._env = env
-        taken = 0
-        masks = []
-        for key in ("scripted_opponents", "opponent_pool"):
-            mask, taken = _agents(env, key, getattr(settings, key), taken)
-            masks.append(mask)
-        self._scripted, past = masks
+        self._scripted, past = opponent_agents(env, settings)
         self.agents = self._scripted | past
         env.reported = ~self.agents
         self._past = PastSelves(env, policy, past, settings) if past.any() else None
@@ -59,6 +54,20 @@ class TeamOpponents:
             raise UserError("trainer.opponent_pool cannot be switched on or off in a resumed run: leave it as it was.")
         if self._past:
             self._past.load_state_dict(saved)
+
+
+def opponent_agents(env: ParticleGrid, settings: TrainerConfig) -> list[np.ndarray]:
+    """Return which agents the script plays, and which ones earlier versions of the policy, bool[N] each.
+
+    Raises:
+        UserError: as `TeamOpponents`.
+    """
+    taken = 0
+    masks = []
+    for key in ("scripted_opponents", "opponent_pool"):
+        mask, taken = _agents(env, key, getattr(settings, key), taken)
+        masks.append(mask)
+    return masks
 
 
 def _agents(env: ParticleGrid, key: str, share: float, taken: int) -> tuple[np.ndarray, int]:

@@ -9,6 +9,7 @@ from particle_grid.support import registry
 from particle_grid.support.errors import UserError, unknown
 from particle_grid.support.text import as_written, printable
 
+MOST_EPISODES = 10_000  # of an evaluation
 LONGEST_NAME = 200  # bytes; a folder's name may have 255, and the time precedes this one
 
 
@@ -19,7 +20,7 @@ def check_whole_number(key: str, value: object, least: int, most: int = (1 << 63
         UserError: for anything else, or a number that is out of range.
     """
     if type(value) is not int or value < least:
-        raise UserError(f"{key}={value} is invalid: give a whole number, {least} or more.")
+        raise UserError(f"{key}={as_written(value)} is invalid: give a whole number, {least} or more.")
     if value > most:
         raise UserError(f"{key}={value} is invalid: give at most {most}.")
     return value

@@ -33,7 +33,7 @@ EXPECTED = (ValueError, TypeError, OSError, RuntimeError, MemoryError, HydraExce
 PLUGINS = {  # choices that come with a plugin of Hydra
     "hydra/launcher/submitit_slurm": "hydra-submitit-launcher",
 }
-RESOLVER_ERROR = re.compile(r"\w*Error raised while resolving interpolation: ")
+RESOLVER_ERROR = re.compile(r"\w+ raised while resolving interpolation: ")
 
 
 def print_error(error: Exception, where: str = "") -> int:
@@ -56,7 +56,8 @@ def explain(error: Exception) -> str:
 
 def _sentence(error: Exception) -> str:
     cause = error
-    if isinstance(error, HydraException) and isinstance(error.__cause__, Exception):
+    parsed = not isinstance(error, OverrideParseException)
+    if parsed and isinstance(error, HydraException) and isinstance(error.__cause__, Exception):
         cause = error.__cause__
     line = " ".join(str(cause).split())
     if isinstance(cause, UserError):
@@ -81,11 +82,15 @@ def _of_hydra(error: Exception, line: str) -> str:
                 return f'{path} needs {PLUGINS[path]}, which is not installed: pip install "particle-grid[sweep]"'
             return unknown(f"{group} {choice!r}", choice, options)
         case OverrideParseException():
-            return f"{error.override!r} cannot be read: write key=value, and quote a value with special characters."
-        case Exception() if RESOLVER_ERROR.match(line):  # raised by one of our resolvers, whose message is a sentence
+            return _unreadable(str(error.override), error.__cause__)
+        case Exception() if _by_own_resolver(line):
             return RESOLVER_ERROR.sub("", str(error).splitlines()[0])
         case Exception() if line.startswith("Config group override must be") or _in_defaults_list(error):
             return "A group of the config cannot be null or a number: choose one, as in task=NAME, or leave it out."
+        case HydraException() if found := re.match(r"Sweep parameters '(.+)' requires --multirun", line):
+            return f"{found[1]} has several values: add -m for a run with each."
+        case HydraException() if line.endswith("INTERVAL_SWEEP"):
+            return "An interval is for hydra/sweeper=optuna: add that, or list values, as in KEY=1,2."
         case HydraException() if found := re.match(r"Ambiguous value for argument '([\w.]+)=([^']*)'", line):
             key, values = found.groups()
             return (
@@ -134,8 +139,10 @@ def _of_config(error: OmegaConfBaseException, line: str) -> str:
             return f"{missing[1]} is required: choose one, as in {missing[1].partition('.')[0]}=NAME."
         case GrammarParseError():
             return f"{key} has an interpolation that cannot be read: write a value without ${{...}}."
-        case UnsupportedInterpolationType() | InterpolationResolutionError() if not RESOLVER_ERROR.match(line):
-            return f"{key} cannot be resolved ({reason}): write a value without ${{...}}."
+        case UnsupportedInterpolationType() | InterpolationResolutionError() if not _by_own_resolver(line):
+            return f"{key} cannot be resolved ({RESOLVER_ERROR.sub('', reason)}): write a value without ${{...}}."
+        case ValidationError() if key and line.startswith("Invalid type assigned"):
+            return f"{key} cannot have this value: give each of its keys, as in {key}.KEY=VALUE."
         case ConfigTypeError() if key and line.startswith("Cannot merge"):  # a list and a dict
             fitting = (
                 f"a list, as in {key}=[A,B]"
@@ -146,6 +153,22 @@ def _of_config(error: OmegaConfBaseException, line: str) -> str:
         case ValidationError() if key:
             return f"{key} cannot have this value ({reason}): give another, or leave it out."
     return ""
+
+
+def _unreadable(setting: str, cause: BaseException | None) -> str:
+    """Return the sentence about a setting that does not have the form of one."""
+    if "=" not in setting:
+        return f"{setting!r} is not a setting: write KEY=VALUE, and quote a value that has spaces."
+    reason = f" ({cause})" if isinstance(cause, ValueError) else ""
+    return (
+        f"{setting!r} cannot be read{reason}: close brackets and quotation marks, and quote a value with special "
+        f"characters, as in \"name='a=b'\"."
+    )
+
+
+def _by_own_resolver(line: str) -> bool:
+    """Return whether an error comes from one of our resolvers, whose message is a sentence."""
+    return line.startswith("User") and RESOLVER_ERROR.match(line) is not None
 
 
 def _in_defaults_list(error: Exception) -> bool:

@@ -1,14 +1,15 @@
-"""What --help says of a command's settings: their defaults, and the comments that stand beside them in the sources."""
+"""What --help says of a command's settings: their values, and the comments that stand beside them in the sources."""
 
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.settings.compose import config_folder
@@ -80,18 +81,33 @@ def of_policy(name: str) -> Iterator[tuple[str, str]]:
         yield f"{key}={as_written(default)}", comments.get(key, "")
 
 
-def keys(name: str, choice: str = "") -> str:
-    """Return settings as a table: ${keys:eval} in a help text.
+def keys(name: str, *, _root_: DictConfig) -> str:
+    """Return settings as a table, with the values that they have on this command line: ${keys:eval} in a help text.
 
     Args:
-        name: of a file in conf/, one of CLASSES, or task or policy.
-        choice: the name of the task or the policy.
+        name: of a file in conf/, one of CLASSES, or task or policy, which stand for those that are chosen.
     """
-    if name == "task":
-        return _table("task.", of_class(tasks.load(choice))) or f"The task {choice} has no parameters."
-    if name == "policy":
-        return _table("policy.", of_policy(choice))
-    return _table("", of_command(name))
+    choice = _root_[name].name if name in OF_CHOICE else ""
+    rows = OF_CHOICE[name](choice) if choice else of_command(name)
+    prefix = f"{name}." if choice else ""
+    named = ((f"{prefix}{row}", comment) for row, comment in rows)
+    return _table((_current(row, _root_), comment) for row, comment in named) or "none"
+
+
+def _current(row: str, config: DictConfig) -> str:
+    """Return `key=default` with the value in a config instead, unless the default cannot be typed."""
+    key, _, default = row.partition("=")
+    groups = config.hydra.runtime.choices
+    value = groups[key] if key in groups else OmegaConf.select(config, key)
+    if isinstance(value, ListConfig):
+        value = OmegaConf.to_container(value)
+    return row if default in ("...", "VALUE") else f"{key}={as_written(value)}"
+
+
+OF_CHOICE: dict[str, Callable[[str], Iterator[tuple[str, str]]]] = {
+    "task": lambda name: of_class(tasks.load(name)),
+    "policy": of_policy,
+}
 
 
 def choices(group: str) -> str:
@@ -101,14 +117,14 @@ def choices(group: str) -> str:
     return ", ".join(sorted(name for name in {*files, *stored} if not is_place(name)))
 
 
-def _table(prefix: str, rows: Iterator[tuple[str, str]]) -> str:
+def _table(rows: Iterator[tuple[str, str]]) -> str:
     """Return settings and comments as two columns."""
     lines = []
     for key, comment in rows:
         wrapped = textwrap.wrap(comment, WIDTH - COLUMN) or [""]
-        start = f"{prefix}{key}".ljust(COLUMN - 1)
+        start = key.ljust(COLUMN - 1)
         if len(start) >= COLUMN:  # the comment begins below a long key
-            lines.append(start)
+            lines.append(start.rstrip())
             start = " " * (COLUMN - 1)
         lines += [f"{start} {wrapped[0]}".rstrip(), *[" " * COLUMN + line for line in wrapped[1:]]]
     return "\n".join(lines)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from particle_grid.learn.config import TrainerConfig
+from particle_grid.settings.checks import MOST_EPISODES, check_whole_number
 from particle_grid.sim.world import World
 from particle_grid.support.registry import is_place
 
@@ -16,6 +17,9 @@ class RunConfig:
     """Everything that decides what a run computes. Built once, from the command line or from a file of a run.
 
     task, policy: a name, or the place of a class as module:Class. action: discrete or continuous.
+
+    Raises:
+        UserError: for a number of films or evaluations that is invalid.
     """
 
     task: str
@@ -30,6 +34,10 @@ class RunConfig:
     clips: int = 5  # number of films during training, evenly spaced; 0: none, and no policy.gif at the end
     evaluations: int = 3  # number of episodes that score the policy after training; 0: none
     logger: tuple[str, ...] = ("tensorboard",)  # tensorboard, csv, wandb, trackio, mlflow or a list such as [csv,wandb]
+
+    def __post_init__(self) -> None:
+        check_whole_number("clips", self.clips, 0)
+        check_whole_number("evaluations", self.evaluations, 0, MOST_EPISODES)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":

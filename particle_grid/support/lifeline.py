@@ -24,6 +24,9 @@ from typing import Any
 PARENT = "PARTICLE_GRID_PARENT"  # environment variable: process id of the leader
 PERIOD = 0.5  # seconds between two looks at the leader
 GRACE = 3  # seconds between SIGTERM and SIGALRM
+DELAY = 0.01  # seconds until a signal that was postponed is sent again
+CALLBACK = "_raw_object_cache_"  # start of the names of the functions that LLVM calls
+UNCLAIMED = (signal.SIG_DFL, signal.default_int_handler)  # handlers that a process starts with
 # Requests to terminate, and the end of the terminal. Windows lacks SIGHUP.
 TERMINATING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -76,9 +79,10 @@ def leading() -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise KeyboardInterrupt inside, as Ctrl-C does, unless they are handled or ignored."""
+    """Let Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt inside, unless they are handled or ignored."""
     in_main_thread = threading.current_thread() is threading.main_thread()  # others cannot handle signals
-    unclaimed = [number for number in TERMINATING if in_main_thread and signal.getsignal(number) is signal.SIG_DFL]
+    numbers = [signal.SIGINT, *TERMINATING] if in_main_thread else []
+    unclaimed = [number for number in numbers if signal.getsignal(number) in UNCLAIMED]
     with handling(unclaimed, interrupt):
         yield
 
@@ -97,5 +101,24 @@ def handling(numbers: Iterable[int], handler: Callable[[int, FrameType | None], 
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt with the number of a signal (a signal handler)."""
-    raise KeyboardInterrupt(number)
+    """Raise KeyboardInterrupt with the number of a signal, as soon as that is possible (a signal handler)."""
+    if not postponed(number, frame):
+        raise KeyboardInterrupt(number)
+
+
+def exit_code(interrupt: KeyboardInterrupt) -> int:
+    """Return the exit code of a command that was interrupted, as shells count: 128 plus the number of the signal."""
+    return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
+
+
+def postponed(number: int, frame: FrameType | None) -> bool:
+    """Return whether an exception would be lost now. The signal is sent again in that case.
+
+    While LLVM compiles, it calls functions of llvmlite through ctypes, which drops their exceptions: the compilation
+    would fail, for a reason that nobody understands.
+    """
+    while frame and not frame.f_code.co_name.startswith(CALLBACK):
+        frame = frame.f_back
+    if frame:
+        threading.Timer(DELAY, signal.raise_signal, [number]).start()
+    return frame is not None

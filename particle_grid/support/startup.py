@@ -7,14 +7,11 @@ from pathlib import Path
 
 
 def quiet() -> None:
-    """Let Ctrl-C end this process at once, if it is about to become one of the package's commands."""
+    """Let Ctrl-C end this process at once, if it is about to become one of the package's commands.
+
+    Once a command has started, `lifeline.interruptible` lets it report the interruption itself.
+    """
     starting = sys.argv[:1] == ["-m"] or Path(sys.argv[0]).name.startswith("particle-grid-")
     ignored = signal.getsignal(signal.SIGINT) is not signal.default_int_handler  # as for processes in the background
     if starting and not ignored and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def ready() -> None:
-    """Let Ctrl-C raise KeyboardInterrupt again, so that the command itself reports the interruption."""
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -75,18 +75,3 @@ def test_a_run_without_films_has_no_picture_and_the_requested_evaluations(invoke
     assert not Path("run/policy.gif").exists()
     played = json.loads(Path("run/results.json").read_text("utf-8"))
     assert {len(each["normalised_scores"]) for key, each in played.items() if key != "version"} == {2}
-
-
-@pytest.mark.parametrize("count", ["-1", "1.5", "null"])
-def test_an_invalid_number_of_evaluations_is_refused(invoke, count):
-    code, _, err = invoke(train.main, *SMALL, f"evaluations={count}", "hydra.run.dir=run")
-    assert code == 1
-    assert "give a whole number from 0 to" in err
-
-
-@pytest.mark.parametrize("count", ["-1", "often", "1.5", "null"])
-def test_an_invalid_number_of_films_is_refused(invoke, count):
-    code, _, err = invoke(train.main, *SMALL, f"clips={count}", "hydra.run.dir=run")
-    assert code == 1
-    assert f"clips={count}".replace("null", "None") in err
-    assert "give a whole number of films" in err

@@ -161,7 +161,7 @@ def test_the_name_of_a_plan_is_not_a_path(invoke, name):
         ("[1.0e-3, 2.0e-3]", "[]", "is more than arm discrete has sets of hyperparameters (0)"),
         ("[1.0e-3, 2.0e-3]", f"{[*range(1001)]}\n  trainer.gamma: {[*range(1001)]}", "1,002,001 sets of hyperp"),
         ("[1.0e-3, 2.0e-3]", "3", "search.trainer.learning_rate"),
-        ("[1.0e-3, 2.0e-3]", "[{a: 1}, 2]", "cannot be read: write key=value"),
+        ("[1.0e-3, 2.0e-3]", "[{a: 1}, 2]", "cannot be read: close brackets"),
         ("[1.0e-3, 2.0e-3]", "[fast, 2]", "trainer.learning_rate=fast is invalid"),
         ("thresholds: [0.5]", "thresholds: [.nan]", "thresholds=[nan] is invalid: give different finite numbers."),
         ("thresholds:", "threshold:", "There is no key 'threshold'. Did you mean thresholds?"),

@@ -20,6 +20,7 @@ from particle_grid.learn.config import TrainerConfig
         ({"clip": 0.0}, "clip=0.0"),
         ({"device": "tpu"}, "device='tpu' .*auto, cpu, cuda"),
         ({"device": "cpu:first"}, "device='cpu:first' .*auto, cpu, cuda"),
+        ({"fast": "quick"}, "fast='quick' .*one of auto, off, fp32, bf16"),
         ({"threads": -1}, "threads=-1"),
         ({"threads": 1025}, "threads=1025 .*at most 1024"),
         ({"scripted_opponents": 0.75, "opponent_pool": 0.5}, "opponent_pool=0.5 .*at most 0.25"),

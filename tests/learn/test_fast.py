@@ -303,11 +303,6 @@ def test_weights_that_kernels_do_not_accept_are_the_reported_reason(change, why)
     assert why in how
 
 
-def test_an_unknown_mode_is_refused_by_name():
-    with pytest.raises(ValueError, match="fast=quick is not known: choose auto, off, fp32, bf16"):
-        accelerate(lively(), "quick", CPU, 1)
-
-
 @pytest.mark.parametrize(("has", "name"), [(True, "bf16"), (False, "fp32")])
 def test_auto_selects_bf16_if_the_processor_supports_it(monkeypatch, has, name):
     monkeypatch.setattr(fast, "has_bf16", lambda: has)

@@ -16,7 +16,7 @@ def test_ctrl_c_finishes_the_iteration_saves_and_restores_the_handler(tmp_path):
     before = signal.getsignal(signal.SIGINT)
     record = Record(lambda step: step == 128 and os.kill(os.getpid(), signal.SIGINT))
     result = make(config=replace(SMALL, total_steps=10**6), loggers=[record], path=path).run()
-    assert (result.steps, result.interrupted) == (128, True)
+    assert (result.steps, result.interrupted, result.signal) == (128, True, signal.SIGINT)
     assert checkpoint.load(path)["steps"] == 128
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -26,12 +26,14 @@ def test_a_termination_signal_acts_like_ctrl_c_unless_it_is_ignored(number, tmp_
     path = tmp_path / "checkpoint.pt"
     run = make(path=path)
     run.loggers = [Record(lambda step: os.kill(os.getpid(), number) if step == 64 else None)]
-    assert run.run().interrupted
+    result = run.run()
+    assert (result.interrupted, result.signal) == (True, number)
     assert checkpoint.load(path)["steps"] == run.steps == 64
     assert signal.getsignal(number) is signal.SIG_DFL
     signal.signal(number, signal.SIG_IGN)  # as nohup does
     try:
-        assert not run.run().interrupted
+        result = run.run()
+        assert (result.interrupted, result.signal) == (False, None)
         assert run.steps == 256
     finally:
         signal.signal(number, signal.SIG_DFL)

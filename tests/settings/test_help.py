@@ -8,12 +8,16 @@ from dataclasses import fields
 import pytest
 from omegaconf import OmegaConf
 
+from particle_grid import train
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.policy import OPTIONS
-from particle_grid.settings.compose import config_folder
-from particle_grid.settings.help import keys, of_class
+from particle_grid.settings.compose import compose_train, config_folder
+from particle_grid.settings.help import of_class
+from particle_grid.settings.run_config import flatten
 from particle_grid.sim import tasks
 from particle_grid.sim.world import World
+from particle_grid.support.text import as_written
+from tests.cases import CASES
 
 
 @pytest.mark.parametrize("name", ["train", "eval", "play", "rank", "export", "baselines"])
@@ -35,14 +39,28 @@ def test_help_explains_every_setting_of_a_command(invoke, name):
     assert (", ".join(tasks.names()) in out) == (name != "rank")
 
 
+@pytest.mark.parametrize(("task", "action"), CASES)
+def test_help_shows_the_settings_of_a_run_with_the_same_choices(invoke, task, action):
+    chosen = [f"task={task}", f"action={action}", "policy=mlp", "trainer.clip=0.1", "seed=7", "logger=[csv,wandb]"]
+    code, out, err = invoke(train.main, "--help", *chosen)
+    assert (code, err) == (0, "")
+    shown = dict(re.findall(r"^([\w.]+)=(\S*)", out, re.MULTILINE))
+    settings = dict(flatten(OmegaConf.to_container(compose_train(chosen), resolve=True)))
+    assert {shown[each] for each in ("task", "action", "policy")} == {task, action, "mlp"}
+    for key in settings.keys() - {"name", "task.name", "action.name", "policy.name"}:
+        assert shown[key] == as_written(settings[key]), key
+    assert not {key for key in shown if key.startswith(("task.", "policy."))} - settings.keys()
+
+
+def test_help_shows_which_preset_is_chosen(invoke):
+    assert "\nexperiment=smoke " in invoke(train.main, "--help", "experiment=smoke")[1]
+
+
 @pytest.mark.parametrize("name", tasks.names())
-def test_help_explains_every_parameter_of_the_chosen_task(name):
+def test_every_parameter_of_a_task_is_explained(name):
     explained = dict(of_class(tasks.load(name)))
-    parameters = fields(tasks.load(name))
-    assert [key.partition("=")[0] for key in explained] == [field.name for field in parameters]
-    table = keys("task", name)
+    assert [key.partition("=")[0] for key in explained] == [field.name for field in fields(tasks.load(name))]
     assert all(explained.values())
-    assert all(f"task.{key} " in table for key in explained) if explained else "has no parameters" in table
 
 
 @pytest.mark.parametrize("typed", ["particle-grid report", "particle-grid-report", "python -m particle_grid.report"])

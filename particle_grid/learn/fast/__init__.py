@@ -18,13 +18,11 @@ from particle_grid.learn.distributed import ranks
 from particle_grid.learn.fast.kernels.tiles import HAS_AMX, HAS_BF16
 from particle_grid.learn.heads import Head
 from particle_grid.learn.policy import CELLS, FEATURES, MLP, Conv, ConvLSTM, Network, Policy
-from particle_grid.support.errors import UserError
 
 if TYPE_CHECKING:
     from particle_grid.learn.fast.loss import FusedLoss
 
 Sample = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
-MODES = ("auto", "off", "fp32", "bf16")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TOLERANCE = 1e-4  # relative difference from the module, in float32
 COMPILED_TOLERANCE = 0.2  # the same for the worst parameter's gradient in bf16
@@ -43,12 +41,7 @@ def accelerate(policy: Policy, mode: str, device: torch.device, threads: int) ->
             `auto` for bf16 if the processor or GPU has instructions for it, and fp32 otherwise.
         device: the device of the policy.
         threads: CPU threads; 0 for all cores.
-
-    Raises:
-        UserError: for another mode.
     """
-    if mode not in MODES:
-        raise UserError(f"trainer.fast={mode} is not known: choose {', '.join(MODES)}.")
     if mode == "off":
         return policy, f"The policy runs in plain torch on {device}."
     if device.type != "cpu":
