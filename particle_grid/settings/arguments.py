@@ -4,7 +4,7 @@ import argparse
 import re
 from pathlib import Path
 
-from hydra._internal.utils import get_args_parser
+from hydra._internal.utils import get_args_parser  # private, but the only list of the options of Hydra itself
 
 from particle_grid.support.errors import UserError
 
