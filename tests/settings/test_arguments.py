@@ -31,7 +31,7 @@ MISUSED = [
     (["=group"], "=group has no name: write KEY=VALUE"),
     *(
         ([each], f"{each!r} cannot be read: close brackets and quotation marks")
-        for each in ("task=[a", "task={a", "task=a]")
+        for each in ("seed=[a", "seed={a", "seed=a]")
     ),
     (["name=a=b"], "'name=a=b' cannot be read: close brackets and quotation marks, and quote a value with special"),
     (["seed=int(x)"], "'seed=int(x)' cannot be read (invalid literal for int() with base 10: 'x')"),
