@@ -110,7 +110,10 @@ def test_importing_a_moved_module_names_its_new_place(old):
     [
         ("world.horizon=3", "world.horizon is now called world.max_episode_steps: use that name"),
         ("foo=3", "There is no key 'foo'"),
-        ("task", "'task' cannot be read: write key=value"),
+        ("+foo=3", "There is no key 'foo'"),
+        ("~seed", "~seed would remove a setting"),
+        ("=3", "=3 has no name: write KEY=VALUE"),
+        ("task", "'task' is not a setting: write KEY=VALUE"),
         ("resume=run/checkpoint.pt", "is for the command line: leave it out"),
         ("hydra.run.dir=run", "is for the command line: leave it out"),
         (["task=group"], "is not an override: give texts such as 'task=group'"),
