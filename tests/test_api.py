@@ -128,7 +128,10 @@ def test_importing_a_moved_module_names_its_new_place(old):
     [
         ("world.horizon=3", "world.horizon is now called world.max_episode_steps: use that name"),
         ("foo=3", "There is no key 'foo'"),
-        ("task", "'task' cannot be read: write key=value"),
+        ("+foo=3", "There is no key 'foo'"),
+        ("~seed", "~seed would remove a setting"),
+        ("=3", "=3 has no name: write KEY=VALUE"),
+        ("task", "'task' is not a setting: write KEY=VALUE"),
         ("resume=run/checkpoint.pt", "is not a setting of a run, but of the command train: leave it out"),
         ("hydra.run.dir=run", "is not a setting of a run, but of the command train: leave it out"),
         ("task=null", "cannot be null or a number: choose one, as in task=NAME"),

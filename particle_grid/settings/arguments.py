@@ -42,7 +42,7 @@ def prepared(arguments: list[str]) -> list[str]:
             f"{bare if '=' in bare else f'{bare}=VALUE'}; --help lists them, and --hydra-help the options."
         )
     _check_options(options)
-    settings = [_setting(each) for each in options.overrides]
+    settings = [plain_setting(each) for each in options.overrides]
     _check_settings(settings, options.multirun)
     return [*(each for each in arguments if each not in options.overrides), *settings]
 
@@ -63,10 +63,13 @@ def _check_options(options: argparse.Namespace) -> None:
         raise UserError("--resolve belongs to --cfg and --help: add --cfg job, or leave it out.")
 
 
-def _setting(argument: str) -> str:
+def plain_setting(argument: str) -> str:
     """Return a setting without a leading `+`.
 
     Hydra's `+` adds keys to a config. Here that is only ever a misspelt key, which should be reported.
+
+    Raises:
+        UserError: for a setting without a name, and for the removal of one.
     """
     setting = re.sub(r"^\+{1,2}(?!hydra[./])", "", argument)
     if setting.startswith("="):

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.settings import resolvers as resolvers  # registers them
+from particle_grid.settings.arguments import plain_setting
 from particle_grid.settings.checks import check_loggers, check_name
 from particle_grid.settings.errors import unknown_key
 from particle_grid.settings.run_config import GROUPS, RunConfig
@@ -211,11 +212,12 @@ def composed(overrides: Sequence[str]) -> RunConfig:
 
 def compose_train(overrides: Sequence[str]) -> DictConfig:
     """Return what Hydra composes of conf/train.yaml and these overrides, inside a command and outside."""
-    register_groups(overrides)
+    settings = [plain_setting(override) for override in overrides]
+    register_groups(settings)
     if GlobalHydra.instance().is_initialized():  # within a command
-        return compose("train", list(overrides))
+        return compose("train", settings)
     with initialize_config_dir(str(config_folder()), **VERSION_BASE):
-        return compose("train", list(overrides))
+        return compose("train", settings)
 
 
 def changed_world(world: World, changes: Mapping[str, Any]) -> World:
