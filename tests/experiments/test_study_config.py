@@ -25,7 +25,7 @@ def test_the_settings_of_a_plan_equal_those_that_hydra_composes(name):
         ("world={agents: 7, height: 20}", "task=forage"),
         ("policy=mlp", "world=default", "trainer=default", "policy.hidden=16"),
         ("experiment=smoke", "trainer.rollout_length=16", "task=puffer", "task.text='a=b, [c]'"),
-        ("~clips", "++evaluations=2", "+mine=3"),
+        ("clips=0", "++evaluations=2"),
         ("name=${task.name}-x", "action=continuous", "policy.head=beta"),
     ],
 )
