@@ -82,7 +82,7 @@ test_many_overrides_are_a_valid_run_or_one_sentence = pytest.mark.release(fuzz(2
         ("seed='${a:'", "seed has an interpolation that cannot be read: write a value without ${...}."),
         ("world=5", "A group of the config cannot be null or a number"),
         ("trainer=[1]", "trainer=[1] is a list: choose one, as in trainer=NAME."),
-        ("~policy.name", "~policy.name would remove a setting),
+        ("~policy.name", "~policy.name would remove a setting"),
         ("resume=5", "resume=5 is not a path: give one, or leave it out."),
         ("resume=", "resume= is not a path: give one, or leave it out."),
         ("hydra.run.dir=[1]", "hydra.run.dir cannot have this value"),
