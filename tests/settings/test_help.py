@@ -16,7 +16,7 @@ from particle_grid.sim import tasks
 from particle_grid.sim.world import World
 
 
-@pytest.mark.parametrize("name", ["train", "eval", "play", "rank", "export", "baselines"])
+@pytest.mark.parametrize("name", ["train", "eval", "play", "rank", "export", "web", "baselines"])
 def test_help_explains_every_setting_of_a_command(invoke, name):
     code, out, err = invoke(importlib.import_module(f"particle_grid.{name}").main, "--help")
     assert (code, err) == (0, "")
