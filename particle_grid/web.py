@@ -15,7 +15,7 @@ from particle_grid.view.replay import check_page
 def main(config: DictConfig, call: Invocation) -> None:
     """Write one self-contained page with tasks, their policies, and the simulator."""
     check_paths(config, "out")
-    path = check_page(config.out)
+    path = check_page(str(config.out))
     tasks = page.chosen_tasks(config.task.name if config.get("task") else None)
     players = page.own_players(single_names(config.checkpoint, []) if config.checkpoint else [])
     page.write(path, tasks, players)

@@ -28,7 +28,7 @@ from particle_grid.runs.load import Checkpoint, is_shipped, label_of, load_shipp
 from particle_grid.settings.errors import unknown
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.sim.task import team_names
-from particle_grid.sim.world import FOOD, World
+from particle_grid.sim.world import AGENT_1, FOOD, World
 from particle_grid.support import atomic
 from particle_grid.support.errors import UserError
 from particle_grid.view.frame import CELL_COLOURS
@@ -39,9 +39,10 @@ SCRIPTS = (
     *("data.js", "link.js", "draw.js", "chart.js", "panel.js", "side.js", "round.js"),
     *("main.js", "controls.js", "start.js"),
 )
+HUES = {AGENT_1: "blue", AGENT_1 + 1: "orange", AGENT_1 + 2: "yellow", AGENT_1 + 3: "purple"}  # of CELL_COLOURS
 SIZES = (256, 512, 1024, 2048, 4096)  # agents that one can choose
 SHIPPED = "policy"  # the name of the policy that ships, in links
-LEVELS = 12  # weights are multiples of their median size over this, and take a bit more than six bits each
+LEVELS = 11  # weights are multiples of their median size over this, and take about six bits each
 # What one sees, and what the cells are called that look like food.
 LOOKS = {
     "scatter": ("Agents start packed in a blob, spread until nobody is in sight, and respawn in the blob.", ""),
@@ -138,11 +139,20 @@ def _task(name: str, players: Sequence[Player], policies: list[dict[str, Any]]) 
         "look": look,
         "unit": env.unit,
         "teams": team_names(env.task) if env.task.teams > 1 else ["all agents"],
-        "legend": {str(code): food if code == FOOD else label for code, label in env.legend().items()},
+        "legend": _legend(env, food),
         "steps": steps_for(env),
         "players": forms,
         "sizes": [{action: world(_env(saved.config, n)) for action, saved in shipped.items()} for n in SIZES],
     }
+
+
+def _legend(env: ParticleGrid, food: str) -> dict[int, str]:
+    """Return labels of cell codes, with hues for agents that a task does not name."""
+    kinds = getattr(env.task, "kinds", ())
+    labels = {code: label for code, label in env.legend().items() if code < AGENT_1 or kinds}
+    unnamed = [] if kinds else [int(code) for code in np.unique(env.layout.colour)]
+    labels |= {code: HUES[code] if len(unnamed) > 1 else "agent" for code in unnamed}
+    return labels | ({FOOD: food} if FOOD in labels else {})
 
 
 def _purpose(env: ParticleGrid) -> str:

@@ -28,7 +28,7 @@ function setPlaying(playing) {
   state.playing = playing;
   owed = 0;
   show();
-  writeLink(Infinity);
+  writeLink();
 }
 
 function oneStep() {
@@ -36,7 +36,7 @@ function oneStep() {
   return next(async () => {
     await advance(1);
     show();
-    writeLink(Infinity);
+    writeLink();
   });
 }
 
@@ -46,20 +46,16 @@ function begin(side) {
     round = new Round(side, state);
     await sides[side].worker.ask("begin", { agent });
     state.playing = true;
+    charted = 0;
     show();
+    $("pad").scrollIntoView({ block: "nearest" });
   });
 }
 
 function useAgentPanel() {
-  $("agent").addEventListener("click", ({ target }) => {
-    if (target.dataset.steer !== undefined) {
-      begin(Number(target.dataset.steer));
-    } else if (target.dataset.next !== undefined) {
-      select((state.agent + 1) % sides[0].frame.places.length);
-    } else if (target.dataset.release !== undefined) {
-      select(null);
-    }
-  });
+  ["steer-left", "steer-right"].forEach((name, side) => $(name).addEventListener("click", () => begin(side)));
+  $("next").addEventListener("click", () => select((state.agent + 1) % sides[0].frame.places.length));
+  $("release").addEventListener("click", () => select(null));
 }
 
 function useKeys() {
@@ -100,7 +96,7 @@ function useTheme() {
   dark.addEventListener("change", () => apply(dark.matches ? "dark" : "light"));
   $("theme").addEventListener("click", () => apply(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
   $("copy").addEventListener("click", async () => {
-    writeLink(Infinity);
+    writeLink();
     try {
       await navigator.clipboard.writeText(location.href);
       $("copy").textContent = "Copied";

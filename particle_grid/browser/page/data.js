@@ -27,6 +27,20 @@ function taskOf(name) {
   return DATA.tasks.find((task) => task.name === name);
 }
 
+// Returns what can play a task: policies, the script, random moves, and with two teams a policy against the script.
 function playersOf(task, action) {
-  return [...task.players[action], ...SCRIPTED];
+  const policies = task.players[action];
+  const against = task.teams.length < 2 ? [] : policies.flatMap((policy) => task.teams.map((name, team) => ({
+    ...policy, name: `${policy.name}@${name}`, label: `${policy.label} for ${name}, else script`, team,
+  })));
+  return [...policies, ...SCRIPTED, ...against];
+}
+
+// Returns the message to a worker that loads a world.
+function worldOf({ task, size, seed }, { action, player }) {
+  const { policy, team = null } = playersOf(task, action).find((each) => each.name === player);
+  return {
+    bytes: DATA.bytes, world: task.sizes[size][action], policy: policy === undefined ? null : DATA.policies[policy], source: player,
+    team, seed, agent: null,
+  };
 }

@@ -3,6 +3,8 @@
 const SPEEDS = [["1×", 12], ["4×", 48], ["max", Infinity]]; // steps per second
 const BUSY = 30; // milliseconds that the steps between two pictures should take at the highest speed
 const AT_ONCE = 64; // steps between two pictures, at most
+const LINKED = 500; // milliseconds between two links
+const CHARTED = 100; // milliseconds between two charts
 const MEASURED = 1000; // seed of the references
 const NOBODY = { steer: null, scripted: false };
 const $ = (id) => document.getElementById(id);
@@ -20,6 +22,7 @@ let turn = Promise.resolve();
 let batch = 1;
 let owed = 0;
 let before = 0;
+let charted = 0;
 let stepping = false;
 
 function fail(error) {
@@ -39,15 +42,22 @@ const key = (action) => `${state.task.name} ${state.size} ${action}`;
 const referencesOf = (action) => references.get(key(action));
 
 async function measure(action) {
-  const [task, size, name] = [state.task, state.size, key(action)];
+  const name = key(action);
   if (references.has(name)) {
     return;
   }
   references.set(name, null);
-  const ask = async (source) => (await judge.ask("measure", {
-    bytes: DATA.bytes, world: task.sizes[size][action], policy: null, source, seed: MEASURED, agent: null, steps: task.steps,
+  const { task } = state;
+  const settings = { ...state, seed: MEASURED };
+  const ask = async (player, team) => (await judge.ask("measure", {
+    ...worldOf(settings, { action, player }), team, steps: task.steps,
   })).means;
-  references.set(name, { random: await ask("random"), script: await ask("script") });
+  const script = await ask("script", null);
+  const random = []; // of each team against the script
+  for (let team = 0; team < task.teams.length; team += 1) {
+    random.push((await ask("random", task.teams.length > 1 ? team : null))[team]);
+  }
+  references.set(name, { random, script });
   show();
 }
 
@@ -57,9 +67,9 @@ function room() {
   return Math.floor(Math.min(width, Math.max(window.innerHeight - 150, 280)));
 }
 
-// Returns the largest usual number of agents whose cells have two pixels at least.
+// Returns the largest usual number of agents whose cells are large enough to be seen.
 function usualSize(task) {
-  const pixels = room() * (window.devicePixelRatio || 1);
+  const pixels = room() * Math.min(window.devicePixelRatio || 1, 1.5);
   const fits = (size) => {
     const { worlds, height, width } = task.sizes[size].discrete;
     const across = Math.ceil(Math.sqrt(worlds));
@@ -107,15 +117,9 @@ async function advance(steps) {
 }
 
 function finish() {
-  const { task, size, seed } = state;
-  const { action, player } = state.sides[round.side];
-  const { policy } = playersOf(task, action).find((each) => each.name === player);
   const ended = round;
   if (!ended.painted) {
-    ended.compare(judge, {
-      bytes: DATA.bytes, world: task.sizes[size][action], policy: policy === undefined ? null : DATA.policies[policy],
-      source: player, seed, agent: null,
-    }).then(show).catch(fail);
+    ended.compare(judge, worldOf(state, state.sides[ended.side])).then(show).catch(fail);
   }
 }
 
@@ -134,36 +138,30 @@ function show() {
   });
   $("time").textContent = `step ${state.steps}`;
   $("play").textContent = state.playing ? "Pause" : "Play";
-  drawCharts($("charts"), sides, state, referencesOf);
-  showAgent();
+  if (performance.now() - charted > CHARTED || !state.playing) {
+    charted = performance.now();
+    drawCharts($("charts"), sides, state, referencesOf);
+    showAgent();
+  }
 }
 
 function showAgent() {
-  if (round && $("pad") && round.running) { // its buttons and its pad stay as they are
-    $("round").innerHTML = round.text;
-    return;
-  }
+  const chosen = state.agent !== null;
   drawAgent($("agent"), sides, state);
-  if (state.agent === null) {
-    return;
-  }
-  const row = document.createElement("div");
-  row.innerHTML = round ? `<p id="round" class="small" role="status">${round.text}</p>${round.running
-    ? `<div id="pad" class="pad ${state.sides[round.side].action}" role="application" aria-label="Pad to steer with"><i></i></div>` : ""}` : "";
-  row.innerHTML += `<div class="row">${state.sides.map((_, k) => `<button type="button" data-steer="${k}">Steer it,
-    ${k ? "right" : "left"}</button>`).join("")}<button type="button" data-next>Next agent</button>
-    <button type="button" data-release>Release</button></div>`;
-  $("agent").append(row);
-  if (round?.running) {
-    usePad($("pad"), round);
+  $("agent-buttons").hidden = !chosen;
+  $("pad").hidden = !round?.running;
+  $("pad").className = `pad ${round ? state.sides[round.side].action : ""}`;
+  const text = round ? round.text : "";
+  if ($("round").innerHTML !== text) {
+    $("round").innerHTML = text;
   }
 }
 
 function describe() {
   const { task } = state;
   $("about").textContent = `${task.purpose} ${task.look}`;
-  $("score-about").textContent = `In units of the task: ${task.unit}. Here 0 is random moves and 1 the script, a policy written by hand. `
-    + `Curves are means over ${WINDOW} steps.`;
+  $("score-about").textContent = `0 is random moves, 1 the script, a policy written by hand. Measured in: ${task.unit}.`
+    + (task.teams.length > 1 ? " Both are against the script: with a policy on both teams, one's gain is the other's loss." : "");
   document.querySelectorAll("#tasks button").forEach((button) => {
     button.setAttribute("aria-pressed", button.value === task.name);
   });
@@ -192,10 +190,10 @@ function legend() {
   $("legend").innerHTML = agents[state.colour]() + ground;
 }
 
-let written = 0;
-function writeLink(now) {
-  if (now - written > 500 && !state.loading) {
-    written = now;
+let written = 0; // when the link was last written
+function writeLink() {
+  if (!state.loading) {
+    written = performance.now();
     history.replaceState(null, "", linkOf(state));
   }
 }
@@ -222,7 +220,9 @@ function tick(now) {
       state.rate = 0.9 * state.rate + 0.1 * (1000 / Math.max(performance.now() - tick.last, 1));
       tick.last = performance.now();
       $("rate").textContent = `${Math.round(state.rate)} pictures per second.`;
-      writeLink(now);
+      if (now - written > LINKED) {
+        writeLink();
+      }
     }
   }).finally(() => { stepping = false; });
 }
@@ -235,7 +235,7 @@ function select(agent) {
     const frames = await Promise.all(sides.map((side) => side.worker.ask("look", { agent })));
     frames.forEach((frame, k) => sides[k].look(frame));
     show();
-    writeLink(Infinity);
+    writeLink();
   });
 }
 
@@ -327,5 +327,6 @@ function useControls() {
     usePointer(side, k);
   });
   useAgentPanel();
+  usePad($("pad"), () => round);
   useKeys();
 }

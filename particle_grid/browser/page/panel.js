@@ -36,7 +36,7 @@ function chancesOf({ logits, choices, levels }, action, label) {
   const squares = rows.flatMap((row, r) => columns.map((column, c) => {
     const share = row * column;
     const text = choices === 3 ? `<text x="${(c + 0.5) * each}" y="${(r + 0.5) * each + 4}" text-anchor="middle"
-      class="${share > most / 2 ? "on" : ""}">${Math.round(100 * share)}%</text>` : "";
+      class="${share > 0.6 * most ? "on" : ""}">${Math.round(100 * share)}%</text>` : "";
     return `<rect x="${c * each}" y="${r * each}" width="${each - 1}" height="${each - 1}" rx="2"
       style="fill-opacity:${(0.06 + (0.94 * share) / most).toFixed(3)}"/>${text}`;
   }));

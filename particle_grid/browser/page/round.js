@@ -49,24 +49,30 @@ class Round {
 }
 
 // Follow a pointer on the pad.
-function usePad(pad, round) {
+function usePad(pad, current) {
   const knob = pad.firstElementChild;
+  let held = false;
+  const pull = (rows, columns) => {
+    if (current()) {
+      current().pull = [rows, columns];
+    }
+    knob.style.transform = `translate(${columns * 40}px, ${rows * 40}px)`;
+  };
   const move = (event) => {
     const box = pad.getBoundingClientRect();
-    const pull = [(event.clientY - box.top) / box.height - 0.5, (event.clientX - box.left) / box.width - 0.5];
-    round.pull = pull.map((part) => Math.max(-1, Math.min(1, 2.4 * part)));
-    knob.style.transform = `translate(${round.pull[1] * 40}px, ${round.pull[0] * 40}px)`;
+    const share = (at, from, size) => Math.max(-1, Math.min(1, 2.4 * ((at - from) / size - 0.5)));
+    pull(share(event.clientY, box.top, box.height), share(event.clientX, box.left, box.width));
+  };
+  const stop = () => {
+    held = false;
+    pull(0, 0);
   };
   pad.addEventListener("pointerdown", (event) => {
     pad.setPointerCapture(event.pointerId);
-    pad.addEventListener("pointermove", move);
+    held = true;
     move(event);
   });
-  const stop = () => {
-    pad.removeEventListener("pointermove", move);
-    round.pull = [0, 0];
-    knob.style.transform = "";
-  };
+  pad.addEventListener("pointermove", (event) => held && move(event));
   pad.addEventListener("pointerup", stop);
   pad.addEventListener("pointercancel", stop);
 }

@@ -27,14 +27,9 @@ class Side {
     this.player.value = player;
   }
 
-  async load(state, { action, player }) {
-    const { task, seed, size, agent } = state;
-    const { policy } = playersOf(task, action).find((each) => each.name === player);
+  async load(state, chosen) {
     this.scores = [];
-    this.look(await this.worker.ask("load", {
-      bytes: DATA.bytes, world: task.sizes[size][action], policy: policy === undefined ? null : DATA.policies[policy],
-      source: player, seed, agent,
-    }));
+    this.look(await this.worker.ask("load", { ...worldOf(state, chosen), agent: state.agent }));
     this.picture.forget();
   }
 

@@ -21,5 +21,5 @@ async function start() {
 }
 
 // What tests read.
-window.page = { state, sides: () => sides, round: () => round, references, ready: () => !state.loading };
+window.page = { state, data: () => DATA, sides: () => sides, round: () => round, references, ready: () => !state.loading };
 start().catch(fail);

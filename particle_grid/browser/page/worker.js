@@ -6,18 +6,20 @@ const SPACE = 1; // cells between worlds
 const FEATURES = 7; // of an observation, after the window
 
 class Player {
-  static async load({ bytes, world: description, policy, source, seed }) {
+  static async load({ bytes, world: description, policy, source, team, seed }) {
     const engine = await Engine.load(bytes);
     const world = await engine.world(description);
-    const player = new Player(world, policy ? await engine.policy(policy, world) : source);
+    const player = new Player(world, policy ? await engine.policy(policy, world) : source, team);
     world.reset(seed);
-    world.choose(player.source);
+    player.choose();
     return player;
   }
 
-  constructor(world, source) {
+  // Unless `team` is null, only this team plays the source, and the others the script.
+  constructor(world, source, team) {
     this.world = world;
     this.source = source;
+    this.team = team;
     const { worlds, height, width, teams } = world.description;
     this.across = Math.ceil(Math.sqrt(worlds));
     this.rows = Math.ceil(worlds / this.across) * (height + SPACE) - SPACE;
@@ -28,23 +30,43 @@ class Player {
     this.earned = 0; // by the agent that is steered or scripted
   }
 
+  // Choose the actions of all agents.
+  choose() {
+    const { world, team } = this;
+    world.choose(this.source);
+    if (team !== null) {
+      const { colour } = world;
+      this.script((i) => colour[i] - FIRST_AGENT !== team);
+    }
+  }
+
+  // Replace the actions of some agents by those of the script.
+  script(chosen) {
+    const { world } = this;
+    const actions = world.actions.slice();
+    world.choose("script");
+    for (let i = 0; i < world.agents; i += 1) {
+      if (chosen(i)) {
+        actions.set(world.actions.subarray(2 * i, 2 * i + 2), 2 * i);
+      }
+    }
+    world.actions.set(actions);
+  }
+
   // Make a step with the actions that have been chosen, and choose the next ones.
   step({ agent, steer, scripted }) {
     const { world } = this;
     if (steer) {
       world.actions.set(steer.map((part) => (this.discrete ? Math.sign(Math.round(part)) + 1 : part)), 2 * agent);
     } else if (scripted) {
-      const others = world.actions.slice();
-      world.choose("script");
-      others.set(world.actions.subarray(2 * agent, 2 * agent + 2), 2 * agent);
-      world.actions.set(others);
+      this.script((i) => i === agent);
     }
     world.step(world.actions);
     if (agent !== null) {
       this.earned += world.rewards[agent];
     }
     this.scores.push(this.score());
-    world.choose(this.source);
+    this.choose();
   }
 
   // Returns the score of each team, the mean over its agents.
