@@ -67,7 +67,9 @@ def press(browser, control):
     """Click the middle of a control."""
     where = f"document.querySelector({json.dumps(control)})"
     browser.run(f"{where}.scrollIntoView({{block: 'center'}})")
-    x, y = browser.run(f"(() => {{ const b = {where}.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2] }})()")
+    x, y = browser.run(
+        f"(() => {{ const b = {where}.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2] }})()"
+    )
     browser.click(x, y)
 
 
@@ -183,7 +185,9 @@ def test_every_control_does_what_it_says(browser):
     for k in range(3):
         press(browser, f"#speed button[value='{k}']")
         browser.until(f"{state}speed === {k} && {state}playing")
-    browser.until("[...page.references.values()].every(Boolean) && document.querySelectorAll('#charts polyline').length === 2")
+    browser.until(
+        "[...page.references.values()].every(Boolean) && document.querySelectorAll('#charts polyline').length === 2"
+    )
     assert browser.run("[...document.querySelectorAll('.score')].every((each) => /^−?\\d/.test(each.textContent))")
     press(browser, "#restart")
     browser.until(f"{state}steps < 12")
@@ -221,7 +225,9 @@ def test_an_agent_is_selected_steered_and_released(browser):
     )
     browser.click(x, y)
     browser.until(f"page.state.agent === {nearest}")
-    browser.until("document.querySelectorAll('.eye').length === 2 && document.querySelectorAll('.chances').length === 2")
+    browser.until(
+        "document.querySelectorAll('.eye').length === 2 && document.querySelectorAll('.chances').length === 2"
+    )
     press(browser, "#next")
     browser.until(f"page.state.agent === {nearest + 1}")
     press(browser, "#steer-left")

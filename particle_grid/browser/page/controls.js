@@ -59,24 +59,22 @@ function useAgentPanel() {
 }
 
 function useKeys() {
-  const typing = ({ target }) => target.matches?.("input, select, button");
   window.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) {
+    const on = (elements) => event.target.matches?.(elements);
+    if (event.ctrlKey || event.metaKey || event.altKey || on("input:not([type=checkbox]), select")) {
       return;
     }
-    if (KEYS[event.key] && round?.running && !event.target.matches?.("input, select")) {
+    if (KEYS[event.key] && round?.running) {
       event.preventDefault();
       round.keys.add(event.key);
-    } else if (typing(event)) {
-      return;
-    } else if (event.key === " ") {
+    } else if (event.key === " " && !on("button, input")) {
       event.preventDefault();
       setPlaying(!state.playing);
     } else if (event.key === ".") {
       oneStep();
     } else if (event.key === "r" || event.key === "R") {
       load();
-    } else if (event.key === "n" || event.key === "N" || (event.key === "Enter" && event.target.matches?.("canvas"))) {
+    } else if (event.key === "n" || event.key === "N" || (event.key === "Enter" && on("canvas"))) {
       select(((state.agent ?? -1) + 1) % sides[0].frame.places.length);
     } else if (event.key === "Escape") {
       select(null);
