@@ -29,7 +29,7 @@ napoleon_use_rtype = False
 
 
 def write_page(app: Sphinx, error: Exception | None) -> None:
-    """Write the page that plays the tasks, which contains every policy and is too large to be stored with the sources."""
+    """Write the page that plays the tasks. It holds every policy, and is too large to be stored with the sources."""
     if error is None and app.builder.format == "html":
         page.write(Path(app.outdir) / "play.html", shipped_tasks(), [])
 
