@@ -274,7 +274,7 @@ def test_the_mouse_paints_both_worlds(tool, code, browser):
 def test_what_goes_wrong_is_said_in_one_sentence_on_the_page(before, after, sentence, everything, tmp_path):
     broken = tmp_path / "broken.html"
     broken.write_text(everything.read_text("utf-8").replace(before, after), "utf-8")
-    with Page(broken, tmp_path / "profile", ready="!document.getElementById('problem')?.hidden") as opened:
+    with Page(broken, tmp_path / "profile", ready="document.getElementById('problem')?.textContent") as opened:
         text = opened.run("document.getElementById('problem').textContent")
         assert sentence in text
         assert "\n" not in text

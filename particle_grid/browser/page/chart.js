@@ -4,7 +4,7 @@ const WINDOW = 20; // steps over which curves are averaged
 const RECENT = 50; // steps in the number above a world
 const LEAST = 200; // steps that the time axis shows at least
 const POINTS = 160; // of a curve
-const [WIDE, HIGH, LEFT, BOTTOM, TOP] = [280, 132, 30, 20, 8];
+const [WIDE, HIGH, LEFT, BOTTOM, TOP] = [280, 132, 4, 24, 8];
 
 // Returns the mean of the last steps before the end, for a team, normalised; null without references.
 function normalised(scores, team, end, count, references) {
@@ -51,9 +51,8 @@ function chart(name, curves, state) {
   const last = Math.max(LEAST, state.steps);
   const x = (step) => (LEFT + (step / last) * (WIDE - LEFT - 4)).toFixed(1);
   const y = (value) => (HIGH - BOTTOM - ((value - low + pad) / (high - low + 2 * pad)) * (HIGH - BOTTOM - TOP)).toFixed(1);
-  const line = (value, label) => `<line class="grid" x1="${LEFT}" x2="${WIDE - 4}" y1="${y(value)}" y2="${y(value)}"/>
-    <text x="${LEFT - 6}" y="${Number(y(value)) + 3.5}" text-anchor="end">${value}</text>
-    <text class="label" x="${WIDE - 6}" y="${Number(y(value)) - 4}" text-anchor="end">${label}</text>`;
+  const line = (value, label, shift) => `<line class="grid" x1="${LEFT}" x2="${WIDE - 4}" y1="${y(value)}" y2="${y(value)}"/>
+    <text x="${WIDE - 6}" y="${Number(y(value)) + shift}" text-anchor="end">${value}: ${label}</text>`;
   const alike = state.sides[0].action === state.sides[1].action;
   const paths = curves.map((points, k) => {
     const shown = points.filter(([, value]) => Number.isFinite(value));
@@ -62,8 +61,8 @@ function chart(name, curves, state) {
   });
   const ends = curves.map((points) => (points.length ? points.at(-1)[1]?.toFixed(2) : "unknown"));
   return `<figure><svg viewBox="0 0 ${WIDE} ${HIGH}" role="img" aria-label="Score of ${name}: left ${ends[0]}, right ${ends[1]}">
-    ${line(0, "random moves")}${line(1, "script")}${paths.join("")}
-    <text x="${LEFT}" y="${HIGH - 5}">0</text>
+    ${line(0, "random moves", 12)}${line(1, "script", -4)}${paths.join("")}
+    <text x="${LEFT}" y="${HIGH - 5}">step 0</text>
     <text x="${WIDE - 4}" y="${HIGH - 5}" text-anchor="end">step ${last}</text></svg>
-    <figcaption>${name}</figcaption></figure>`;
+    <figcaption>score of ${name}</figcaption></figure>`;
 }

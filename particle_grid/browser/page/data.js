@@ -31,7 +31,7 @@ function taskOf(name) {
 function playersOf(task, action) {
   const policies = task.players[action];
   const against = task.teams.length < 2 ? [] : policies.flatMap((policy) => task.teams.map((name, team) => ({
-    ...policy, name: `${policy.name}@${name}`, label: `${policy.label} for ${name}, else script`, team,
+    ...policy, name: `${policy.name}@${name}`, label: `${name}: ${policy.label}, ${task.teams[1 - team]}: script`, team,
   })));
   return [...policies, ...SCRIPTED, ...against];
 }

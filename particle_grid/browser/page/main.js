@@ -133,8 +133,11 @@ function show() {
     side.picture.fit(side.frame, room());
     side.picture.draw(side.frame, { ...state, vision });
     const recent = recentScore(side, state.task.teams, referencesOf(state.sides[k].action));
-    const text = recent ? recent.map((score) => score.toFixed(2)).join(" / ") : "…";
-    side.output.innerHTML = `${text.replaceAll("-", "−")}<small>${state.task.teams.length > 1 ? state.task.teams.join(" / ") : "score"}</small>`;
+    const { team } = worldOf(state, state.sides[k]);
+    const counted = (each) => (team === null ? each : [each[team]]); // a team that plays a policy alone
+    const text = recent ? counted(recent).map((score) => score.toFixed(2)).join(" / ") : "…";
+    const about = state.task.teams.length > 1 ? counted(state.task.teams).join(" / ") : "score";
+    side.output.innerHTML = `${text.replaceAll("-", "−")}<small>${about}</small>`;
   });
   $("time").textContent = `step ${state.steps}`;
   $("play").textContent = state.playing ? "Pause" : "Play";
