@@ -175,49 +175,67 @@ def test_worlds_on_the_page_are_those_of_the_engine(player, browser):
 
 
 @needs_browser
-def test_every_control_does_what_it_says(browser):
-    state = "page.state."
+def test_the_controls_of_time_pause_step_and_restart(browser):
     visit(browser, f"{GROUP}&t=12&agent=7")
     assert browser.run("[page.state.steps, page.state.agent, page.state.seed, page.state.playing]") == [12, 7, 3, False]
     press(browser, "#step")
-    browser.until(f"{state}steps === 13")
+    browser.until("page.state.steps === 13")
     press(browser, "#play")
-    browser.until(f"{state}steps > 16")
+    browser.until("page.state.steps > 16")
     press(browser, "#play")
-    assert not browser.run(f"{state}playing")
+    assert not browser.run("page.state.playing")
     for k in range(3):
         press(browser, f"#speed button[value='{k}']")
-        browser.until(f"{state}speed === {k} && {state}playing")
-    browser.until(
-        "[...page.references.values()].every(Boolean) && document.querySelectorAll('#charts polyline').length === 2"
-    )
-    assert browser.run(
-        "[...document.querySelectorAll('.score')].every((each) => /[0-9][.][0-9]{2}/.test(each.textContent))"
-    )
+        browser.until(f"page.state.speed === {k} && page.state.playing")
     press(browser, "#restart")
-    browser.until(f"{state}steps < 12")
+    browser.until("page.state.steps < 12")
+
+
+@needs_browser
+def test_the_controls_of_the_worlds_start_other_worlds(browser):
+    visit(browser, f"{GROUP}&t=12")
     change(browser, "seed", "5")
-    assert browser.run(f"{state}seed") == 5
+    assert browser.run("page.state.seed") == 5
     change(browser, "agents", "1")
     assert browser.run("page.sides()[0].frame.places.length") == 512
     change(browser, "right-player", "script")
     change(browser, "left-action", "continuous")
-    assert browser.run(f"JSON.stringify({state}sides)") == json.dumps(
-        [{"action": "continuous", "player": "policy"}, {"action": "continuous", "player": "script"}],
-        separators=(",", ":"),
-    )
+    assert browser.run("page.state.sides") == [
+        {"action": "continuous", "player": "policy"},
+        {"action": "continuous", "player": "script"},
+    ]
     press(browser, "#tasks button[value='forage']")
-    browser.until(f"{state}task.name === 'forage' && {OPEN}")
+    browser.until(f"page.state.task.name === 'forage' && {OPEN}")
+    browser.run("page.state.playing = true")
+    browser.until("location.hash.startsWith('#task=forage&seed=5&t=')")
+
+
+@needs_browser
+def test_scores_of_both_worlds_are_compared_with_random_moves_and_the_script(browser):
+    visit(browser, f"{GROUP}&t=60&left=discrete:script&right=discrete:random")
+    browser.until("[...page.references.values()].every(Boolean)")
+    press(browser, "#step")
+    browser.until("document.querySelectorAll('#charts polyline').length === 2")
+    browser.until("[...document.querySelectorAll('.score')].every((each) => /[0-9][.][0-9]{2}/.test(each.textContent))")
+    script, random = (
+        float(text.replace("\N{MINUS SIGN}", "-").removesuffix("score"))
+        for text in browser.run("[...document.querySelectorAll('.score')].map((each) => each.textContent)")
+    )
+    assert script > 0.4
+    assert abs(random) < 0.3
+
+
+@needs_browser
+def test_the_controls_of_looks_change_colours_and_trails(browser):
+    visit(browser, f"{GROUP}&t=12")
     for colour in ("reward", "value", "action", "team"):
         change(browser, "colour", colour)
-        assert browser.run(f"{state}colour") == colour
+        assert browser.run("page.state.colour") == colour
         assert browser.run("document.getElementById('legend').children.length > 0")
     press(browser, "#trails")
-    assert not browser.run(f"{state}trails")
+    assert not browser.run("page.state.trails")
     press(browser, "#theme")
     assert browser.run("document.documentElement.dataset.theme") == "dark"
-    browser.key(" ")
-    assert browser.run("location.hash").startswith("#task=forage&seed=5&t=")
 
 
 @needs_browser
