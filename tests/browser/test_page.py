@@ -187,8 +187,9 @@ def test_the_controls_of_time_pause_step_and_restart(browser):
     for k in range(3):
         press(browser, f"#speed button[value='{k}']")
         browser.until(f"page.state.speed === {k} && page.state.playing")
+    press(browser, "#play")
     press(browser, "#restart")
-    browser.until("page.state.steps < 12")
+    browser.until("page.state.steps === 0")
 
 
 @needs_browser

@@ -244,10 +244,10 @@ function select(agent) {
 
 function paint(places) {
   const code = { wall: WALL, food: FOOD, erase: EMPTY }[state.tool];
-  state.painted = true;
   return next(async () => {
     const frames = await Promise.all(sides.map((side) => side.worker.ask("paint", { places, code, agent: state.agent })));
     frames.forEach((frame, k) => sides[k].look(frame));
+    state.painted = true;
     show();
   });
 }
