@@ -19,7 +19,7 @@ from particle_grid.support.errors import UserError, unknown
 from particle_grid.support.output import lasting_output
 from particle_grid.support.registry import registered
 
-COMMANDS = ("train", "eval", "play", "rank", "export", "study", "report", "baselines")
+COMMANDS = ("train", "eval", "play", "rank", "export", "web", "study", "report", "baselines")
 AUTHORING = ("new", "check")  # commands for authors of tasks, policies and heads
 
 

@@ -65,6 +65,7 @@ QUICK = (
     "python -m particle_grid.report outputs/sweep",
     "python -m particle_grid.export checkpoint=pretrained/group-discrete path=group.onnx",
     "python -m particle_grid.export checkpoint=pretrained format=safetensors",
+    "python -m particle_grid.web out=page.html",
     "python -m particle_grid.train -m hydra/launcher=joblib experiment=smoke *",
     "python -m pytest tests/learn/test_trainer.py -k resumed",
 )
@@ -107,6 +108,7 @@ ELSEWHERE = {
     "python -m particle_grid.rank": NAME,
     "python -m particle_grid.study": NAME,
     "python -m particle_grid.report": NAME,
+    "python -m particle_grid.web": NAME,
 }
 
 

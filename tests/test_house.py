@@ -12,13 +12,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "particle_grid"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-COMMANDS = {"train", "eval", "play", "rank", "export", "study", "report", "baselines", "__main__"}
+COMMANDS = {"train", "eval", "play", "rank", "export", "web", "study", "report", "baselines", "__main__"}
 SIMULATOR = ("support", "sim", "tasks", "view", "native", "env", "adapters")  # each may import those before it
 STAGES = (
     "settings",
     "runs",
-    "browser",
     "evaluation",
+    "browser",
     "exports",
     "experiments",
 )  # likewise, and also all of the simulator and the learner

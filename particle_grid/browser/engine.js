@@ -96,7 +96,9 @@ export class Engine {
     new Uint8Array(this.memory.buffer, address, length * kind.BYTES_PER_ELEMENT).fill(0);
     if (field.data) {
       const bytes = await inflated(field.data);
-      if (field.half) {
+      if (field.step) {
+        view(this, array).set(multiples(bytes, field.step));
+      } else if (field.half) {
         view(this, array).set(halves(bytes));
       } else {
         new Uint8Array(this.memory.buffer, address, bytes.length).set(bytes);
@@ -243,6 +245,15 @@ async function inflated(text) {
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+// Multiples of a step, numbered 0, -1, 1, -2, ...: the low bytes of all numbers, then the high ones.
+function multiples(bytes, step) {
+  const count = bytes.length / 2;
+  return Float32Array.from({ length: count }, (_, k) => {
+    const number = bytes[k] | (bytes[count + k] << 8);
+    return ((number >>> 1) ^ -(number & 1)) * step;
+  });
 }
 
 // Numbers of 16 bits (IEEE 754 binary16) as float32.

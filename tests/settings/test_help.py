@@ -20,7 +20,7 @@ from particle_grid.support.text import as_written
 from tests.cases import CASES
 
 
-@pytest.mark.parametrize("name", ["train", "eval", "play", "rank", "export", "baselines"])
+@pytest.mark.parametrize("name", ["train", "eval", "play", "rank", "export", "web", "baselines"])
 def test_help_explains_every_setting_of_a_command(invoke, name):
     code, out, err = invoke(importlib.import_module(f"particle_grid.{name}").main, "--help")
     assert (code, err) == (0, "")

@@ -1,0 +1,106 @@
+// Controls that change the state of the page.
+
+function set(changes) {
+  Object.assign(state, changes);
+  legend();
+  show();
+}
+
+// Change the task or the world, and start it.
+function choose(changes) {
+  Object.assign(state, changes);
+  if (changes.task) {
+    state.sides = state.sides.map(({ action, player }) => ({
+      action, player: playersOf(state.task, action).some(({ name }) => name === player) ? player : playersOf(state.task, action)[0].name,
+    }));
+    state.size = state.chosen ? state.size : usualSize(state.task);
+  }
+  return load();
+}
+
+function setSpeed(speed) {
+  state.speed = speed;
+  document.querySelectorAll("#speed button").forEach((button) => button.setAttribute("aria-pressed", Number(button.value) === speed));
+  setPlaying(true);
+}
+
+function setPlaying(playing) {
+  state.playing = playing;
+  owed = 0;
+  show();
+  writeLink();
+}
+
+function oneStep() {
+  state.playing = false;
+  return next(async () => {
+    await advance(1);
+    show();
+    writeLink();
+  });
+}
+
+function begin(side) {
+  return next(async () => {
+    const { agent } = state;
+    round = new Round(side, state);
+    await sides[side].worker.ask("begin", { agent });
+    state.playing = true;
+    charted = 0;
+    show();
+    $("pad").scrollIntoView({ block: "nearest" });
+  });
+}
+
+function useAgentPanel() {
+  ["steer-left", "steer-right"].forEach((name, side) => $(name).addEventListener("click", () => begin(side)));
+  $("next").addEventListener("click", () => select((state.agent + 1) % sides[0].frame.places.length));
+  $("release").addEventListener("click", () => select(null));
+}
+
+function useKeys() {
+  window.addEventListener("keydown", (event) => {
+    const on = (elements) => event.target.matches?.(elements);
+    if (event.ctrlKey || event.metaKey || event.altKey || on("input:not([type=checkbox]), select")) {
+      return;
+    }
+    if (KEYS[event.key] && round?.running) {
+      event.preventDefault();
+      round.keys.add(event.key);
+    } else if (event.key === " " && !on("button, input")) {
+      event.preventDefault();
+      setPlaying(!state.playing);
+    } else if (event.key === ".") {
+      oneStep();
+    } else if (event.key === "r" || event.key === "R") {
+      load();
+    } else if (event.key === "n" || event.key === "N" || (event.key === "Enter" && on("canvas"))) {
+      select(((state.agent ?? -1) + 1) % sides[0].frame.places.length);
+    } else if (event.key === "Escape") {
+      select(null);
+    }
+  });
+  window.addEventListener("keyup", (event) => round?.keys.delete(event.key));
+  window.addEventListener("blur", () => round?.keys.clear());
+}
+
+function useTheme() {
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const apply = (theme) => {
+    document.documentElement.dataset.theme = theme;
+    $("theme").setAttribute("aria-pressed", theme === "dark");
+  };
+  apply(dark.matches ? "dark" : "light");
+  dark.addEventListener("change", () => apply(dark.matches ? "dark" : "light"));
+  $("theme").addEventListener("click", () => apply(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
+  $("copy").addEventListener("click", async () => {
+    writeLink();
+    try {
+      await navigator.clipboard.writeText(location.href);
+      $("copy").textContent = "Copied";
+    } catch {
+      $("copy").textContent = "Copy it from the address bar";
+    }
+    setTimeout(() => { $("copy").textContent = "Copy link"; }, 2000);
+  });
+}

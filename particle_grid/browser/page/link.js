@@ -1,0 +1,36 @@
+// Links to a moment: #task=group&seed=3&t=80&agent=7&left=discrete:policy&right=continuous:policy
+
+const LONGEST = 20000; // steps that a link may ask for: they are played when it is opened
+
+function readLink() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  const task = taskOf(given.get("task")) ?? DATA.tasks.find((each) => each.name === "group") ?? DATA.tasks[0];
+  const whole = (key, least, most) => {
+    const value = Number(given.get(key) ?? NaN);
+    return Number.isInteger(value) && value >= least && value <= most ? value : null;
+  };
+  const side = (key, usual) => {
+    const [action, player] = (given.get(key) ?? "").split(/:(.*)/s);
+    const form = ACTIONS.includes(action) ? action : usual;
+    const known = playersOf(task, form).some((each) => each.name === player);
+    return { action: form, player: known ? player : playersOf(task, form)[0].name };
+  };
+  return {
+    task, seed: whole("seed", 0, Number.MAX_SAFE_INTEGER) ?? 0, until: whole("t", 0, LONGEST) ?? 0,
+    agent: whole("agent", 0, Math.max(...DATA.sizes) - 1), size: DATA.sizes.indexOf(whole("agents", 1, 1e6)),
+    sides: [side("left", "discrete"), side("right", "continuous")],
+  };
+}
+
+function linkOf(state) {
+  const parts = [`task=${state.task.name}`, `seed=${state.seed}`, `t=${state.steps}`];
+  if (state.agent !== null) {
+    parts.push(`agent=${state.agent}`);
+  }
+  parts.push(`agents=${DATA.sizes[state.size]}`);
+  ["left", "right"].forEach((name, k) => {
+    const { action, player } = state.sides[k];
+    parts.push(`${name}=${action}:${encodeURIComponent(player)}`);
+  });
+  return `#${parts.join("&")}`;
+}

@@ -1,0 +1,335 @@
+// The state of the page, its loop and its controls.
+
+const SPEEDS = [["1×", 12], ["4×", 48], ["max", Infinity]]; // steps per second
+const BUSY = 30; // milliseconds that the steps between two pictures should take at the highest speed
+const AT_ONCE = 64; // steps between two pictures, at most
+const LINKED = 500; // milliseconds between two links
+const CHARTED = 100; // milliseconds between two charts
+const MEASURED = 1000; // seed of the references
+const NOBODY = { steer: null, scripted: false };
+const $ = (id) => document.getElementById(id);
+const still = window.matchMedia("(prefers-reduced-motion: reduce)");
+
+const state = {
+  task: null, size: 2, chosen: false, seed: 0, steps: 0, agent: null, sides: [], playing: true, speed: 1, colour: "team", trails: true,
+  tool: "select", painted: false, loading: true, rate: 0,
+};
+const references = new Map(); // by task, size and action: mean scores of random moves and of the script, for each team
+let sides = [];
+let judge = null; // a worker that plays what is not shown
+let round = null;
+let turn = Promise.resolve();
+let batch = 1;
+let owed = 0;
+let before = 0;
+let charted = 0;
+let stepping = false;
+
+function fail(error) {
+  $("problem").textContent = error.message;
+  $("problem").hidden = false;
+  state.playing = false;
+  state.loading = false;
+}
+
+// Do one thing after the other, so that no two change the worlds at once.
+function next(action) {
+  turn = turn.then(action).catch(fail);
+  return turn;
+}
+
+const key = (action) => `${state.task.name} ${state.size} ${action}`;
+const referencesOf = (action) => references.get(key(action));
+
+async function measure(action) {
+  const name = key(action);
+  if (references.has(name)) {
+    return;
+  }
+  references.set(name, null);
+  const { task } = state;
+  const settings = { ...state, seed: MEASURED };
+  const ask = async (player, team) => (await judge.ask("measure", {
+    ...worldOf(settings, { action, player }), team, steps: task.steps,
+  })).means;
+  const script = await ask("script", null);
+  const random = []; // of each team against the script
+  for (let team = 0; team < task.teams.length; team += 1) {
+    random.push((await ask("random", task.teams.length > 1 ? team : null))[team]);
+  }
+  references.set(name, { random, script });
+  show();
+}
+
+// Returns the room for a world, in pixels of the page.
+function room() {
+  const { width } = sides[0].element.getBoundingClientRect();
+  return Math.floor(Math.min(width, Math.max(window.innerHeight - 150, 280)));
+}
+
+// Returns the largest usual number of agents whose cells are large enough to be seen.
+function usualSize(task) {
+  const pixels = room() * Math.min(window.devicePixelRatio || 1, 1.5);
+  const fits = (size) => {
+    const { worlds, height, width } = task.sizes[size].discrete;
+    const across = Math.ceil(Math.sqrt(worlds));
+    return Math.max(across * (width + 1), Math.ceil(worlds / across) * (height + 1)) - 1 <= pixels / 2;
+  };
+  return [2, 1].find(fits) ?? 0;
+}
+
+function load(until = 0) {
+  return next(async () => {
+    state.loading = true;
+    [state.steps, state.painted, round, owed, batch] = [0, false, null, 0, 1];
+    describe();
+    await Promise.all(sides.map((side, k) => side.load(state, state.sides[k])));
+    const { length } = sides[0].frame.places;
+    if (state.agent !== null && state.agent >= length) {
+      state.agent = null;
+    }
+    while (state.steps < until) {
+      await advance(Math.min(AT_ONCE, until - state.steps));
+    }
+    state.loading = false;
+    show();
+    new Set(state.sides.map(({ action }) => action)).forEach((action) => measure(action).catch(fail));
+  });
+}
+
+async function advance(steps) {
+  const { agent } = state;
+  const message = { ...NOBODY, steps, agent };
+  const frames = await Promise.all(sides.map((side, k) => side.worker.ask("advance", round?.running && round.side === k
+    ? { ...message, agent: round.agent, steer: round.steer } : message)));
+  frames.forEach((frame, k) => sides[k].look(frame));
+  state.steps += steps;
+  if (round?.running) {
+    round.left -= steps;
+    round.earned = frames[round.side].earned;
+    if (!round.running) {
+      state.playing = false;
+      finish();
+    }
+  }
+  const took = Math.max(...frames.map((frame) => frame.took));
+  batch = Math.max(1, Math.min(AT_ONCE, 2 * batch, Math.floor((batch * BUSY) / Math.max(took, 1))));
+}
+
+function finish() {
+  const ended = round;
+  if (!ended.painted) {
+    ended.compare(judge, worldOf(state, state.sides[ended.side])).then(show).catch(fail);
+  }
+}
+
+// Redraw the worlds, and what depends on their state.
+function show() {
+  if (!sides.length || !sides[0].frame) {
+    return;
+  }
+  const { vision } = state.task.sizes[state.size].discrete;
+  sides.forEach((side, k) => {
+    side.picture.fit(side.frame, room());
+    side.picture.draw(side.frame, { ...state, vision });
+    const recent = recentScore(side, state.task.teams, referencesOf(state.sides[k].action));
+    const { team } = worldOf(state, state.sides[k]);
+    const counted = (each) => (team === null ? each : [each[team]]); // a team that plays a policy alone
+    const text = recent ? counted(recent).map((score) => score.toFixed(2)).join(" / ") : "…";
+    const about = state.task.teams.length > 1 ? counted(state.task.teams).join(" / ") : "score";
+    side.output.innerHTML = `${text.replaceAll("-", "−")}<small>${about}</small>`;
+  });
+  $("time").textContent = `step ${state.steps}`;
+  $("play").textContent = state.playing ? "Pause" : "Play";
+  if (performance.now() - charted > CHARTED || !state.playing) {
+    charted = performance.now();
+    drawCharts($("charts"), sides, state, referencesOf);
+    showAgent();
+  }
+}
+
+function showAgent() {
+  const chosen = state.agent !== null;
+  drawAgent($("agent"), sides, state);
+  $("agent-buttons").hidden = !chosen;
+  $("pad").hidden = !round?.running;
+  $("pad").className = `pad ${round ? state.sides[round.side].action : ""}`;
+  const text = round ? round.text : "";
+  if ($("round").innerHTML !== text) {
+    $("round").innerHTML = text;
+  }
+}
+
+function describe() {
+  const { task } = state;
+  $("about").textContent = `${task.purpose} ${task.look}`;
+  $("score-about").textContent = `0 is random moves, 1 the script, a policy written by hand. Measured in: ${task.unit}.`
+    + (task.teams.length > 1 ? " Both are against the script: with a policy on both teams, one's gain is the other's loss." : "");
+  document.querySelectorAll("#tasks button").forEach((button) => {
+    button.setAttribute("aria-pressed", button.value === task.name);
+  });
+  sides.forEach((side, k) => {
+    side.offer(task, state.sides[k]);
+    const { action, player } = state.sides[k];
+    side.picture.canvas.setAttribute("aria-label", `A world of ${task.name} with ${action} actions, played by ${player}. Click an agent.`);
+  });
+  $("agents").value = state.size;
+  $("seed").value = state.seed;
+  legend();
+}
+
+function legend() {
+  const swatch = (colour, label) => `<span><i style="background:${colour}"></i>${label}</span>`;
+  const scale = (stops, low, high) => `<span>${low}<i class="scale" style="background:linear-gradient(90deg,${stops.map(rgb)})"></i>${high}</span>`;
+  const codes = Object.entries(state.task.legend);
+  const ground = codes.filter(([code]) => code < AGENT).map(([code, label]) => swatch(rgb(DATA.palette[code]), label)).join("");
+  const agents = {
+    team: () => codes.filter(([code]) => code >= AGENT).map(([code, label]) => swatch(rgb(DATA.palette[code]), label)).join(""),
+    reward: () => scale(DIVERGING, "loses", "earns"),
+    value: () => scale(RISING, "expects little", "expects much") + swatch(rgb(STILL), "no policy"),
+    action: () => [["up", -1, 0], ["right", 0, 1], ["down", 1, 0], ["left", 0, -1], ["stays", 0, 0]]
+      .map(([label, row, column]) => swatch(rgb(directed(row, column)), label)).join(""),
+  };
+  $("legend").innerHTML = agents[state.colour]() + ground;
+}
+
+let written = 0; // when the link was last written
+function writeLink() {
+  if (!state.loading) {
+    written = performance.now();
+    history.replaceState(null, "", linkOf(state));
+  }
+}
+
+function tick(now) {
+  requestAnimationFrame(tick);
+  const passed = Math.min(now - before, 250);
+  before = now;
+  if (stepping || !state.playing || state.loading) {
+    return;
+  }
+  const speed = round?.running ? SPEEDS[0][1] : SPEEDS[state.speed][1];
+  owed = Math.min(owed + (passed / 1000) * speed, AT_ONCE);
+  const steps = speed === Infinity ? batch : Math.min(Math.floor(owed), Math.max(batch, 1));
+  if (steps < 1) {
+    return;
+  }
+  owed = speed === Infinity ? 0 : Math.min(owed - steps, 4);
+  stepping = true;
+  next(async () => {
+    if (state.playing && !state.loading) {
+      await advance(round?.running ? 1 : steps);
+      show();
+      state.rate = 0.9 * state.rate + 0.1 * (1000 / Math.max(performance.now() - tick.last, 1));
+      tick.last = performance.now();
+      $("rate").textContent = `${Math.round(state.rate)} pictures per second.`;
+      if (now - written > LINKED) {
+        writeLink();
+      }
+    }
+  }).finally(() => { stepping = false; });
+}
+tick.last = 0;
+
+function select(agent) {
+  state.agent = agent;
+  round = null;
+  return next(async () => {
+    const frames = await Promise.all(sides.map((side) => side.worker.ask("look", { agent })));
+    frames.forEach((frame, k) => sides[k].look(frame));
+    show();
+    writeLink();
+  });
+}
+
+function paint(places) {
+  const code = { wall: WALL, food: FOOD, erase: EMPTY }[state.tool];
+  return next(async () => {
+    const frames = await Promise.all(sides.map((side) => side.worker.ask("paint", { places, code, agent: state.agent })));
+    frames.forEach((frame, k) => sides[k].look(frame));
+    state.painted = true;
+    show();
+  });
+}
+
+// Returns the agent nearest to a place.
+function nearestAgent({ places, columns }, { row, column }) {
+  let best = null;
+  let least = Infinity;
+  places.forEach((place, agent) => {
+    const distance = Math.hypot(Math.floor(place / columns) - row, (place % columns) - column);
+    [best, least] = distance < least ? [agent, distance] : [best, least];
+  });
+  return best;
+}
+
+function usePointer(side, k) {
+  const { canvas } = side.picture;
+  let down = false;
+  const act = (event, first) => {
+    const at = side.picture.at(event, side.frame);
+    if (!at || state.loading) {
+      return;
+    }
+    const { columns, rows } = side.frame;
+    if (round?.running && round.side === k) {
+      const place = side.frame.places[round.agent];
+      const way = [at.row - Math.floor(place / columns), at.column - (place % columns)];
+      round.pull = way.map((part) => Math.max(-1, Math.min(1, part / 3)));
+    } else if (state.tool !== "select") {
+      const brush = [-1, 0, 1].flatMap((row) => [-1, 0, 1].map((column) => [at.row + row, at.column + column]));
+      paint(brush.filter(([row, column]) => row >= 0 && row < rows && column >= 0 && column < columns)
+        .map(([row, column]) => row * columns + column));
+    } else if (first) {
+      select(nearestAgent(side.frame, at));
+    }
+  };
+  canvas.addEventListener("pointerdown", (event) => {
+    down = true;
+    act(event, true);
+  });
+  canvas.addEventListener("pointermove", (event) => down && act(event, false));
+  window.addEventListener("pointerup", () => {
+    down = false;
+    if (round) {
+      round.pull = [0, 0];
+    }
+  });
+}
+
+function useControls() {
+  $("tasks").innerHTML = DATA.tasks.map(({ name }) => `<button type="button" value="${name}">${name.replace("_", " ")}</button>`).join("");
+  $("tasks").addEventListener("click", ({ target }) => target.value && choose({ task: taskOf(target.value) }));
+  $("speed").insertAdjacentHTML("beforeend", SPEEDS.map(([label], k) => `<button type="button" value="${k}"
+    aria-pressed="${k === state.speed}">${label}</button>`).join(""));
+  $("speed").addEventListener("click", ({ target }) => target.value && setSpeed(Number(target.value)));
+  DATA.sizes.forEach((size, k) => $("agents").append(new Option(size.toLocaleString("en"), k)));
+  $("agents").addEventListener("change", () => choose({ size: Number($("agents").value), chosen: true }));
+  $("seed").addEventListener("change", () => {
+    const seed = Number($("seed").value);
+    choose({ seed: Number.isSafeInteger(seed) && seed >= 0 ? seed : state.seed });
+  });
+  $("play").addEventListener("click", () => setPlaying(!state.playing));
+  $("step").addEventListener("click", oneStep);
+  $("restart").addEventListener("click", () => load());
+  $("colour").addEventListener("change", () => set({ colour: $("colour").value }));
+  $("trails").addEventListener("change", () => set({ trails: $("trails").checked }));
+  $("tool").addEventListener("change", () => {
+    set({ tool: $("tool").value });
+    document.body.classList.toggle("drawing", state.tool !== "select");
+  });
+  sides.forEach((side, k) => {
+    const change = () => {
+      const action = side.action.value;
+      const known = playersOf(state.task, action).some(({ name }) => name === side.player.value);
+      state.sides[k] = { action, player: known ? side.player.value : playersOf(state.task, action)[0].name };
+      load();
+    };
+    side.action.addEventListener("change", change);
+    side.player.addEventListener("change", change);
+    usePointer(side, k);
+  });
+  useAgentPanel();
+  usePad($("pad"), () => round);
+  useKeys();
+}

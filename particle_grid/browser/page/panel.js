@@ -1,0 +1,77 @@
+// What one agent sees and does.
+
+const CELL = 12; // pixels of a cell that it sees
+
+function rgb([red, green, blue]) {
+  return `rgb(${red},${green},${blue})`;
+}
+
+// Returns a picture of the window: row by row, the agent in the middle.
+function windowOf({ observation, window: side }) {
+  const squares = [];
+  for (let k = 0; k < side * side; k += 1) {
+    const [row, column] = [Math.floor(k / side), k % side];
+    const fill = rgb(DATA.palette[observation[k]]);
+    squares.push(`<rect x="${column * CELL}" y="${row * CELL}" width="${CELL - 1}" height="${CELL - 1}" fill="${fill}"/>`);
+  }
+  const middle = ((side - 1) / 2) * CELL;
+  return `<svg class="eye" viewBox="-1 -1 ${side * CELL + 1} ${side * CELL + 1}" role="img"
+    aria-label="The ${side} by ${side} cells around the agent">${squares.join("")}
+    <rect class="me" x="${middle - 1}" y="${middle - 1}" width="${CELL + 1}" height="${CELL + 1}"/></svg>`;
+}
+
+function softmax(logits) {
+  const most = Math.max(...logits);
+  const weights = Array.from(logits, (logit) => Math.exp(logit - most));
+  const sum = weights.reduce((total, weight) => total + weight, 0);
+  return weights.map((weight) => weight / sum);
+}
+
+// Returns a picture of how probable each pair of a row's and a column's choice is.
+function chancesOf({ logits, choices, levels }, action, label) {
+  const rows = softmax(logits.slice(0, choices));
+  const columns = softmax(logits.slice(choices));
+  const most = Math.max(...rows) * Math.max(...columns);
+  const each = 132 / choices;
+  const squares = rows.flatMap((row, r) => columns.map((column, c) => {
+    const share = row * column;
+    const text = choices === 3 ? `<text x="${(c + 0.5) * each}" y="${(r + 0.5) * each + 4}" text-anchor="middle"
+      class="${share > 0.6 * most ? "on" : ""}">${Math.round(100 * share)}%</text>` : "";
+    return `<rect x="${c * each}" y="${r * each}" width="${each - 1}" height="${each - 1}" rx="2"
+      style="fill-opacity:${(0.06 + (0.94 * share) / most).toFixed(3)}"/>${text}`;
+  }));
+  const [row, column] = action.map((part) => nearest(levels, part));
+  return `<svg class="chances" viewBox="-1 -1 134 134" role="img" aria-label="${label}">${squares.join("")}
+    <rect class="taken" x="${column * each}" y="${row * each}" width="${each - 1}" height="${each - 1}" rx="2"/></svg>`;
+}
+
+function nearest(levels, value) {
+  return levels.reduce((best, level, k) => (Math.abs(level - value) < Math.abs(levels[best] - value) ? k : best), 0);
+}
+
+function signed(value) {
+  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
+}
+
+// Returns the part of the panel for one world.
+function agentIn(side, { action }, agent) {
+  const { frame } = side;
+  const { seen, values, rewards, actions } = frame;
+  const move = [actions[2 * agent], actions[2 * agent + 1]];
+  const label = action === "discrete" ? "Probability of each of nine moves" : "Probability of each pair of values";
+  const chances = seen.logits ? chancesOf(seen, move, label)
+    : `<p class="muted small">No probabilities: this side does not play a policy.</p>`;
+  return `<div class="seen ${action}"><h3>${action}</h3>
+    <div class="pair"><figure>${windowOf(seen)}<figcaption>what it sees</figcaption></figure>
+    <figure>${chances}<figcaption>${seen.logits ? "what it may do" : ""}</figcaption></figure></div>
+    <p class="small">last reward <b>${signed(rewards[agent])}</b>${values ? `, value <b>${signed(values[agent])}</b>` : ""}</p></div>`;
+}
+
+function drawAgent(element, sides, state) {
+  if (state.agent === null) {
+    element.innerHTML = `<p class="muted">Click an agent to see what it sees, what it may do next and what it expects.</p>`;
+    return;
+  }
+  const known = sides.filter((side) => side.frame.seen);
+  element.innerHTML = known.map((side) => agentIn(side, state.sides[sides.indexOf(side)], state.agent)).join("");
+}
