@@ -5,16 +5,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
 from particle_grid.env import ParticleGrid
+from particle_grid.evaluation.baseline import Baseline, stored
 from particle_grid.evaluation.match import match
 from particle_grid.evaluation.players import policy_player
 from particle_grid.learn.policy import Policy
+from particle_grid.sim.task import purpose, team_names
 from particle_grid.support.errors import UserError
 from particle_grid.view.camera import Camera
-from particle_grid.view.replay import Replay, check_page
+from particle_grid.view.replay import About, Replay, check_page
 from particle_grid.view.video import Video, check_video
 
 CLOSE_UP = 128  # height and width, in cells, of what is shown of a large world
@@ -88,6 +91,13 @@ def check_recording(show: Show, video: str | Path | None, replay: str | Path | N
         check_page(replay)
 
 
+def about(env: ParticleGrid, baseline: Baseline | None) -> About:
+    """Return what a page says about the task of an environment, with the lines of a baseline if there is one."""
+    lines = {"random": baseline.random, "script": baseline.scripted} if baseline else {}
+    references = {whose: np.mean(scores, 0).tolist() for whose, scores in lines.items()}
+    return About(purpose(type(env.task)), env.unit, team_names(env.task), references)
+
+
 def record(
     env: ParticleGrid,
     policy: Policy,
@@ -96,6 +106,7 @@ def record(
     video: str | Path | None = None,
     replay: str | Path | None = None,
     title: str = "",
+    baseline: Baseline | None = None,
 ) -> None:
     """Play a policy, and write a video, a replay page, or both.
 
@@ -106,12 +117,14 @@ def record(
         show: what is shown. A replay always shows all of a world.
         video, replay: paths of a GIF or an MP4, and of an HTML page.
         title: of the page.
+        baseline: scores that the page shows as lines; None for those that ship with the package, if there are any.
 
     Raises:
         UserError, OSError: for an invalid path or value, and for a file that cannot be written.
     """
     camera = show.camera(env)
-    page = Replay(env.world, title, env.legend(), show.fps, camera.world) if replay else None
+    facts = about(env, baseline or stored(env))
+    page = Replay(env.world, title, env.legend(), show.fps, camera.world, facts) if replay else None
     filming = Video(video, show.fps) if video else contextlib.nullcontext()
     with filming as film, Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("Recording", total=show.steps)
@@ -120,7 +133,7 @@ def record(
             if film:
                 film.add(camera.look(env.state))
             if page:
-                page.add(env.state, env.rewards, env.score())
+                page.add(env.state, env.rewards, env.score(page.agents))
             progress.advance(bar)
 
         match(env, [policy_player(policy)], show.seed, show.steps, watch)

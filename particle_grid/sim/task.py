@@ -1,5 +1,6 @@
 """What a task must provide, and the checks of what it returns and writes."""
 
+import inspect
 from typing import Protocol
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from particle_grid.sim.state import State
 from particle_grid.sim.world import Layout
 from particle_grid.support.errors import UserError, UserTypeError
+from particle_grid.support.text import first_line
 
 NOT_FINITE = "look for a division by 0, a logarithm or an overflow in what it is computed from"
 PARTS = ("unit", "teams", "sight", "init", "reward", "score", "scripted")
@@ -73,6 +75,13 @@ def team_names(task: Task) -> list[str]:
     kinds = getattr(task, "kinds", ())
     names = [kinds[k] if k < len(kinds) else f"team {k + 1}" for k in range(task.teams)]
     return names if task.teams > 1 else []
+
+
+def purpose(kind: type) -> str:
+    """Return what tasks of a class are about: the first line of their module, or of the class if it has none."""
+    module = inspect.getmodule(kind)
+    described = None if module is None or module.__name__ == "__main__" else inspect.getdoc(module)
+    return first_line(described or kind.__doc__)
 
 
 def check_task(name: str, task: Task) -> None:
