@@ -1,6 +1,7 @@
 """What a task must provide, and the checks of what it returns and writes."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -18,13 +19,14 @@ class Task(Protocol):
     """A task: how worlds are laid out, what agents are rewarded for, how success is measured, and a scripted policy.
 
     A task is a frozen dataclass. Its fields are its parameters, numbers or texts, each with a default. Its parts are
-    class attributes and methods, of which all but `kinds` and `settings` are required:
+    class attributes and methods, of which all but `kinds`, `target` and `settings` are required:
 
     - `unit`: what the score counts, in words.
     - `teams`: 1, or 2 if the agents of AGENT_1 play against those of AGENT_2. Each team then has its own score.
     - `sight`: whether `reward` or `score` use `state.own_in_sight` and `state.others_in_sight`, which stay at UNSEEN
       otherwise.
     - `kinds`: names of the agents of each colour, for legends.
+    - `target`: name of a target cell without an agent, for legends, such as "pen".
     - `settings`: what a training run of the task starts from, where it differs from the defaults of every task, for
       example `{"world": {"max_episode_steps": 256}, "trainer": {"total_steps": 5_000_000}}`. The command line overrides
       it; `ParticleGrid` does not use it. Parameters have their defaults in the fields; an entry under "task" is for a
@@ -70,9 +72,14 @@ class Task(Protocol):
         """
 
 
+def legend_words(task: Task) -> tuple[Sequence[str], str]:
+    """Return a task's names for the agents of each colour, which may be fewer than there are, and for a target cell."""
+    return getattr(task, "kinds", ()), getattr(task, "target", "free target")
+
+
 def team_names(task: Task) -> list[str]:
     """Return the names of a task's teams; nothing for a single one."""
-    kinds = getattr(task, "kinds", ())
+    kinds, _ = legend_words(task)
     names = [kinds[k] if k < len(kinds) else f"team {k + 1}" for k in range(task.teams)]
     return names if task.teams > 1 else []
 
@@ -88,9 +95,11 @@ def check_task(name: str, task: Task) -> None:
     """Raise UserError if the attributes of a task are invalid."""
     if task.teams not in (1, 2):
         raise UserError(f"Task {name} has teams={task.teams!r}: use 1, or 2 teams that play against each other.")
-    kinds = getattr(task, "kinds", ())
+    kinds, target = legend_words(task)
     if not isinstance(kinds, tuple | list) or not all(isinstance(kind, str) for kind in kinds):
         raise UserError(f"Task {name} has kinds={kinds!r}: give a tuple of names, one for each colour.")
+    if not isinstance(target, str):
+        raise UserError(f"Task {name} has target={target!r}: give the name of a target cell, such as 'pen'.")
 
 
 def check_written(name: str, method: str, returned: object) -> None:

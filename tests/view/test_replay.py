@@ -19,10 +19,11 @@ from tests.cases import needs_jit
 from tests.support.test_atomic import no_file_beyond
 from tests.view.browser import BROWSER, Page
 
+NOTHING = About()
 KINDS = {"start": "<u2", "jumps": "<u2", "changes": "<u4", "gaps": "<u4"}
 
 
-def record(env, steps, world=0, title="a title", about=About()):
+def record(env, steps, world=0, title="a title", about=NOTHING):
     """Return a replay of random play, and the codes and rewards of each frame."""
     replay = Replay(env.world, title, env.legend(), world=world, about=about)
     fields = []
