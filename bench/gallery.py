@@ -10,41 +10,42 @@ from pathlib import Path
 from interrupt import until_interrupted
 from timing import announced
 
-from particle_grid import TrainedPolicy, load_policy
-from particle_grid.env import ACTIONS, ParticleGrid
+from particle_grid import load_policy
+from particle_grid.env import ACTIONS
+from particle_grid.evaluation.baseline import measure
 from particle_grid.evaluation.match import match
 from particle_grid.evaluation.players import policy_player
-from particle_grid.evaluation.record import Show
+from particle_grid.evaluation.record import Show, about, record_learning, stage
+from particle_grid.runs.build import build_policy
 from particle_grid.sim import tasks
 from particle_grid.view.replay import Replay, write_page
 from particle_grid.view.video import Video
 
-# A world as dense as in training, but small enough to tell single agents apart.
-FIELD = 96  # cells along each side
 PIXELS = 288
+FIRST = "group", "discrete"  # what the first command of the README trains, and its first picture shows
 SEED = 3
 FILM = 260  # steps in a film
 EVERY = 2  # steps per frame
 REPLAY = 300  # steps on the page
 
 
-def make_env(policy: TrainedPolicy) -> ParticleGrid:
-    """Return one world to show a policy in, smaller than a large training world, except for puffer and its word."""
-    world = policy.config.world
-    if policy.config.task == "puffer" or max(world.height, world.width) <= FIELD:
-        return policy.make_env(worlds=1, max_episode_steps=0)
-    agents = round(world.agents * FIELD**2 / (world.height * world.width))
-    return policy.make_env(worlds=1, height=FIELD, width=FIELD, agents=max(agents, 100))
+def film_first(path: Path) -> None:
+    """Write the film that the README starts with: what its first command leaves as policy.gif."""
+    policy = load_policy(*FIRST)
+    untrained = build_policy(policy.config)
+    env = policy.make_env()
+    trained = f"after {policy.steps / 1e6:.1f}M steps: score {policy.score:.2f} (0: random, 1: script)"
+    record_learning(env, untrained, policy.policy, path, trained)
 
 
 def show(task: str, action: str, film: Path) -> Replay:
     """Play a shipped policy, write the film, and return the replay."""
     policy = load_policy(task, action)
-    env = make_env(policy)
+    env = stage(policy.make_env())
     size = max(env.world.height, env.world.width)
     camera = Show(pixels=math.ceil(PIXELS / size) * size, legend=False).camera(env)
     title = f"{task}, {action} actions: {env.num_agents} agents after {policy.steps / 1e6:.0f} million steps"
-    replay = Replay(env.world, title, env.legend())
+    replay = Replay(env.world, title, env.legend(), about=about(env, measure(env, steps=REPLAY)))
     steps = 0
     with Video(film, 20) as video:
 
@@ -52,7 +53,7 @@ def show(task: str, action: str, film: Path) -> Replay:
             nonlocal steps
             if steps < FILM and steps % EVERY == 0:
                 video.add(camera.look(env.state))
-            replay.add(env.state, env.rewards, env.score())
+            replay.add(env.state, env.rewards, env.score(replay.agents))
             steps += 1
 
         match(env, [policy_player(policy.policy)], SEED, REPLAY, watch)
@@ -69,6 +70,7 @@ def main() -> None:
     replays = [
         show(task, action, out / "assets" / f"{task}-{action}.gif") for task, action in announced("Playing", cases)
     ]
+    film_first(out / "assets" / "group.gif")
     write_page(out / "gallery.html", replays)
     print(f"Saved: {out}/gallery.html ({(out / 'gallery.html').stat().st_size / 1e6:.1f} MB), {out}/assets/*.gif")
 

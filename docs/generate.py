@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from particle_grid.__main__ import AUTHORING, COMMANDS, command_purpose, first_line, module_of, task_purpose
+from particle_grid.__main__ import AUTHORING, COMMANDS, command_purpose, module_of, task_purpose
 from particle_grid.env import ACTIONS
 from particle_grid.learn import policy
 from particle_grid.learn.config import TrainerConfig
@@ -24,6 +24,7 @@ from particle_grid.sim import tasks
 from particle_grid.sim.task import team_names
 from particle_grid.sim.tasks._baselines import entry_for
 from particle_grid.sim.world import World
+from particle_grid.support.text import first_line
 
 DOCS = Path(__file__).parent
 PART = re.compile(r"(<!-- generated: (\w+) ?(\w*) -->\n).*?(<!-- end -->)", re.DOTALL)

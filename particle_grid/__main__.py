@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import inspect
 import os
 import sys
 from collections.abc import Mapping
@@ -15,17 +14,14 @@ from particle_grid.learn.heads import HEADS
 from particle_grid.learn.policy import POLICIES
 from particle_grid.settings.compose import PACKAGE, config_folder
 from particle_grid.sim import tasks
+from particle_grid.sim.task import purpose
 from particle_grid.support.errors import UserError, unknown
 from particle_grid.support.output import lasting_output
 from particle_grid.support.registry import registered
+from particle_grid.support.text import first_line
 
 COMMANDS = ("train", "eval", "play", "rank", "export", "web", "study", "report", "baselines")
 AUTHORING = ("new", "check")  # commands for authors of tasks, policies and heads
-
-
-def first_line(text: str | None) -> str:
-    """Return the first sentence of a docstring on one line, without an example after a colon."""
-    return " ".join((text or "").split("\n\n")[0].split()).partition(": python -m")[0].rstrip(".")
 
 
 def module_of(command: str) -> str:
@@ -42,7 +38,7 @@ def command_purpose(command: str) -> str:
 def task_purpose(name: str) -> str:
     """Return what a task is about, or why it cannot be loaded."""
     try:
-        return first_line(inspect.getdoc(inspect.getmodule(tasks.load(name))))
+        return purpose(tasks.load(name))
     except ValueError as error:
         return str(error)
 

@@ -17,7 +17,7 @@ from particle_grid.sim.memory import buffer_shapes, check_buffers, check_memory
 from particle_grid.sim.observation import SIGNED_ZERO
 from particle_grid.sim.snapshot import restore
 from particle_grid.sim.state import allocate, make_rules, window_rows
-from particle_grid.sim.task import Task, check_aim, check_rewards, check_scores, check_written
+from particle_grid.sim.task import Task, check_aim, check_rewards, check_scores, check_written, legend_words
 from particle_grid.sim.tasks._baselines import entry_for
 from particle_grid.sim.world import AGENT_1, UNSEEN, Layout, World
 from particle_grid.support.errors import UserError, UserRuntimeError, UserTypeError
@@ -353,7 +353,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
 
     def legend(self) -> dict[int, str]:
         """Return a label for each cell code that occurs in these worlds."""
-        return cell_labels(self.layout, getattr(self.task, "kinds", ()))
+        return cell_labels(self.layout, *legend_words(self.task))
 
     @property
     def render_mode(self) -> str | None:

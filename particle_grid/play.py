@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from particle_grid.cli import command
-from particle_grid.evaluation.interactive import Game, GameSettings, playable_world
+from particle_grid.evaluation.interactive import FIELD, Game, GameSettings
 from particle_grid.evaluation.players import policy_player, scripted_player
 from particle_grid.evaluation.request import Request
 from particle_grid.learn.distributed import choose_device
@@ -29,7 +29,8 @@ def main(config: DictConfig, call: Invocation) -> None:
     request = Request.from_dict(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
     saved = request.load(config.checkpoint) if config.checkpoint else None
     run = saved.config if saved else request.untrained()
-    env = build_env(replace(run, world=playable_world(run.world, call.chosen())))
+    chosen = {key.removeprefix("world.") for key in call.chosen()}
+    env = build_env(replace(run, world=run.world.within(FIELD, chosen)))
     others = policy_player(trained_policy(saved, device)) if saved else scripted_player
     game = Game(env, others, "the policy" if saved else "the script", settings)
     window = Window(f"particle_grid: {env.task_name}")

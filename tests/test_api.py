@@ -189,7 +189,7 @@ def test_arguments_of_another_kind_are_refused(tmp_path):
     ("show", "reason"),
     [
         ({"step": 3}, "There is no key 'step' in show. Did you mean steps?"),
-        ({"steps": "three"}, "show.steps=three is invalid: give a whole number, such as 150"),
+        ({"steps": "three"}, "show.steps=three is invalid: give a whole number, such as 300"),
         ({"agent": object()}, "show.agent is invalid .*: give plain numbers, texts and lists"),
     ],
 )

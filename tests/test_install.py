@@ -29,7 +29,7 @@ observations, rewards, terminals, truncations, infos = env.step(np.zeros((env.nu
 score: np.ndarray = env.score() + env.rewards
 policy = make_policy("conv_lstm", env.vision, env.single_action_space)
 result: Result = Trainer(env, policy, TrainerConfig(total_steps=10_000)).run()
-best: float = result.scalars["env/reward"]
+best: float = result.scalars["episode/reward"]
 """
 WRONG = {
     "ParticleGrid(agents='many')": "arg-type",

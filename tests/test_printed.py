@@ -356,7 +356,7 @@ def test_every_scalar_named_by_a_page_is_in_tensorboard(call):
         assert code == 0, err
         tags |= set(EventAccumulator(task).Reload().Tags()["scalars"])
     named = {tag for path in pages() if path.suffix == ".md" for tag in TAG.findall(path.read_text("utf-8"))}
-    assert {"env/moved", "policy/entropy"} <= named
+    assert {"policy/moved", "policy/entropy"} <= named
     assert named - tags == set()
 
 

@@ -42,6 +42,7 @@ class Herd:
     unit: ClassVar[str] = "share of the sheep in the pen (sheep: distance from dogs)"
     teams: ClassVar[int] = 2
     kinds: ClassVar[tuple[str, ...]] = ("dog", "sheep")
+    target: ClassVar[str] = "pen"
     sight: ClassVar[bool] = False
     settings: ClassVar[dict[str, Any]] = {
         "world": {"worlds": 128, "agents": 32, "height": 48, "width": 48, "lifespan": 300, "max_episode_steps": 512},

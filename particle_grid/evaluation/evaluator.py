@@ -63,7 +63,7 @@ class Evaluator:
         show_results(env, results, self.console, steps)
         if video or replay:
             title = f"{env.task_name}, {saved.config.action} actions, after {saved.steps / 1e6:.1f} million steps"
-            record(env, policy, self.console, show, video, replay, title)
+            record(env, policy, self.console, show, video, replay, title, scale)
 
     def several(self, checkpoints: Any, names: object) -> Transfer:
         """Return the scores of policies on tasks, each in the world that it needs, changed as requested.

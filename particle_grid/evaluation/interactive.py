@@ -3,8 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Container
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +12,6 @@ from particle_grid.evaluation.players import PlayerFactory
 from particle_grid.sim.actions import actions_for
 from particle_grid.sim.observation import decode
 from particle_grid.sim.rng import check_seed
-from particle_grid.sim.world import World
 from particle_grid.support.errors import UserError
 from particle_grid.view.free import FreeCamera
 from particle_grid.view.panel import HEIGHT, SPAN, Facts, draw_help, draw_panel
@@ -72,21 +70,6 @@ class GameSettings:
             value = getattr(self, name)
             if not least <= value <= most:
                 raise UserError(f"{name}={value} is out of range: give {least} to {most} {unit}.")
-
-
-def playable_world(world: World, chosen: Container[str]) -> World:
-    """Return one world that fits a window, as dense as the given one. Settings that were chosen stay the same.
-
-    Args:
-        world: the world to play in, which may be large.
-        chosen: keys of the command line, such as `world.agents`.
-    """
-    height = world.height if "world.height" in chosen else min(world.height, FIELD)
-    width = world.width if "world.width" in chosen else min(world.width, FIELD)
-    share = height * width / (world.height * world.width)
-    agents = world.agents if "world.agents" in chosen else max(1, round(share * world.agents))
-    worlds = world.worlds if "world.worlds" in chosen else 1
-    return replace(world, worlds=worlds, agents=agents, height=height, width=width)
 
 
 class Game:

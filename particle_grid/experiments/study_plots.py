@@ -1,5 +1,6 @@
 """The figures of a study."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +9,21 @@ import numpy as np
 from particle_grid.evaluation import figures
 from particle_grid.experiments import stats
 from particle_grid.experiments.plan import TEST, Plan, RunKey
-from particle_grid.experiments.study_scores import Rows, StudyResults, with_interval
+from particle_grid.experiments.study_scores import FEWEST, Rows, StudyResults, with_interval
 
 PROFILE = np.linspace(-0.25, 1.75, 81)  # thresholds of the performance profiles
 RELATIVE = {"better": 0.5, "difference": 0.0}  # columns that compare an arm with the reference: their neutral values
 POINTS = 60  # points of a learning curve
+REFERENCE_COLOUR = "#222222"
+# Of the other arms: those of M. Okabe and K. Ito, "Color Universal Design", 2008, that stand out from white, and brown.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b")
 
 
-def draw(out: Path, results: StudyResults, summary: Rows, variant: str) -> list[bytes]:
+def draw(out: Path, results: StudyResults, summary: Rows, variant: str) -> dict[str, bytes]:
     """Write the figures of a variant as PNG files.
 
     Returns:
-        Their contents.
+        Their contents by their captions.
     """
     mine = [row for row in summary if row["variant"] == variant]
     names = {
@@ -28,20 +32,33 @@ def draw(out: Path, results: StudyResults, summary: Rows, variant: str) -> list[
         "tasks": lambda figure: draw_tasks(figure, results.plan, mine),
         "curves": lambda figure: draw_curves(figure, results, variant),
     }
-    images = []
+    written = captions(results.plan, len(results.complete_seeds(variant)))
+    images = {}
     for name, drawing in names.items():
         figure = figures.load_figure()(layout="constrained")
         drawing(figure)
-        images.append(figures.save(out / f"{name}-{variant}.png", figure))
+        images[written[name]] = figures.save(out / f"{name}-{variant}.png", figure)
     return images
 
 
-def colours(plan: Plan) -> dict[str, Any]:
-    """Return one colour for each arm, from a colour map that colour-blind people can read."""
-    from matplotlib import colormaps
+def captions(plan: Plan, seeds: int) -> dict[str, str]:
+    """Return the caption of each figure of a variant with some complete seeds."""
+    bars = "bars: 95% intervals" if seeds >= FEWEST else f"no intervals, because there are fewer than {FEWEST} seeds"
+    bands = ", with 95% bands" if seeds >= FEWEST else ""
+    return {
+        "intervals": f"Scores over all tasks and {seeds} seeds. Lines: estimates; {bars}. 0: random actions, 1: the "
+        f"script. The two panels on the right compare each arm with {plan.reference}; dotted: no difference.",
+        "profiles": f"Share of runs that score more than the value on the horizontal axis{bands}. A curve further up "
+        "and to the right is better.",
+        "tasks": f"Interquartile mean of each task over {seeds} seeds; {bars}.",
+        "curves": f"Learning curves: the median over {seeds} seeds, and the range of their middle half.",
+    }
 
-    last = max(len(plan.arms) - 1, 1)
-    return {arm: colormaps["viridis"](0.95 * k / last) for k, arm in enumerate(plan.arms)}
+
+def colours(plan: Plan) -> dict[str, str]:
+    """Return the colour of each arm. Arms have no order, so their colours have none, and the reference is dark."""
+    others = itertools.cycle(COLOURS)
+    return {arm: REFERENCE_COLOUR if arm == plan.reference else next(others) for arm in plan.arms}
 
 
 def draw_intervals(figure: Any, plan: Plan, summary: Rows) -> None:
@@ -61,8 +78,9 @@ def draw_intervals(figure: Any, plan: Plan, summary: Rows) -> None:
             if name in RELATIVE and arm == plan.reference:
                 continue
             low = rows[arm][f"{name}_low"]
-            panel.barh(place, rows[arm][f"{name}_high"] - low, 0.6, left=low, color=colour, alpha=0.5)
-            panel.plot([rows[arm][name]] * 2, [place - 0.3, place + 0.3], color="black", linewidth=1.5)
+            if np.isfinite(low):
+                panel.barh(place, rows[arm][f"{name}_high"] - low, 0.6, left=low, color=colour, alpha=0.4)
+            panel.plot([rows[arm][name]] * 2, [place - 0.3, place + 0.3], color=colour, linewidth=2.5)
         panel.set(title=title, yticks=range(len(plan.arms)), yticklabels=list(plan.arms))
         panel.title.set_fontsize(10)
         panel.grid(axis="x", alpha=0.3)

@@ -12,7 +12,7 @@ from particle_grid.experiments import study_plots
 from particle_grid.experiments.plan import TEST, TUNING, Plan, RunKey
 from particle_grid.experiments.pool import Job
 from particle_grid.experiments.study_plots import RELATIVE
-from particle_grid.experiments.study_scores import STILL, Rows, StudyResults, first_actions
+from particle_grid.experiments.study_scores import FEWEST, STILL, Rows, StudyResults, first_actions
 from particle_grid.support import atomic, records
 from particle_grid.support.errors import UserError
 
@@ -69,8 +69,9 @@ def write_report(out: Path, results: StudyResults, missing: Sequence[str]) -> No
     for variant in plan.variants:
         images = study_plots.draw(out, results, summary, variant)
         rows = [row for row in summary if (row["variant"], row["task"]) == (variant, "all")]
-        pictures = "".join(web_page.image(data, f"figure {k} of {variant}") for k, data in enumerate(images, 1))
-        sections.append(f"<h2>{html.escape(variant)}</h2>{aggregate_table(plan, rows)}{pictures}")
+        pictures = "".join(web_page.captioned(data, caption) for caption, data in images.items())
+        title, answer = html.escape(variant), html.escape(answer_text(plan, rows))
+        sections.append(f'<h2>{title}</h2><p class="answer">{answer}</p>{aggregate_table(plan, rows)}{pictures}')
     text = (out / "plan.yaml").read_text("utf-8")
     atomic.write(out / "report.html", page(results, sections, missing, text).encode())
 
@@ -78,18 +79,41 @@ def write_report(out: Path, results: StudyResults, missing: Sequence[str]) -> No
 def page(results: StudyResults, sections: Sequence[str], missing: Sequence[str], plan_text: str) -> str:
     """Return the report as one self-contained page."""
     plan = results.plan
-    body = f"""<p>Scores are normalised: 0 is random actions, 1 is the task's scripted policy, both measured with the
-actions of {html.escape(plan.reference_scores)} and used for all arms. The unit is the run. Intervals are 95% intervals
-of a bootstrap stratified by task. In a median of steps, runs that never reached the threshold count as the slowest.</p>
-{"".join(f"<p><b>{html.escape(sentence)}</b></p>" for sentence in missing)}{"".join(sections)}
+    body = f"""{"".join(f"<p><b>{html.escape(sentence)}</b></p>" for sentence in missing)}{"".join(sections)}
+<h2>How to read this</h2><p>Scores are normalised: 0 is random actions, 1 is the task's scripted policy, both measured
+with the actions of {html.escape(plan.reference_scores)} and used for all arms. The unit is the run. Intervals are 95%
+intervals of a bootstrap stratified by task, and are left out for fewer than {FEWEST} seeds. In a median of steps, runs
+that never reached the threshold count as the slowest.</p>
 <h2>First actions</h2>{first_actions_table(results)}
 <h2>Tuning</h2>{tuning_table(results)}
 <h2>The plan</h2><pre>{html.escape(plan_text)}</pre>"""
     return web_page.page(plan.question, body)
 
 
+def answer_text(plan: Plan, summary: Rows) -> str:
+    """Return what the differences between the arms and the reference, over all tasks, say in words."""
+    others = {row["arm"]: row for row in summary if row["arm"] != plan.reference}
+    if not all(np.isfinite(row["difference_low"]) for row in others.values()):
+        shown = ", ".join(f"{arm} {row['difference']:+z.2f}" for arm, row in others.items())
+        return f"Too few seeds to tell the arms apart (fewer than {FEWEST}). Differences to {plan.reference}: {shown}."
+    verdicts: dict[str, list[str]] = {"less than": [], "more than": [], "about as much as": []}
+    for arm, row in others.items():
+        above = "more than" if row["difference_low"] > 0 else "about as much as"
+        verdicts["less than" if row["difference_high"] < 0 else above].append(f"{arm} {row['difference']:+z.2f}")
+    found = {verdict: ", ".join(arms) for verdict, arms in verdicts.items() if arms}
+    if len(found) == 1:
+        [(verdict, arms)] = found.items()
+        return (
+            f"Over all tasks, every other arm scores {verdict} {plan.reference}: {arms} (random actions 0, script 1)."
+        )
+    parts = "; ".join(f"{verdict} {plan.reference}: {arms}" for verdict, arms in found.items())
+    return f"Over all tasks, the other arms differ. They score {parts} (random actions 0, script 1)."
+
+
 def interval_text(row: dict[str, Any], name: str) -> str:
-    """Return a value and its interval, as in 0.71 [0.65, 0.80]."""
+    """Return a value and its interval, as in 0.71 [0.65, 0.80]; the value alone if there is no interval."""
+    if not np.isfinite(row[f"{name}_low"]):
+        return f"{row[name]:z.2f}"
     return f"{row[name]:z.2f} [{row[f'{name}_low']:z.2f}, {row[f'{name}_high']:z.2f}]"
 
 

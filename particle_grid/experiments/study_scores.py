@@ -27,6 +27,7 @@ from particle_grid.support.errors import UserError
 
 Rows = list[dict[str, Any]]
 ReferenceScores = Mapping[tuple[str, str], Baseline]  # by variant and task
+FEWEST = 5  # runs per task that an interval needs
 SMOOTH = 5  # iterations, whose mean score must reach a threshold
 FIRST_ACTIONS = 100_000  # samples that show how an arm acts before training
 STILL = 0.25  # share of an axis' reach; actions below it barely move an agent
@@ -213,8 +214,14 @@ def aggregates(scores: np.ndarray, reference: np.ndarray) -> dict[str, np.ndarra
 
 
 def with_interval(statistic: stats.Statistic, *scores: np.ndarray, paired: bool = False) -> np.ndarray:
-    """Return the value of a statistic, and the low and the high end of its interval, f64[3, ...]."""
-    return np.array([statistic(*scores), *stats.interval(statistic, *scores, paired=paired)])
+    """Return the value of a statistic, and the low and the high end of its interval, f64[3, ...].
+
+    With fewer than FEWEST runs per task the ends are NaN: a bootstrap of so few runs is too narrow.
+    """
+    value = statistic(*scores)
+    if min(x.shape[-1] for x in scores) < FEWEST:
+        return np.array([value, np.full_like(value, np.nan), np.full_like(value, np.nan)])
+    return np.array([value, *stats.interval(statistic, *scores, paired=paired)])
 
 
 def first_actions(plan: Plan, chosen: Mapping[str, int]) -> dict[str, dict[str, float]]:

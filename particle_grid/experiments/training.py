@@ -14,7 +14,7 @@ from rich.console import Console
 from particle_grid.env import ParticleGrid
 from particle_grid.evaluation import match, record, scoring
 from particle_grid.evaluation.baseline import Baseline, baseline_for
-from particle_grid.evaluation.clips import Clips
+from particle_grid.evaluation.clips import TAG, Clips
 from particle_grid.experiments.loggers import check_installed, open_loggers
 from particle_grid.experiments.pruning import pruning
 from particle_grid.learn.config import TrainerConfig
@@ -139,6 +139,9 @@ def lead(run: Run, folder: RunFolder, call: Invocation, console: Console) -> flo
         if seeds:
             results = scoring.evaluate_policy(run.env, run.policy, baseline, console, seeds, steps)
         results.write(folder.results)
+        if run.config.clips:
+            film(run, results, result.steps, folder)
+            loggers.log_gif(TAG, folder.video.read_bytes(), result.steps)
         loggers.log(result.steps, {f"eval/{player}": score for player, score in final_scores(results).items()})
         loggers.finished()
     conclude(run, folder, results, result.steps, steps, console)
@@ -196,15 +199,21 @@ def normaliser(env: ParticleGrid, baseline: Baseline) -> Callable[[float], float
     return lambda score: float(baseline.normalise(np.array([score])))
 
 
+def film(run: Run, results: Results, trained: int, folder: RunFolder) -> None:
+    """Film the policy before and after training."""
+    device = next(run.policy.parameters()).device
+    untrained = build_policy(run.config).to(device)
+    record.record_learning(run.env, untrained, run.policy, folder.video, record.caption(trained, results))
+
+
 def conclude(run: Run, folder: RunFolder, results: Results, trained: int, steps: int, console: Console) -> None:
-    """Show the results of episodes of `steps` after training for `trained` agent-steps, and film the policy."""
+    """Show the results of episodes of `steps` after training for `trained` agent-steps, and name what was saved."""
     if results.scores:
         scoring.show_results(run.env, results, console, steps)
         for line in scoring.verdict(run.env, results, trained, usual_steps(run.config)):
             console.print(line, soft_wrap=True)
-    if run.config.clips:
-        record.record(run.env, run.policy, console, video=folder.video)
-    for path in (folder.checkpoint, folder.results):
+    films = [folder.video] if run.config.clips else []
+    for path in (folder.checkpoint, folder.results, *films):
         console.print(f"Saved: {path}", soft_wrap=True)
     if "tensorboard" in run.config.logger:
         console.print("To watch: tensorboard", f"--logdir {folder.path.parent}", soft_wrap=True)

@@ -21,8 +21,8 @@ FIGURES = {  # label -> scalar, format
     "score 1": ("env/score_1", "z.3f"),  # the first of two teams
     "score 2": ("env/score_2", "z.3f"),
     "normalised": ("env/normalised_score", "z.3f"),
-    "reward": ("env/reward", "z.4f"),
-    "moved": ("env/moved", "z.0%"),
+    "reward": ("episode/reward", "z.4f"),
+    "moved": ("policy/moved", "z.0%"),
     "entropy": ("policy/entropy", "z.3f"),
     "log std": ("policy/log_std", "z.3f"),
     "KL": ("policy/kl", "z.4f"),

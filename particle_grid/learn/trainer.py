@@ -33,6 +33,7 @@ from particle_grid.support.errors import UserError, UserRuntimeError
 from particle_grid.support.uncopied import Uncopied
 
 ALONE = ProcessGroup()
+TAGS = {"episode_return": "episode/return", "episode_length": "episode/length", "moved": "policy/moved"}  # of infos
 PROCESS_SEED = 1_000_003  # distance between the seeds of two processes
 
 
@@ -243,7 +244,7 @@ class Trainer(Uncopied):
     def _check_finite(self, statistics: dict[str, float]) -> None:
         broken = [name for name, value in statistics.items() if not math.isfinite(value)]
         if broken:
-            cause = "env/reward" if "env/reward" in broken else ", ".join(broken)
+            cause = "episode/reward" if "episode/reward" in broken else ", ".join(broken)
             saved = self.path is not None and Path(self.path).exists()
             raise UserRuntimeError(
                 f"Learning broke down between steps {self.steps} and {self.steps + self.batch}: {cause} became NaN or "
@@ -333,9 +334,9 @@ def check_minibatch(config: TrainerConfig, group: ProcessGroup) -> None:
 
 
 def _means(infos: list[dict[str, float]]) -> dict[str, float]:
-    """Return the mean of each value in the infos, under `env/` and its name."""
+    """Return the mean of each value in the infos, under its tag."""
     collected = defaultdict(list)
     for info in infos:
         for name, value in info.items():
-            collected[f"env/{name}"].append(float(value))
+            collected[TAGS.get(name, f"env/{name}")].append(float(value))
     return {name: sum(values) / len(values) for name, values in collected.items()}

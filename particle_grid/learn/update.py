@@ -192,7 +192,7 @@ class Updater:
         buffer = self.buffer
         valid = ~buffer.truncations & self.learning
         statistics = {
-            "env/reward": masked_mean(buffer.rewards, valid),
+            "episode/reward": masked_mean(buffer.rewards, valid),
             "value/explained_variance": explained_variance(buffer.values[:-1], returns, valid),
             "optim/weight_norm": nn.utils.get_total_norm(self.policy.parameters()),
         }

@@ -1,5 +1,7 @@
 """What a task must provide, and the checks of what it returns and writes."""
 
+import inspect
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -7,6 +9,7 @@ import numpy as np
 from particle_grid.sim.state import State
 from particle_grid.sim.world import Layout
 from particle_grid.support.errors import UserError, UserTypeError
+from particle_grid.support.text import first_line
 
 NOT_FINITE = "look for a division by 0, a logarithm or an overflow in what it is computed from"
 PARTS = ("unit", "teams", "sight", "init", "reward", "score", "scripted")
@@ -16,13 +19,14 @@ class Task(Protocol):
     """A task: how worlds are laid out, what agents are rewarded for, how success is measured, and a scripted policy.
 
     A task is a frozen dataclass. Its fields are its parameters, numbers or texts, each with a default. Its parts are
-    class attributes and methods, of which all but `kinds` and `settings` are required:
+    class attributes and methods, of which all but `kinds`, `target` and `settings` are required:
 
     - `unit`: what the score counts, in words.
     - `teams`: 1, or 2 if the agents of AGENT_1 play against those of AGENT_2. Each team then has its own score.
     - `sight`: whether `reward` or `score` use `state.own_in_sight` and `state.others_in_sight`, which stay at UNSEEN
       otherwise.
     - `kinds`: names of the agents of each colour, for legends.
+    - `target`: name of a target cell without an agent, for legends, such as "pen".
     - `settings`: what a training run of the task starts from, where it differs from the defaults of every task, for
       example `{"world": {"max_episode_steps": 256}, "trainer": {"total_steps": 5_000_000}}`. The command line overrides
       it; `ParticleGrid` does not use it. Parameters have their defaults in the fields; an entry under "task" is for a
@@ -68,20 +72,34 @@ class Task(Protocol):
         """
 
 
+def legend_words(task: Task) -> tuple[Sequence[str], str]:
+    """Return a task's names for the agents of each colour, which may be fewer than there are, and for a target cell."""
+    return getattr(task, "kinds", ()), getattr(task, "target", "free target")
+
+
 def team_names(task: Task) -> list[str]:
     """Return the names of a task's teams; nothing for a single one."""
-    kinds = getattr(task, "kinds", ())
+    kinds, _ = legend_words(task)
     names = [kinds[k] if k < len(kinds) else f"team {k + 1}" for k in range(task.teams)]
     return names if task.teams > 1 else []
+
+
+def purpose(kind: type) -> str:
+    """Return what tasks of a class are about: the first line of their module, or of the class if it has none."""
+    module = inspect.getmodule(kind)
+    described = None if module is None or module.__name__ == "__main__" else inspect.getdoc(module)
+    return first_line(described or kind.__doc__)
 
 
 def check_task(name: str, task: Task) -> None:
     """Raise UserError if the attributes of a task are invalid."""
     if task.teams not in (1, 2):
         raise UserError(f"Task {name} has teams={task.teams!r}: use 1, or 2 teams that play against each other.")
-    kinds = getattr(task, "kinds", ())
+    kinds, target = legend_words(task)
     if not isinstance(kinds, tuple | list) or not all(isinstance(kind, str) for kind in kinds):
         raise UserError(f"Task {name} has kinds={kinds!r}: give a tuple of names, one for each colour.")
+    if not isinstance(target, str):
+        raise UserError(f"Task {name} has target={target!r}: give the name of a target cell, such as 'pen'.")
 
 
 def check_written(name: str, method: str, returned: object) -> None:

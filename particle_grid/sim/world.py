@@ -4,7 +4,8 @@ Coordinates are (row, column) in *grid cells*. The playing field is grid[w, visi
 vision : vision + width]; the walls around it form a margin that keeps every window inside the array.
 """
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Container
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,20 @@ class World:
     def observation_size(self) -> int:
         """Return the number of bytes of one observation."""
         return observation.size(self.vision)
+
+    def within(self, side: int, chosen: Container[str] = ()) -> "World":
+        """Return one world of at most `side` cells in height and width, as dense as this one.
+
+        Args:
+            side: in cells.
+            chosen: names of settings that stay as they are.
+        """
+        height = self.height if "height" in chosen else min(self.height, side)
+        width = self.width if "width" in chosen else min(self.width, side)
+        share = height * width / (self.height * self.width)
+        agents = self.agents if "agents" in chosen else max(1, round(share * self.agents))
+        worlds = self.worlds if "worlds" in chosen else 1
+        return replace(self, worlds=worlds, agents=agents, height=height, width=width)
 
     def _check_field(self) -> None:
         side = 2 * self.vision + 1

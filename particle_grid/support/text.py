@@ -15,3 +15,8 @@ def as_written(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(as_written, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def first_line(text: str | None) -> str:
+    """Return the first sentence of a docstring on one line, without an example after a colon."""
+    return " ".join((text or "").split("\n\n")[0].split()).partition(": python -m")[0].rstrip(".")

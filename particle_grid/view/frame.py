@@ -39,6 +39,7 @@ def _palette() -> np.ndarray:
 
 
 PALETTE = _palette()  # u8[code, 3]
+TEXT_SHADES = np.array([(110, 110, 120), (160, 160, 170), (205, 205, 212), (245, 245, 248)], np.uint8)  # RGB, of words
 Region = tuple[int, int, int, int]
 
 

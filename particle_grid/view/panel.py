@@ -18,7 +18,7 @@ PLOT = 56  # pixels: height of the plot of rewards
 LINE = 19  # pixels from one line of text to the next
 SPAN = WIDTH - 2 * EDGE  # rewards that are shown, one per pixel
 BACK = tuple(MARGIN.tolist())
-DARK, GREY = (18, 18, 24), (70, 70, 78)
+DARK, GREY, BORDER = (18, 18, 24), (70, 70, 78), (138, 138, 154)
 DIM, TEXT = (150, 150, 160), (235, 235, 240)
 ALERT = (255, 120, 70)
 GAIN, LOSS = (0, 170, 120), (213, 94, 0)  # bars of rewards
@@ -55,7 +55,7 @@ def draw_panel(facts: Facts, height: int = HEIGHT) -> np.ndarray:
     sight = draw_window(facts.window)
     side = len(sight)
     draw.rectangle(
-        (left - 2, top - 2, left + side + 1, top + side + 1), outline=ALERT if facts.alert else DARK, width=2
+        (left - 2, top - 2, left + side + 1, top + side + 1), outline=ALERT if facts.alert else BORDER, width=2
     )
     image.paste(Image.fromarray(sight), (left, top))
     y = 56 + SIGHT + 14
@@ -77,9 +77,17 @@ def window_at(window: np.ndarray) -> tuple[int, int]:
 
 
 def draw_window(window: np.ndarray) -> np.ndarray:
-    """Return the window as large as it fits, with a square of pixels per cell."""
+    """Return the window as large as it fits, with a square of pixels per cell and a frame around the agent's own."""
     zoom = max(SIGHT // len(window), 1)
-    return paint(scale(window, zoom))
+    picture = paint(scale(window, zoom))
+    first = len(window) // 2 * zoom
+    own = picture[first : first + zoom, first : first + zoom]
+    line = zoom // 8  # pixels; a cell of less than 8 has no room for a frame
+    inside = own[line : zoom - line, line : zoom - line].copy()
+    if line:
+        own[:] = PALETTE[FOLLOWED]
+        own[line : zoom - line, line : zoom - line] = inside
+    return picture
 
 
 def draw_help(picture: np.ndarray, lines: Sequence[tuple[str, str]], legend: Mapping[int, str]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Rendering an environment: as an array, as text, or in a window."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,18 +73,19 @@ def _default_camera(mode: str | None, world: World, legend: Mapping[int, str]) -
     return Camera(world, pixels=(PIXELS, PIXELS), legend=legend)
 
 
-def cell_labels(layout: Layout, kinds: tuple[str, ...]) -> dict[int, str]:
+def cell_labels(layout: Layout, kinds: Sequence[str], target: str) -> dict[int, str]:
     """Return a label for each cell code that occurs in a layout.
 
     Args:
         layout: what a task laid out.
         kinds: the task's names for the agents of each colour, which may be fewer than there are colours.
+        target: its name for a target cell.
     """
     labels = {}
     if layout.food:
         labels[FOOD] = "food"
     elif layout.targets is not None:
-        labels[FOOD] = "free target"
+        labels[FOOD] = target
     if layout.world.walls or layout.walls.any():
         labels[WALL] = "wall"
     colours = np.unique(layout.colour).tolist()

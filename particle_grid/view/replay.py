@@ -9,6 +9,7 @@ import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,20 @@ def check_page(path: str | Path) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class About:
+    """What a page says about the task that it shows.
+
+    purpose: a sentence. unit: what the score counts. teams: names of the teams; nothing for a single one. references:
+    scores of each team in the unit, by whose they are, which the chart of scores shows as lines.
+    """
+
+    purpose: str = ""
+    unit: str = ""
+    teams: Sequence[str] = ()
+    references: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
 class Replay:
     """A recording of one world: `add` each step, then `write` the page.
 
@@ -45,12 +60,21 @@ class Replay:
         legend: labels of cell codes.
         fps: frames per second at normal speed.
         world: number of the world.
+        about: what the page says about the task.
 
     Raises:
         UserError: if there is no such world, if it is too large for a page, or if fps is not positive.
     """
 
-    def __init__(self, settings: World, title: str, legend: Mapping[int, str], fps: float = 20, world: int = 0) -> None:
+    def __init__(
+        self,
+        settings: World,
+        title: str,
+        legend: Mapping[int, str],
+        fps: float = 20,
+        world: int = 0,
+        about: About = About(),
+    ) -> None:
         check_world(world, settings.worlds)
         if not (isinstance(fps, int | float) and 0 < fps < math.inf):
             raise UserError(f"fps={fps} is out of range: give a number above 0.")
@@ -62,6 +86,7 @@ class Replay:
         self.settings, self.world = settings, world
         self.title, self.legend = title, dict(legend)
         self.fps = fps
+        self.about = about
         self._agents = slice(world * settings.agents, (world + 1) * settings.agents)
         self._cells: list[np.ndarray] = []  # u16[2, agents] each
         self._rewards: list[np.ndarray] = []  # u8[agents] each
@@ -72,8 +97,20 @@ class Replay:
         self._changes: list[tuple[np.ndarray, np.ndarray]] = []  # which cells (i64, in order) change to which code (u8)
         self._eats = True  # so far no agent stood on food, so food disappears when an agent enters its cell
 
+    @property
+    def agents(self) -> np.ndarray:
+        """Return which agents live in the world that is recorded, bool[N]."""
+        numbers = np.arange(self.settings.worlds * self.settings.agents)
+        return numbers // self.settings.agents == self.world
+
     def add(self, state: State, rewards: np.ndarray, score: np.ndarray) -> None:
-        """Add the step that was just made, with its rewards f32[N] and score f64[teams]."""
+        """Add the step that was just made.
+
+        Args:
+            state: after the step.
+            rewards: f32[N], of all agents in all worlds.
+            score: f64[teams], of the `agents` in the world that is recorded.
+        """
         if rewards.shape != state.colour.shape or not np.isfinite(rewards).all():
             raise UserError(f"rewards {list(rewards.shape)} are invalid: give a finite number for each agent.")
         s, agents = self.settings, self._agents
@@ -111,6 +148,10 @@ class Replay:
             "zero": SIGNED_ZERO,  # the byte of the reward 0
             "unit": SIGNED_UNIT,  # what a reward of 1 adds to it
             "scores": self._scores,
+            "purpose": self.about.purpose,
+            "score_unit": self.about.unit,
+            "teams": list(self.about.teams),
+            "references": {whose: [float(x) for x in scores] for whose, scores in self.about.references.items()},
             "arrays": {name: pack(array) for name, array in self._arrays().items()},
         }
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from particle_grid.support import atomic, optional
 from particle_grid.support.errors import UserError
-from particle_grid.view.frame import PALETTE
+from particle_grid.view.frame import PALETTE, TEXT_SHADES
 
 RATES = {".gif": 50, ".mp4": 240}  # most frames per second that viewers show
 LONGEST = {".gif": 65535, ".mp4": 16384}  # most pixels along a side that the formats allow
@@ -124,12 +124,12 @@ def check_frame(frame: Any, longest: int) -> None:
 
 
 def in_palette(frame: np.ndarray) -> Image.Image:
-    """Return a frame u8[H, W, 3] in the colours of pictures.
+    """Return a frame u8[H, W, 3] in the colours of pictures and of words.
 
     The palette is fixed and there is no dithering, so equal cells stay equal and a GIF stays small.
     """
     palette = Image.new("P", (1, 1))
-    palette.putpalette(PALETTE.tobytes())
+    palette.putpalette(np.concatenate([PALETTE, TEXT_SHADES]).tobytes())
     return Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
 
 

@@ -10,10 +10,12 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from particle_grid import train
-from particle_grid.evaluation.clips import FRAMES, Clips
+from particle_grid.evaluation.clips import FRAMES, PIXELS, TAG, Clips, score_text
+from particle_grid.evaluation.record import Show
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.policy import make_policy
 from particle_grid.learn.trainer import Trainer
+from particle_grid.view.film import EDGE
 from tests.cases import play, small
 
 
@@ -30,9 +32,10 @@ def test_a_film_shows_consecutive_steps_and_films_start_at_equal_intervals():
     rollout = 16
     batch = rollout * env.num_agents
     looks = []
+    camera = Show(pixels=PIXELS, legend=False).camera(env)
     with Clips(env, films, count=3, total_steps=30 * batch) as clips:
         for step, _ in enumerate(play(env, steps=25 * rollout)):
-            looks.append(clips.camera.look(env.state))
+            looks.append(camera.look(env.state))
             clips.watch()
             if (step + 1) % rollout == 0:
                 clips._pool.submit(int).result()  # waits for the encoder, so that the test does not depend on timing
@@ -45,7 +48,11 @@ def test_a_film_shows_consecutive_steps_and_films_start_at_equal_intervals():
             assert film.n_frames == FRAMES
             for k in (0, 1, FRAMES - 1):
                 film.seek(k)
-                assert np.array_equal(np.asarray(film.convert("RGB")), looks[first + k])
+                height, width = looks[0].shape[:2]
+                shown = np.asarray(film.convert("RGB"))[-EDGE - 6 - height : -EDGE - 6, EDGE : EDGE + width]
+                agents = looks[first + k].max(-1) > 150
+                assert agents.any()
+                assert np.array_equal(shown[agents], looks[first + k][agents])
 
 
 def test_the_trainer_calls_watch_once_per_step():
@@ -61,12 +68,25 @@ SMALL = ["world.agents=32", "world.height=32", "world.width=40", "world.worlds=1
 SMALL += ["trainer.rollout_length=8", "trainer.minibatch=64", "trainer.threads=1", "trainer.total_steps=5120"]
 
 
-@pytest.mark.parametrize(("count", "films"), [(0, 0), (1, 1), (2, 1)])
-def test_a_run_has_films_in_tensorboard(invoke, count, films):
+@pytest.mark.parametrize(("count", "films"), [(0, 0), (1, 2), (2, 2)])
+def test_a_run_has_films_in_tensorboard_and_the_last_one_is_of_the_end(invoke, count, films):
     code, _, err = invoke(train.main, *SMALL, f"clips={count}", "hydra.run.dir=run", "task=center")
     assert (code, err) == (0, "")
     events = EventAccumulator("run").Reload()
-    assert len(events.Images("env/clip") if "env/clip" in events.Tags()["images"] else []) == films
+    found = events.Images(TAG) if TAG in events.Tags()["images"] else []
+    assert len(found) == films
+    if count:
+        assert (found[0].step, found[-1].step) == (0, 5120)
+        assert found[-1].encoded_image_string == Path("run/policy.gif").read_bytes()
+    tags = sorted(events.Tags()["scalars"] + events.Tags()["images"])
+    assert tags[0].startswith("env/normalised_score"), "TensorBoard shows the score first"
+    assert tags[-1] == TAG or not count, "and films last"
+
+
+def test_the_words_of_a_film_tell_the_score_of_each_team():
+    assert score_text({"env/score": 3.0, "env/normalised_score": 0.5}) == "normalised score 0.50"
+    assert score_text({"env/score_1": 3.0, "env/score_2": -0.001}) == "score 3.00 / 0.00"
+    assert score_text({"episode/reward": 1.0}) == ""
 
 
 def test_a_run_without_films_has_no_picture_and_the_requested_evaluations(invoke):

@@ -7,12 +7,11 @@ import pytest
 
 from particle_grid import play
 from particle_grid.env import ACTIONS, ParticleGrid
-from particle_grid.evaluation.interactive import HEADINGS, KEYS, NOTICE, RATES, Game, GameSettings, playable_world
+from particle_grid.evaluation.interactive import HEADINGS, KEYS, NOTICE, RATES, Game, GameSettings
 from particle_grid.evaluation.players import policy_player, scripted_player
 from particle_grid.learn.policy import make_policy
 from particle_grid.settings.compose import config_folder
 from particle_grid.sim.observation import decode
-from particle_grid.sim.world import World
 from particle_grid.view.frame import PALETTE
 from particle_grid.view.panel import WIDTH, draw_window, window_at
 from particle_grid.view.window import Event, Window
@@ -171,7 +170,7 @@ def test_the_panel_shows_the_observation_of_the_agent(task, action):
         shown = draw_window(window)
         assert (picture[top : top + len(shown), 640 + left :][:, : len(shown)] == shown).all()
         zoom = len(shown) // side
-        assert (shown[::zoom, ::zoom] == PALETTE[window]).all()
+        assert (shown[zoom // 2 :: zoom, zoom // 2 :: zoom] == PALETTE[window]).all()
         assert facts.colour == window[side // 2, side // 2] == game.env.state.colour[agent]
         assert facts.rewards[-1] == game.env.rewards[agent]
         press(game, "tab")
@@ -355,20 +354,3 @@ def test_a_machine_without_a_screen_gets_one_sentence(invoke, monkeypatch):
     code, out, err = invoke(play.main)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert err.startswith("error: No window can be opened here (there is no screen): record a video instead")
-
-
-@pytest.mark.parametrize(
-    ("world", "chosen", "size"),
-    [
-        ((1, 4096, 512, 512), {}, (1, 256, 128, 128)),
-        ((4, 1024, 256, 256), {}, (1, 256, 128, 128)),
-        ((4, 1024, 128, 128), {}, (1, 1024, 128, 128)),
-        ((1, 4096, 512, 64), {}, (1, 1024, 128, 64)),
-        ((1, 20, 512, 512), {"world.agents"}, (1, 20, 128, 128)),
-        ((1, 4096, 512, 512), {"world.height", "world.width"}, (1, 4096, 512, 512)),
-        ((3, 4096, 512, 512), {"world.worlds"}, (3, 256, 128, 128)),
-        ((1, 1, 512, 512), {}, (1, 1, 128, 128)),
-    ],
-)
-def test_a_playable_world_fits_a_window_at_its_density_unless_its_size_is_chosen(world, chosen, size):
-    assert playable_world(World(*world, vision=6), chosen) == World(*size, vision=6)

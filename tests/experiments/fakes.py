@@ -91,7 +91,7 @@ class Trained:
 @pytest.fixture
 def without_figures(monkeypatch):
     """Skip slow steps that other tests cover: figures, and the first actions of each arm."""
-    monkeypatch.setattr(study_plots, "draw", lambda *_: [])
+    monkeypatch.setattr(study_plots, "draw", lambda *_: {})
     monkeypatch.setattr(study_report, "first_actions", lambda *_: {})
 
 

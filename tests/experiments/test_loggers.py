@@ -34,7 +34,7 @@ TAGS = {"env/score", "env/normalised_score", "policy/entropy", "perf/steps_per_s
 def read_tensorboard(folder):
     """Return the scalars of each tag as (step, value), the hyperparameters, and the number of films."""
     events = EventAccumulator(str(folder.path)).Reload()
-    films = len(events.Images("env/clip")) if "env/clip" in events.Tags()["images"] else 0
+    films = len(events.Images("video/policy")) if "video/policy" in events.Tags()["images"] else 0
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}, None, films
 
 
@@ -60,7 +60,7 @@ def read_wandb(folder):
                 config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
             config |= {item.key: json.loads(item.value_json) for item in record.config.update}
             row = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-            film = any(name.startswith("env/clip") for name in row)
+            film = any(name.startswith("video/policy") for name in row)
             films += film
             for name in row.keys() - {"global_step"}:
                 if not film and not name.startswith("_"):
@@ -89,8 +89,8 @@ def read_trackio(folder):
     name = folder.read_service_runs()["trackio"]
     scalars, films = {}, 0
     for row in SQLiteStorage.get_logs("particle_grid", name):
-        films += "env/clip" in row
-        for key in row.keys() - {"step", "timestamp", "env/clip"}:
+        films += "video/policy" in row
+        for key in row.keys() - {"step", "timestamp", "video/policy"}:
             scalars.setdefault(key, []).append((row["step"], row[key]))
     return scalars, SQLiteStorage.get_run_config("particle_grid", name), films
 
@@ -99,7 +99,7 @@ def read_mlflow(folder):
     client, run = mlflow_run(folder)
     histories = {name: client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
     scalars = {name: [(each.step, each.value) for each in history] for name, history in histories.items()}
-    films = client.list_artifacts(run.info.run_id, "env/clip")
+    films = client.list_artifacts(run.info.run_id, "video/policy")
     for film in films:
         with Image.open(client.download_artifacts(run.info.run_id, film.path)) as gif:
             assert gif.n_frames > 10

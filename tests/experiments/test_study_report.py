@@ -6,10 +6,15 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from particle_grid import study
+from particle_grid.experiments import stats
 from particle_grid.experiments.plan import find_plan, read_plan
+from particle_grid.experiments.study_plots import colours
+from particle_grid.experiments.study_report import answer_text
+from particle_grid.experiments.study_scores import with_interval
 
 
 def test_a_report_shows_question_figures_and_plan_on_one_page_and_runs_nothing(trained, capsys):
@@ -23,11 +28,67 @@ def test_a_report_shows_question_figures_and_plan_on_one_page_and_runs_nothing(t
     assert "tuning: {tasks: [center]" in page
     assert page.count("data:image/png;base64,") == 2 * 4
     assert not re.search(r"https?://", page)
-    assert "-0.30 [-0.30, -0.30]" in page
+    assert "<td>-0.30</td>" in page, "two seeds have no interval"
+    assert page.index("Too few seeds to tell the arms apart") < page.index("<table>")
+    assert page.count("<figcaption>") == 2 * 4
     Path("out/report.html").unlink()
     assert trained("smoke", "--out", "out", "--report") == 0
     assert Path("out/report.html").read_text() == page
     assert len(trained.done) == before
+
+
+def rows_of(differences):
+    """Return the rows of a summary by the differences of the arms: value, low and high end."""
+    names = ("difference", "difference_low", "difference_high")
+    return [{"arm": arm, **dict(zip(names, found, strict=True))} for arm, found in differences.items()]
+
+
+@pytest.mark.parametrize(
+    ("snapped", "gaussian", "answer"),
+    [
+        (
+            (-0.1, -0.2, -0.05),
+            (-0.3, -0.4, -0.2),
+            "Over all tasks, every other arm scores less than discrete: snapped -0.10, gaussian -0.30 "
+            "(random actions 0, script 1).",
+        ),
+        (
+            (0.1, 0.05, 0.2),
+            (0.0, -0.1, 0.1),
+            "Over all tasks, the other arms differ. They score more than discrete: snapped +0.10; about as much as "
+            "discrete: gaussian +0.00 (random actions 0, script 1).",
+        ),
+        (
+            (-0.1, np.nan, np.nan),
+            (0.2, np.nan, np.nan),
+            "Too few seeds to tell the arms apart (fewer than 5). Differences to discrete: snapped -0.10, "
+            "gaussian +0.20.",
+        ),
+    ],
+)
+def test_the_answer_of_a_study_follows_from_the_intervals_of_the_differences(snapped, gaussian, answer):
+    plan = read_plan(find_plan("reduced"))
+    rows = rows_of({"discrete": (0.0, 0.0, 0.0), "snapped": snapped, "gaussian": gaussian})
+    assert answer_text(plan, rows) == answer
+
+
+@pytest.mark.parametrize("name", ["smoke", "reduced", "axes", "full"])
+def test_every_arm_has_a_colour_of_its_own_that_stands_out_from_white(name):
+    plan = read_plan(find_plan(name))
+    found = colours(plan)
+    assert set(found) == set(plan.arms)
+    assert len(set(found.values())) == len(plan.arms)
+    for colour in found.values():
+        red, green, blue = (int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5))
+        assert 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 < 0.5
+
+
+@pytest.mark.parametrize("runs", [2, 4, 5])
+def test_few_runs_have_no_interval(runs):
+    scores = np.random.default_rng(0).random((3, runs))
+    value, *ends = with_interval(stats.mean, scores)
+    assert value == stats.mean(scores)
+    assert np.isfinite(ends).all() == (runs >= 5)
 
 
 @pytest.mark.release

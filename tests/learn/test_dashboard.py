@@ -9,8 +9,8 @@ from particle_grid.learn.dashboard import Dashboard, shares, sparkline
 SCALARS = {
     "env/score": 0.25,
     "env/normalised_score": 0.5,
-    "env/moved": 0.75,
-    "env/reward": 0.1,
+    "policy/moved": 0.75,
+    "episode/reward": 0.1,
     "policy/entropy": 2.1,
     "policy/log_std": -0.5,
     "policy/kl": 0.01,

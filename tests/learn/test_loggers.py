@@ -130,7 +130,7 @@ def log_everything(*loggers):
             several.add(f"logger {number}", logger)
         several.hyperparameters({})
         several.log(1, {})
-        several.log_gif("env/clip", b"", 1)
+        several.log_gif("video/policy", b"", 1)
         several.log(2, {})
         several.finished()
     return said

@@ -299,4 +299,4 @@ def test_a_policy_learns_with_either_optimiser(kind):
         total_steps=8192, rollout_length=8, minibatch=64, threads=1, device="cpu", reward_scale=1.0, optimiser=kind
     )
     result = Trainer(env, make_policy("conv", 1, env.single_action_space, hidden=16), config).run()
-    assert result.scalars["env/reward"] > 0.8
+    assert result.scalars["episode/reward"] > 0.8

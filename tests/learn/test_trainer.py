@@ -131,7 +131,7 @@ def test_a_non_finite_reward_stops_the_run_and_keeps_the_last_good_checkpoint(ba
     env = Toy()
     env.reward = lambda obs, actions: np.full(8, bad if env.ticks > 20 else 1.0, np.float32)
     run = make(env=env, config=replace(SMALL, checkpoint_every=64), path=tmp_path / "c")
-    with pytest.raises(RuntimeError, match=r"between steps 128 and 192: env/reward became NaN or infinite"):
+    with pytest.raises(RuntimeError, match=r"between steps 128 and 192: episode/reward became NaN or infinite"):
         run.run()
     good = checkpoint.load(tmp_path / "c")
     assert good["steps"] == 128

@@ -100,7 +100,7 @@ def test_actions_and_rewards_of_opponents_have_no_effect_on_the_weights():
         run.run()
         assert run.batch == 6 * 8
         assert all((actions[theirs] == action).all() for actions in played)
-        return weights(run), run.scalars["env/reward"]
+        return weights(run), run.scalars["episode/reward"]
 
     one, reward = train([0, 0], 0.0)
     other, same = train([2, 1], 0.5)
@@ -171,7 +171,7 @@ def test_a_simple_task_is_learnt(name, form):
     )
     record = Record()
     make(name, form, config, env, loggers=[record]).run()
-    rewards = [x["env/reward"] for x in record.scalars]
+    rewards = [x["episode/reward"] for x in record.scalars]
     assert rewards[0] < 0.4
     assert np.mean(rewards[-5:]) > 0.75
 

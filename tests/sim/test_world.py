@@ -103,3 +103,20 @@ def test_a_blob_lies_in_the_field_or_is_refused():
     for place in (np.nan, np.inf):
         with pytest.raises(ValueError, match="is not a finite number"):
             layout.blob(0.5, row=place)
+
+
+@pytest.mark.parametrize(
+    ("world", "chosen", "size"),
+    [
+        ((1, 4096, 512, 512), set(), (1, 256, 128, 128)),
+        ((4, 1024, 256, 256), set(), (1, 256, 128, 128)),
+        ((4, 1024, 128, 128), set(), (1, 1024, 128, 128)),
+        ((1, 4096, 512, 64), set(), (1, 1024, 128, 64)),
+        ((1, 20, 512, 512), {"agents"}, (1, 20, 128, 128)),
+        ((1, 4096, 512, 512), {"height", "width"}, (1, 4096, 512, 512)),
+        ((3, 4096, 512, 512), {"worlds"}, (3, 256, 128, 128)),
+        ((1, 1, 512, 512), set(), (1, 1, 128, 128)),
+    ],
+)
+def test_a_smaller_world_is_as_dense_unless_its_size_is_chosen(world, chosen, size):
+    assert World(*world, vision=6).within(128, chosen) == World(*size, vision=6)

@@ -7,6 +7,7 @@ from particle_grid.view.frame import PALETTE
 from particle_grid.view.panel import (
     ALERT,
     BACK,
+    BORDER,
     GAIN,
     HEIGHT,
     LOSS,
@@ -33,7 +34,12 @@ def test_the_window_in_the_panel_shows_the_observation_in_palette_colours(side, 
     size = len(draw_window(window))
     zoom = size // side
     cells = panel[top : top + size, left : left + size].reshape(side, zoom, side, zoom, 3)
+    own = cells[side // 2, :, side // 2].copy()
+    cells[side // 2, :, side // 2] = own[zoom // 2, zoom // 2]
     assert (cells == PALETTE[window][:, None, :, None]).all()
+    if zoom >= 8:
+        assert (own[0] == 255).all(), "the agent itself has a white frame"
+    assert (panel[top - 1, left : left + size] == BORDER).all()
 
 
 def drawn(panel, colour):

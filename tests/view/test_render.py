@@ -8,10 +8,12 @@ import pytest
 
 from particle_grid import ParticleGrid
 from particle_grid.sim import tasks
+from particle_grid.sim.world import FOOD
 from particle_grid.view.camera import Camera
 from particle_grid.view.frame import frame
 from particle_grid.view.terminal import ansi
 from particle_grid.view.window import Window
+from tests.cases import CASES, small
 
 
 def make(mode, task="forage", action="discrete"):
@@ -119,3 +121,10 @@ def test_the_remedy_is_named_without_a_screen_pygame_or_a_render_mode(monkeypatc
     monkeypatch.setitem(sys.modules, "pygame", None)
     with pytest.raises(ValueError, match=r"particle-grid\[window\]"):
         Window("")
+
+
+@pytest.mark.parametrize(("task", "action"), CASES)
+def test_legends_use_the_words_of_the_task(task, action):
+    legend = small(task, action).legend()
+    assert "free target" not in legend.values(), "a task that ships names its targets"
+    assert legend.get(FOOD) == {"forage": "food", "herd": "pen", "puffer": "cell to fill"}.get(task)

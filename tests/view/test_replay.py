@@ -11,19 +11,21 @@ from hypothesis import strategies as st
 
 from particle_grid import ParticleGrid
 from particle_grid.sim import tasks
-from particle_grid.sim.world import FOOD, World
+from particle_grid.sim.task import team_names
+from particle_grid.sim.world import AGENT_1, FOOD, World
 from particle_grid.view.frame import PALETTE, cells, frame
-from particle_grid.view.replay import JUMP, Replay, write_page
+from particle_grid.view.replay import JUMP, About, Replay, write_page
 from tests.cases import needs_jit
 from tests.support.test_atomic import no_file_beyond
 from tests.view.browser import BROWSER, Page
 
+NOTHING = About()
 KINDS = {"start": "<u2", "jumps": "<u2", "changes": "<u4", "gaps": "<u4"}
 
 
-def record(env, steps, world=0, title="a title"):
+def record(env, steps, world=0, title="a title", about=NOTHING):
     """Return a replay of random play, and the codes and rewards of each frame."""
-    replay = Replay(env.world, title, env.legend(), world=world)
+    replay = Replay(env.world, title, env.legend(), world=world, about=about)
     fields = []
     rewards = []
     agents = slice(world * env.world.agents, (world + 1) * env.world.agents)
@@ -34,7 +36,7 @@ def record(env, steps, world=0, title="a title"):
             env.step(generator.integers(0, 3, (env.num_agents, 2), dtype=np.int32))
         else:
             env.step(generator.uniform(-1, 1, (env.num_agents, 2)).astype(np.float32))
-        replay.add(env.state, env.rewards, env.score())
+        replay.add(env.state, env.rewards, env.score(replay.agents))
         fields.append(cells(env.state, env.world, world).copy())
         rewards.append(env.rewards[agents].copy())
     return replay, np.array(fields), np.array(rewards)
@@ -102,7 +104,7 @@ def test_four_thousand_agents_and_three_hundred_steps_take_less_than_three_megab
     replay, generator = Replay(env.world, "", env.legend()), np.zeros(1, np.uint64)
     for _ in range(300):
         env.step(env.scripted_actions(generator))
-        replay.add(env.state, env.rewards, env.score())
+        replay.add(env.state, env.rewards, env.score(replay.agents))
     replay.write(tmp_path / "a.html")
     assert (tmp_path / "a.html").stat().st_size < 3e6
 
@@ -182,13 +184,15 @@ def test_a_browser_plays_automatically_and_follows_the_clicked_agent(tmp_path):
     replay, *_ = record(env, 30)
     replay.write(tmp_path / "a.html")
     row, column = (int(x) - 3 for x in env.state.position[:, 7])
+    middle = 264 // 7 * 3
     with Page(tmp_path / "a.html", tmp_path / "profile") as page:
         page.run("window.replay.seek(0)")
         page.wait(0.5)
         assert 3 <= page.run("window.replay.world.frame") <= 25
         page.run("{const s = document.getElementById('scrub'); s.value = 29; s.dispatchEvent(new Event('input'));}")
         box = page.run("document.getElementById('view').getBoundingClientRect().toJSON()")
-        zoom = min(box["width"] / 44, box["height"] / 30)
+        zoom = page.run("window.replay.pixelsPerCell()")  # the screen of the test has a ratio of 1
+        assert zoom == min(box["width"] / 44, box["height"] / 30) // 1
         x = box["x"] + box["width"] / 2 + (column + 0.5 - 22) * zoom
         y = box["y"] + box["height"] / 2 + (row + 0.5 - 15) * zoom
         page.click(x, y)
@@ -197,12 +201,17 @@ def test_a_browser_plays_automatically_and_follows_the_clicked_agent(tmp_path):
         assert page.run("document.getElementById('facts').textContent").startswith(
             f"row {row}, column {column}, reward"
         )
+        side = page.run("document.getElementById('sees').width")
         pixels = page.run(
-            "Array.from(document.getElementById('sees').getContext('2d').getImageData(0, 0, 264, 264).data)"
+            f"Array.from(document.getElementById('sees').getContext('2d').getImageData(0, 0, {side}, {side}).data)"
         )
-        middles = (264 * (np.arange(7) + 0.5) / 7).astype(int)
-        seen = np.reshape(pixels, (264, 264, 4))[np.ix_(middles, middles)][..., :3]
-        assert (seen == PALETTE[env.observations[7, :49].reshape(7, 7)]).all()
+        seen = np.reshape(pixels, (side, side, 4))[..., :3].copy()
+        own = seen[middle : middle + side // 7, middle : middle + side // 7]
+        assert (own[[0, -1]] == 255).all(), "the agent itself has a white frame"
+        assert (own[:, [0, -1]] == 255).all()
+        own[:] = own[side // 14, side // 14]
+        wanted = PALETTE[env.observations[7, :49].reshape(7, 7)].repeat(side // 7, 0).repeat(side // 7, 1)
+        assert (seen == wanted).all(), "all cells have one size"
         page.key("ArrowLeft")
         assert page.run("window.replay.world.frame") == 28
         page.key(" ")
@@ -210,6 +219,53 @@ def test_a_browser_plays_automatically_and_follows_the_clicked_agent(tmp_path):
         assert page.run("window.replay.player.playing")
         page.screenshot(tmp_path / "shot.png")
         assert page.errors == []
+
+
+@needs_browser
+@pytest.mark.parametrize("size", [(1200, 800), (1013, 640), (390, 844)])
+def test_all_cells_have_one_size_at_every_zoom(size, tmp_path):
+    env = ParticleGrid("scatter", "discrete", agents=60, height=50, width=70, vision=3)
+    replay, *_ = record(env, 3)
+    replay.write(tmp_path / "a.html")
+    with Page(tmp_path / "a.html", tmp_path / "profile", size) as page:
+        page.run("window.replay.player.playing = false")
+        for zoom in ("window.replay.player.zoom", 1, 1.7, 2, 3.99, 8.5, 0.7, 0.3):
+            page.run(f"window.replay.player.zoom = {zoom}")
+            pixels = page.run("window.replay.pixelsPerCell()")
+            assert (pixels if pixels >= 1 else 1 / pixels) % 1 == pytest.approx(0, abs=1e-9)
+        page.run("window.replay.player.zoom = 3.4; window.replay.player.row = 10.3")
+        page.wait(0.1)
+        picture = page.run("""(() => {
+            const view = document.getElementById("view");
+            return Array.from(view.getContext("2d").getImageData(0, 0, view.width, view.height).data);
+        })()""")
+        width = page.run("document.getElementById('view').width")
+        agent = (np.reshape(picture, (-1, width, 4))[..., :3] == PALETTE[AGENT_1]).all(-1)
+        edges = np.flatnonzero(np.diff(agent.astype(int), axis=1).any(0))  # columns at which agents begin or end
+        assert len(edges) > 5
+        assert len(set(edges % 3)) == 1
+
+
+@needs_browser
+@pytest.mark.parametrize("task", ["group", "predator_prey"])
+def test_charts_show_the_range_and_references_of_each_team(task, tmp_path):
+    env = ParticleGrid(task, "discrete", 2, 40, 40, 40, vision=3)
+    teams = team_names(env.task)
+    references = {"random": [-7.0] * env.task.teams, "script": [9.0] * env.task.teams}
+    about = About("A sentence", "apples", teams, references)
+    replay, *_ = record(env, 20, 1, about=about)
+    replay.write(tmp_path / "a.html")
+    with Page(tmp_path / "a.html", tmp_path / "profile") as page:
+        charts = page.run("window.replay.plots.map(({ low, high, name, line }) => ({ low, high, name, line }))")
+        assert page.run("document.getElementById('purpose').textContent") == "A sentence"
+        assert page.run("document.getElementById('unit').textContent").startswith("apples. Dashed lines: random")
+        assert page.errors == []
+    assert [chart["name"] for chart in charts] == 2 * (teams or [""])
+    scores = charts[: env.task.teams]
+    assert {(chart["low"], chart["high"]) for chart in scores} == {(-7, 9)}
+    assert np.array_equal(np.transpose([chart["line"] for chart in scores]), replay.data()["scores"])
+    rewards = [env.rewards[env.team(k) & replay.agents].mean() for k in range(env.task.teams)]
+    assert [chart["line"][-1] for chart in charts[env.task.teams :]] == pytest.approx(rewards, abs=0.01)
 
 
 @needs_browser

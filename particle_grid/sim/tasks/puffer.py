@@ -41,6 +41,7 @@ class Puffer:
     packing: float = 0.5  # share of the blob's cells that hold an agent at the start
 
     unit: ClassVar[str] = "share of the picture filled"
+    target: ClassVar[str] = "cell to fill"
     teams: ClassVar[int] = 1
     sight: ClassVar[bool] = False
     settings: ClassVar[dict[str, Any]] = {
