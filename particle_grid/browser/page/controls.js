@@ -48,7 +48,7 @@ function begin(side) {
     state.playing = true;
     charted = 0;
     show();
-    $("pad").scrollIntoView({ block: "nearest" });
+    sides[side].element.scrollIntoView({ block: "nearest" });
   });
 }
 
