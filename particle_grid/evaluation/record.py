@@ -148,15 +148,13 @@ def record(
         baseline: scores that the page shows as lines; None for those that ship with the package, if there are any.
 
     Raises:
-        UserError, OSError: for an invalid path or value, and for a file that cannot be written.
+        UserError, OSError: for an invalid path or value, or a file that cannot be written.
     """
     camera = show.camera(env)
-    facts = about(env, baseline or stored(env))
-    page = Replay(env.world, title, env.legend(), show.fps, camera.world, facts) if replay else None
+    page = _page(env, title, show.fps, camera.world, baseline) if replay else None
     target = Video(video, show.fps) if video else contextlib.nullcontext()
     with target as film, Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("Recording", total=show.steps)
-
         take = filming(env, camera, show.every, film.add) if film else lambda: None
 
         def watch() -> None:
@@ -227,3 +225,8 @@ def _pictures(env: ParticleGrid, policy: Policy, show: Show) -> list[np.ndarray]
     watch = filming(env, show.camera(env), show.every, pictures.append)
     match(env, [policy_player(policy)], show.seed, show.steps, watch)
     return pictures
+
+
+def _page(env: ParticleGrid, title: str, fps: float, world: int, baseline: Baseline | None) -> Replay:
+    """Return a page without steps."""
+    return Replay(env.world, title, env.legend(), fps, world, about(env, baseline or stored(env)))
