@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -148,24 +148,19 @@ def record(
         baseline: scores that the page shows as lines; None for those that ship with the package, if there are any.
 
     Raises:
-        UserError, OSError: for an invalid path or value, and for a file that cannot be written.
+        UserError, OSError: for an invalid path or value, or a file that cannot be written.
     """
     camera = show.camera(env)
-    facts = about(env, baseline or stored(env))
-    page = Replay(env.world, title, env.legend(), show.fps, camera.world, facts) if replay else None
+    page = _page(env, title, show.fps, camera.world, baseline) if replay else None
     target = Video(video, show.fps) if video else contextlib.nullcontext()
     with target as film, Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("Recording", total=show.steps)
-
-        take = filming(env, camera, show.every, film.add) if film else lambda: None
-
-        def watch() -> None:
-            take()
-            if page:
-                page.add(env.state, env.rewards, env.score(page.agents))
-            progress.advance(bar)
-
-        match(env, [policy_player(policy)], show.seed, show.steps, watch)
+        watchers: list[Callable[[], None]] = [lambda: progress.advance(bar)]
+        if film:
+            watchers.append(filming(env, camera, show.every, film.add))
+        if page:
+            watchers.append(lambda: page.add(env.state, env.rewards, env.score(page.agents)))
+        match(env, [policy_player(policy)], show.seed, show.steps, lambda: _call(watchers))
     if page and replay:
         page.write(replay)
     for path in filter(None, (video, replay)):
@@ -227,3 +222,14 @@ def _pictures(env: ParticleGrid, policy: Policy, show: Show) -> list[np.ndarray]
     watch = filming(env, show.camera(env), show.every, pictures.append)
     match(env, [policy_player(policy)], show.seed, show.steps, watch)
     return pictures
+
+
+def _call(functions: Iterable[Callable[[], None]]) -> None:
+    """Call functions in turn."""
+    for function in functions:
+        function()
+
+
+def _page(env: ParticleGrid, title: str, fps: float, world: int, baseline: Baseline | None) -> Replay:
+    """Return a page without steps."""
+    return Replay(env.world, title, env.legend(), fps, world, about(env, baseline or stored(env)))

@@ -10,7 +10,8 @@ from particle_grid.view.camera import draw_legend
 from particle_grid.view.frame import EMPTY, PALETTE, TEXT_SHADES
 
 EDGE, GAP = 10, 16  # pixels around everything, and between pictures
-BRIGHT, DIM, BORDER = TEXT_SHADES[-1], TEXT_SHADES[1], TEXT_SHADES[0]
+BRIGHT, DIM = TEXT_SHADES[-1], TEXT_SHADES[1]
+BORDER = TEXT_SHADES[0]
 BACK = PALETTE[EMPTY]
 
 

@@ -69,7 +69,7 @@ def test_a_film_of_learning_shows_one_calm_world_as_dense_as_in_training(task, a
 def test_a_large_world_becomes_a_stage_of_the_same_density_unless_its_task_needs_its_size():
     world = stage(small("group", "discrete", agents=4096, height=512, width=512)).world
     assert (world.agents, world.height, world.width) == (144, 96, 96)
-    narrow = small("puffer", "discrete", agents=40, height=60, width=200, text="PPPPPPPP")
+    narrow = small("puffer", "discrete", agents=40, height=60, width=200, text=18 * "P")
     assert stage(narrow).world.width == 200
 
 

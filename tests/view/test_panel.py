@@ -33,7 +33,7 @@ def test_the_window_in_the_panel_shows_the_observation_in_palette_colours(side, 
     top, left = window_at(window)
     size = len(draw_window(window))
     zoom = size // side
-    cells = panel[top : top + size, left : left + size].reshape(side, zoom, side, zoom, 3)
+    cells = panel[top : top + size, left : left + size].reshape(side, zoom, side, zoom, 3).copy()
     own = cells[side // 2, :, side // 2].copy()
     cells[side // 2, :, side // 2] = own[zoom // 2, zoom // 2]
     assert (cells == PALETTE[window][:, None, :, None]).all()
