@@ -69,7 +69,7 @@ def test_a_study_chooses_the_better_hyperparameters_and_reports_the_difference(t
         both = lines[variant, "gaussian", "all"]
         assert float(both["difference"]) == pytest.approx(-0.3)
         assert float(both["better"]) == 0
-        assert float(both["iqm_low"]) <= float(both["iqm"]) <= float(both["iqm_high"])
+        assert both["iqm_low"] == both["iqm_high"] == "nan"  # two seeds are too few for an interval
         assert float(lines[variant, "gaussian", "forage"]["iqm"]) == pytest.approx(0.405)
         assert float(lines[variant, "gaussian", "forage"]["reached_0.5"]) == 0
     assert trained("smoke", "--out", "out") == 0

@@ -92,12 +92,12 @@ def test_steps_are_counted_in_agent_steps_and_overshoot_by_less_than_a_batch():
 
 
 NAMES = {
-    "env": ("moved", "reward"),
     "loss": ("policy", "value", "total"),
-    "policy": ("entropy", "kl", "clip_fraction"),
+    "policy": ("moved", "entropy", "kl", "clip_fraction"),
     "value": ("explained_variance",),
     "optim": ("grad_norm", "weight_norm", "learning_rate"),
     "perf": ("steps_per_second", "simulate", "infer", "learn"),
+    "episode": ("reward",),
 }
 
 
