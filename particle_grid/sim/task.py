@@ -1,15 +1,16 @@
 """What a task must provide, and the checks of what it returns and writes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
 from particle_grid.sim.state import State
 from particle_grid.sim.world import AGENT_1, Layout
-from particle_grid.support.errors import UserError, UserTypeError
+from particle_grid.support.errors import UserError, UserTypeError, unknown
 
 NOT_FINITE = "look for a division by 0, a logarithm or an overflow in what it is computed from"
+SETTINGS = ("task", "trainer", "world")  # groups of settings that a task may start a training run from
 PARTS = ("unit", "teams", "sight", "init", "reward", "score", "scripted")
 
 
@@ -84,6 +85,19 @@ def check_task(name: str, task: Task) -> None:
     kinds = getattr(task, "kinds", ())
     if not isinstance(kinds, tuple | list) or not all(isinstance(kind, str) for kind in kinds):
         raise UserError(f"Task {name} has kinds={kinds!r}: give a tuple of names, one for each colour.")
+
+
+def check_settings(place: str, kind: type) -> None:
+    """Raise UserError unless the `settings` of a task's class, if there are any, are a dict of known groups."""
+    settings = getattr(kind, "settings", {})
+    if not isinstance(settings, Mapping) or not all(isinstance(group, Mapping) for group in settings.values()):
+        raise UserTypeError(
+            f"The task {place} has settings={settings!r}: give a dict of dicts, as in "
+            f'{{"world": {{"max_episode_steps": 256}}}}.'
+        )
+    for group in settings:
+        if group not in SETTINGS:
+            raise UserError(unknown(f"group {group!r} of settings for the task {place}", str(group), SETTINGS))
 
 
 def check_written(name: str, method: str, returned: object) -> None:
