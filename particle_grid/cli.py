@@ -34,7 +34,7 @@ from particle_grid.settings.compose import HYDRA_1_3, VERSION_BASE, config_folde
 from particle_grid.settings.errors import explain, print_error
 from particle_grid.settings.invocation import TRIAL, Invocation, Trial
 from particle_grid.support import lifeline, registry
-from particle_grid.support.errors import UserError
+from particle_grid.support.errors import UserError, refusing_exit
 from particle_grid.support.output import lasting_output
 
 Main = Callable[[DictConfig, Invocation], Any]
@@ -160,7 +160,7 @@ class HydraJob:
             # Output here too: a launcher may run jobs in other processes.
             values: Any = OmegaConf.to_container(config)
             check_places(values.get("allow"))
-            with lasting_output(), registry.only(_texts(values)):
+            with lasting_output(), registry.only(_texts(values)), refusing_exit():
                 return self.main(config, _invocation())
         except KeyboardInterrupt:
             self._interrupted()

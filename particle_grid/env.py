@@ -17,10 +17,10 @@ from particle_grid.sim.memory import buffer_shapes, check_buffers, check_memory
 from particle_grid.sim.observation import SIGNED_ZERO
 from particle_grid.sim.snapshot import restore
 from particle_grid.sim.state import allocate, make_rules, window_rows
-from particle_grid.sim.task import Task, check_aim, check_rewards, check_scores, check_written, legend_words
+from particle_grid.sim.task import Task, check_aim, check_rewards, check_scores, check_teams, check_written, guarded
 from particle_grid.sim.tasks._baselines import entry_for
-from particle_grid.sim.world import AGENT_1, UNSEEN, Layout, World
-from particle_grid.support.errors import UserError, UserRuntimeError, UserTypeError
+from particle_grid.sim.world import AGENT_1, UNSEEN, Layout, World, only_world
+from particle_grid.support.errors import UserError, UserRuntimeError
 from particle_grid.support.jit import threads
 from particle_grid.support.turn import Turn
 from particle_grid.view.camera import Camera
@@ -115,7 +115,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
             *(worlds, agents, height, width, vision, speed, lifespan, max_episode_steps, walls),
             *(dynamics, acceleration, drag, action_cost),
         )
-        self.world = settings if world is None else _only(world, settings)
+        self.world = settings if world is None else only_world(world, settings)
         self.task_name, self.task = tasks.make(task, task_params)
         self.discrete, self.checked = action == "discrete", checked
         self._build(buf)
@@ -144,6 +144,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         check_written(self.task_name, "init", init(self.layout))
         self.rules = make_rules(self.layout, self.discrete)
         self.state = allocate(self.layout)
+        check_teams(self.task_name, self.task, self.layout.colour)
         self.num_agents = self.world.worlds * self.world.agents
         self.single_observation_space = Box(0, 255, (self.world.observation_size,), np.uint8)
         self.single_action_space = action_space("discrete" if self.discrete else "continuous")
@@ -162,6 +163,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         """Set what belongs to these very arrays and this process."""
         self._compiled: dict[int, Stages] = {}  # by number of threads
         self._turn = Turn()
+        self.proven: set[str] = set()  # methods of the task that left the state alone once; clear it to look again
 
     __copy__ = deepcopy  # a copy that shared arrays would move the agents of both
 
@@ -239,13 +241,25 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
 
     def _reward(self, stages: Stages, actions: np.ndarray) -> None:
         """Write the rewards of the step that was just made."""
-        returned: object = self.task.reward(self.state, self.layout, self.rewards)  # type: ignore[func-returns-value]
+        if "reward" in self.proven:
+            returned: object = self.task.reward(self.state, self.layout, self.rewards)  # type: ignore[func-returns-value]
+        else:
+            returned = self._call("reward", self.state, self.layout, self.rewards)
         if returned is not None:
             check_written(self.task_name, "reward", returned)
         if self.world.action_cost:
             charge(self.rewards, actions, self.rules.centre, np.float32(self.world.action_cost))
         if stages.finish():
             check_rewards(self.task_name, self.rewards)  # which raises
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the task. The first time, check that it does not write to the state or the observations."""
+        call = getattr(self.task, method)
+        if method in self.proven:
+            return call(*arguments)
+        returned = guarded(self.task_name, method, call, *arguments)
+        self.proven.add(method)
+        return returned
 
     @property
     def unit(self) -> str:
@@ -259,7 +273,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
             agents: bool[N], those that count; None for all.
         """
         self.check_ready("score")
-        each = self.rewards if self.world.action_cost else np.asarray(self.task.score(self.state, self.layout))
+        each = self.rewards if self.world.action_cost else np.asarray(self._call("score", self.state, self.layout))
         check_scores(self.task_name, each, self.num_agents)
         if self.task.teams == 1 and agents is None:
             return each.mean(keepdims=True, dtype=np.float64)
@@ -288,8 +302,8 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         self.check_ready("scripted_actions")
         rng.check_generator(generator)
         aim = np.zeros((self.num_agents, 2), np.float32)
-        write: Callable[..., object] = self.task.scripted
-        check_written(self.task_name, "scripted", write(self.observations, self.layout, generator, aim))
+        returned = self._call("scripted", self.observations, self.layout, generator, aim)
+        check_written(self.task_name, "scripted", returned)
         check_aim(self.task_name, aim)
         return actions_for(aim, self.observations, self.rules, self.discrete)
 
@@ -353,7 +367,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
 
     def legend(self) -> dict[int, str]:
         """Return a label for each cell code that occurs in these worlds."""
-        return cell_labels(self.layout, *legend_words(self.task))
+        return cell_labels(self.layout, self.task)
 
     @property
     def render_mode(self) -> str | None:
@@ -382,14 +396,3 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
 def action_space(action: str) -> Space:
     """Return the space of one agent's actions in an action form."""
     return MultiDiscrete([3, 3], dtype=np.int32) if action == "discrete" else Box(-1.0, 1.0, (2,), np.float32)
-
-
-def _only(world: Any, settings: World) -> World:
-    """Return `world`, or raise UserError if it is not a World or settings are given as well."""
-    if not isinstance(world, World):
-        raise UserTypeError(f"world={world!r} is not a World: give World(...), or its settings one by one.")
-    for field in fields(World):
-        value = getattr(settings, field.name)
-        if value != field.default:
-            raise UserError(f"{field.name}={value!r} and world= exclude each other: set {field.name} in the World.")
-    return world

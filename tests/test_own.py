@@ -213,6 +213,14 @@ def write_task(tmp_path, monkeypatch):
         ("attribute", "teams = 3", "Task mine:Task has teams=3: use 1, or 2 teams that play against each other"),
         ("attribute", "teams = 0", "has teams=0"),
         ("attribute", "teams = 1; kinds = 5", "Task mine:Task has kinds=5: give a tuple of names"),
+        ("attribute", "teams = 1; settings = {'wrld': {}}", "Did you mean world? There are: task, trainer, world."),
+        (
+            "attribute",
+            "teams = 1; settings = {'trainr': {}}",
+            "There is no group 'trainr' of settings for the task mine",
+        ),
+        ("attribute", "teams = 1; settings = [3]", "The task mine:Task has settings=[3]: give a dict of dicts"),
+        ("attribute", "teams = 1; settings = {'world': 3}", "has settings={'world': 3}: give a dict of dicts"),
         ("field", "x: float", "The parameter x of the task mine:Task has no number or text as its default"),
         ("field", "x: tuple = (1, 2)", "The parameter x of the task mine:Task has no number or text"),
         ("field", "agents: int = 3", "The parameter agents of task mine:Task is a setting of every task: rename it"),
@@ -231,6 +239,36 @@ def test_invalid_tasks_and_layouts_are_refused_in_one_sentence(write_task, part,
     write_task(**{part: text})
     with pytest.raises((ValueError, TypeError), match=re.escape(problem)):
         ParticleGrid("mine:Task", agents=6, height=20, width=20)
+
+
+def test_a_misspelt_group_of_settings_is_refused_by_commands(write_task, invoke):
+    write_task(attribute="teams = 1; settings = {'wrld': {}}")
+    for command, *arguments in ((train.main, "task=mine:Task"), (main.main, "check", "mine:Task")):
+        code, out, err = invoke(command, *arguments)
+        assert code == 1
+        assert "Did you mean world?" in out + err
+
+
+EXIT = "(mine.py, line {line}) ends the program with SystemExit(0): raise another error"
+
+
+@pytest.mark.parametrize(
+    ("field", "init", "problem"),
+    [
+        ("raise SystemExit(0)", "pass", f"The {{kind}} mine:Task cannot be imported: Task {EXIT.format(line=9)}"),
+        ("", "raise SystemExit(0)", f"Task.init {EXIT.format(line=15)}"),
+    ],
+)
+def test_an_exit_in_a_users_class_is_an_error_that_names_it(write_task, invoke, field, init, problem):
+    write_task(field=field, init=init)
+    for kind, command, *arguments in (
+        ("task", train.main, "task=mine:Task", *QUICK),
+        ("class", main.main, "check", "mine:Task"),
+    ):
+        sys.modules.pop("mine", None)
+        code, out, err = invoke(command, *arguments)
+        assert code == 1
+        assert problem.format(kind=kind) in out + err
 
 
 def test_colours_without_names_and_blobs_without_bounds_are_rendered(write_task):

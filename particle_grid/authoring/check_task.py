@@ -82,6 +82,17 @@ def builds(task: TaskClass) -> str:
     return f"{world.worlds} x {world.agents} agents on {world.height} x {world.width} cells, {env.task.teams} team(s)"
 
 
+def leaves_state_alone(task: TaskClass) -> str:
+    """Check in each step that no method writes to the state or the observations."""
+    for form in ACTIONS:
+        env = task.env(form)
+        env.reset(0)
+        for _ in play(env, scripted_player):
+            env.score()
+            env.proven.clear()  # so that the environment checks the next step, too
+    return ""
+
+
 def gives_rewards(task: TaskClass) -> str:
     """Check rewards and scores. The environment itself checks ranges and shapes in each step."""
     _check_sight(task)
@@ -266,6 +277,7 @@ def steps_per_second(env: ParticleGrid) -> float:
 
 CHECKS = (
     Check("parts, parameters and layout", builds, vital=True),
+    Check("the state and the observations stay as they are", leaves_state_alone, vital=True),
     Check("rewards and scores, with discrete and continuous actions", gives_rewards, vital=True),
     Check("the same seed gives the same trajectory", repeats, vital=True),
     Check("every reward is written in every step", writes_all_rewards),

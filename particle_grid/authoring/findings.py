@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from particle_grid.settings.errors import explain
-from particle_grid.support.errors import UserError
+from particle_grid.support.errors import UserError, refusing_exit
 
 Subject = TypeVar("Subject")
 INVALID = (UserError, HydraException, OmegaConfBaseException)  # what is raised for a class or a setting that is invalid
@@ -46,7 +46,8 @@ def examine(subject: Subject, file: str, checks: Sequence[Check[Subject]]) -> bo
     for check in checks:
         crashed = False
         try:
-            note = check.test(subject)
+            with refusing_exit():
+                note = check.test(subject)
         except INVALID as error:
             problem = explain(error)
         except Exception as error:

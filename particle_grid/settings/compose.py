@@ -27,7 +27,7 @@ from particle_grid.settings.run_config import GROUPS, RunConfig
 from particle_grid.sim import tasks
 from particle_grid.sim.world import World
 from particle_grid.support import registry
-from particle_grid.support.errors import UserError
+from particle_grid.support.errors import UserError, refusing_exit
 from particle_grid.support.text import as_written
 
 T = TypeVar("T")
@@ -73,7 +73,8 @@ def register_groups(arguments: Iterable[str] = (), training: bool = True) -> Non
         for name in [*known, *named[group]]:
             # A registered name whose class is missing matters only once it is chosen.
             with contextlib.nullcontext() if name in named[group] else contextlib.suppress(ValueError):
-                node = defaults(name)
+                with refusing_exit():
+                    node = defaults(name)
                 if not training:
                     node.pop("trainer", None)
                 store(group=group, name=name, node=node, package="_global_")

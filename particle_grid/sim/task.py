@@ -1,17 +1,18 @@
 """What a task must provide, and the checks of what it returns and writes."""
 
 import inspect
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from particle_grid.sim.state import State
-from particle_grid.sim.world import Layout
-from particle_grid.support.errors import UserError, UserTypeError
+from particle_grid.sim.world import AGENT_1, Layout
+from particle_grid.support.errors import UserError, UserTypeError, unknown
 from particle_grid.support.text import first_line
 
 NOT_FINITE = "look for a division by 0, a logarithm or an overflow in what it is computed from"
+SETTINGS = ("task", "trainer", "world")  # groups of settings that a task may start a training run from
 PARTS = ("unit", "teams", "sight", "init", "reward", "score", "scripted")
 
 
@@ -34,7 +35,8 @@ class Task(Protocol):
 
     The methods work on all agents of all worlds at once: N = worlds * agents. The arrays of `state` are described at
     `State`, and what can be laid out at `Layout`. Positions are in grid cells: subtract `layout.world.vision` to get
-    the row and column in the field. Methods that write into an argument return nothing.
+    the row and column in the field. Methods that write into an argument return nothing. None may write
+    to `state` or `observations`, which the simulator continues from.
     """
 
     unit: str
@@ -102,6 +104,19 @@ def check_task(name: str, task: Task) -> None:
         raise UserError(f"Task {name} has target={target!r}: give the name of a target cell, such as 'pen'.")
 
 
+def check_settings(place: str, kind: type) -> None:
+    """Raise UserError unless the `settings` of a task's class, if there are any, are a dict of known groups."""
+    settings = getattr(kind, "settings", {})
+    if not isinstance(settings, Mapping) or not all(isinstance(group, Mapping) for group in settings.values()):
+        raise UserTypeError(
+            f"The task {place} has settings={settings!r}: give a dict of dicts, as in "
+            f'{{"world": {{"max_episode_steps": 256}}}}.'
+        )
+    for group in settings:
+        if group not in SETTINGS:
+            raise UserError(unknown(f"group {group!r} of settings for the task {place}", str(group), SETTINGS))
+
+
 def check_written(name: str, method: str, returned: object) -> None:
     """Raise UserError if a method of a task returned something instead of writing it."""
     if returned is not None:
@@ -109,6 +124,44 @@ def check_written(name: str, method: str, returned: object) -> None:
             f"`{method}` of task {name} returns a {type(returned).__name__}: write into its last argument and return "
             f"nothing."
         )
+
+
+def check_teams(name: str, task: Task, colour: np.ndarray) -> None:
+    """Raise UserError if one of two teams has no agents, given the colours of the agents of a world."""
+    for k in range(task.teams if task.teams > 1 else 0):
+        if not (colour == AGENT_1 + k).any():
+            raise UserError(
+                f"Task {name} has teams={task.teams}, but team {k + 1} has no agents: deal colours in `init`, as in "
+                f"layout.mix_colours({task.teams}), and use at least {task.teams} agents."
+            )
+
+
+def guarded(name: str, method: str, call: Callable[..., Any], given: State | np.ndarray, *others: Any) -> Any:
+    """Call a method of a task and return what it returns. Whatever it writes to its first argument is undone.
+
+    Args:
+        name: of the task.
+        method: its name.
+        call: the method itself.
+        given: its first argument, the state or the observations.
+        others: its other arguments.
+
+    Raises:
+        UserError: if the method changes the first argument.
+    """
+    parts = {f"state.{part}": x for part, x in given._asdict().items()} if isinstance(given, State) else {}
+    arrays: dict[str, np.ndarray] = parts or {"observations": given}
+    before = {part: array.copy() for part, array in arrays.items()}
+    try:
+        returned = call(given, *others)
+    finally:  # before the simulator, or a caller that catches an error, uses what was overwritten
+        changed = [part for part in arrays if not np.array_equal(arrays[part], before[part], equal_nan=True)]
+        for part in changed:
+            arrays[part][:] = before[part]
+    if changed:
+        part = changed[0]
+        raise UserError(f"`{method}` of task {name} changes {part}: work on a copy, as in {part}.copy().")
+    return returned
 
 
 def check_rewards(name: str, rewards: np.ndarray) -> None:

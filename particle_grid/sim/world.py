@@ -156,6 +156,17 @@ class World:
             )
 
 
+def only_world(world: Any, settings: World) -> World:
+    """Return `world`, or raise UserError if it is not a World or settings are given as well."""
+    if not isinstance(world, World):
+        raise UserTypeError(f"world={world!r} is not a World: give World(...), or its settings one by one.")
+    for setting in fields(World):
+        value = getattr(settings, setting.name)
+        if value != setting.default:
+            raise UserError(f"{setting.name}={value!r} and world= exclude each other: set {setting.name} in the World.")
+    return world
+
+
 def _check_whole(name: str, value: Any, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
         raise UserTypeError(f"{name}={value!r} is not a whole number.")

@@ -1,7 +1,10 @@
 """Errors that a user can cause and correct. Any other exception is a bug in this program or in a user's task."""
 
 import difflib
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -23,6 +26,21 @@ class UserTypeError(UserError, TypeError):
 
 class UserRuntimeError(UserError, RuntimeError):
     """Something that cannot be done now, or that failed while it was done."""
+
+
+@contextmanager
+def refusing_exit() -> Iterator[None]:
+    """Turn an exit of the program, which a user's class has no reason to request, into UserRuntimeError."""
+    try:
+        yield
+    except SystemExit as error:
+        frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
+        name = Path(frame.f_code.co_filename).name
+        function = frame.f_code.co_qualname.replace("<module>", "the module")
+        raise UserRuntimeError(
+            f"{function} ({name}, line {line}) ends the program with SystemExit({error.code!r}): raise another error, "
+            f"or leave it out."
+        ) from error
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from importlib.metadata import entry_points
 from types import ModuleType
 
-from particle_grid.support.errors import UserError
+from particle_grid.support.errors import UserError, UserRuntimeError, refusing_exit
 
 GROUPS = {"task": "particle_grid.tasks", "policy": "particle_grid.policies", "head": "particle_grid.heads"}
 OURS = "particle_grid."  # modules of this package may always be imported
@@ -91,7 +91,10 @@ def _import(kind: str, place: str, module_name: str) -> ModuleType:
         raise UserError(f"The {kind} {place} has no module before the colon: write module:Class.")
     check_allowed([place])
     try:
-        return importlib.import_module(module_name)
+        with refusing_exit():
+            return importlib.import_module(module_name)
+    except UserRuntimeError as error:
+        raise UserRuntimeError(f"The {kind} {place} cannot be imported: {error}") from error
     except (ImportError, SyntaxError) as error:
         raise UserError(f"The {kind} {place} cannot be imported ({error}): {_remedy(error, module_name)}.") from error
 

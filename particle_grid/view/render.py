@@ -1,12 +1,13 @@
 """Rendering an environment: as an array, as text, or in a window."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from particle_grid.sim.state import State
+from particle_grid.sim.task import Task, legend_words
 from particle_grid.sim.world import AGENT_1, FOOD, WALL, Layout, World
 from particle_grid.support.errors import UserError
 from particle_grid.view.camera import Camera
@@ -73,14 +74,9 @@ def _default_camera(mode: str | None, world: World, legend: Mapping[int, str]) -
     return Camera(world, pixels=(PIXELS, PIXELS), legend=legend)
 
 
-def cell_labels(layout: Layout, kinds: Sequence[str], target: str) -> dict[int, str]:
-    """Return a label for each cell code that occurs in a layout.
-
-    Args:
-        layout: what a task laid out.
-        kinds: the task's names for the agents of each colour, which may be fewer than there are colours.
-        target: its name for a target cell.
-    """
+def cell_labels(layout: Layout, task: Task) -> dict[int, str]:
+    """Return a label for each cell code that occurs in what a task laid out."""
+    kinds, target = legend_words(task)
     labels = {}
     if layout.food:
         labels[FOOD] = "food"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from particle_grid.sim import task_places
-from particle_grid.sim.task import PARTS, Task, check_task
+from particle_grid.sim.task import PARTS, Task, check_settings, check_task
 from particle_grid.sim.world import World
 from particle_grid.support import registry, renamed
 from particle_grid.support.errors import UserError, UserTypeError, nearest, unknown
@@ -95,6 +95,7 @@ def _check_class(place: str, kind: type) -> None:
             raise UserError(
                 f"The parameter {field.name} of the task {place} has no number or text as its default: give it one."
             )
+    check_settings(place, kind)
 
 
 def _check_params(name: str, kind: type, params: Mapping[str, Any]) -> None:
