@@ -1,5 +1,6 @@
 """Load, evaluate, film, export and train policies from Python. `particle_grid` exports these names."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,7 @@ def load_policy(
     shipped = shipped_tasks()
     if text in shipped:
         saved = load_shipped(text, action or "discrete")
-    elif is_shipped(text) or Path(text).suffix or Path(text).exists():
+    elif is_shipped(text) or Path(text).suffix or os.path.exists(text):  # False for a name that is too long
         saved = load_trained(text)
     else:
         raise UserError(unknown(f"policy {text!r}", text, shipped), "The path of a checkpoint is another choice.")

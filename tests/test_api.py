@@ -93,6 +93,8 @@ def test_an_environment_that_does_not_fit_the_policy_is_refused():
         ("", "name='' does not name a policy: give a task such as 'group', or a path"),
         (["group"], r"name=\['group'\] does not name a policy"),
         ("none.pt", "There is no checkpoint none.pt"),
+        ("a" * 5000, "There is no policy"),  # too long for a path
+        ("a" * 5000 + ".pt", "There is no checkpoint"),
         ("pretrained/grup-discrete", "Did you mean pretrained/group-discrete"),
     ],
 )

@@ -18,6 +18,7 @@ from particle_grid.evaluation import match
 from particle_grid.learn.heads import make_head
 from particle_grid.learn.policy import make_policy
 from particle_grid.support import registry
+from particle_grid.support.errors import UserError
 from tests.cases import play
 from tests.printed import commands
 
@@ -289,6 +290,26 @@ def test_a_class_that_is_not_a_policy_is_refused(folder):
         make_head(MultiDiscrete([3, 3]), "laplace:Laplace")
     with pytest.raises(ValueError, match="head deeper:Deeper lacks sample"):
         make_head(BOX, "deeper:Deeper")
+
+
+@pytest.mark.parametrize(
+    ("constructor", "problem"),
+    [
+        ("def __init__(self, vision): super().__init__(vision, None, 3)", "takes other arguments: let it be __init__("),
+        ("def __init__(self, vision, head, hidden): pass", "lacks its parts: call super().__init__(vision, head, hid"),
+        ("def __init__(self, vision, head, hidden): self.x = torch.nn.Linear(1, 1)", "lacks its parts: call super()"),
+    ],
+)
+def test_an_invalid_constructor_of_a_policy_is_refused(tmp_path, monkeypatch, constructor, problem):
+    head = "import torch\nfrom particle_grid.learn.policy import Policy\n\n\nclass Mine(Policy):\n"
+    (tmp_path / "constructed.py").write_text(f"{head}    {constructor}\n\n    forward = None\n", "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    monkeypatch.delitem(sys.modules, "constructed", raising=False)
+    with pytest.raises(UserError, match=f"policy constructed:Mine {re.escape(problem)}") as raised:
+        make_policy("constructed:Mine", 2, BOX)
+    assert len(str(raised.value).splitlines()) == 1
+    monkeypatch.delitem(sys.modules, "constructed")
 
 
 @pytest.mark.parametrize("kind", ["task", "policy", "head"])

@@ -121,6 +121,11 @@ class ParticleGridEnv(EnvBase):
 
     def _step(self, tensordict: Any) -> Any:
         """Make one step of all worlds."""
+        if missing := [name for name in self._members if (name, "action") not in tensordict.keys(True)]:
+            raise UserError(
+                f"The tensordict has no actions ({missing[0]!r}, 'action'): write them before step(), as a policy or "
+                f"rand_action() does."
+            )
         given = [tensordict[name, "action"].cpu().numpy() for name in self._members]
         actions = np.concatenate(given, axis=1)[:, self._places]  # [worlds, agents, 2]
         for native, action in zip(self.natives, actions, strict=True):

@@ -61,7 +61,9 @@ def _card_path(files: Sequence[Path]) -> Path:
 def chosen_formats(value: Any) -> list[str]:
     """Return the formats of a command line: those of a list, or a single one. Raise UserError for an unknown one."""
     names = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    for name in names or [None]:
+    if not names:
+        raise UserError(f"format={as_written(value)} names no format: choose from {', '.join(FORMATS)}.")
+    for name in names:
         if name not in FORMATS:
             raise UserError(unknown(f"format {as_written(name)}", str(name), FORMATS))
     return list(dict.fromkeys(names))
@@ -88,7 +90,7 @@ def chosen_policies(checkpoint: Any, task: str | None, action: str | None) -> li
     ending = f"-{action}" if action else ""
     beginning = f"{load.PREFIX}{task}-" if task else ""
     shipped = [name for name in load.shipped_names() if name.startswith(beginning) and name.endswith(ending)]
-    return load.single_names(checkpoint, shipped)
+    return load.single_names(checkpoint, shipped, "checkpoint")
 
 
 def files_for(names: Sequence[str], formats: Sequence[str], path: str | None) -> dict[str, list[Path]]:

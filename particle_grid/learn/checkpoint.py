@@ -6,6 +6,7 @@ it is given, so weights, moments and memory are checked before they reach it.
 
 import hashlib
 import io
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,9 +72,9 @@ def load(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: for a file that is missing, damaged, of another program or of an unknown version.
     """
-    if Path(path).is_dir():
+    if os.path.isdir(path):  # False, unlike Path.is_dir, for a name that is too long
         raise UserError(f"{path} is a folder: give the checkpoint in it, such as {Path(path) / 'checkpoint.pt'}.")
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise UserError(f"There is no checkpoint {path}: give the path of a file that a training run has saved.")
     try:
         content = _signed_content(Path(path))

@@ -273,11 +273,32 @@ def make_policy(name: str, vision: int, action_space: Space, **kwargs: Any) -> P
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # with more, the decomposition that makes weights orthogonal rounds differently
     try:
-        policy = kind(vision, make_head(action_space, **options), hidden, **own)
+        policy = _constructed(name, kind, vision, make_head(action_space, **options), hidden, **own)
     finally:
         torch.set_num_threads(threads)
     if init_action_rms is not None:
         policy.actor.bias.data[:] = policy.head.init_bias(init_action_rms)
+    return policy
+
+
+def _constructed(name: str, kind: type[Policy], *arguments: Any, **own: Any) -> Policy:
+    """Return a new policy. Raise UserError if its constructor takes other arguments, or omits that of `Policy`."""
+    try:
+        inspect.signature(kind).bind(*arguments, **own)
+    except TypeError:
+        raise UserError(
+            f"The constructor of policy {name} takes other arguments: let it be __init__(self, vision, head, "
+            f"hidden), with its own options by keyword only."
+        ) from None
+    incomplete = f"The policy {name} lacks its parts: call super().__init__(vision, head, hidden) first."
+    try:
+        policy = kind(*arguments, **own)
+    except AttributeError as error:
+        if "Module.__init__()" in str(error):  # torch's message for parts that are set before it
+            raise UserError(incomplete) from error
+        raise
+    if not hasattr(policy, "head"):
+        raise UserError(incomplete)
     return policy
 
 

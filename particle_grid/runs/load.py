@@ -166,13 +166,14 @@ def load_all(checkpoints: Any, tasks: Iterable[str]) -> dict[str, Checkpoint]:
     return loaded
 
 
-def single_names(checkpoints: Any, shipped: Iterable[str]) -> list[str]:
+def single_names(checkpoints: Any, shipped: Iterable[str], key: str = "checkpoints") -> list[str]:
     """Return the names of single policies, for `load_trained`.
 
     Args:
         checkpoints: one or a list of paths, patterns such as outputs/*/checkpoint.pt, full names of shipped policies,
             or "pretrained".
         shipped: the full names that "pretrained" stands for.
+        key: what messages call the setting.
 
     Raises:
         UserError: for anything else, and for a pattern that matches nothing.
@@ -180,8 +181,8 @@ def single_names(checkpoints: Any, shipped: Iterable[str]) -> list[str]:
     several = isinstance(checkpoints, Iterable) and not isinstance(checkpoints, str)
     entries = list(checkpoints) if several else [checkpoints]
     if not entries or not all(isinstance(entry, str) and entry for entry in entries):
-        raise UserError(f"checkpoints={checkpoints} is invalid: give a list of paths, of patterns, or pretrained.")
-    return [name for entry in entries for name in (shipped if entry == PRETRAINED else _matching(entry))]
+        raise UserError(f"{key}={checkpoints} is invalid: give a list of paths, of patterns, or pretrained.")
+    return [name for entry in entries for name in (shipped if entry == PRETRAINED else _matching(entry, key))]
 
 
 def label_of(path: Path) -> str:
@@ -189,11 +190,11 @@ def label_of(path: Path) -> str:
     return printable(path.parent.name if path.name == "checkpoint.pt" and path.parent.name else path.stem)
 
 
-def _matching(entry: str) -> list[str]:
+def _matching(entry: str, key: str) -> list[str]:
     """Return the paths that a pattern matches, or the one that it is."""
     paths = sorted(glob.glob(entry)) if is_pattern(entry) else [entry]
     if not paths:
-        raise UserError(f"checkpoints={entry} matches no file: give another pattern, or paths.")
+        raise UserError(f"{key}={entry} matches no file: give another pattern, or paths.")
     return paths
 
 

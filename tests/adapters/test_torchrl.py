@@ -177,3 +177,11 @@ def test_rendering_shows_the_first_world():
     env.reset()
     assert env.render().dtype == np.uint8
     env.close()
+
+
+def test_a_step_without_actions_is_refused():
+    env = torchrl_env("center", "discrete")
+    with pytest.raises(
+        UserError, match=r"The tensordict has no actions \('agents', 'action'\): write them before step"
+    ):
+        env.step(env.reset())

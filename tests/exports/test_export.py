@@ -149,3 +149,17 @@ def test_a_file_that_is_damaged_or_missing_is_refused(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(particle_grid.UserError, match=r"is not a \.safetensors file or is damaged"):
         particle_grid.load_policy(path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        (["checkpoint="], "checkpoint= is invalid"),
+        (["checkpoint=nowhere*.pt"], "checkpoint=nowhere*.pt matches no file"),
+        (["checkpoint=pretrained", "format=[]"], "format=[] names no format: choose from onnx, safetensors."),
+    ],
+)
+def test_messages_of_the_command_name_its_own_settings(settings, problem, call):
+    code, _, err = call(export.main, *settings)
+    assert code == 1
+    assert problem in err
