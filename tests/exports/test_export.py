@@ -90,7 +90,7 @@ def test_task_and_action_choose_among_the_policies_that_ship(call):
         (["checkpoint=none/*.pt"], "matches no file"),
         (["checkpoint="], "is invalid: give a list of paths"),
         (["checkpoint=pretrained", "format=onx"], "There is no format onx. Did you mean onnx?"),
-        (["checkpoint=pretrained", "format=[]"], "There is no format null."),
+        (["checkpoint=pretrained", "format=[]"], "names no format: choose from onnx, safetensors"),
         (["checkpoint=pretrained", "path=all.onnx"], "path=all.onnx names one file, and there are 16 to write"),
         (["checkpoint=pretrained/group-discrete", "path=group.pt"], "path=group.pt does not end in .onnx"),
         (["checkpoint=pretrained/group-discrete", "path=''"], "is not a path"),
