@@ -108,6 +108,7 @@ ELSEWHERE = {
     "python -m particle_grid.rank": NAME,
     "python -m particle_grid.study": NAME,
     "python -m particle_grid.report": NAME,
+    "python -m particle_grid.export": NAME,
     "python -m particle_grid.web": NAME,
 }
 
