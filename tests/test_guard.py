@@ -97,7 +97,8 @@ def test_only_the_first_call_of_a_method_is_compared(task, action, monkeypatch):
     for _ in play(world, 1):
         world.score()
         world.scripted_actions(NOTHING.copy())
-    monkeypatch.setattr(env, "guarded", None)
+    assert world.proven == {"reward", "score", "scripted"}
+    monkeypatch.setattr(env, "guarded", None)  # a call of it would raise
     for _ in play(world, 2):
         world.score()
         world.scripted_actions(NOTHING.copy())

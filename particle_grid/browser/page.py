@@ -5,7 +5,6 @@ are in `page/`, and are joined as they are.
 """
 
 import base64
-import inspect
 import json
 import math
 import zlib
@@ -27,8 +26,8 @@ from particle_grid.runs.build import build_env, trained_policy
 from particle_grid.runs.load import Checkpoint, is_shipped, label_of, load_shipped, load_trained
 from particle_grid.settings.errors import unknown
 from particle_grid.settings.run_config import RunConfig
-from particle_grid.sim.task import team_names
-from particle_grid.sim.world import AGENT_1, FOOD, World
+from particle_grid.sim.task import legend_words, purpose, team_names
+from particle_grid.sim.world import AGENT_1, World
 from particle_grid.support import atomic
 from particle_grid.support.errors import UserError
 from particle_grid.view.frame import CELL_COLOURS
@@ -43,16 +42,16 @@ HUES = {AGENT_1: "blue", AGENT_1 + 1: "orange", AGENT_1 + 2: "yellow", AGENT_1 +
 SIZES = (256, 512, 1024, 2048, 4096)  # agents that one can choose
 SHIPPED = "policy"  # the name of the policy that ships, in links
 LEVELS = 11  # weights are multiples of their median size over this, and take about six bits each
-# What one sees, and what the cells are called that look like food.
+# What one sees.
 LOOKS = {
-    "scatter": ("Agents start packed in a blob, spread until nobody is in sight, and respawn in the blob.", ""),
-    "forage": ("Green dots are food. An agent that walks onto one eats it, and another grows elsewhere.", "food"),
-    "predator_prey": ("Predators start on the left and prey on the right. The hunt begins when they meet.", ""),
-    "group": ("Four colours start mixed. They form groups of one colour, which grow and keep apart.", ""),
-    "puffer": ("Agents start at the top and fill the free cells of the word in their own colour.", "free cell"),
-    "center": ("Agents start anywhere and crowd around the middle until it is full.", ""),
-    "optimize": ("Every field has hidden hills. Agents feel only the height under them, and gather on the peaks.", ""),
-    "herd": ("Every field is a flock of its own. Dogs drive the sheep onto the green floor of the pen.", "pen"),
+    "scatter": "Agents start packed in a blob, spread until nobody is in sight, and respawn in the blob.",
+    "forage": "Green dots are food. An agent that walks onto one eats it, and another grows elsewhere.",
+    "predator_prey": "Predators start on the left and prey on the right. The hunt begins when they meet.",
+    "group": "Four colours start mixed. They form groups of one colour, which grow and keep apart.",
+    "puffer": "Agents start at the top and fill the free cells of the word in their own colour.",
+    "center": "Agents start anywhere and crowd around the middle until it is full.",
+    "optimize": "Every field has hidden hills. Agents feel only the height under them, and gather on the peaks.",
+    "herd": "Every field is a flock of its own. Dogs drive the sheep onto the green floor of the pen.",
 }
 
 
@@ -132,32 +131,25 @@ def _task(name: str, players: Sequence[Player], policies: list[dict[str, Any]]) 
             forms[action].append({"name": player.name, "label": player.label, "policy": len(policies)})
             policies.append(_compact(policy_description(trained_policy(player.saved, torch.device("cpu")))))
     env = _env(shipped["discrete"].config, SIZES[0])
-    look, food = LOOKS[name]
     return {
         "name": name,
-        "purpose": _purpose(env),
-        "look": look,
+        "purpose": f"{purpose(type(env.task))}.",
+        "look": LOOKS[name],
         "unit": env.unit,
         "teams": team_names(env.task) if env.task.teams > 1 else ["all agents"],
-        "legend": _legend(env, food),
+        "legend": _legend(env),
         "steps": steps_for(env),
         "players": forms,
         "sizes": [{action: world(_env(saved.config, n)) for action, saved in shipped.items()} for n in SIZES],
     }
 
 
-def _legend(env: ParticleGrid, food: str) -> dict[int, str]:
-    """Return labels of cell codes, with hues for agents that a task does not name."""
-    kinds = getattr(env.task, "kinds", ())
-    labels = {code: label for code, label in env.legend().items() if code < AGENT_1 or kinds}
-    unnamed = [] if kinds else [int(code) for code in np.unique(env.layout.colour)]
-    labels |= {code: HUES[code] if len(unnamed) > 1 else "agent" for code in unnamed}
-    return labels | ({FOOD: food} if FOOD in labels else {})
-
-
-def _purpose(env: ParticleGrid) -> str:
-    text = inspect.getdoc(inspect.getmodule(type(env.task))) or ""
-    return text.partition("\n")[0]
+def _legend(env: ParticleGrid) -> dict[int, str]:
+    """Return labels of cell codes, with hues for the colours of a task that does not name them."""
+    labels = env.legend()
+    kinds, _ = legend_words(env.task)
+    colours = [code for code in labels if code >= AGENT_1]
+    return labels | ({code: HUES[code] for code in colours} if len(colours) > 1 and not kinds else {})
 
 
 def _check_vision(player: Player, config: RunConfig) -> None:
