@@ -71,7 +71,7 @@ def world(env: ParticleGrid) -> dict[str, Any]:
     form = Discrete if env.discrete else Continuous
     return {
         "task": env.task_name,
-        "action": "discrete" if env.discrete else "continuous",
+        "action": env.action,
         "teams": env.task.teams,
         "unit": env.unit,
         "sight": env.task.sight,

@@ -188,9 +188,8 @@ def record_learning(
     """
     env = stage(env)
     before, after = (_pictures(env, each, show) for each in (untrained, policy))
-    action = "discrete" if env.discrete else "continuous"
     words = Words(
-        f"{env.task_name}, {action} actions", purpose(type(env.task)), ["before training", trained], env.legend()
+        f"{env.task_name}, {env.action} actions", purpose(type(env.task)), ["before training", trained], env.legend()
     )
     with Video(path, show.fps) as film:
         for k, pictures in enumerate(zip(before, after, strict=True)):
@@ -209,11 +208,10 @@ def caption(steps: int, results: Results) -> str:
 def stage(env: ParticleGrid) -> ParticleGrid:
     """Return an environment of one world, as dense as those of another one, in which a policy is easy to follow."""
     world = env.world.within(STAGE if max(env.world.height, env.world.width) > CLOSE_UP else CLOSE_UP)
-    action = "discrete" if env.discrete else "continuous"
     try:
-        return ParticleGrid(env.task, action, world=replace(world, lifespan=0, max_episode_steps=0))
+        return ParticleGrid(env.task, env.action, world=replace(world, lifespan=0, max_episode_steps=0))
     except UserError:  # a task may need the size of its world
-        return ParticleGrid(env.task, action, world=replace(env.world, worlds=1, lifespan=0, max_episode_steps=0))
+        return ParticleGrid(env.task, env.action, world=replace(env.world, worlds=1, lifespan=0, max_episode_steps=0))
 
 
 def _pictures(env: ParticleGrid, policy: Policy, show: Show) -> list[np.ndarray]:

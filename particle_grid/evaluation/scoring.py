@@ -49,11 +49,10 @@ def evaluate_policy(
 
 def show_results(env: ParticleGrid, results: Results, console: Console, steps: int) -> None:
     """Print the results of episodes of this many steps as a table."""
-    action = "discrete" if env.discrete else "continuous"
     count = len(results.scores["sampled"])
     seeds = f"{count} seed{'s' if count > 1 else ''}"
     size = f"{seeds} x {steps} steps x {env.num_agents} agents"
-    console.print(f"{env.task_name}, {action}: {size}; mean ± standard deviation over seeds", soft_wrap=True)
+    console.print(f"{env.task_name}, {env.action}: {size}; mean ± standard deviation over seeds", soft_wrap=True)
     table = Table(" / ".join(team_names(env.task)), f"score\n({env.unit})", "normalised\nscore")
     for name, scores in results.scores.items():
         table.add_row(LABELS[name], _by_team(scores), _by_team(results.by_team(name)))
