@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from gymnasium.spaces import Space
 from torch import Tensor, nn
 
-from particle_grid.learn.heads import Head, check_number, make_head
+from particle_grid.learn.heads import Head, make_head
+from particle_grid.learn.heads.numbers import check_number
 from particle_grid.support import registry
 from particle_grid.support.errors import UserError, unknown
 from particle_grid.support.renamed import successor

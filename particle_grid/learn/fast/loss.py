@@ -18,6 +18,7 @@ from torch import Tensor
 from particle_grid.learn import heads, ppo
 from particle_grid.learn.fast.kernels import loss_parts, losses
 from particle_grid.learn.heads import BetaHead, CategoricalHead, GaussianHead, Head
+from particle_grid.learn.heads.normal import NODES, WEIGHTS
 
 TOLERANCE = 1e-4  # relative difference of a kernel from its definition
 Results = dict[str, Tensor]
@@ -152,7 +153,7 @@ class FusedLoss:
             log_std = self.head.log_std.numpy()
         if type(self.head) is not heads.SquashedHead:
             return log_std
-        return np.concatenate([log_std, heads.NODES, heads.WEIGHTS]).astype(np.float32)
+        return np.concatenate([log_std, NODES, WEIGHTS]).astype(np.float32)
 
 
 def fused_loss(head: Head) -> tuple[FusedLoss | None, str]:
