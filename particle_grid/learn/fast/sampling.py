@@ -12,16 +12,20 @@ import torch
 from torch import Tensor
 
 from particle_grid.learn import heads
-from particle_grid.learn.fast.kernels.elementary import HALF, HALF_LOG_2PI, exp
-from particle_grid.learn.fast.kernels.loss_parts import BLOCK, F32_0
+from particle_grid.learn.fast.kernels import hurdle
+from particle_grid.learn.fast.kernels.elementary import HALF, HALF_LOG_2PI, exp, log
+from particle_grid.learn.fast.kernels.loss_parts import BLOCK, F32_0, F32_1
 from particle_grid.learn.fast.kernels.losses import log_softmax
-from particle_grid.learn.heads import CategoricalHead, GaussianHead, Head
+from particle_grid.learn.heads import CategoricalHead, GaussianHead, Head, HurdleHead
+from particle_grid.learn.heads.hurdle import LARGEST, SMALLEST
 from particle_grid.support.jit import math_kernel
 
 TOLERANCE = 1e-4  # relative difference of a kernel from its definition
 MOST_OTHERS = 1e-3  # share of samples that may differ, because a random number is as large as a rounded probability
 CHOICES = (heads.CategoricalHead, heads.BinsHead)
 NORMALS = (heads.GaussianHead, heads.SnappedHead, heads.SquashedHead)
+F32_LARGEST = np.float32(LARGEST)
+F32_SMALLEST = np.float32(SMALLEST)
 
 
 @math_kernel
@@ -96,11 +100,65 @@ def normal_sample(out, noise, log_std, samples, logp):
             logp[n] -= HALF * z * z + (log_std[a] + HALF_LOG_2PI)
 
 
+@math_kernel
+def _between(count, noise, z):
+    """Write samples from truncated logistic distributions to a component z of `hurdle`, by inverting the cumulative."""
+    for k in range(count):
+        location, log_scale, _, _ = hurdle.parts(z[k + hurdle.X_LOCATION], z[k + hurdle.X_SCALE])
+        inverse = exp(-log_scale)
+        below, _, _ = hurdle.logistic((-F32_1 - location) * inverse)
+        above, _, _ = hurdle.logistic((location - F32_1) * inverse)
+        width = F32_1 - below - above
+        odds = log(below + width * noise[k]) - log(above + width * (F32_1 - noise[k]))
+        x = min(max(location + exp(log_scale) * odds, -F32_LARGEST), F32_LARGEST)
+        z[k + hurdle.SAMPLE] = F32_SMALLEST if x == F32_0 else x
+
+
+@math_kernel
+def hurdle_sample(out, noise, samples, logp):
+    """Sample from atoms and the density between them.
+
+    Args:
+        out: f32[n, K].
+        noise: f32[2, A, n] in [0, 1), for the choices and for values between the atoms.
+        samples: f32[n, A], the result.
+        logp: f32[n], the result.
+    """
+    x = np.empty((out.shape[1], BLOCK), np.float32)
+    p = np.empty_like(x)
+    z = np.empty(hurdle.DENSITY_ROWS, np.float32)
+    choice = np.empty(BLOCK, np.int32)
+    unused = np.empty(BLOCK, np.float32)
+    for first in range(0, len(out), BLOCK):
+        count = min(BLOCK, len(out) - first)
+        for k in range(count):
+            source = out[first + k]
+            for j in range(len(source)):
+                x[j, k] = source[j]
+        total = logp[first : first + count]
+        total[:] = F32_0
+        for a in range(samples.shape[1]):
+            at = a * hurdle.OUTPUTS
+            end = at + hurdle.CHOICES
+            z[hurdle.X_LOCATION : hurdle.X_SCALE] = x[end]
+            z[hurdle.X_SCALE : hurdle.SAMPLE] = x[end + 1]
+            _between(count, noise[1, a, first : first + count], z)
+            hurdle.truncated_logistic(count, z)
+            x[at + hurdle.BETWEEN] += hurdle.LOG_ODDS
+            log_softmax(count, x[at:end], p[at:end])
+            _choose(count, x[at:end], p[at:end], noise[0, a, first : first + count], choice, total)
+            density, spread = z[hurdle.DENSITY : hurdle.SPREAD], z[hurdle.SPREAD : hurdle.DENSITY_ROWS]
+            hurdle.density_terms(count, choice, p[at + hurdle.BETWEEN], density, spread, total, unused)
+            for k in range(count):
+                atom = np.float32(choice[k]) - F32_1
+                samples[first + k, a] = z[k + hurdle.SAMPLE] if choice[k] == hurdle.BETWEEN else atom
+
+
 class FusedSampler:
     """Samples like `head.sample`, several times faster.
 
     Args:
-        head: one of CHOICES or NORMALS.
+        head: one of CHOICES or NORMALS, or a `HurdleHead`.
     """
 
     def __init__(self, head: Head) -> None:
@@ -117,6 +175,9 @@ class FusedSampler:
         if isinstance(self.head, GaussianHead):
             noise = torch.randn(out.shape, generator=generator)
             normal_sample(out.numpy(), noise.numpy(), self.head.log_std.numpy(), *results)
+        elif isinstance(self.head, HurdleHead):
+            noise = torch.rand((2, self.head.components, len(out)), generator=generator)
+            hurdle_sample(out.numpy(), noise.numpy(), *results)
         else:
             noise = torch.rand((self.head.components, len(out)), generator=generator)
             categorical_sample(out.numpy(), noise.numpy(), self.nvec, *results)
@@ -126,7 +187,7 @@ class FusedSampler:
 def fused_sampler(head: Head) -> tuple[FusedSampler | None, str]:
     """Return the compiled sampling for a head, or None if there is none, and a sentence that describes the choice."""
     name = type(head).__name__
-    if type(head) not in (*CHOICES, *NORMALS):
+    if type(head) not in (*CHOICES, *NORMALS, HurdleHead):
         return None, f"Actions are sampled in plain torch: there is no kernel for {name}."
     if numba.config.DISABLE_JIT:
         return None, "Actions are sampled in plain torch: Numba's compiler is off (NUMBA_DISABLE_JIT)."

@@ -1,7 +1,7 @@
 """Heads turn the outputs of a policy into actions.
 
 MultiDiscrete action spaces have a categorical head. For Box there are normal distributions (as they are, squashed or
-snapped), Beta distributions and bins.
+snapped), Beta distributions, bins, and a mixture of the nine discrete moves with a density between them (hurdle).
 
 All heads work in float32 on outputs f32[..., K] and samples [..., A], and sum log-probabilities and entropies over the
 A components. A sample is what learning sees; `to_action` converts it to what the environment receives. Probabilities
@@ -15,12 +15,13 @@ from gymnasium.spaces import Box, MultiDiscrete, Space
 
 from particle_grid.learn.heads.beta import BetaHead
 from particle_grid.learn.heads.choices import BinsHead, CategoricalHead
+from particle_grid.learn.heads.hurdle import HurdleHead
 from particle_grid.learn.heads.normal import GaussianHead, SnappedHead, SquashedHead
 from particle_grid.support import registry
 from particle_grid.support.errors import UserError, unknown
 
-Head = CategoricalHead | GaussianHead | BetaHead
-HEADS = ("auto", "gaussian", "squashed", "snapped", "beta", "bins")
+Head = CategoricalHead | GaussianHead | BetaHead | HurdleHead
+HEADS = ("auto", "gaussian", "squashed", "snapped", "beta", "bins", "hurdle")
 HEAD_METHODS = ("sample", "log_prob_and_entropy", "mode", "to_action", "init_bias")
 # Name in an earlier version -> name.
 RENAMED_METHODS = {"evaluate": "log_prob_and_entropy", "greedy": "mode", "act": "to_action", "begin": "init_bias"}
@@ -63,6 +64,8 @@ def make_head(
         return BinsHead(components, bins)
     if head == "beta":
         return BetaHead(components)
+    if head == "hurdle":
+        return HurdleHead(components)
     kinds = {"gaussian": GaussianHead, "squashed": SquashedHead, "snapped": SnappedHead}
     return kinds[head](components, log_std_min, log_std_max, log_std_init)
 

@@ -73,7 +73,7 @@ def log_softmax(count, logits, p):
 
 
 @math_kernel
-def _choice_terms(count, logp_all, p, taken, weight, logp, entropy):
+def choice_terms(count, logp_all, p, taken, weight, logp, entropy):
     """Add a component's log-probability to logp, write its entropy, and return the weighted sum of the latter."""
     entropy[:] = F32_0
     for j in range(len(p)):
@@ -86,7 +86,7 @@ def _choice_terms(count, logp_all, p, taken, weight, logp, entropy):
 
 
 @math_kernel
-def _choice_gradient(count, logp_all, p, taken, rows, entropy, coef, d):
+def choice_gradient(count, logp_all, p, taken, rows, entropy, coef, d):
     """Write the gradient of a component's logits, d f32[choices, BLOCK]."""
     weight, d_logp = rows[WEIGHT][:count], rows[D_LOGP][:count]
     for j in range(len(p)):
@@ -119,14 +119,14 @@ def categorical_loss(out, agents, samples, old_logp, advantage, returns, truncat
             end = at + parameters[a]
             log_softmax(count, x[at:end], p[at:end])
             h = entropy[a][:count]
-            sums[ENTROPY] += _choice_terms(count, x[at:end], p[at:end], taken[a], weight, logp, h)
+            sums[ENTROPY] += choice_terms(count, x[at:end], p[at:end], taken[a], weight, logp, h)
             at = end
         surrogate(count, rows, numbers, sums)
         value_terms(count, x[at], rows, np.float32(numbers[VALUE_COEF]), x[at], sums)
         at = 0
         for a in range(len(parameters)):
             end = at + parameters[a]
-            _choice_gradient(count, x[at:end], p[at:end], taken[a], rows, entropy[a], coef, x[at:end])
+            choice_gradient(count, x[at:end], p[at:end], taken[a], rows, entropy[a], coef, x[at:end])
             at = end
         scatter(first, count, x, d_out)
 
