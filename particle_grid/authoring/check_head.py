@@ -138,14 +138,27 @@ def has_a_density(head: HeadClass) -> str:
         if not made.dtype.is_floating_point:
             continue
         for component in sample.unbind(-1):
-            values, counts = component.unique(return_counts=True)
+            between = component[~_is_atom(made, component)]
+            if not len(between):
+                continue
+            values, counts = between.unique(return_counts=True)
             share = counts.max().item() / len(component)
             if share > MOST_ALIKE:
                 raise UserError(
                     f"{share:.0%} of the samples are exactly {values[counts.argmax()]:.3g}, so they have no density: "
-                    f"return them as they are drawn, and clip or round in `to_action`."
+                    f"return them as they are drawn, and clip or round in `to_action`; or list values that have a "
+                    f"probability of their own in `atoms`."
                 )
     return ""
+
+
+def _atoms(head: Head) -> Tensor:
+    """Return the values that have a probability of their own, beside a density."""
+    return torch.tensor(getattr(head, "atoms", ()))
+
+
+def _is_atom(head: Head, x: Tensor) -> Tensor:
+    return torch.isin(x, _atoms(head))
 
 
 @torch.no_grad()
@@ -185,17 +198,24 @@ def is_a_distribution(head: HeadClass) -> str:
 def _integral(head: Head, out: Tensor) -> tuple[float, float]:
     """Return the integral of the density, and its standard error, by importance sampling from wide distributions.
 
-    Each component is drawn from a Cauchy distribution around the samples. Where the density is not a number, it is 0:
-    such samples are impossible.
+    Each component is drawn from a Cauchy distribution around the samples; if there are atoms, half of the time it is
+    one of them instead. Where the density is not a number, it is 0: such samples are impossible.
     """
     sample, _ = drawn(head, out)
-    low, middle, high = torch.quantile(sample, torch.tensor([0.25, 0.5, 0.75]), 0)
+    between = sample.masked_fill(_is_atom(head, sample), torch.nan)
+    low, middle, high = between.nanquantile(torch.tensor([0.25, 0.5, 0.75]), 0).nan_to_num()
     scale = (high - low).clamp(min=1e-4)
-    uniform = torch.rand(sample.shape, generator=torch.Generator().manual_seed(2))
+    generator = torch.Generator().manual_seed(2)
+    uniform = torch.rand(sample.shape, generator=generator)
     z = torch.tan(math.pi * (uniform - 0.5))
-    proposal = -(math.pi * scale * (1 + z * z)).log().sum(-1)
-    logp, _ = head.log_prob_and_entropy(out, middle + scale * z)
-    ratio = (logp - proposal).exp().double().nan_to_num(0.0, posinf=math.inf)
+    x = middle + scale * z
+    proposal = -(math.pi * scale * (1 + z * z)).log()
+    if len(atoms := _atoms(head)):
+        is_atom = torch.rand(sample.shape, generator=generator) < 0.5
+        x = torch.where(is_atom, atoms[torch.randint(len(atoms), sample.shape, generator=generator)], x)
+        proposal = torch.where(is_atom, -math.log(len(atoms)), proposal) + math.log(0.5)
+    logp, _ = head.log_prob_and_entropy(out, x)
+    ratio = (logp - proposal.sum(-1)).exp().double().nan_to_num(0.0, posinf=math.inf)
     return ratio.mean().item(), ratio.std().item() / math.sqrt(len(ratio))
 
 

@@ -6,7 +6,17 @@ import numpy as np
 from torch import Tensor
 
 from particle_grid.learn import checkpoint
-from particle_grid.learn.heads import BetaHead, BinsHead, CategoricalHead, GaussianHead, Head, SnappedHead, SquashedHead
+from particle_grid.learn.heads import (
+    BetaHead,
+    BinsHead,
+    CategoricalHead,
+    GaussianHead,
+    Head,
+    HurdleHead,
+    SnappedHead,
+    SquashedHead,
+    hurdle,
+)
 from particle_grid.learn.policy import Policy
 from particle_grid.runs.load import Checkpoint
 from particle_grid.runs.results import Results
@@ -42,6 +52,10 @@ SAMPLING = {
     SnappedHead: f"{NOISE}; action = sample, clipped to [-1, 1] and rounded",
     BetaHead: "alpha and beta = 1 + softplus of the first and the second half of head_outputs; "
     "action = 2 * Beta(alpha, beta) - 1",
+    HurdleHead: "head_outputs holds six numbers for each component in turn; choose from the softmax of the first four, "
+    f"after adding {hurdle.LOG_ODDS:.6f} to the fourth; the first three choices are the actions -1, 0 and 1; the fourth "
+    "is a sample from a logistic distribution cut off at -1 and 1, with location = tanh(fifth) and "
+    f"scale = exp({hurdle.LEAST_LOG_SCALE / 2:g} * (1 - tanh(sixth + {hurdle.SHIFT:g})))",
 }
 
 

@@ -33,6 +33,7 @@ MAKE = {
     "squashed": lambda: heads.SquashedHead(3, *BOUNDS),
     "snapped": lambda: heads.SnappedHead(1, *BOUNDS),
     "beta": lambda: heads.BetaHead(2),
+    "hurdle": lambda: heads.HurdleHead(2),
 }
 
 

@@ -6,7 +6,8 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from particle_grid.learn.heads import BetaHead, BinsHead, CategoricalHead, make_head
+from particle_grid.learn.heads import HEADS, BetaHead, BinsHead, CategoricalHead, HurdleHead, make_head
+from particle_grid.learn.heads.hurdle import LARGEST, SHARE
 from particle_grid.learn.policy import make_policy
 from particle_grid.support.errors import UserError
 
@@ -63,7 +64,7 @@ def test_gaussian_agrees_with_torch_distributions(seed, raw):
     assert torch.equal(head.mode(out), out)
 
 
-@pytest.mark.parametrize("head", ["discrete", "bins", "gaussian", "squashed", "snapped", "beta"])
+@pytest.mark.parametrize("head", ["discrete", *HEADS[1:]])
 @given(rms=st.floats(0.2, 0.55))
 @settings(max_examples=5)
 def test_initial_actions_have_the_requested_size_with_every_head(head, rms):
@@ -138,6 +139,59 @@ def test_the_squashed_entropy_equals_the_mean_surprise_of_many_samples(means, lo
     assert abs(surprise.mean().item() - entropy) < noise + quadrature
 
 
+def hurdle_log_probs(out, x):
+    """Return the log-probabilities f32[n] of values x f32[n] of one component with outputs f32[6]."""
+    return HurdleHead(1).log_prob_and_entropy(out.expand(len(x), -1), x[:, None])[0]
+
+
+@given(seed=st.integers(0, 10_000), spread=st.floats(0.1, 10))
+@settings(max_examples=20)
+def test_the_atoms_and_the_density_of_a_hurdle_add_up_to_one(seed, spread):
+    out = spread * torch.randn(6, generator=torch.Generator().manual_seed(seed))
+    x = torch.linspace(-LARGEST, LARGEST, 40_000)
+    between = torch.trapezoid(hurdle_log_probs(out, x).exp(), x)
+    atoms = hurdle_log_probs(out, torch.tensor([-1.0, 0.0, 1.0])).exp().sum()
+    torch.testing.assert_close(between + atoms, torch.tensor(1.0), rtol=0, atol=1e-3)
+
+
+@given(seed=st.integers(0, 10_000), spread=st.floats(0.1, 10))
+@settings(max_examples=20)
+def test_samples_of_a_hurdle_are_as_frequent_as_their_probabilities(seed, spread):
+    n = 20_000
+    generator = torch.Generator().manual_seed(seed)
+    out = spread * torch.randn(6, generator=generator)
+    sample, logp = HurdleHead(1).sample(out.expand(n, -1), generator)
+    assert torch.equal(logp, hurdle_log_probs(out, sample[:, 0]))
+    for atom in (-1.0, 0.0, 1.0):
+        p = hurdle_log_probs(out, torch.tensor([atom])).exp().item()
+        assert abs((sample == atom).float().mean().item() - p) < 5 * 0.5 / math.sqrt(n)
+    # Between the atoms, the cumulative distribution is compared at a few points.
+    x = torch.linspace(-LARGEST, LARGEST, 40_001)
+    cumulative = torch.cumulative_trapezoid(hurdle_log_probs(out, x).exp(), x)
+    between = sample[(sample != 0) & (sample.abs() != 1)]
+    for k in (5_000, 15_000, 25_000, 35_000):
+        assert abs((between < x[k + 1]).sum().item() / n - cumulative[k].item()) < 5 * 0.5 / math.sqrt(n)
+    surprise = -logp.double()
+    entropy = HurdleHead(1).log_prob_and_entropy(out[None], sample[:1])[1].item()
+    assert abs(surprise.mean().item() - entropy) < 6 * surprise.std().item() / math.sqrt(n) + 1e-3
+
+
+def test_a_hurdle_begins_with_equally_likely_moves_and_few_values_between():
+    sample, _ = HurdleHead(2).sample(torch.zeros(100_000, 12), torch.Generator().manual_seed(0))
+    for atom in (-1.0, 0.0, 1.0):
+        assert abs((sample == atom).float().mean().item() - (1 - SHARE) / 3) < 0.01
+
+
+@pytest.mark.parametrize("largest", [10.0, 1e4])
+def test_gradients_of_a_hurdle_are_finite_for_large_outputs(largest):
+    generator = torch.Generator().manual_seed(0)
+    out = (largest * torch.randn(2000, 12, generator=generator)).requires_grad_()
+    sample, _ = HurdleHead(2).sample(out.detach(), generator)
+    logp, entropy = HurdleHead(2).log_prob_and_entropy(out, sample)
+    (logp + entropy).sum().backward()
+    assert out.grad.isfinite().all()
+
+
 def test_bins_are_evenly_spread_from_end_to_end():
     head = BinsHead(2, 5)
     assert head.outputs == 10
@@ -153,7 +207,7 @@ def test_snapped_actions_are_the_nearest_moves_with_the_density_of_the_sample():
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("name", ["squashed", "snapped", "beta", "bins"])
+@pytest.mark.parametrize("name", ["squashed", "snapped", "beta", "bins", "hurdle"])
 def test_bounded_actions_lie_within_the_box(name):
     head = make_head(BOX, name)
     sample, _ = head.sample(10 * torch.randn(10_000, head.outputs), torch.Generator().manual_seed(1))
@@ -163,7 +217,8 @@ def test_bounded_actions_lie_within_the_box(name):
 
 
 @pytest.mark.parametrize(
-    "head", [CategoricalHead([3, 3]), gaussian_head(), make_head(BOX, "squashed"), BetaHead(2), BinsHead(2, 9)]
+    "head",
+    [CategoricalHead([3, 3]), gaussian_head(), make_head(BOX, "squashed"), BetaHead(2), BinsHead(2, 9), HurdleHead(2)],
 )
 def test_the_components_of_an_action_are_drawn_independently(head):
     n = 40_000
@@ -246,7 +301,7 @@ def test_an_initial_log_std_that_is_not_a_number_is_refused(start):
         (
             BOX,
             {"head": "normal"},
-            "There is no head 'normal'. There are: auto, beta, bins, gaussian, snapped, squashed",
+            "There is no head 'normal'. There are: auto, beta, bins, gaussian, hurdle, snapped, squashed",
         ),
         (MultiDiscrete([3, 3]), {"head": "beta"}, "policy.head=beta is for continuous actions"),
         (BOX, {"head": "bins", "bins": 1}, "policy.bins=1 is invalid"),

@@ -66,6 +66,7 @@ class HurdleHead(nn.Module):
         """Return the log-probability of a sample f32[..., A], and the entropy in nats, both f32[...]."""
         logp, location, log_scale = self._parts(out)
         density, spread = _truncated_logistic(location, log_scale, sample)
+        density = density.masked_fill(sample.abs() > 1, -torch.inf)
         is_atom = (sample == 0) | (sample.abs() == 1)
         choice = torch.where(is_atom, sample + 1, BETWEEN).long()
         chosen = logp.gather(-1, choice.unsqueeze(-1)).squeeze(-1) + torch.where(is_atom, 0, density)

@@ -49,8 +49,8 @@ def tanh(x):
 def logistic(z):
     """Return s = sigmoid(z), log(s) and log(1 - s)."""
     e = exp(-abs(z))
-    l = log(F32_1 + e)
-    return (F32_1 if z > F32_0 else e) / (F32_1 + e), min(z, F32_0) - l, min(-z, F32_0) - l
+    softplus = log(F32_1 + e)
+    return (F32_1 if z > F32_0 else e) / (F32_1 + e), min(z, F32_0) - softplus, min(-z, F32_0) - softplus
 
 
 @math_kernel
