@@ -53,8 +53,8 @@ SAMPLING = {
     BetaHead: "alpha and beta = 1 + softplus of the first and the second half of head_outputs; "
     "action = 2 * Beta(alpha, beta) - 1",
     HurdleHead: "head_outputs holds six numbers for each component in turn; choose from the softmax of the first four, "
-    f"after adding {hurdle.LOG_ODDS:.6f} to the fourth; the first three choices are the actions -1, 0 and 1; the fourth "
-    "is a sample from a logistic distribution cut off at -1 and 1, with location = tanh(fifth) and "
+    f"after adding {hurdle.LOG_ODDS:.6f} to the fourth; the first three choices are the actions -1, 0 and 1; the "
+    "fourth is a sample from a logistic distribution cut off at -1 and 1, with location = tanh(fifth) and "
     f"scale = exp({hurdle.LEAST_LOG_SCALE / 2:g} * (1 - tanh(sixth + {hurdle.SHIFT:g})))",
 }
 

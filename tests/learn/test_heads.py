@@ -216,10 +216,7 @@ def test_bounded_actions_lie_within_the_box(name):
         assert action.abs().max() <= 1
 
 
-@pytest.mark.parametrize(
-    "head",
-    [CategoricalHead([3, 3]), gaussian_head(), make_head(BOX, "squashed"), BetaHead(2), BinsHead(2, 9), HurdleHead(2)],
-)
+@pytest.mark.parametrize("head", [CategoricalHead([3, 3]), *(make_head(BOX, name) for name in HEADS[1:])])
 def test_the_components_of_an_action_are_drawn_independently(head):
     n = 40_000
     action, _ = head.sample(torch.zeros(n, head.outputs), torch.Generator().manual_seed(1))
