@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from particle_grid.support import archive, atomic
 from particle_grid.support.errors import UserError, UserTypeError
 
-VERSION = 2  # 1: settings and simulator arrays have older names, see `particle_grid.support.renamed`
-READABLE = (1, 2)
+VERSION = 3  # what 1 and 2 mean today is in `particle_grid.runs.versions`
+READABLE = (1, 2, 3)
 DTYPES = frozenset(archive.DTYPES.values())
 MARK = b"sha256:"
 DIGEST = 32  # bytes. Each file ends with MARK and the digest of the rest: torch reads damaged weights without complaint
@@ -96,7 +96,7 @@ def check_version(path: str | Path, state: Any) -> None:
     if state["version"] not in READABLE:
         raise UserError(
             f"{path} has checkpoint version {state['version']}, and this program reads versions "
-            f"{' and '.join(map(str, READABLE))}: use the particle_grid that saved it, or train again."
+            f"{READABLE[0]} to {READABLE[-1]}: use the particle_grid that saved it, or train again."
         )
 
 

@@ -208,7 +208,7 @@ class MLP(Policy):
 POLICIES = {"conv_lstm": ConvLSTM, "conv": Conv, "mlp": MLP}
 OPTIONS: dict[str, Any] = {
     "hidden": 128,  # number of hidden units, also of the LSTM; the default makes about 150k parameters
-    "head": "auto",  # distribution of continuous actions: bins (auto: learns best), gaussian, squashed, snapped, beta
+    "head": "auto",  # distribution of continuous actions: hurdle (auto), bins, beta, gaussian, squashed, snapped
     "bins": 9,  # number of values per axis with head=bins
     "log_std_min": -3.0,  # lower bound of a Gaussian's log standard deviation; below it, gradients explode
     "log_std_max": 0.5,  # upper bound; above it, nearly every sample is clipped at the ends of [-1, 1]

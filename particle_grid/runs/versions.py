@@ -9,6 +9,7 @@ from particle_grid.learn.config import TrainerConfig
 from particle_grid.support.renamed import ARRAYS, SETTINGS
 
 FIRST_SETTINGS = {"optimiser": FIRST_OPTIMISER, "anneal_power": 1.0}  # settings of the trainer
+FIRST_AUTO_HEAD = "bins"  # what policy.head=auto meant for continuous actions before version 3 of checkpoints
 DROPPED = ("resume", "allow")  # keys of a saved config that are about one command, not about the run
 WHOLE = {field.name for field in fields(TrainerConfig) if field.type in (int, "int")}
 
@@ -50,11 +51,23 @@ def upgraded_checkpoint(state: Mapping[str, Any]) -> dict[str, Any]:
         new["config"] = upgraded_config(new["config"])
         if isinstance(new["config"].get("trainer"), dict):  # earlier versions had no choice, so they do not name theirs
             new["config"]["trainer"] = FIRST_SETTINGS | new["config"]["trainer"]
+        if new.get("version", 1) < 3:
+            new["config"] = _with_first_head(new["config"])
     if isinstance(new.get("envs"), list):
         new["envs"] = [_upgraded_arrays(env) for env in new["envs"]]
     if isinstance(new.get("others"), list):
         new["others"] = [upgraded_checkpoint(other) if isinstance(other, Mapping) else other for other in new["others"]]
     return new
+
+
+def _with_first_head(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config that names the head which `auto` stood for."""
+    action, policy = config.get("action"), config.get("policy")
+    if not isinstance(action, Mapping) or not isinstance(policy, Mapping) or action.get("name") != "continuous":
+        return config
+    if policy.get("head", "auto") != "auto":
+        return config
+    return config | {"policy": {**policy, "head": FIRST_AUTO_HEAD}}
 
 
 def _upgraded_arrays(arrays: Any) -> Any:

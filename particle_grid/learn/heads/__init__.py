@@ -39,7 +39,7 @@ def make_head(
 
     Args:
         space: MultiDiscrete([...]) or Box(-1, 1, (n,)).
-        head: for MultiDiscrete `auto`, which is categorical; for Box one of HEADS, where `auto` is bins
+        head: for MultiDiscrete `auto`, which is categorical; for Box one of HEADS, where `auto` is hurdle
             (docs/learning.md compares them). Also, for either, the name of a head that an installed package registers,
             or the place of a class, `my_package.my_module:MyHead`, which is called with the space.
         bins: values along each axis, for the head of that name.
@@ -60,12 +60,12 @@ def make_head(
             raise UserError(f"policy.head={head} is for continuous actions: use auto, or action=continuous.")
         return CategoricalHead(space.nvec.tolist())
     components = _box_components(space)
-    if head in ("auto", "bins"):
+    if head in ("auto", "hurdle"):
+        return HurdleHead(components)
+    if head == "bins":
         return BinsHead(components, bins)
     if head == "beta":
         return BetaHead(components)
-    if head == "hurdle":
-        return HurdleHead(components)
     kinds = {"gaussian": GaussianHead, "squashed": SquashedHead, "snapped": SnappedHead}
     return kinds[head](components, log_std_min, log_std_max, log_std_init)
 
