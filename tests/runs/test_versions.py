@@ -27,6 +27,16 @@ def test_renamed_arrays_are_found_in_every_process_of_a_checkpoint():
         assert part["envs"] == [{name: k for k, name in enumerate([*ARRAYS.values(), "grid"])}]
 
 
+@pytest.mark.parametrize(("version", "head"), [(1, "bins"), (2, "bins"), (3, "auto")])
+def test_the_head_that_auto_stood_for_is_kept(version, head):
+    for policy in ({"name": "mlp", "head": "auto"}, {"name": "mlp"}):
+        state = {"version": version, "config": {"action": {"name": "continuous"}, "policy": policy}}
+        assert upgraded_checkpoint(state)["config"]["policy"].get("head", "auto") == head
+    for action, own in (("continuous", "beta"), ("discrete", "auto")):
+        state = {"version": version, "config": {"action": {"name": action}, "policy": {"name": "mlp", "head": own}}}
+        assert upgraded_checkpoint(state)["config"]["policy"]["head"] == own
+
+
 def test_results_of_the_first_version_have_the_current_keys(tmp_path):
     labels = ("random actions", "script", "policy, sampled", "policy, greedy")
     scores = {label: {"scores": [[k]], "normalised_scores": [k / 2]} for k, label in enumerate(labels)}

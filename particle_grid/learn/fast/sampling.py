@@ -101,10 +101,10 @@ def normal_sample(out, noise, log_std, samples, logp):
 
 
 @math_kernel
-def _between(count, noise, z):
+def _between(count, x_location, x_scale, noise, z):
     """Write samples from truncated logistic distributions to a component z of `hurdle`, by inverting the cumulative."""
     for k in range(count):
-        location, log_scale, _, _ = hurdle.parts(z[k + hurdle.X_LOCATION], z[k + hurdle.X_SCALE])
+        location, log_scale, _, _ = hurdle.parts(x_location[k], x_scale[k])
         inverse = exp(-log_scale)
         below, _, _ = hurdle.logistic((-F32_1 - location) * inverse)
         above, _, _ = hurdle.logistic((location - F32_1) * inverse)
@@ -140,12 +140,8 @@ def hurdle_sample(out, noise, samples, logp):
         for a in range(samples.shape[1]):
             at = a * hurdle.OUTPUTS
             end = at + hurdle.CHOICES
-            z[hurdle.X_LOCATION : hurdle.X_SCALE] = x[end]
-            z[hurdle.X_SCALE : hurdle.SAMPLE] = x[end + 1]
-            _between(count, noise[1, a, first : first + count], z)
-            hurdle.truncated_logistic(count, z)
-            x[at + hurdle.BETWEEN] += hurdle.LOG_ODDS
-            log_softmax(count, x[at:end], p[at:end])
+            _between(count, x[end], x[end + 1], noise[1, a, first : first + count], z)
+            hurdle.prepare(count, x[at : at + hurdle.OUTPUTS], p[at:end], z)
             _choose(count, x[at:end], p[at:end], noise[0, a, first : first + count], choice, total)
             density, spread = z[hurdle.DENSITY : hurdle.SPREAD], z[hurdle.SPREAD : hurdle.DENSITY_ROWS]
             hurdle.density_terms(count, choice, p[at + hurdle.BETWEEN], density, spread, total, unused)

@@ -62,7 +62,7 @@ def parts(x_location, x_scale):
 
 
 @math_kernel
-def truncated_logistic(count, z):
+def _truncated_logistic(count, z):
     """Compute log-density and entropy between the atoms, and their gradients, for a component z f32[DENSITY_ROWS]."""
     for k in range(count):
         location, log_scale, slope, slope_of_scale = parts(z[k + X_LOCATION], z[k + X_SCALE])
@@ -93,6 +93,16 @@ def truncated_logistic(count, z):
         z[k + H_SCALE] = slope_of_scale * (
             F32_1 - wider * (F32_1 + between) + (right * g_b - left * g_a) * share
         )  # fmt: skip
+
+
+@math_kernel
+def prepare(count, x, p, z):
+    """Replace the logits in x f32[OUTPUTS, BLOCK] by log-probabilities, and compute p and the density in z."""
+    z[X_LOCATION:X_SCALE] = x[CHOICES]
+    z[X_SCALE:SAMPLE] = x[CHOICES + 1]
+    _truncated_logistic(count, z)
+    x[BETWEEN] += LOG_ODDS
+    log_softmax(count, x[:CHOICES], p)
 
 
 @math_kernel
@@ -157,12 +167,8 @@ def hurdle_loss(out, agents, samples, old_logp, advantage, returns, truncations,
         for a in range(components):
             at = a * OUTPUTS
             end = at + CHOICES
-            z[a, X_LOCATION:X_SCALE] = x[end]
-            z[a, X_SCALE:SAMPLE] = x[end + 1]
             z[a, SAMPLE:H_LOCATION] = taken[a]
-            truncated_logistic(count, z[a])
-            x[at + BETWEEN] += LOG_ODDS
-            log_softmax(count, x[at:end], p[at:end])
+            prepare(count, x[at : at + OUTPUTS], p[at:end], z[a])
             _choices(count, taken[a], choice[a])
             h = entropy[a][:count]
             sums[ENTROPY] += choice_terms(count, x[at:end], p[at:end], choice[a], weight, logp, h)
