@@ -31,6 +31,7 @@ __all__ = ["ACTIONS", "ParticleGrid"]
 REPORT_EVERY = 32  # steps between two infos
 # Why no step is possible: agents have no cells yet, or only some of them have moved.
 NEW = "The worlds have not been started: call reset()"
+CLOSED = "This environment has been closed: build another one"
 BROKEN = "A reset or a step was interrupted halfway: call reset(), or load_state_dict(),"
 
 
@@ -181,6 +182,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
     def reset(self, seed: int | None = None) -> tuple[np.ndarray, list[dict[str, float]]]:
         """Start all worlds. The same seed gives the same bytes; without one, the generators continue."""
         rng.check_seed(seed)
+        self._check_open("reset")
         with self._turn:
             stages = self._stages()
             if seed is not None or self._halted == NEW:
@@ -226,8 +228,13 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
             turn.taken = False
         return self.observations, self.rewards, self.terminals, self.truncations, infos
 
+    def _check_open(self, method: str) -> None:
+        """Raise UserRuntimeError after `close`."""
+        if self._halted == CLOSED:
+            self.check_ready(method)  # which raises
+
     def check_ready(self, method: str) -> None:
-        """Raise UserRuntimeError before the first reset, and after a step that was interrupted."""
+        """Raise UserRuntimeError before the first reset, after a step that was interrupted, and after `close`."""
         if self._halted:
             with self._turn:  # raises if another thread is in the middle of a reset
                 raise UserRuntimeError(f"{self._halted} before {method}().")
@@ -360,6 +367,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
 
         Raises UserError, and changes nothing, if it is damaged or was saved with other settings.
         """
+        self._check_open("load_state_dict")
         steps = {"steps": np.zeros(1, np.int64)}
         with self._turn:
             restore(self._arrays() | steps, saved, self.rules, self.task.sight)
@@ -389,8 +397,9 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         return self._renderer.render(self.state)
 
     def close(self) -> None:
-        """Close the window, if there is one."""
+        """Close the window, if there is one. Afterwards no reset and no step is possible."""
         self._renderer.close()
+        self._halted = CLOSED
 
 
 def action_space(action: str) -> Space:

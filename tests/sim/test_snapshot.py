@@ -164,7 +164,7 @@ def test_unreachable_states_are_refused_with_the_reason(fault):
     saved = env.state_dict()
     fault(env, saved)
     before = {name: array.tobytes() for name, array in env.state_dict().items()}
-    with pytest.raises(ValueError, match=f"damaged: {FAULTS[fault]}.*Use another") as caught:
+    with pytest.raises(ValueError, match=f"not fit this environment: {FAULTS[fault]}.*damaged: use") as caught:
         env.load_state_dict(saved)
     assert "\n" not in str(caught.value)
     assert {name: array.tobytes() for name, array in env.state_dict().items()} == before
