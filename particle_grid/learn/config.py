@@ -43,8 +43,8 @@ class TrainerConfig:
         UserTypeError: if a value has the wrong type.
     """
 
-    #: Agent-steps to train for. The default takes a minute or two on two cores, enough for visible progress on every
-    #: task. The last iteration may overshoot by less than a batch.
+    #: Agent-steps to train for. Tasks that ship have their own defaults, 4 to 20 million: minutes on two cores, enough
+    #: for visible progress. The last iteration may overshoot by less than a batch.
     total_steps: int = 6_000_000
     #: Steps per rollout, which is also the length of backpropagation through time.
     rollout_length: int = 32
