@@ -141,7 +141,7 @@ def _of_config(error: OmegaConfBaseException, line: str) -> str:
         case InterpolationToMissingValueError() if missing := re.search(r"Missing mandatory value: ([\w.]+)", line):
             return f"{missing[1]} is required: add {missing[1]}=VALUE."
         case InterpolationKeyError() if missing := re.search(r"Interpolation key '([\w.]+)' not found", line):
-            return f"{key} refers to {missing[1]}, which does not exist: write a value without ${{...}}."
+            return f"${{{missing[1]}}} refers to a setting that does not exist: write a value instead."
         case GrammarParseError():
             return f"{key} has an interpolation that cannot be read: write a value without ${{...}}."
         case UnsupportedInterpolationType() | InterpolationResolutionError() if not _by_own_resolver(line):
