@@ -182,8 +182,8 @@ import numpy as np
 class Task:
     {field}
     unit = ""
-    {attribute}
     sight = False
+    {attribute}
 
     def init(self, layout):
         {init}
@@ -213,7 +213,7 @@ def write_task(tmp_path, monkeypatch):
     [
         ("attribute", "teams = 3", "Task mine:Task has teams=3: use 1, or 2 teams that play against each other"),
         ("attribute", "teams = 0", "has teams=0"),
-        ("attribute", "sight = None", "has sight=None: use True if it uses the agents in sight, or False."),
+        ("attribute", "teams, sight = 1, None", "has sight=None: use True if it uses the agents in sight, or False."),
         ("attribute", "teams = 1; kinds = 5", "Task mine:Task has kinds=5: give a tuple of names"),
         ("attribute", "teams = 1; settings = {'wrld': {}}", "Did you mean world? There are: task, trainer, world."),
         (
