@@ -357,7 +357,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
             return {name: array.copy() for name, array in self._arrays().items()} | {"steps": np.array([self._steps])}
 
     def load_state_dict(self, saved: dict[str, np.ndarray]) -> None:
-        """Restore a `state_dict`, also an earlier version's. Raise UserError, and change nothing, if it does not fit."""
+        """Restore a `state_dict`, also of an earlier version. Raise UserError and change nothing if it does not fit."""
         self.check_ready("load_state_dict", unless=(NEW, BROKEN))
         steps = {"steps": np.zeros(1, np.int64)}
         with self._turn:
