@@ -95,6 +95,7 @@ class TrainedPolicy:
         """
         self.check_env(env)
         check_seed(seed)
+        _check_kind("greedy", greedy, bool, "give True or False")
         return policy_player(self.policy, greedy)(env, seed)
 
     def check_env(self, env: ParticleGrid) -> None:

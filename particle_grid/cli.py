@@ -19,13 +19,14 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from particle_grid import __version__
-from particle_grid.runs.folder import HYDRA, OccupiedError, RunFolder
+from particle_grid.runs.folder import HYDRA, OccupiedError, RunFolder, typed
 from particle_grid.settings import help as help  # registers what help texts call
 from particle_grid.settings import resolvers
 from particle_grid.settings.arguments import prepared
@@ -136,6 +137,8 @@ def _prepare_arguments() -> None:
         print(VERSION)
         sys.exit(0)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
+    # Hydra's own getter prints another line about a failed job, which has already been reported.
+    JobReturn.return_value = JobReturn.return_value.getter(_job_result)  # type: ignore[attr-defined, method-assign]
     sys.argv[1:] = prepared(sys.argv[1:])
     together = os.environ.get("WORLD_SIZE", "1") != "1"  # torchrun
     if together and os.environ.get("RANK") != "0":  # only the first process has a folder
@@ -169,9 +172,11 @@ class HydraJob:
             self._failed(error)
 
     def _interrupted(self) -> None:
-        """Say what is left of a run that was interrupted before its first checkpoint."""
+        """Say how to resume a sweep, or what is left of a run that was interrupted before its first checkpoint."""
         info = HydraConfig.get()
         folder = RunFolder(Path(info.runtime.output_dir))
+        if info.mode == RunMode.MULTIRUN and not _invocation().side_by_side:
+            print(f"To resume the sweep: the same command with {_sweep_override(info)}.")
         if info.mode == RunMode.MULTIRUN or not info.output_subdir or folder.checkpoint.exists():
             return
         removed = folder.remove_unlearnt(info.output_subdir)
@@ -222,6 +227,18 @@ def _invocation() -> Invocation:
     )
 
 
+def _sweep_override(info: Any) -> str:
+    """Return the override that lets a command resume a sweep, as one types it."""
+    return typed("hydra.sweep.dir", Path(info.sweep.dir))
+
+
+def _job_result(job: Any) -> Any:
+    """Return the result of a job, or raise its error."""
+    if job.status == JobStatus.FAILED:
+        raise job._return_value
+    return job._return_value
+
+
 def _texts(value: Any) -> Iterator[str]:
     """Yield every string in a config, and with them the places of classes that it names."""
     if isinstance(value, dict | list):
@@ -246,6 +263,7 @@ class Announce(Callback):
         for run in Path(folder).glob("*"):
             RunFolder(run).unlink_links(config.hydra.output_subdir)
         logging.getLogger("hydra").info(  # like Hydra's own messages
-            f"Runs go to {folder}. To resume after an interruption: the same command with hydra.sweep.dir={folder}. "
+            f"Runs go to {folder}. To resume after an interruption: the same command with "
+            f"{_sweep_override(config.hydra)}. "
             f"A table of them, at any time: python -m particle_grid.report {folder}"
         )

@@ -31,6 +31,7 @@ __all__ = ["ACTIONS", "ParticleGrid"]
 REPORT_EVERY = 32  # steps between two infos
 # Why no step is possible: agents have no cells yet, or only some of them have moved.
 NEW = "The worlds have not been started: call reset()"
+CLOSED = "This environment has been closed: build another one"
 BROKEN = "A reset or a step was interrupted halfway: call reset(), or load_state_dict(),"
 
 
@@ -52,8 +53,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
     `episode_length`. `perf` is the score on the scale from random actions (0) to the script (1), clipped to it, as
     PufferLib expects. It is left out if the package does not ship these two references for the very same settings.
 
-    Copies and pickles have their own arrays, with or without `buf`, and continue bit for bit. Threads may take
-    turns.
+    Copies and pickles have their own arrays, with or without `buf`, and continue bit for bit. Threads may take turns.
 
     Args:
         task: the name of a task (see `particle_grid.tasks.names`), `my_module:MyTask`, or a task with its parameters.
@@ -181,6 +181,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
     def reset(self, seed: int | None = None) -> tuple[np.ndarray, list[dict[str, float]]]:
         """Start all worlds. The same seed gives the same bytes; without one, the generators continue."""
         rng.check_seed(seed)
+        self.check_ready("reset", unless=(NEW, BROKEN))
         with self._turn:
             stages = self._stages()
             if seed is not None or self._halted == NEW:
@@ -226,9 +227,9 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
             turn.taken = False
         return self.observations, self.rewards, self.terminals, self.truncations, infos
 
-    def check_ready(self, method: str) -> None:
-        """Raise UserRuntimeError before the first reset, and after a step that was interrupted."""
-        if self._halted:
+    def check_ready(self, method: str, unless: tuple[str, ...] = ()) -> None:
+        """Raise UserRuntimeError before the first reset, after an interrupted step, and after `close`; not for some."""
+        if self._halted and self._halted not in unless:
             with self._turn:  # raises if another thread is in the middle of a reset
                 raise UserRuntimeError(f"{self._halted} before {method}().")
 
@@ -356,10 +357,8 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
             return {name: array.copy() for name, array in self._arrays().items()} | {"steps": np.array([self._steps])}
 
     def load_state_dict(self, saved: dict[str, np.ndarray]) -> None:
-        """Restore a `state_dict`, also one of an earlier version.
-
-        Raises UserError, and changes nothing, if it is damaged or was saved with other settings.
-        """
+        """Restore a `state_dict`, also of an earlier version. Raise UserError and change nothing if it does not fit."""
+        self.check_ready("load_state_dict", unless=(NEW, BROKEN))
         steps = {"steps": np.zeros(1, np.int64)}
         with self._turn:
             restore(self._arrays() | steps, saved, self.rules, self.task.sight)
@@ -389,8 +388,9 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         return self._renderer.render(self.state)
 
     def close(self) -> None:
-        """Close the window, if there is one."""
+        """Close the window, if there is one. Afterwards no reset and no step is possible."""
         self._renderer.close()
+        self._halted = CLOSED
 
 
 def action_space(action: str) -> Space:

@@ -23,8 +23,6 @@ def main(config: DictConfig, call: Invocation) -> None:
     files = exporter.files_for(names, formats, config.path)
     policies = {name: load_trained(name) for name in names}
     for name in names:
-        if config.path:
-            files[name][0].parent.mkdir(parents=True, exist_ok=True)
         exporter.check_places(files[name])  # for all policies, before minutes of work
     console = Console(markup=False)
     for name, saved in policies.items():

@@ -205,6 +205,8 @@ def test_unknown_players_and_invalid_numbers_are_refused():
     env = policy.make_env(agents=16, height=32, width=32)
     with pytest.raises(particle_grid.UserError, match="seed=-1 is not a seed"):
         policy.player(env, seed=-1)
+    with pytest.raises(particle_grid.UserError, match="greedy has the type str, not bool: give True or False"):
+        policy.player(env, greedy="no")
     with pytest.raises(particle_grid.UserError, match="There is no player 'script'"):
         particle_grid.Results().mean("script")
     with pytest.raises(particle_grid.UserError, match="steps=0"):

@@ -128,6 +128,12 @@ def test_ctrl_c_prints_one_line_and_has_its_own_exit_code(run):
     assert (code, out.count("\n"), err) == (130, 1, "interrupted\n")
 
 
+def test_ctrl_c_in_a_sweep_says_how_to_resume_the_sweep(run):
+    code, out, err = run("-m", "seed=3,0", "hydra.sweep.dir=mine", "hydra/hydra_logging=disabled")
+    assert (code, err) == (130, "interrupted\n")
+    assert out == "To resume the sweep: the same command with hydra.sweep.dir=mine.\n"
+
+
 def test_a_run_refused_at_its_start_leaves_no_folder_and_keeps_existing_ones(run):
     assert run("seed=1")[0] == 1
     assert not [*Path("outputs").iterdir()]
@@ -143,6 +149,7 @@ def test_a_sweep_reports_a_failing_job_and_runs_the_others(run):
     assert [json.loads(line)["seed"] for line in out.splitlines()] == [0, 6]
     assert "error in job 1 (seed=1): seed=1 is invalid: choose another one.\n" in err
     assert "error in job 2 (seed=4): KeyError: 'bug'" in err
+    assert "Error executing job" not in err
     [folder] = Path("outputs").iterdir()
     jobs = sorted(path.name.rpartition("_")[0] for path in folder.iterdir() if path.is_dir())
     assert jobs == [f"group_discrete_seed{seed}" for seed in (0, 1, 4, 6)]

@@ -141,6 +141,18 @@ def test_a_state_of_other_settings_is_refused_and_changes_nothing():
 
 
 @every_case
+def test_a_closed_environment_is_refused(task, action):
+    env = small(task, action)
+    env.reset(0)
+    saved = env.state_dict()
+    env.close()
+    env.close()
+    for method, argument in (("step", env.actions), ("reset", 0), ("load_state_dict", saved)):
+        with pytest.raises(RuntimeError, match=f"has been closed: build another one before {method}"):
+            getattr(env, method)(argument)
+
+
+@every_case
 def test_integers_and_floats_of_any_width_are_accepted(task, action):
     kinds = (np.uint8, np.int16, np.int64, np.uint64) if action == "discrete" else (np.float16, np.float64)
     env, twin = small(task, action), small(task, action)

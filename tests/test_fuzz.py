@@ -61,7 +61,11 @@ test_many_overrides_are_a_valid_run_or_one_sentence = pytest.mark.release(fuzz(2
     [
         ("task=null", "A group of the config cannot be null or a number: choose one, as in task=NAME"),
         ("action=null", "A group of the config cannot be null"),
-        ("seed=a", "seed"),
+        *(
+            (f"seed={seed}", f"error: seed={seed} is invalid: give a whole number, 0 or more.")
+            for seed in ("a", "-1", "1.5")
+        ),
+        (f"seed={1 << 63}", f"error: seed={1 << 63} is invalid: give at most {(1 << 63) - 1}."),
         ("task.text=null", "text"),
         ("world.agents=10000000000000", "agents=10000000000000 do not fit"),
         ("world.worlds=10000000000000", "worlds=10000000000000 of agents=32"),
@@ -79,6 +83,9 @@ test_many_overrides_are_a_valid_run_or_one_sentence = pytest.mark.release(fuzz(2
         ("world.agents=1.5", "world.agents=1.5 is invalid: give a whole number, such as 4096."),
         ("seed=???", "seed is required: add seed=VALUE"),
         ("world.agents='${foo:1}'", "world.agents cannot be resolved (Unsupported interpolation type foo)"),
+        ("world.agents=${foo}", "${foo} refers to a setting that does not exist: write a value instead."),
+        ("seed=${world.foo}", "${world.foo} refers to a setting that does not exist: write a value instead."),
+        ("task=${foo}", "A group of the config cannot be an interpolation: choose one, as in task=NAME."),
         ("seed='${a:'", "seed has an interpolation that cannot be read: write a value without ${...}."),
         ("world=5", "A group of the config cannot be null or a number"),
         ("trainer=[1]", "trainer=[1] is a list: choose one, as in trainer=NAME."),

@@ -182,8 +182,8 @@ import numpy as np
 class Task:
     {field}
     unit = ""
-    {attribute}
     sight = False
+    {attribute}
 
     def init(self, layout):
         {init}
@@ -213,6 +213,7 @@ def write_task(tmp_path, monkeypatch):
     [
         ("attribute", "teams = 3", "Task mine:Task has teams=3: use 1, or 2 teams that play against each other"),
         ("attribute", "teams = 0", "has teams=0"),
+        ("attribute", "teams, sight = 1, None", "has sight=None: use True if it uses the agents in sight, or False."),
         ("attribute", "teams = 1; kinds = 5", "Task mine:Task has kinds=5: give a tuple of names"),
         ("attribute", "teams = 1; settings = {'wrld': {}}", "Did you mean world? There are: task, trainer, world."),
         (
@@ -310,6 +311,27 @@ def test_an_invalid_constructor_of_a_policy_is_refused(tmp_path, monkeypatch, co
         make_policy("constructed:Mine", 2, BOX)
     assert len(str(raised.value).splitlines()) == 1
     monkeypatch.delitem(sys.modules, "constructed")
+
+
+def test_a_constructor_of_a_head_with_other_arguments_is_refused(tmp_path, monkeypatch):
+    methods = "sample = log_prob_and_entropy = mode = to_action = init_bias = None"
+    (tmp_path / "headless.py").write_text(f"class Mine:\n    def __init__(self, a, b): ...\n    {methods}\n", "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    with pytest.raises(
+        UserError, match=r"of head headless:Mine takes other arguments: let it be __init__\(self, space"
+    ):
+        make_policy("mlp", 2, BOX, head="headless:Mine")
+
+
+@pytest.mark.parametrize("key", ["task", "policy", "policy.head"])
+@pytest.mark.parametrize("typed", ["corner_task", "corner_task.py"])
+def test_the_name_of_a_file_is_answered_by_the_names_of_its_classes(invoke, key, typed):
+    Path("corner_task.py").write_text("raise KeyError\n\n\nclass Helper: ...\n\n\nclass Corner: ...\n", "utf-8")
+    code, out, err = invoke(train.main, f"{key}={typed}")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    sentence = "A class in corner_task.py is named with its module: corner_task:Helper or corner_task:Corner."
+    assert err.endswith(f"{sentence}\n")
 
 
 @pytest.mark.parametrize("kind", ["task", "policy", "head"])

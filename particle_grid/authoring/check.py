@@ -17,7 +17,7 @@ from particle_grid.settings.invocation import by_key
 from particle_grid.sim import tasks
 from particle_grid.sim.task import PARTS
 from particle_grid.support import registry
-from particle_grid.support.errors import UserError, unknown
+from particle_grid.support.errors import UserError
 from particle_grid.support.output import lasting_output
 
 Checker = Callable[[str, str, Sequence[str]], bool]
@@ -145,5 +145,4 @@ def _registered_kind(name: str) -> str:
         if name in names:
             return kind
     everything = [name for names in known.values() for name in names]
-    sentence = unknown(f"task, policy or head {name!r}", name, everything)
-    raise UserError(sentence, "Name a class of your own as my_module:MyClass.")
+    raise registry.unknown_class("task, policy or head", name, everything)

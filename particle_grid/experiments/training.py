@@ -123,7 +123,7 @@ def lead(run: Run, folder: RunFolder, call: Invocation, console: Console) -> flo
     baseline = baseline_for(run.env, console, seeds or match.SEEDS, steps)
     introduce(run, folder, say)
     with (
-        saying_how_to_resume(folder, run.config, say),
+        saying_how_to_resume(folder, run.config, say, call.swept),
         open_loggers(run.config, folder, call, run.first_step, say) as loggers,
     ):
         loggers.hyperparameters(hyperparameters(run.config, call))
@@ -151,7 +151,7 @@ def lead(run: Run, folder: RunFolder, call: Invocation, console: Console) -> flo
 def describe(run: Run, folder: RunFolder, call: Invocation) -> None:
     """Write what the run is, which for a resumed one differs from Hydra's own notes."""
     folder.write_config(run.config)
-    if not run.saved:  # a resumed run keeps what it was started with
+    if not folder.overrides.exists():  # a run that is resumed in its own folder keeps what it was started with
         folder.write_overrides(call.overrides)
 
 
@@ -232,13 +232,15 @@ def final_scores(results: Results) -> dict[str, float]:
 
 
 @contextmanager
-def saying_how_to_resume(folder: RunFolder, config: RunConfig, say: Callable[[str], None]) -> Iterator[None]:
+def saying_how_to_resume(
+    folder: RunFolder, config: RunConfig, say: Callable[[str], None], swept: bool
+) -> Iterator[None]:
     """Print how to resume a run that is interrupted in this context, if it has a checkpoint."""
     try:
         yield
     except KeyboardInterrupt:
         if folder.checkpoint.exists():
-            say(f"To resume: {resume_arguments(folder, config)}")
+            say(f"To resume{' this run only' if swept else ''}: {resume_arguments(folder, config)}")
         raise
 
 

@@ -34,7 +34,9 @@ def export(saved: Checkpoint, policy: Policy, files: Sequence[Path], results: Re
     check_places(files)
     contract = describe(saved, policy, results)
     for file in files:
-        atomic.write(file, FORMATS[_format(file)].encode(policy, contract))
+        content = FORMATS[_format(file)].encode(policy, contract)  # which may take a minute, or fail
+        file.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write(file, content)
     about = _card_path(files)
     atomic.write(about, card.model_card(saved, policy, results, files).encode())
     return [*files, about]
@@ -47,7 +49,7 @@ def check_places(files: Sequence[Path]) -> None:
             raise UserError(f"{file} has no known format: choose a name that ends in .onnx or .safetensors.")
         FORMATS[_format(file)].check_libraries()
     for file in (*files, _card_path(files)):
-        atomic.check_place(file)
+        atomic.check_place(file, make=True)
 
 
 def _format(file: Path) -> str:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from particle_grid.learn.heads import Head, make_head
 from particle_grid.learn.heads.numbers import check_number
 from particle_grid.support import registry
-from particle_grid.support.errors import UserError, unknown
+from particle_grid.support.errors import UserError
 from particle_grid.support.renamed import successor
 
 CELLS = 7  # cell codes
@@ -231,8 +231,7 @@ def policy_class(name: str) -> type[Policy]:
         return POLICIES[name]
     place = name if registry.is_place(name) else registry.registered("policy").get(str(name))
     if place is None:
-        sentence = unknown(f"policy {name!r}", str(name), [*POLICIES, *registry.registered("policy")])
-        raise UserError(sentence, "Name a class of your own as my_module:MyPolicy.")
+        raise registry.unknown_class("policy", str(name), [*POLICIES, *registry.registered("policy")])
     kind = registry.load("policy", place, ("forward", "initial_state"))
     if not issubclass(kind, Policy):
         raise UserError(
@@ -284,13 +283,8 @@ def make_policy(name: str, vision: int, action_space: Space, **kwargs: Any) -> P
 
 def _constructed(name: str, kind: type[Policy], *arguments: Any, **own: Any) -> Policy:
     """Return a new policy. Raise UserError if its constructor takes other arguments, or omits that of `Policy`."""
-    try:
-        inspect.signature(kind).bind(*arguments, **own)
-    except TypeError:
-        raise UserError(
-            f"The constructor of policy {name} takes other arguments: let it be __init__(self, vision, head, "
-            f"hidden), with its own options by keyword only."
-        ) from None
+    remedy = "let it be __init__(self, vision, head, hidden), with its own options by keyword only"
+    registry.check_constructor("policy", name, kind, remedy, *arguments, **own)
     incomplete = f"The policy {name} lacks its parts: call super().__init__(vision, head, hidden) first."
     try:
         policy = kind(*arguments, **own)

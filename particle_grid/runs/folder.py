@@ -40,9 +40,10 @@ class OccupiedError(UserError):
 class RunFolder:
     """The folder of a run, which need not exist yet.
 
-    config: the settings it was started with, by this program. overrides: those of its command line, which a resumed run
-    keeps. results: makes it finished. error, pruned: why it failed or ended early. output: what a run prints while
-    others print to the same terminal. scalars: of logger=csv. service_runs: by which id each service knows the run.
+    config: the settings it was started with, by this program. overrides: those of its command line, also once the run
+    has been resumed here. results: makes it finished. error, pruned: why it failed or ended early. output: what a run
+    prints while others print to the same terminal. scalars: of logger=csv. service_runs: by which id each service knows
+    the run.
     """
 
     path: Path

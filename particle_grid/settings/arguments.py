@@ -1,10 +1,13 @@
 """The arguments of a command: options of Hydra, and settings. Misuse that Hydra reports in its own words ends here."""
 
 import argparse
+import contextlib
 import re
 from pathlib import Path
 
 from hydra._internal.utils import get_args_parser  # private, but the only list of the options of Hydra itself
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
 from particle_grid.support.errors import UserError
 
@@ -86,3 +89,13 @@ def _check_settings(settings: list[str], swept: bool) -> None:
         raise UserError(
             "logger= cannot be swept, since it changes no run: give a list for all, as in logger=[csv,wandb]."
         )
+    for setting in settings if swept else []:
+        _check_swept(setting)
+
+
+def _check_swept(setting: str) -> None:
+    """Refuse a sweep over no values, of which Hydra would make no run."""
+    with contextlib.suppress(HydraException):  # Hydra reports it; and only Hydra knows what a pattern matches
+        override = OverridesParser.create().parse_override(setting)
+        if override.is_discrete_sweep() and not any(True for _ in override.sweep_iterator()):
+            raise UserError(f"{setting} has no values: give some, as in {override.key_or_group}=1,2.")

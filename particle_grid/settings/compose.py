@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.settings import resolvers as resolvers  # registers them
 from particle_grid.settings.arguments import plain_setting
-from particle_grid.settings.checks import check_loggers, check_name
+from particle_grid.settings.checks import check_loggers, check_name, check_whole_number
 from particle_grid.settings.errors import unknown_key
 from particle_grid.settings.run_config import GROUPS, RunConfig
 from particle_grid.sim import tasks
@@ -127,6 +127,7 @@ def run_config(config: DictConfig) -> RunConfig:
     Raises:
         UserError: for a value that is invalid, or a name that cannot be part of a folder's name.
     """
+    check_whole_number("seed", config.seed, 0)  # which trainer.seed refers to
     world = typed(World, config.world)
     trainer = typed(TrainerConfig, config.trainer)
     values: Any = OmegaConf.to_container(config, resolve=True)
@@ -180,19 +181,19 @@ def _in_words(kind: Any) -> str:
 
 
 def resumed_config(saved: RunConfig, overrides: Iterable[str]) -> RunConfig:
-    """Return the settings of a resumed run: the saved ones, except that `logger` and `trainer.*` may be overridden.
+    """Return the settings of a resumed run: the saved ones, except for those that may be overridden.
 
-    `trainer.seed` may not, because the random generators continue.
+    These are `logger`, `clips`, `evaluations` and `trainer.*`, but not `trainer.seed`: the random generators continue.
 
     Raises:
         UserError: for any other override.
     """
     values = [override for override in overrides if not override.startswith(("resume=", "allow="))]
-    free = ("trainer.", "logger=")
+    free = ("trainer.", "logger=", "clips=", "evaluations=")
     if fixed := [each for each in values if not each.startswith(free) or each.startswith("trainer.seed=")]:
         raise UserError(
-            f"{fixed[0]} cannot be changed in a resumed run, only logger and trainer.* except its seed: leave it out, "
-            f"or train a new run."
+            f"{fixed[0]} cannot be changed in a resumed run, only logger, clips, evaluations and trainer.* except its "
+            f"seed: leave it out, or train a new run."
         )
     config = OmegaConf.create(saved.to_dict())
     for override in OverridesParser.create().parse_overrides(values):  # Hydra's parser: for it, `off` is a word

@@ -23,6 +23,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from particle_grid.support import registry
 from particle_grid.support.errors import UserError, unknown
 from particle_grid.support.renamed import successor
 from particle_grid.support.text import printable
@@ -80,6 +81,8 @@ def _of_hydra(error: Exception, line: str) -> str:
             group, _, choice = path.rpartition("/")
             if path in PLUGINS:
                 return f'{path} needs {PLUGINS[path]}, which is not installed: pip install "particle-grid[sweep]"'
+            if group in registry.GROUPS:
+                return str(registry.unknown_class(group, choice, options))
             return unknown(f"{group} {choice!r}", choice, options)
         case OverrideParseException():
             return _unreadable(str(error.override), error.__cause__)
@@ -87,6 +90,8 @@ def _of_hydra(error: Exception, line: str) -> str:
             return RESOLVER_ERROR.sub("", str(error).splitlines()[0])
         case Exception() if line.startswith("Config group override must be") or _in_defaults_list(error):
             return "A group of the config cannot be null or a number: choose one, as in task=NAME, or leave it out."
+        case HydraException() if line.startswith("Error resolving interpolation"):
+            return "A group of the config cannot be an interpolation: choose one, as in task=NAME."
         case HydraException() if found := re.match(r"Sweep parameters '(.+)' requires --multirun", line):
             return f"{found[1]} has several values: add -m for a run with each."
         case HydraException() if line.endswith("INTERVAL_SWEEP"):
@@ -136,7 +141,7 @@ def _of_config(error: OmegaConfBaseException, line: str) -> str:
         case InterpolationToMissingValueError() if missing := re.search(r"Missing mandatory value: ([\w.]+)", line):
             return f"{missing[1]} is required: add {missing[1]}=VALUE."
         case InterpolationKeyError() if missing := re.search(r"Interpolation key '([\w.]+)' not found", line):
-            return f"{missing[1]} is required: choose one, as in {missing[1].partition('.')[0]}=NAME."
+            return f"${{{missing[1]}}} refers to a setting that does not exist: write a value instead."
         case GrammarParseError():
             return f"{key} has an interpolation that cannot be read: write a value without ${{...}}."
         case UnsupportedInterpolationType() | InterpolationResolutionError() if not _by_own_resolver(line):

@@ -33,7 +33,10 @@ def restore(arrays: Arrays, saved: Mapping[str, np.ndarray], r: Rules, sight: bo
     if not problem and (saved["colour"] != arrays["colour"]).any():
         problem = "agents have other colours than the task gives them"
     if problem:
-        raise UserError(f"The saved simulator state is damaged: {problem}. Use another checkpoint.")
+        raise UserError(
+            f"The saved simulator state does not fit this environment: {problem}. Build the environment with the task "
+            f"and the settings it was saved with; if these agree, it is damaged: use another checkpoint."
+        )
     for name, array in arrays.items():
         array[...] = saved[name]
 

@@ -97,6 +97,8 @@ def check_task(name: str, task: Task) -> None:
     """Raise UserError if the attributes of a task are invalid."""
     if task.teams not in (1, 2):
         raise UserError(f"Task {name} has teams={task.teams!r}: use 1, or 2 teams that play against each other.")
+    if not isinstance(task.sight, bool | np.bool_):
+        raise UserTypeError(f"Task {name} has sight={task.sight!r}: use True if it uses the agents in sight, or False.")
     kinds, target = legend_words(task)
     if not isinstance(kinds, tuple | list) or not all(isinstance(kind, str) for kind in kinds):
         raise UserError(f"Task {name} has kinds={kinds!r}: give a tuple of names, one for each colour.")

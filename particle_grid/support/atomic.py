@@ -13,16 +13,24 @@ TEMPORARY = ".particle_grid-"  # prefix of files that are being written
 ABANDONED = 24 * 3600  # seconds after which such a file is abandoned: its process was killed
 
 
-def check_place(path: Path) -> None:
-    """Raise UserError if no file can be written at a path, if that can be known in advance."""
-    if not path.parent.is_dir():
+def check_place(path: Path, make: bool = False) -> None:
+    """Raise UserError if no file can be written at a path, if that can be known in advance.
+
+    Args:
+        path: of the file.
+        make: whether its folder is made before, if it does not exist.
+    """
+    folder = path.parent
+    while make and not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
         raise UserError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
     if path.is_dir():
         raise UserError(f"{path} cannot be written: it is a folder. Choose another name.")
     if _is_special(path):
         raise UserError(f"{path} cannot be written: it is a device, a pipe or a socket. Choose another name.")
-    if not os.access(path.parent, os.W_OK):
-        raise UserError(f"{path} cannot be written: the folder {path.parent} is read-only. Choose another one.")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{path} cannot be written: the folder {folder} is read-only. Choose another one.")
 
 
 def write(path: str | Path, content: bytes | memoryview) -> None:

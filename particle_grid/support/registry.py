@@ -4,6 +4,7 @@ A named class is imported like any other, and checked before it is called. Impor
 not import modules that only a checkpoint names: see `only`.
 """
 
+import ast
 import functools
 import importlib
 import inspect
@@ -11,9 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import ModuleType
 
-from particle_grid.support.errors import UserError, UserRuntimeError, refusing_exit
+from particle_grid.support.errors import UserError, UserRuntimeError, refusing_exit, unknown
 
 GROUPS = {"task": "particle_grid.tasks", "policy": "particle_grid.policies", "head": "particle_grid.heads"}
 OURS = "particle_grid."  # modules of this package may always be imported
@@ -43,6 +45,39 @@ def registered(kind: str) -> dict[str, str]:
 def is_place(name: object) -> bool:
     """Return whether a name says where a class is, as `module:Class`."""
     return isinstance(name, str) and ":" in name
+
+
+def unknown_class(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """Return the error about a name that no class has: how to name one's own, such as those in a file of this name.
+
+    Args:
+        kind: "task", "policy" or "head", or several of them in words.
+        name: which is none of `known`.
+        known: the names of classes that are registered.
+    """
+    module = name.removesuffix(".py")
+    own = [f"{module}:{found}" for found in _classes_in(module)]
+    remedy = f"A class in {module}.py is named with its module: {' or '.join(own)}." if own else ""
+    return UserError(unknown(f"{kind} {name!r}", name, known), remedy or "Name a class of your own as module:Class.")
+
+
+def _classes_in(module: str) -> list[str]:
+    """Return the names of the classes in a module of the current folder, which is not imported; none without one."""
+    if not module.isidentifier():
+        return []
+    try:
+        nodes = ast.parse(Path(f"{module}.py").read_bytes()).body
+    except (OSError, SyntaxError, ValueError):
+        return []
+    return [node.name for node in nodes if isinstance(node, ast.ClassDef)]
+
+
+def check_constructor(kind: str, place: str, found: type, remedy: str, *arguments: object, **options: object) -> None:
+    """Raise UserError if the constructor of a class does not take these arguments."""
+    try:
+        inspect.signature(found).bind(*arguments, **options)
+    except TypeError:
+        raise UserError(f"The constructor of {kind} {place} takes other arguments: {remedy}.") from None
 
 
 def load(kind: str, place: str, parts: Sequence[str]) -> type:

@@ -355,6 +355,8 @@ def test_rendering_shows_the_first_world_and_needs_a_mode():
     assert picture.dtype == np.uint8
     env.close()
     env.close()
+    with pytest.raises(RuntimeError, match="has been closed"):
+        env.step(env.action_space.sample())
     with pytest.raises(ValueError, match="There is nothing to render"):
         vector("group", "discrete").render()
 

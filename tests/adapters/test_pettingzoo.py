@@ -174,6 +174,8 @@ def test_rendering_shows_the_world():
     env.reset(seed=0)
     assert env.render().dtype == np.uint8
     env.close()
+    with pytest.raises(RuntimeError, match="has been closed"):
+        env.step({name: np.ones(2, np.int32) for name in env.agents})
 
 
 @every_case

@@ -108,6 +108,8 @@ def test_wrappers_and_attributes_of_stable_baselines3_work():
     assert not any(env.env_is_wrapped(VecMonitor))
     assert env.render().ndim == 3
     env.close()
+    with pytest.raises(RuntimeError, match="has been closed"):
+        env.step(np.zeros((120, 2), np.float32))
 
 
 @pytest.mark.parametrize("seed", ["x", -1, 1.5, True])

@@ -174,9 +174,11 @@ def test_a_device_that_cannot_hold_tensors_is_refused(device):
 
 def test_rendering_shows_the_first_world():
     env = torchrl_env("group", "discrete", render_mode="rgb_array")
-    env.reset()
+    start = env.rand_action(env.reset())
     assert env.render().dtype == np.uint8
     env.close()
+    with pytest.raises(RuntimeError, match="has been closed"):
+        env.step(start)
 
 
 def test_a_step_without_actions_is_refused():

@@ -230,7 +230,7 @@ def test_an_unknown_name_is_refused_with_all_that_can_be_checked(call):
     assert code == 1
     assert err.startswith("error: There is no task, policy or head 'grup'. Did you mean group? There are: ")
     assert {*tasks.names(), *POLICIES, *HEADS} == set(err.partition("are: ")[2].partition(".")[0].split(", "))
-    assert err.endswith("Name a class of your own as my_module:MyClass.\n")
+    assert err.endswith("Name a class of your own as module:Class.\n")
 
 
 def test_without_arguments_only_what_is_missing_is_named(call):

@@ -160,7 +160,7 @@ def test_a_run_in_a_folder_where_another_died_has_only_its_own_curve(call, elsew
     assert call(*arguments, "hydra.run.dir=run")[0] == 0
     first, last = (5, 6) if elsewhere else (1, 4)
     assert curve_of("run") == [BATCH * k for k in range(first, last + 1)]
-    assert Path("run", "overrides.yaml").exists() != elsewhere  # the overrides of the dead run are not its own
+    assert RunFolder(Path("run")).read_overrides()[: len(arguments)] == arguments  # not those of the dead run
     assert call("resume=run/checkpoint.pt", f"trainer.total_steps={8 * BATCH}", "hydra.run.dir=run")[0] == 0
     assert curve_of("run") == [BATCH * k for k in range(first, 9)]  # a run resumed in its own folder keeps its curve
 

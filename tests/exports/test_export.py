@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 import particle_grid
 from particle_grid import eval as evaluation
 from particle_grid import export
+from particle_grid.exports import exporter
 from particle_grid.learn import checkpoint
 from particle_grid.runs.load import load_checkpoint, load_shipped, shipped_path
 from particle_grid.runs.results import Results
@@ -101,6 +102,19 @@ def test_a_request_that_cannot_be_met_is_refused_in_a_sentence_and_nothing_is_wr
     code, out, err = call(export.main, *arguments)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert reason in err
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("path", ["new", "new/own", "new/own.safetensors"])
+def test_an_export_that_does_not_happen_makes_no_folder(call, monkeypatch, path):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(exporter.safetensors, "encode", interrupted)
+    request = ["checkpoint=pretrained/group-discrete", "format=safetensors", f"path={path}"]
+    assert call(export.main, *request)[0] == 130
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)  # makes its import fail
+    assert call(export.main, *request)[0] == 1
     assert not list(Path().iterdir())
 
 

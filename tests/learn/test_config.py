@@ -6,6 +6,8 @@ import pytest
 
 from particle_grid.learn.config import TrainerConfig
 
+COUNTS = ("total_steps", "rollout_length", "minibatch", "epochs", "env_splits", "checkpoint_every", "seed")
+
 
 @pytest.mark.parametrize(
     ("change", "words"),
@@ -23,6 +25,7 @@ from particle_grid.learn.config import TrainerConfig
         ({"fast": "quick"}, "fast='quick' .*one of auto, off, fp32, bf16"),
         ({"threads": -1}, "threads=-1"),
         ({"threads": 1025}, "threads=1025 .*at most 1024"),
+        *(({name: 1 << 63}, f"{name}={1 << 63} .*below 2\\*\\*63") for name in COUNTS),
         ({"scripted_opponents": 0.75, "opponent_pool": 0.5}, "opponent_pool=0.5 .*at most 0.25"),
     ],
 )

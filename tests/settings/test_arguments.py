@@ -43,6 +43,10 @@ MISUSED = [
     (["hydra.run=1"], "hydra.run cannot have this value: give each of its keys, as in hydra.run.KEY=VALUE."),
     (["hydra.run.dir="], "hydra.run.dir= is empty: name a folder"),
     (["-m", "hydra.sweep.dir=", "seed=0,1"], "hydra.sweep.dir= is empty: name a folder"),
+    *(
+        (["-m", f"seed={sweep}"], f"seed={sweep} has no values: give some, as in seed=1,2.")
+        for sweep in ("range(3,1)", "shuffle(range(3,1))")
+    ),
     (["-m", "logger=csv,tensorboard", "seed=0,1"], "logger= cannot be swept"),
 ]
 

@@ -1,12 +1,14 @@
 """Single values of the command line that cannot be used are refused in one sentence."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from particle_grid import UserError, export, make_config, play, rank, train
 from particle_grid import eval as evaluation
 from particle_grid.settings.checks import check_places
+from particle_grid.settings.compose import composed, resumed_config
 from particle_grid.settings.run_config import GROUPS
 
 
@@ -41,3 +43,13 @@ def test_a_list_is_not_a_choice_of_a_group(invoke, group):
     with pytest.raises(UserError, match=re.escape(sentence)):
         make_config(f"{group}=[{choice}]")
     assert invoke(train.main, f"{group}=[{choice}]") == (1, "", f"error: {sentence}\n")
+
+
+def test_what_does_not_change_learning_may_be_changed_in_a_resumed_run():
+    saved = composed(["task=center"])
+    run = resumed_config(saved, ["resume=run/checkpoint.pt", "evaluations=0", "clips=1", "logger=csv"])
+    assert (run.evaluations, run.clips, run.logger) == (0, 1, ("csv",))
+    assert replace(run, evaluations=saved.evaluations, clips=saved.clips, logger=saved.logger) == saved
+    for fixed in ("seed=1", "trainer.seed=1", "task=group"):
+        with pytest.raises(UserError, match=f"{fixed} cannot be changed in a resumed run, only logger, clips, eval"):
+            resumed_config(saved, [fixed])

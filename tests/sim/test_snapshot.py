@@ -164,7 +164,7 @@ def test_unreachable_states_are_refused_with_the_reason(fault):
     saved = env.state_dict()
     fault(env, saved)
     before = {name: array.tobytes() for name, array in env.state_dict().items()}
-    with pytest.raises(ValueError, match=f"damaged: {FAULTS[fault]}.*Use another") as caught:
+    with pytest.raises(ValueError, match=f"not fit this environment: {FAULTS[fault]}.*damaged: use") as caught:
         env.load_state_dict(saved)
     assert "\n" not in str(caught.value)
     assert {name: array.tobytes() for name, array in env.state_dict().items()} == before
@@ -218,3 +218,19 @@ def test_array_subclasses_and_other_byte_orders_are_not_mistaken_for_valid_array
     swapped = saved["position"].astype(saved["position"].dtype.newbyteorder())
     with pytest.raises(ValueError, match="saved 'position' is >f4"):
         env.load_state_dict(saved | {"position": swapped})
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "problem"),
+    [
+        ("predator_prey", {}, "agents have other colours than the task gives them"),
+        ("group", {"walls": 0.1}, "the number of walls is wrong"),
+        ("group", {"speed": 4.0, "dynamics": "inertial", "acceleration": 4.0}, "an agent has moved too far"),
+    ],
+)
+def test_a_state_of_another_task_or_world_is_refused_with_what_differs(task, changes, problem):
+    env, other = small("group", "continuous"), small(task, "continuous", **changes)
+    for _ in play(other, 3):
+        pass
+    with pytest.raises(ValueError, match=f"does not fit this environment: {problem}. Build the environment with the"):
+        env.load_state_dict(other.state_dict())

@@ -11,6 +11,8 @@ from pathlib import Path
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
+LONGEST_WAIT = 120  # seconds
+
 
 class NavigatedError(Exception):
     """The page has been replaced by another one."""
@@ -75,12 +77,18 @@ class Page:
         return result["result"].get("value")
 
     def until(self, condition: str) -> None:
-        """Wait for an expression to be true, even if the page is reloaded meanwhile."""
-        while True:
+        """Wait for an expression to be true, even if the page is reloaded meanwhile.
+
+        Raises:
+            TimeoutError: if it is not true after LONGEST_WAIT.
+        """
+        end = time.monotonic() + LONGEST_WAIT
+        while time.monotonic() < end:
             with contextlib.suppress(NavigatedError):
                 if self.run(f"Boolean({condition})"):
                     return
             time.sleep(0.05)
+        raise TimeoutError(f"{condition} is not true after {LONGEST_WAIT} s. Errors of the page: {self.errors}")
 
     def wait(self, seconds: float) -> None:
         self.run(f"new Promise(go => setTimeout(go, {1000 * seconds}))")

@@ -18,7 +18,7 @@ from particle_grid.learn.heads.choices import BinsHead, CategoricalHead
 from particle_grid.learn.heads.hurdle import HurdleHead
 from particle_grid.learn.heads.normal import GaussianHead, SnappedHead, SquashedHead
 from particle_grid.support import registry
-from particle_grid.support.errors import UserError, unknown
+from particle_grid.support.errors import UserError
 
 Head = CategoricalHead | GaussianHead | BetaHead | HurdleHead
 HEADS = ("auto", "gaussian", "squashed", "snapped", "beta", "bins", "hurdle")
@@ -53,8 +53,7 @@ def make_head(
     if place and head not in HEADS:
         return _users_head(head, place, space)
     if head not in HEADS:
-        sentence = unknown(f"head {head!r}", str(head), [*HEADS, *registry.registered("head")])
-        raise UserError(sentence, "Name a class of your own as my_module:MyHead.")
+        raise registry.unknown_class("head", str(head), [*HEADS, *registry.registered("head")])
     if isinstance(space, MultiDiscrete) and space.nvec.ndim == 1 and not space.start.any():
         if head != "auto":
             raise UserError(f"policy.head={head} is for continuous actions: use auto, or action=continuous.")
@@ -85,7 +84,9 @@ def _box_components(space: Space) -> int:
 def _users_head(name: str, place: str, space: Space) -> Head:
     """Return a head whose class is not part of this package."""
     _refuse_renamed_methods(place)
-    head = cast(Head, registry.load("head", place, HEAD_METHODS)(space))
+    kind = registry.load("head", place, HEAD_METHODS)
+    registry.check_constructor("head", name, kind, "let it be __init__(self, space)", space)
+    head = cast(Head, kind(space))
     action = head.to_action(head.sample(torch.zeros(1, head.outputs), torch.Generator())[0])
     if action.is_floating_point() != isinstance(space, Box):
         raise UserError(

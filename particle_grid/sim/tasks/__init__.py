@@ -14,7 +14,7 @@ from particle_grid.sim import task_places
 from particle_grid.sim.task import PARTS, Task, check_settings, check_task
 from particle_grid.sim.world import World
 from particle_grid.support import registry, renamed
-from particle_grid.support.errors import UserError, UserTypeError, nearest, unknown
+from particle_grid.support.errors import UserError, UserTypeError, nearest
 
 LARGEST = float(np.finfo(np.float32).max)  # kernels take the parameters of tasks as float32
 # Keywords of `ParticleGrid` and keys of the command line, which parameters of tasks cannot be named after.
@@ -38,7 +38,7 @@ def load(name: str) -> type:
     """
     place = name if registry.is_place(name) else task_places().get(str(name))
     if place is None:
-        raise UserError(unknown(f"task {name!r}", str(name), names()), "Name a class of your own as my_module:MyTask.")
+        raise registry.unknown_class("task", str(name), names())
     kind = registry.load("task", place, PARTS)
     _check_class(place, kind)
     return kind
