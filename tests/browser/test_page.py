@@ -10,7 +10,7 @@ import pytest
 
 from particle_grid import web
 from particle_grid.api import load_policy
-from particle_grid.browser import page
+from particle_grid.browser import contents, page
 from particle_grid.browser.networks import policy_description
 from particle_grid.env import ACTIONS
 from particle_grid.learn import checkpoint
@@ -86,14 +86,14 @@ def test_a_page_with_every_task_and_policy_is_one_small_file_without_a_network(e
         assert task["look"]
         assert all("colour" not in label for label in task["legend"].values())
         assert all(task["players"][action] for action in ACTIONS)
-        assert len(task["sizes"]) == len(page.SIZES)
+        assert len(task["sizes"]) == len(contents.SIZES)
 
 
 @pytest.mark.parametrize("task", shipped_tasks())
-@pytest.mark.parametrize("agents", page.SIZES)
+@pytest.mark.parametrize("agents", contents.SIZES)
 def test_worlds_of_every_size_are_as_dense_as_in_training(task, agents):
     trained = World(**getattr(tasks.load(task), "settings", {}).get("world", {}))
-    world = page.resized(trained, agents)
+    world = contents.resized(trained, agents)
     assert world.worlds * world.agents == agents
     assert world.agents / (world.height * world.width) == pytest.approx(trained.agents / trained.height**2, rel=0.03)
 

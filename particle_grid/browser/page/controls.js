@@ -13,7 +13,7 @@ function choose(changes) {
     state.sides = state.sides.map(({ action, player }) => ({
       action, player: playersOf(state.task, action).some(({ name }) => name === player) ? player : playersOf(state.task, action)[0].name,
     }));
-    state.size = state.chosen ? state.size : usualSize(state.task);
+    state.size = state.chosen ? Math.min(state.size, state.task.sizes.length - 1) : usualSize(state.task);
   }
   return load();
 }

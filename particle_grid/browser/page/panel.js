@@ -54,7 +54,7 @@ function signed(value) {
 }
 
 // Returns the part of the panel for one world.
-function agentIn(side, { action }, agent) {
+function agentIn(side, { action }, agent, scored) {
   const { frame } = side;
   const { seen, values, rewards, actions } = frame;
   const move = [actions[2 * agent], actions[2 * agent + 1]];
@@ -64,7 +64,7 @@ function agentIn(side, { action }, agent) {
   return `<div class="seen ${action}"><h3>${action}</h3>
     <div class="pair"><figure>${windowOf(seen)}<figcaption>what it sees</figcaption></figure>
     <figure>${chances}<figcaption>${seen.logits ? "what it may do" : ""}</figcaption></figure></div>
-    <p class="small">last reward <b>${signed(rewards[agent])}</b>${values ? `, value <b>${signed(values[agent])}</b>` : ""}</p></div>`;
+    <p class="small">${scored ? `last reward <b>${signed(rewards[agent])}</b>` : ""}${values ? `${scored ? ", " : ""}value <b>${signed(values[agent])}</b>` : ""}</p></div>`;
 }
 
 function drawAgent(element, sides, state) {
@@ -73,5 +73,5 @@ function drawAgent(element, sides, state) {
     return;
   }
   const known = sides.filter((side) => side.frame.seen);
-  element.innerHTML = known.map((side) => agentIn(side, state.sides[sides.indexOf(side)], state.agent)).join("");
+  element.innerHTML = known.map((side) => agentIn(side, state.sides[sides.indexOf(side)], state.agent, !state.task.unscored)).join("");
 }

@@ -22,4 +22,5 @@ async function start() {
 
 // What tests read.
 window.page = { state, data: () => DATA, sides: () => sides, round: () => round, references, ready: () => !state.loading };
-start().catch(fail);
+const started = start();
+started.catch(fail);
