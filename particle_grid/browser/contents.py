@@ -57,12 +57,13 @@ class Contents:
     tasks: list[dict[str, Any]] = field(default_factory=list)
     policies: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, configs: Mapping[str, RunConfig], players: Sequence[Player]) -> None:
+    def add(self, configs: Mapping[str, RunConfig], players: Sequence[Player], sizes: Sequence[int] = SIZES) -> None:
         """Add a task.
 
         Args:
             configs: a run of the task for each action form, which has the worlds and parameters to play with.
             players: policies of the task.
+            sizes: numbers of agents that one can choose; none for the worlds as they are.
 
         Raises:
             UserError: for a policy that the module cannot compute, or that cannot play in these worlds.
@@ -73,7 +74,7 @@ class Contents:
             number = len(self.policies)
             forms[player.config.action].append({"name": player.name, "label": player.label, "policy": number})
             self.policies.append(_compact(policy_description(player.policy)))
-        self.tasks.append(_words(build_env(configs["discrete"])) | {"players": forms, "sizes": _sizes(configs)})
+        self.tasks.append(_words(build_env(configs["discrete"])) | {"players": forms, "sizes": _sizes(configs, sizes)})
 
 
 def _words(env: ParticleGrid) -> dict[str, Any]:
@@ -107,10 +108,10 @@ def _check_vision(player: Player, config: RunConfig) -> None:
         )
 
 
-def _sizes(configs: Mapping[str, RunConfig]) -> list[dict[str, Any]]:
+def _sizes(configs: Mapping[str, RunConfig], sizes: Sequence[int]) -> list[dict[str, Any]]:
     """Return worlds with several numbers of agents, or as they are if the task cannot be laid out in others."""
     found = []
-    for agents in SIZES:
+    for agents in sizes:
         try:
             found.append(_size({action: _resized(config, agents) for action, config in configs.items()}))
         except UserError:  # a task may need the size of its world

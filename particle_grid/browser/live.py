@@ -9,21 +9,18 @@ import json
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import perf_counter
-from urllib.parse import parse_qs, urlsplit
 
 from torch import Tensor
 
 from particle_grid.browser.contents import Contents, Player
 from particle_grid.browser.networks import Described
 from particle_grid.browser.page import joined
+from particle_grid.browser.serve import HTML, Server
 from particle_grid.env import ACTIONS
 from particle_grid.learn.policy import Policy
 from particle_grid.settings.run_config import RunConfig
 
-HOST = "127.0.0.1"  # nobody else can reach it
-NAMES = (HOST, "localhost")  # of this machine; pages of other sites may reach it by another name
 MOMENTS = 20  # policies of a whole run that are kept, at equal distances
 PAUSE = 4.0  # seconds between two copies of the latest policy, at least
 LIGHT = {"speed": 0, "size": 1}  # numbers of a speed and a size at which the page takes a tenth of a processor core
@@ -59,7 +56,7 @@ class Live:
         self._asked = False
         self._page = self._joined(config).encode()
         self._keep(step, moment=True)
-        self._server = _Server(self)
+        self._server = Server(self._answer)
 
     def _joined(self, config: RunConfig) -> str:
         """Return the page as it is before training."""
@@ -74,7 +71,7 @@ class Live:
     @property
     def address(self) -> str:
         """Return the address of the page."""
-        return f"http://{HOST}:{self._server.server_port}/"
+        return self._server.address
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Note the score of an iteration, and copy the policy if it is due."""
@@ -101,12 +98,12 @@ class Live:
             self._asked = False
             self._taken = perf_counter()
 
-    def answer(self, path: str, query: Mapping[str, list[str]]) -> tuple[str, bytes] | None:
-        """Return the type and the content of what is at an address, None if there is nothing."""
+    def _answer(self, path: str, query: Mapping[str, list[str]]) -> tuple[str, bytes] | None:
+        """Return the type and the content of what is at a path, None if there is nothing."""
         number = query.get("step", ["0"])[0]
         step = int(number) if number.isdecimal() else -1
         if path == "/":
-            return "text/html; charset=utf-8", self._page
+            return HTML, self._page
         found = {"/news": self._news, "/policy": self._description}.get(path, lambda _: None)(step)
         return ("application/json", json.dumps(found, separators=(",", ":")).encode()) if found else None
 
@@ -128,40 +125,8 @@ class Live:
             return self._described.description()
 
     def __enter__(self) -> "Live":
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._server.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, live: Live) -> None:
-        super().__init__((HOST, 0), _Handler)
-        self.live = live
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
-
-    def do_GET(self) -> None:
-        if self.headers.get("Host", "").partition(":")[0] not in NAMES:
-            self.send_error(403)
-            return
-        url = urlsplit(self.path)
-        found = self.server.live.answer(url.path, parse_qs(url.query))
-        if found is None:
-            self.send_error(404)
-            return
-        kind, content = found
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Print nothing: the terminal shows the run."""
+        self._server.__exit__()

@@ -33,6 +33,7 @@ SCRIPTS = (
     *("main.js", "controls.js", "start.js"),
 )
 SHIPPED = "policy"  # the name of the policy that ships, in links
+LARGEST_SEED = (1 << 53) - 1  # numbers in a browser are exact up to here
 
 
 def chosen_tasks(value: Any) -> list[str]:
@@ -92,6 +93,28 @@ def write(path: Path, tasks: Sequence[str], players: Sequence[Player]) -> None:
         every = [*shipped, *own]
         contents.add(_configs(every), every)
     atomic.write(path, joined(contents).encode())
+
+
+def game(run: RunConfig, saved: Checkpoint | None, agent: int, seed: int) -> str:
+    """Return a page on which one agent is selected, to be steered.
+
+    Args:
+        run: the task, the action form and the world.
+        saved: the policy of the other agents; None for the script.
+        agent: its number.
+        seed: of the world.
+
+    Raises:
+        UserError: for an agent that does not exist, and for a policy that the module cannot compute.
+    """
+    count = run.world.worlds * run.world.agents
+    if agent >= count:
+        raise UserError(f"agent={agent} is out of range: agents are numbered 0 to {count - 1}.")
+    contents = Contents()
+    configs = {action: replace(run, action=action) for action in ACTIONS}
+    contents.add(configs, [_player(SHIPPED, "the policy", saved)] if saved else [], sizes=())
+    sides = {"left": f"{run.action}:{SHIPPED if saved else 'script'}", "right": f"{run.action}:script"}
+    return joined(contents, extra={"usual": {**sides, "agent": agent, "seed": seed, "speed": 0, "size": 0}})
 
 
 def _shipped_forms(task: str) -> Sequence[str]:

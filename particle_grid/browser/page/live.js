@@ -50,14 +50,14 @@ function isLatest(side) {
 }
 
 function offer() {
-  players()[0].label = `latest policy, ${labelOf(shown)}`;
+  players()[0].label = `latest: ${labelOf(shown)}`;
   players().find(({ name }) => name === moments[0][1]).label = labelOf(run.first);
   sides.forEach((side, k) => side.offer(state.task, state.sides[k]));
   const slider = $("moment");
   slider.max = moments.length;
   const at = moments.findIndex(([, name]) => name === state.sides[1].player);
   slider.value = at < 0 ? moments.length : at;
-  $("moment-at").textContent = at < 0 ? `latest, ${labelOf(shown)}` : labelOf(moments[at][0]);
+  $("moment-at").textContent = at < 0 ? `the latest, ${labelOf(shown)}` : labelOf(moments[at][0]);
 }
 
 // Draw a chart of each score.

@@ -104,7 +104,7 @@ async function advance(steps) {
   const { agent } = state;
   const message = { ...NOBODY, steps, agent };
   const frames = await Promise.all(sides.map((side, k) => side.worker.ask("advance", round?.running && round.side === k
-    ? { ...message, agent: round.agent, steer: round.steer } : message)));
+    ? { ...message, agent: round.agent, steer: round.move() } : message)));
   frames.forEach((frame, k) => sides[k].look(frame));
   state.steps += steps;
   if (round?.running) {
@@ -155,7 +155,8 @@ function showAgent() {
   const chosen = state.agent !== null;
   drawAgent($("agent"), sides, state);
   $("agent-buttons").hidden = !chosen;
-  $("pad").hidden = !round?.running;
+  $("pad").hidden = !round?.running || Boolean(round.played);
+  $("again").hidden = !round?.kept;
   $("pad").className = `pad ${round ? state.sides[round.side].action : ""}`;
   const text = round ? round.text : "";
   if ($("round").innerHTML !== text) {
@@ -306,6 +307,7 @@ function usePointer(side, k) {
 
 function useControls() {
   $("tasks").innerHTML = DATA.tasks.map(({ name }) => `<button type="button" value="${name}">${name.replace("_", " ")}</button>`).join("");
+  $("tasks").hidden = DATA.tasks.length === 1;
   $("tasks").addEventListener("click", ({ target }) => target.value && choose({ task: taskOf(target.value) }));
   $("speed").insertAdjacentHTML("beforeend", SPEEDS.map(([label], k) => `<button type="button" value="${k}"
     aria-pressed="${k === state.speed}">${label}</button>`).join(""));
