@@ -24,6 +24,7 @@ from particle_grid.settings.run_config import RunConfig
 MOMENTS = 20  # policies of a whole run that are kept, at equal distances
 PAUSE = 4.0  # seconds between two copies of the latest policy, at least
 LIGHT = {"speed": 0, "size": 1}  # numbers of a speed and a size at which the page takes a tenth of a processor core
+ABOUT = "A run that trains on this machine. The worlds run in this browser, with the policies of the run."
 LATEST = "latest"  # name of the player
 NORMALISED = "env/normalised_score"
 SCORES = (NORMALISED, "env/score", "env/score_1", "env/score_2")  # scalars, of which those of the first kind are shown
@@ -64,8 +65,9 @@ class Live:
         players = [Player(name, name, config, self._described.policy) for name in (LATEST, first)]
         contents = Contents()
         contents.add({action: replace(config, action=action) for action in ACTIONS}, players)
-        run = {"name": config.name, "action": config.action, "first": self.steps, "total": self.total}
-        usual = {"left": f"{config.action}:{first}", "right": f"{config.action}:{LATEST}", **LIGHT}
+        run = {"action": config.action, "first": self.steps, "total": self.total}
+        sides = {"left": f"{config.action}:{first}", "right": f"{config.action}:{LATEST}"}
+        usual = {"title": config.name, "about": ABOUT, **sides, **LIGHT}
         return joined(contents, ["live.js"], {"run": run, "usual": usual})
 
     @property

@@ -33,6 +33,7 @@ SCRIPTS = (
     *("main.js", "controls.js", "start.js"),
 )
 SHIPPED = "policy"  # the name of the policy that ships, in links
+RULES = "Steer the agent in the white square for a round of 100 steps. Others then play it from the same moment."
 LARGEST_SEED = (1 << 53) - 1  # numbers in a browser are exact up to here
 
 
@@ -114,7 +115,8 @@ def game(run: RunConfig, saved: Checkpoint | None, agent: int, seed: int) -> str
     configs = {action: replace(run, action=action) for action in ACTIONS}
     contents.add(configs, [_player(SHIPPED, "the policy", saved)] if saved else [], sizes=())
     sides = {"left": f"{run.action}:{SHIPPED if saved else 'script'}", "right": f"{run.action}:script"}
-    return joined(contents, extra={"usual": {**sides, "agent": agent, "seed": seed, "speed": 0, "size": 0}})
+    words = {"title": f"Play {run.task}", "about": RULES}
+    return joined(contents, extra={"usual": {**words, **sides, "agent": agent, "seed": seed, "speed": 0, "size": 0}})
 
 
 def _shipped_forms(task: str) -> Sequence[str]:

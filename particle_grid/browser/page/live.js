@@ -97,9 +97,6 @@ async function follow() {
 }
 
 function useRun() {
-  document.title = `${run.name}, training`;
-  document.querySelector("h1").textContent = run.name;
-  document.querySelector("header p").innerHTML = "A run that trains on this machine. The worlds run in this browser, with the policies of the run.";
   document.querySelector("aside").insertAdjacentHTML("afterbegin", `<section class="card" aria-labelledby="run-title">
     <h2 id="run-title">Training</h2><p class="muted small" id="run-at"></p><div id="run-charts" class="charts"></div>
     <label class="moment">Policy on the right: <output id="moment-at"></output><input id="moment" type="range" min="0" step="1"></label></section>`);
