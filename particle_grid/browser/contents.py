@@ -34,7 +34,10 @@ LOOKS = {
     "optimize": "Every field has hidden hills. Agents feel only the height under them, and gather on the peaks.",
     "herd": "Every field is a flock of its own. Dogs drive the sheep onto the green floor of the pen.",
 }
-UNSCORED = "This page has no rewards and no scores for it, because the module holds the tasks of particle_grid only."
+UNSCORED = (
+    "This task has no rewards and no scores on this page, which can compute those of the tasks of particle_grid only. "
+    "Policies always see a reward of 0."
+)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ function agentIn(side, { action }, agent, scored) {
   const label = action === "discrete" ? "Probability of each of nine moves" : "Probability of each pair of values";
   const chances = seen.logits ? chancesOf(seen, move, label)
     : `<p class="muted small">No probabilities: this side does not play a policy.</p>`;
-  return `<div class="seen ${action}"><h3>${action}</h3>
+  return `<div class="seen ${action}"><h3>${action}: ${side.player.selectedOptions[0].text}</h3>
     <div class="pair"><figure>${windowOf(seen)}<figcaption>what it sees</figcaption></figure>
     <figure>${chances}<figcaption>${seen.logits ? "what it may do" : ""}</figcaption></figure></div>
     <p class="small">${scored ? `last reward <b>${signed(rewards[agent])}</b>` : ""}${values ? `${scored ? ", " : ""}value <b>${signed(values[agent])}</b>` : ""}</p></div>`;
