@@ -8,7 +8,7 @@ from particle_grid.experiments.training import train
 from particle_grid.learn.distributed import ranks
 from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.load import load_checkpoint
-from particle_grid.settings.checks import check_paths
+from particle_grid.settings.checks import check_paths, check_switch
 from particle_grid.settings.compose import resumed_config, run_config
 from particle_grid.settings.invocation import Invocation
 from particle_grid.support.errors import UserError
@@ -21,8 +21,11 @@ def main(config: DictConfig, call: Invocation) -> float | None:
     It is None for a run that was pruned or has no evaluations.
     """
     check_paths(config, "resume")
+    check_switch(config, "watch")
     saved = load_checkpoint(config.resume, resume=True) if config.resume else None
     run = resumed_config(saved.config, call.overrides) if saved else run_config(config)
+    if call.swept and config.watch:
+        raise UserError("watch=true shows a single run: leave it out of a sweep (-m).")
     if call.trial and run.evaluations == 0:
         raise UserError("evaluations=0 leaves no score for hydra/sweeper=optuna to compare: give 1 or more.")
     if ranks()[0]:  # only the first process has a folder
@@ -34,7 +37,7 @@ def main(config: DictConfig, call: Invocation) -> float | None:
             print(f"{folder.name}: {ending(score, folder)}", flush=True)
         return score
     with folder.for_new_run(config.resume):
-        return train(run, call, saved)
+        return train(run, call, saved, config.watch)
 
 
 if __name__ == "__main__":

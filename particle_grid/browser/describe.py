@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from particle_grid.browser.entries import shipped_tasks
 from particle_grid.browser.records import (
     Continuous,
     Discrete,
@@ -63,29 +64,53 @@ def _number(value: Any) -> dict[str, Any]:
 
 
 def world(env: ParticleGrid) -> dict[str, Any]:
-    """Return the description of an environment's worlds, as they are before a reset."""
+    """Return the description of an environment's worlds, as they are before a reset.
+
+    Its "stages" are the calls that make a step: names of the module's functions, and of the records that they take. A
+    task that is not in the module has no rewards, no scores and no script.
+    """
     buffers = session(env.world, env.task.sight)
     state = allocate(env.layout)._replace(
         own_in_sight=env.state.own_in_sight.copy(), others_in_sight=env.state.others_in_sight.copy()
     )
     form = Discrete if env.discrete else Continuous
+    records = {
+        "state": record(state),
+        "rules": record(plain_rules(env.rules)),
+        "session": record(buffers),
+        "actions": record(form(np.zeros_like(env.actions))),
+    }
+    if is_scored(env):
+        records |= {"layout": record(layout_arrays(env.layout)), "task": record(task_numbers(env.task))}
     return {
         "task": env.task_name,
+        "scored": is_scored(env),
         "action": env.action,
         "teams": env.task.teams,
         "unit": env.unit,
-        "sight": env.task.sight,
         "vision": env.vision,
         "height": env.world.height,
         "width": env.world.width,
         "worlds": env.world.worlds,
         "agents": env.world.agents,
-        "records": {
-            "state": record(state),
-            "rules": record(plain_rules(env.rules)),
-            "session": record(buffers),
-            "actions": record(form(np.zeros_like(env.actions))),
-            "layout": record(layout_arrays(env.layout)),
-            "task": record(task_numbers(env.task)),
-        },
+        "stages": _stages(env),
+        "records": records,
     }
+
+
+def is_scored(env: ParticleGrid) -> bool:
+    """Return whether the module has the task of an environment."""
+    return env.task_name in shipped_tasks()
+
+
+def _stages(env: ParticleGrid) -> list[list[str]]:
+    """Return the calls that make a step with the actions that have been chosen, as `ParticleGrid.step` makes it."""
+    look = ["look", "state", "rules", "session"]
+    reward = [f"reward_{env.task_name}", "state", "session", "layout", "task"]
+    return [
+        [f"move_{env.action}", "state", "rules", "session", "actions"],
+        *([look] if env.task.sight else []),
+        *([reward] if is_scored(env) else []),
+        [f"settle_{env.action}", "state", "rules", "session", "actions"],
+        *([] if env.task.sight else [look]),
+    ]

@@ -93,23 +93,28 @@ export class Engine {
     const length = field.shape.reduce((product, each) => product * each, 1);
     const address = this.take(length * kind.BYTES_PER_ELEMENT);
     const array = { address, length, kind };
-    new Uint8Array(this.memory.buffer, address, length * kind.BYTES_PER_ELEMENT).fill(0);
-    if (field.data) {
-      const bytes = await inflated(field.data);
-      if (field.step) {
-        view(this, array).set(multiples(bytes, field.step));
-      } else if (field.half) {
-        view(this, array).set(halves(bytes));
-      } else {
-        new Uint8Array(this.memory.buffer, address, bytes.length).set(bytes);
-      }
-    }
+    await this.fill(array, field);
     return array;
+  }
+
+  // Write the data of a field, or zeros, into its array.
+  async fill(array, field) {
+    const bytes = field.data ? await inflated(field.data) : null;
+    const all = new Uint8Array(this.memory.buffer, array.address, array.length * array.kind.BYTES_PER_ELEMENT);
+    if (!bytes) {
+      all.fill(0);
+    } else if (field.step) {
+      view(this, array).set(multiples(bytes, field.step));
+    } else if (field.half) {
+      view(this, array).set(halves(bytes));
+    } else {
+      all.set(bytes);
+    }
   }
 
   async world(description) {
     const world = new World(this, description);
-    if (!this.functions[`reward_${world.task}`]) {
+    if (description.scored && !this.functions[`reward_${world.task}`]) {
       throw new EngineError(`The module has no task ${world.task}: build it again with the task registered.`);
     }
     for (const [name, fields] of Object.entries(description.records)) {
@@ -141,7 +146,6 @@ export class World {
     this.description = description;
     this.task = description.task;
     this.action = description.action;
-    this.sight = description.sight;
     this.agents = description.worlds * description.agents; // in all worlds
     this.observationSize = (2 * description.vision + 1) ** 2 + 7;
     this.records = {};
@@ -190,23 +194,16 @@ export class World {
   }
 
   step(source) {
-    const { state, rules, session, actions, layout, task } = this.records;
     this.choose(source);
-    this.engine.call(`move_${this.action}`, state, rules, session, actions);
-    if (this.sight) {
-      this.engine.call("look", state, rules, session);
-    }
-    this.engine.call(`reward_${this.task}`, state, session, layout, task);
-    if (this.engine.call(`settle_${this.action}`, state, rules, session, actions)) {
-      throw new EngineError(`The task ${this.task} gave a reward outside [-1, 1]: scale it.`);
-    }
-    if (!this.sight) {
-      this.engine.call("look", state, rules, session);
+    for (const [name, ...records] of this.description.stages) {
+      if (this.engine.call(name, ...records.map((record) => this.records[record]))) {
+        throw new EngineError(`The task ${this.task} gave a reward outside [-1, 1]: scale it.`);
+      }
     }
     this.steps += 1;
   }
 
-  // Returns the score of each agent in the last step.
+  // Returns the score of each agent in the last step, of a task that the module has.
   scores() {
     const { state, session, layout, task } = this.records;
     this.engine.call(`score_${this.task}`, state, session, layout, task);
@@ -227,6 +224,13 @@ export class Policy {
   }
 
   get outputs() { return this.array("memory", "out"); } // of the actor, then the value, for each agent
+
+  // Take other weights for the same network. Agents keep what they remember.
+  async replace(description) {
+    for (const field of description.records.weights.filter(({ shape }) => shape)) {
+      await this.engine.fill(this.records.weights.arrays[field.name], field);
+    }
+  }
 
   act(world) {
     const { weights, workspace, memory, choices } = this.records;

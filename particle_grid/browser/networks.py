@@ -82,18 +82,43 @@ def rounded(network: FastNetwork) -> Any:
         return _map(network.weights, _rounded)
 
 
+class Described:
+    """A policy as `engine.js` needs it, described again after its weights have changed.
+
+    Raises:
+        UserError: for a policy that the module cannot compute.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.name, self.network = fast_network(policy)
+
+    def description(self) -> dict[str, Any]:
+        """Return the description of the policy with its current weights.
+
+        Raises:
+            UserError: for a weight that is too large, or not a number.
+        """
+        policy = self.policy
+        memory, choices = _memory(policy, 1), _choices(policy, 1)
+        records = {
+            "weights": record(_forward(rounded(self.network)), half=True),
+            "workspace": record(self.network.allocate(1, ACTING_CHUNK)),
+            "memory": _for_agents(record(memory), {"out": 1, "h": 0, "c": 0} if memory.h.size else {"out": 1}),
+            "choices": _for_agents(record(choices), {"noise": 1, "samples": 0, "logp": 0}),
+        }
+        action = "continuous" if isinstance(policy.head, BinsHead) else "discrete"
+        return {
+            "network": self.name,
+            "observation_size": policy.observation_size,
+            "action": action,
+            "records": records,
+        }
+
+
 def policy_description(policy: Policy) -> dict[str, Any]:
     """Return the description of a policy for `engine.js`."""
-    name, network = fast_network(policy)
-    memory, choices = _memory(policy, 1), _choices(policy, 1)
-    records = {
-        "weights": record(_forward(rounded(network)), half=True),
-        "workspace": record(network.allocate(1, ACTING_CHUNK)),
-        "memory": _for_agents(record(memory), {"out": 1, "h": 0, "c": 0} if memory.h.size else {"out": 1}),
-        "choices": _for_agents(record(choices), {"noise": 1, "samples": 0, "logp": 0}),
-    }
-    action = "continuous" if isinstance(policy.head, BinsHead) else "discrete"
-    return {"network": name, "observation_size": policy.observation_size, "action": action, "records": records}
+    return Described(policy).description()
 
 
 def network_entries() -> Entries:

@@ -6,28 +6,22 @@ are in `page/`, and are joined as they are.
 
 import base64
 import json
-import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from particle_grid.browser.build import MODULE
-from particle_grid.browser.describe import world
+from particle_grid.browser.contents import Contents, Player
 from particle_grid.browser.entries import shipped_tasks
-from particle_grid.browser.networks import policy_description
-from particle_grid.env import ACTIONS, ParticleGrid
-from particle_grid.evaluation.match import steps_for
-from particle_grid.runs.build import build_env, trained_policy
+from particle_grid.env import ACTIONS
+from particle_grid.runs.build import trained_policy
 from particle_grid.runs.load import Checkpoint, is_shipped, label_of, load_shipped, load_trained
 from particle_grid.settings.errors import unknown
 from particle_grid.settings.run_config import RunConfig
-from particle_grid.sim.task import legend_words, purpose, team_names
-from particle_grid.sim.world import AGENT_1, World
 from particle_grid.support import atomic
 from particle_grid.support.errors import UserError
 from particle_grid.view.frame import CELL_COLOURS
@@ -38,33 +32,9 @@ SCRIPTS = (
     *("data.js", "link.js", "draw.js", "chart.js", "panel.js", "side.js", "round.js"),
     *("main.js", "controls.js", "start.js"),
 )
-HUES = {AGENT_1: "blue", AGENT_1 + 1: "orange", AGENT_1 + 2: "yellow", AGENT_1 + 3: "purple"}  # of CELL_COLOURS
-SIZES = (256, 512, 1024, 2048, 4096)  # agents that one can choose
 SHIPPED = "policy"  # the name of the policy that ships, in links
-LEVELS = 11  # weights are multiples of their median size over this, and take about six bits each
-# What one sees.
-LOOKS = {
-    "scatter": "Agents start packed in a blob, spread until nobody is in sight, and respawn in the blob.",
-    "forage": "Green dots are food. An agent that walks onto one eats it, and another grows elsewhere.",
-    "predator_prey": "Predators start on the left and prey on the right. The hunt begins when they meet.",
-    "group": "Four colours start mixed. They form groups of one colour, which grow and keep apart.",
-    "puffer": "Agents start at the top and fill the free cells of the word in their own colour.",
-    "center": "Agents start anywhere and crowd around the middle until it is full.",
-    "optimize": "Every field has hidden hills. Agents feel only the height under them, and gather on the peaks.",
-    "herd": "Every field is a flock of its own. Dogs drive the sheep onto the green floor of the pen.",
-}
-
-
-@dataclass(frozen=True)
-class Player:
-    """A policy that can be chosen on the page.
-
-    name: in links. label: for people.
-    """
-
-    name: str
-    label: str
-    saved: Checkpoint
+RULES = "Steer the agent in the white square for a round of 100 steps. Others then play the same moment, and what they earn is compared."
+LARGEST_SEED = (1 << 53) - 1  # numbers in a browser are exact up to here
 
 
 def chosen_tasks(value: Any) -> list[str]:
@@ -79,7 +49,10 @@ def chosen_tasks(value: Any) -> list[str]:
     names = [value] if isinstance(value, str) else list(value)
     for name in names:
         if name not in known:
-            raise UserError(unknown(f"task={name} in the module", str(name), known))
+            raise UserError(
+                unknown(f"task={name} in the module", str(name), known),
+                "A task of your own is added with checkpoint=PATH, a policy that was trained on it.",
+            )
     return list(dict.fromkeys(names))
 
 
@@ -87,18 +60,19 @@ def own_players(names: Sequence[str]) -> list[Player]:
     """Return the policies of checkpoints.
 
     Raises:
-        UserError: if there is no such checkpoint, two have one name, or the module does not have its task.
+        UserError: if there is no such checkpoint, or two have one name.
     """
-    players = [Player(label_of(Path(name)), name, load_trained(name)) for name in names if not is_shipped(name)]
-    for k, player in enumerate(players):
-        if player.saved.config.task not in shipped_tasks():
-            raise UserError(
-                f"{player.label} was trained on {player.saved.config.task}, whose reward is not in the module: "
-                f"choose checkpoints of {', '.join(shipped_tasks())}."
-            )
-        if player.name in (SHIPPED, "script", "random", *(other.name for other in players[:k])):
-            raise UserError(f"{player.label} has the name {player.name} of another player: rename its folder or file.")
+    players: list[Player] = []
+    for path in (name for name in names if not is_shipped(name)):
+        name = label_of(Path(path))
+        if name in (SHIPPED, "script", "random", *(other.name for other in players)):
+            raise UserError(f"{path} has the name {name} of another player: rename its folder or file.")
+        players.append(_player(name, path, load_trained(path)))
     return players
+
+
+def _player(name: str, label: str, saved: Checkpoint) -> Player:
+    return Player(name, label, saved.config, trained_policy(saved, torch.device("cpu")))
 
 
 def write(path: Path, tasks: Sequence[str], players: Sequence[Player]) -> None:
@@ -113,103 +87,66 @@ def write(path: Path, tasks: Sequence[str], players: Sequence[Player]) -> None:
         UserError: for a policy that the module cannot compute, or that cannot play in its task's world.
         OSError: if the file cannot be written. An older file is kept then.
     """
-    names = list(dict.fromkeys([*(player.saved.config.task for player in players), *tasks]))
-    policies: list[dict[str, Any]] = []
-    described = [_task(name, players, policies) for name in names]
-    atomic.write(path, _joined(described, policies).encode())
+    contents = Contents()
+    for name in dict.fromkeys([*(player.config.task for player in players), *tasks]):
+        own = [player for player in players if player.config.task == name]
+        shipped = [_player(SHIPPED, "trained policy", load_shipped(name, action)) for action in _shipped_forms(name)]
+        every = [*shipped, *own]
+        contents.add(_configs(every), every)
+    atomic.write(path, joined(contents).encode())
 
 
-def _task(name: str, players: Sequence[Player], policies: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the page knows of a task, and append its policies."""
-    shipped = {action: load_shipped(name, action) for action in ACTIONS}
-    forms: dict[str, Any] = {}
-    for action, saved in shipped.items():
-        own = [each for each in players if (each.saved.config.task, each.saved.config.action) == (name, action)]
-        forms[action] = []
-        for player in [Player(SHIPPED, "trained policy", saved), *own]:
-            _check_vision(player, saved.config)
-            forms[action].append({"name": player.name, "label": player.label, "policy": len(policies)})
-            policies.append(_compact(policy_description(trained_policy(player.saved, torch.device("cpu")))))
-    env = _env(shipped["discrete"].config, SIZES[0])
-    return {
-        "name": name,
-        "purpose": f"{purpose(type(env.task))}.",
-        "look": LOOKS[name],
-        "unit": env.unit,
-        "teams": team_names(env.task) if env.task.teams > 1 else ["all agents"],
-        "legend": _legend(env),
-        "steps": steps_for(env),
-        "players": forms,
-        "sizes": [{action: world(_env(saved.config, n)) for action, saved in shipped.items()} for n in SIZES],
-    }
+def game(run: RunConfig, saved: Checkpoint | None, agent: int, seed: int) -> str:
+    """Return a page on which one agent is selected, to be steered.
 
+    Args:
+        run: the task, the action form and the world.
+        saved: the policy of the other agents; None for the script.
+        agent: its number.
+        seed: of the world.
 
-def _legend(env: ParticleGrid) -> dict[int, str]:
-    """Return labels of cell codes, with hues for the colours of a task that does not name them."""
-    labels = env.legend()
-    kinds, _ = legend_words(env.task)
-    colours = [code for code in labels if code >= AGENT_1]
-    return labels | ({code: HUES[code] for code in colours} if len(colours) > 1 and not kinds else {})
-
-
-def _check_vision(player: Player, config: RunConfig) -> None:
-    vision = player.saved.config.world.vision
-    if vision != config.world.vision:
-        raise UserError(
-            f"{player.label} sees {vision} cells in each direction, and the page's worlds have "
-            f"vision={config.world.vision}: choose another checkpoint."
-        )
-
-
-def _env(config: RunConfig, agents: int) -> ParticleGrid:
-    """Return the environment of a run with about this many agents."""
-    return build_env(replace(config, world=resized(config.world, agents)))
-
-
-def resized(world: World, agents: int) -> World:
-    """Return settings for about this many agents: several such worlds, or a smaller one that is equally dense."""
-    if agents >= world.agents:
-        return replace(world, worlds=agents // world.agents)
-    share = math.sqrt(agents / world.agents)
-    least = 2 * world.vision + 1
-    height, width = (max(round(side * share), least) for side in (world.height, world.width))
-    return replace(world, worlds=1, agents=agents, height=height, width=width)
-
-
-def _compact(description: dict[str, Any]) -> dict[str, Any]:
-    """Return the description of a policy whose weights take less space."""
-    weights = [_rounded(field) if field.get("half") else field for field in description["records"]["weights"]]
-    return {**description, "records": {**description["records"], "weights": weights}}
-
-
-def _rounded(field: dict[str, Any]) -> dict[str, Any]:
-    """Return an array of 16 bits as whole multiples of a step.
-
-    Multiples of alternating sign are numbered 0, -1, 1, -2, ..., so that the high bytes, which come last, are nearly
-    all zero.
+    Raises:
+        UserError: for an agent that does not exist, and for a policy that the module cannot compute.
     """
-    if "data" not in field:
-        return field
-    values = np.frombuffer(zlib.decompress(base64.b64decode(field["data"])), np.float16).astype(np.float32)
-    step = float(np.float32(max(np.median(np.abs(values[values != 0])), np.abs(values).max() / 2**14) / LEVELS))
-    counts = np.rint(values / step).astype(np.int32)
-    numbers = ((counts << 1) ^ (counts >> 31)).astype(np.uint16)
-    planes = numbers.view(np.uint8).reshape(-1, 2).T
-    data = base64.b64encode(zlib.compress(np.ascontiguousarray(planes).tobytes(), 9)).decode()
-    return {"name": field["name"], "dtype": field["dtype"], "shape": field["shape"], "step": step, "data": data}
+    count = run.world.worlds * run.world.agents
+    if agent >= count:
+        raise UserError(f"agent={agent} is out of range: agents are numbered 0 to {count - 1}.")
+    contents = Contents()
+    configs = {action: replace(run, action=action) for action in ACTIONS}
+    contents.add(configs, [_player(SHIPPED, "the policy", saved)] if saved else [], sizes=())
+    sides = {"left": f"{run.action}:{SHIPPED if saved else 'script'}", "right": f"{run.action}:script"}
+    words = {"title": f"Play {run.task}", "about": RULES}
+    return joined(contents, extra={"usual": {**words, **sides, "agent": agent, "seed": seed, "speed": 0, "size": 0}})
 
 
-def _joined(tasks: Sequence[Mapping[str, Any]], policies: Sequence[Mapping[str, Any]]) -> str:
-    """Return the page."""
+def _shipped_forms(task: str) -> Sequence[str]:
+    """Return the action forms for which a policy of a task ships."""
+    return ACTIONS if task in shipped_tasks() else ()
+
+
+def _configs(players: Sequence[Player]) -> dict[str, RunConfig]:
+    """Return a run for each action form: that of the first player which has it, or else that of the first of all."""
+    own = {player.config.action: player.config for player in reversed(players)}
+    return {action: own.get(action, replace(players[0].config, action=action)) for action in ACTIONS}
+
+
+def joined(contents: Contents, more: Sequence[str] = (), extra: Mapping[str, Any] | None = None) -> str:
+    """Return a page.
+
+    Args:
+        contents: its tasks and policies.
+        more: names of further scripts, which run at the end.
+        extra: what these scripts read, besides the contents.
+    """
     engine = ENGINE.read_text("utf-8").replace("export class", "class")
-    scripts = "\n".join(_source(name) for name in SCRIPTS)
+    scripts = "\n".join(_source(name) for name in (*SCRIPTS, *more))
     known = {
-        "tasks": base64.b64encode(zlib.compress(json.dumps(tasks).encode(), 9)).decode(),
+        "tasks": base64.b64encode(zlib.compress(json.dumps(contents.tasks).encode(), 9)).decode(),
         "module": base64.b64encode(zlib.compress(MODULE.read_bytes(), 9)).decode(),
-        "policies": policies,
+        "policies": contents.policies,
         "palette": CELL_COLOURS.tolist(),
-        "sizes": SIZES,
         "worker": f"{engine}\n{_source('worker.js')}",
+        **(extra or {}),
     }
     # Escaped, so that no text can end the script that contains it.
     data = json.dumps(known, separators=(",", ":")).replace("<", "\\u003c")

@@ -1,8 +1,8 @@
 """One training run from its settings to its results: build, train, evaluate, save."""
 
 import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from particle_grid.browser.live import Live
 from particle_grid.env import ParticleGrid
 from particle_grid.evaluation import match, record, scoring
 from particle_grid.evaluation.baseline import Baseline, baseline_for
@@ -22,7 +23,7 @@ from particle_grid.learn.dashboard import Dashboard
 from particle_grid.learn.distributed import ProcessGroup, choose_device, joined
 from particle_grid.learn.loggers.several import Loggers
 from particle_grid.learn.policy import Policy
-from particle_grid.learn.trainer import Result, Trainer, check_minibatch
+from particle_grid.learn.trainer import Result, ScalarLog, Trainer, check_minibatch
 from particle_grid.runs.build import build_env, build_env_splits, build_policy, opponents_for
 from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.load import Checkpoint
@@ -40,13 +41,14 @@ HYPERPARAMETERS = [  # logged for every run, in addition to those that a command
 ]
 
 
-def train(config: RunConfig, call: Invocation, saved: Checkpoint | None) -> float | None:
+def train(config: RunConfig, call: Invocation, saved: Checkpoint | None, watch: bool = False) -> float | None:
     """Train a policy, alone or as one process of several, and evaluate it.
 
     Args:
         config: the settings of the run.
         call: where the run belongs, and what its command line was.
         saved: the checkpoint to continue from, if any.
+        watch: whether a page on this machine shows the run.
 
     Returns:
         The mean normalised score of sampled actions; None for a run that was pruned or has no evaluations.
@@ -62,8 +64,9 @@ def train(config: RunConfig, call: Invocation, saved: Checkpoint | None) -> floa
             run.trainer().run()  # it takes part in learning, and writes no files
             return None
         folder = RunFolder(call.folder)
-        with console_for(folder, call) as console:
-            return lead(run, folder, call, console)
+        live = Live(config, run.policy, run.first_step) if watch else None
+        with console_for(folder, call) as console, live or nullcontext():
+            return lead(run, folder, call, console, live)
 
 
 def use_threads(settings: TrainerConfig) -> None:
@@ -114,7 +117,7 @@ def build(config: RunConfig, saved: Checkpoint | None, group: ProcessGroup) -> R
     return Run(config, env, splits, policy, saved, group)
 
 
-def lead(run: Run, folder: RunFolder, call: Invocation, console: Console) -> float | None:
+def lead(run: Run, folder: RunFolder, call: Invocation, console: Console, live: Live | None) -> float | None:
     """Train, show, save and evaluate; return the final score."""
     say = partial(console.print, soft_wrap=True)
     describe(run, folder, call)
@@ -122,12 +125,14 @@ def lead(run: Run, folder: RunFolder, call: Invocation, console: Console) -> flo
     steps = match.steps_for(run.env)
     baseline = baseline_for(run.env, console, seeds or match.SEEDS, steps)
     introduce(run, folder, say)
+    if live:
+        say(f"To watch, in a browser on this machine: {live.address}")
     with (
         saying_how_to_resume(folder, run.config, say, call.swept),
         open_loggers(run.config, folder, call, run.first_step, say) as loggers,
     ):
         loggers.hyperparameters(hyperparameters(run.config, call))
-        result = learn(run, folder, call, baseline, loggers, console)
+        result = learn(run, folder, call, baseline, loggers, console, [live] if live else [])
         if result.reason:
             folder.write_pruned(result.reason)
             say(f"Pruned: {result.reason}")
@@ -167,9 +172,15 @@ def introduce(run: Run, folder: RunFolder, say: Callable[[str], None]) -> None:
 
 
 def learn(
-    run: Run, folder: RunFolder, call: Invocation, baseline: Baseline, loggers: Loggers, console: Console
+    run: Run,
+    folder: RunFolder,
+    call: Invocation,
+    baseline: Baseline,
+    loggers: Loggers,
+    console: Console,
+    watchers: Sequence[ScalarLog],
 ) -> Result:
-    """Train until the budget is used up, or an interruption."""
+    """Train until the budget is used up, or an interruption. watchers: loggers besides those of the settings."""
     total = run.config.trainer.total_steps
     with (
         Dashboard(total, run.first_step, console) as dashboard,
@@ -177,7 +188,7 @@ def learn(
     ):
         judges = [pruning(call.trial, total)] if call.trial else []
         trainer = run.trainer(
-            loggers=[loggers, dashboard, clips, *judges],
+            loggers=[loggers, dashboard, clips, *watchers, *judges],
             path=folder.checkpoint,
             run_config=run.config.to_dict(),
             normalise=normaliser(run.env, baseline),

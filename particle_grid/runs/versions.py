@@ -10,7 +10,7 @@ from particle_grid.support.renamed import ARRAYS, SETTINGS
 
 FIRST_SETTINGS = {"optimiser": FIRST_OPTIMISER, "anneal_power": 1.0}  # settings of the trainer
 FIRST_AUTO_HEAD = "bins"  # what policy.head=auto meant for continuous actions before version 3 of checkpoints
-DROPPED = ("resume", "allow")  # keys of a saved config that are about one command, not about the run
+DROPPED = ("resume", "allow", "watch")  # keys of a saved config that are about one command, not about the run
 WHOLE = {field.name for field in fields(TrainerConfig) if field.type in (int, "int")}
 
 

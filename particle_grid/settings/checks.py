@@ -34,12 +34,18 @@ def check_paths(config: DictConfig, *keys: str) -> None:
             raise UserError(f"{key}={as_written(value)} is not a path: give one, or leave it out.")
 
 
+def check_switch(config: DictConfig, key: str) -> None:
+    """Raise UserError if a key is neither true nor false."""
+    if not isinstance(config[key], bool):
+        raise UserError(f"{key}={as_written(config[key])} is invalid: give true or false.")
+
+
 def check_overrides(overrides: Iterable[object]) -> None:
     """Raise UserError for an override that is not a text, or that is none of the settings of a run."""
     for override in overrides:
         if not isinstance(override, str):
             raise UserError(f"{override!r} is not an override: give texts such as 'task=group'.")
-        if override.lstrip("+~").startswith(("resume=", "allow=", "hydra.", "hydra/")):
+        if override.lstrip("+~").startswith(("resume=", "allow=", "watch=", "hydra.", "hydra/")):
             raise UserError(f"{override} is not a setting of a run, but of the command train: leave it out.")
 
 

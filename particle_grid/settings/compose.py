@@ -188,7 +188,7 @@ def resumed_config(saved: RunConfig, overrides: Iterable[str]) -> RunConfig:
     Raises:
         UserError: for any other override.
     """
-    values = [override for override in overrides if not override.startswith(("resume=", "allow="))]
+    values = [override for override in overrides if not override.startswith(("resume=", "allow=", "watch="))]
     free = ("trainer.", "logger=", "clips=", "evaluations=")
     if fixed := [each for each in values if not each.startswith(free) or each.startswith("trainer.seed=")]:
         raise UserError(

@@ -13,10 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from particle_grid.settings.checks import check_name
 from particle_grid.support.text import printable
 
+UNCHANGING = ("hydra", "allow", "logger", "watch")  # keys that do not change what a run computes
+
 
 def digest(*, _root_: DictConfig) -> str:
-    """Return eight letters that identify what a run computes: a config without Hydra's part, `allow` and `logger`."""
-    config = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key not in ("hydra", "allow", "logger")])
+    """Return eight letters that identify what a run computes, from its config without what does not change that."""
+    config = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key not in UNCHANGING])
     text = json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

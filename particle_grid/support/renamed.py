@@ -15,7 +15,6 @@ MODULES = {
     "command": "cli",
     "extras": "support.optional",
     "files": "support.atomic",
-    "game": "evaluation.interactive",
     "jit": "tasks",
     "jobs": "experiments.pool",
     "learn.archive": "support.archive",

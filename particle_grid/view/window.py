@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 from weakref import WeakSet
 
 import numpy as np
@@ -10,24 +10,11 @@ import numpy as np
 from particle_grid.support import optional
 
 INVISIBLE = ("dummy", "offscreen", "evdev")  # drivers without a screen, which SDL falls back to
-BUTTONS = {1: "mouse left", 2: "mouse middle", 3: "mouse right"}
 DRIVER, SCREENS = "SDL_VIDEODRIVER", ("DISPLAY", "WAYLAND_DISPLAY")  # environment variables
-
-
-class Event(NamedTuple):
-    """Something that the user did."""
-
-    kind: str  # "press" or "release" of a key or button, "move" of the mouse, "wheel", "leave" the window, "close" it
-    key: str = ""  # its label: "a", "left", "space", "tab", ...; or one of BUTTONS
-    shift: bool = False  # while a shift key is held
-    place: tuple[int, int] = (0, 0)  # place of the mouse: row and column in pixels of the picture
-    turn: int = 0  # notches of the wheel, away from the user
 
 
 class Window:
     """A window that shows pictures. It opens with the first one and takes its size.
-
-    If several windows are open, the one that shows a picture next receives the events of all.
 
     Raises:
         UserError: if pygame is not installed.
@@ -40,10 +27,9 @@ class Window:
         self.pygame = load()
         self._caption = caption
         self._window: Any = None
-        self._clock = self.pygame.time.Clock()
 
-    def show(self, image: np.ndarray) -> list[Event]:
-        """Show RGB u8[H, W, 3], and return what the user did since the last picture."""
+    def show(self, image: np.ndarray) -> None:
+        """Show RGB u8[H, W, 3]."""
         size = image.shape[1::-1]
         if self._window is None:
             self._open(size)
@@ -51,11 +37,7 @@ class Window:
             self._window.size = size
         self.pygame.surfarray.blit_array(self._window.get_surface(), image.transpose(1, 0, 2))
         self._window.flip()
-        return [event for event in map(self._event, self.pygame.event.get()) if event]
-
-    def wait(self, fps: float) -> float:
-        """Wait until the next of `fps` pictures per second is due; return the seconds since the last one was."""
-        return self._clock.tick(fps) / 1000
+        self.pygame.event.clear()  # otherwise the system takes the window for one that hangs
 
     def _open(self, size: tuple[int, ...]) -> None:
         unseen = not os.environ.get(DRIVER)  # unless a driver was chosen, as tests choose an invisible one
@@ -72,27 +54,6 @@ class Window:
                 f"No window can be opened here ({error}): record a video instead, or use a virtual screen."
             ) from None
         self._open_ones.add(self)
-
-    def _event(self, event: Any) -> Event | None:
-        """Translate an event of pygame; None for events that are not needed here."""
-        pygame = self.pygame
-        match event.type:
-            case pygame.QUIT:
-                return Event("close")
-            case pygame.WINDOWFOCUSLOST:
-                return Event("leave")
-            case pygame.KEYDOWN | pygame.KEYUP:
-                kind = "press" if event.type == pygame.KEYDOWN else "release"
-                name = pygame.key.name(event.key).strip("[]")
-                return Event(kind, name, bool(getattr(event, "mod", 0) & pygame.KMOD_SHIFT))
-            case pygame.MOUSEBUTTONDOWN | pygame.MOUSEBUTTONUP if event.button in BUTTONS:
-                kind = "press" if event.type == pygame.MOUSEBUTTONDOWN else "release"
-                return Event(kind, BUTTONS[event.button], place=event.pos[::-1])
-            case pygame.MOUSEMOTION:
-                return Event("move", place=event.pos[::-1])
-            case pygame.MOUSEWHEEL:
-                return Event("wheel", turn=event.y)
-        return None
 
     def close(self) -> None:
         """Close the window, if it is open; other windows stay open."""

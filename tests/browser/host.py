@@ -89,12 +89,4 @@ class Host:
 
     def step(self):
         """Make a step with the actions that are in memory."""
-        action, sight = self.description["action"], self.description["sight"]
-        self.call(f"move_{action}", "state", "rules", "session", "actions")
-        if sight:
-            self.call("look", "state", "rules", "session")
-        self.call(f"reward_{self.description['task']}", "state", "session", "layout", "task")
-        wrong = self.call(f"settle_{action}", "state", "rules", "session", "actions")
-        if not sight:
-            self.call("look", "state", "rules", "session")
-        return wrong
+        return sum(self.call(*stage) for stage in self.description["stages"])

@@ -10,7 +10,7 @@ import pytest
 
 from particle_grid import web
 from particle_grid.api import load_policy
-from particle_grid.browser import page
+from particle_grid.browser import contents, page
 from particle_grid.browser.networks import policy_description
 from particle_grid.env import ACTIONS
 from particle_grid.learn import checkpoint
@@ -86,14 +86,14 @@ def test_a_page_with_every_task_and_policy_is_one_small_file_without_a_network(e
         assert task["look"]
         assert all("colour" not in label for label in task["legend"].values())
         assert all(task["players"][action] for action in ACTIONS)
-        assert len(task["sizes"]) == len(page.SIZES)
+        assert len(task["sizes"]) == len(contents.SIZES)
 
 
 @pytest.mark.parametrize("task", shipped_tasks())
-@pytest.mark.parametrize("agents", page.SIZES)
+@pytest.mark.parametrize("agents", contents.SIZES)
 def test_worlds_of_every_size_are_as_dense_as_in_training(task, agents):
     trained = World(**getattr(tasks.load(task), "settings", {}).get("world", {}))
-    world = page.resized(trained, agents)
+    world = contents.resized(trained, agents)
     assert world.worlds * world.agents == agents
     assert world.agents / (world.height * world.width) == pytest.approx(trained.agents / trained.height**2, rel=0.03)
 
@@ -258,12 +258,42 @@ def test_an_agent_is_selected_steered_and_released(browser):
     browser.until("page.round()?.running")
     browser("Input.dispatchKeyEvent", type="keyDown", key="ArrowUp")
     browser.until("page.round().left < 96")
-    assert browser.run("[...page.sides()[0].frame.actions.slice(64, 66)].length") == 2
-    browser.run("page.round().left = 1")
-    browser.until("!page.round().running && page.round().scripted !== null")
-    assert "The script earned" in browser.run("document.getElementById('round').textContent")
+    assert browser.run("page.round().move()") == [-1, 0]
     browser.key("Escape")
     browser.until("page.state.agent === null")
+
+
+@needs_browser
+def test_a_round_is_timed_compared_with_the_script_and_the_policy_and_shown_again(browser):
+    visit(browser, f"{GROUP}&t=5&agent=7")
+    press(browser, "#steer-left")
+    browser.until("page.round()?.running")
+    assert "Join your own colour" in browser.run("document.getElementById('round').textContent")
+    browser("Input.dispatchKeyEvent", type="keyDown", key="ArrowUp")
+    browser.until("!page.round().running && page.round().rivals.length === 2")
+    assert browser.run("page.state.steps") == 105
+    earned = browser.run("page.round().earned")
+    assert browser.run("page.round().moves.length") == 100
+    browser.until(r"/the script .[0-9.]+, the policy .[0-9.]+/.test(document.getElementById('round').textContent)")
+    press(browser, "#again")
+    browser.until("page.round()?.played && !page.round().running")
+    assert browser.run("page.state.steps") == 105
+    assert browser.run("page.round().earned") == earned
+
+
+@needs_browser
+def test_what_the_policy_earns_in_a_round_is_what_the_agent_earns_without_one(browser):
+    visit(browser, f"{GROUP}&t=5&agent=7")
+    earned = browser.run(
+        """(async () => { const { worker } = page.sides()[0];
+        const nobody = { agent: 7, steer: null, scripted: false };
+        await worker.ask("begin", nobody);
+        return (await worker.ask("advance", { ...nobody, steps: 100 })).earned; })()"""
+    )
+    visit(browser, f"{GROUP}&t=5&agent=7&left=discrete:policy")
+    press(browser, "#steer-left")
+    browser.until("page.round() && !page.round().running && page.round().rivals.length === 2")
+    assert browser.run("page.round().rivals[1]") == ["policy", earned]
 
 
 @needs_browser

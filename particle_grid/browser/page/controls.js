@@ -13,7 +13,7 @@ function choose(changes) {
     state.sides = state.sides.map(({ action, player }) => ({
       action, player: playersOf(state.task, action).some(({ name }) => name === player) ? player : playersOf(state.task, action)[0].name,
     }));
-    state.size = state.chosen ? state.size : usualSize(state.task);
+    state.size = state.chosen ? Math.min(state.size, state.task.sizes.length - 1) : usualSize(state.task);
   }
   return load();
 }
@@ -40,10 +40,11 @@ function oneStep() {
   });
 }
 
-function begin(side) {
+// Begin a round, or a replay of one that was played.
+function begin(side, played = null) {
   return next(async () => {
     const { agent } = state;
-    round = new Round(side, state);
+    round = new Round(side, state, played);
     await sides[side].worker.ask("begin", { agent });
     state.playing = true;
     charted = 0;
@@ -54,6 +55,10 @@ function begin(side) {
 
 function useAgentPanel() {
   ["steer-left", "steer-right"].forEach((name, side) => $(name).addEventListener("click", () => begin(side)));
+  $("again").addEventListener("click", () => {
+    const played = round.played ?? round;
+    load(played.from).then(() => begin(played.side, played));
+  });
   $("next").addEventListener("click", () => select((state.agent + 1) % sides[0].frame.places.length));
   $("release").addEventListener("click", () => select(null));
 }

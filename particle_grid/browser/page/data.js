@@ -2,7 +2,8 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const ACTIONS = ["discrete", "continuous"];
-const SCRIPTED = [{ name: "script", label: "script" }, { name: "random", label: "random moves" }];
+const SCRIPT = { name: "script", label: "script" };
+const RANDOM = { name: "random", label: "random moves" };
 
 async function inflate(text) {
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -30,10 +31,13 @@ function taskOf(name) {
 // Returns what can play a task: policies, the script, random moves, and with two teams a policy against the script.
 function playersOf(task, action) {
   const policies = task.players[action];
+  if (task.unscored) {
+    return [...policies, RANDOM];
+  }
   const against = task.teams.length < 2 ? [] : policies.flatMap((policy) => task.teams.map((name, team) => ({
     ...policy, name: `${policy.name}@${name}`, label: `${name}: ${policy.label}, ${task.teams[1 - team]}: script`, team,
   })));
-  return [...policies, ...SCRIPTED, ...against];
+  return [...policies, SCRIPT, RANDOM, ...against];
 }
 
 // Returns the message to a worker that loads a world.

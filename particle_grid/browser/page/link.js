@@ -5,19 +5,21 @@ const LONGEST = 20000; // steps that a link may ask for: they are played when it
 function readLink() {
   const given = new URLSearchParams(location.hash.slice(1));
   const task = taskOf(given.get("task")) ?? DATA.tasks.find((each) => each.name === "group") ?? DATA.tasks[0];
+  const usual = { seed: 0, t: 0, agent: null, ...DATA.usual };
   const whole = (key, least, most) => {
     const value = Number(given.get(key) ?? NaN);
-    return Number.isInteger(value) && value >= least && value <= most ? value : null;
+    return Number.isInteger(value) && value >= least && value <= most ? value : usual[key];
   };
-  const side = (key, usual) => {
-    const [action, player] = (given.get(key) ?? "").split(/:(.*)/s);
-    const form = ACTIONS.includes(action) ? action : usual;
+  const side = (key, fallback) => {
+    const [action, player] = (given.get(key) ?? usual[key] ?? "").split(/:(.*)/s);
+    const form = ACTIONS.includes(action) ? action : fallback;
     const known = playersOf(task, form).some((each) => each.name === player);
     return { action: form, player: known ? player : playersOf(task, form)[0].name };
   };
   return {
-    task, seed: whole("seed", 0, Number.MAX_SAFE_INTEGER) ?? 0, until: whole("t", 0, LONGEST) ?? 0,
-    agent: whole("agent", 0, Math.max(...DATA.sizes) - 1), size: DATA.sizes.indexOf(whole("agents", 1, 1e6)),
+    task, seed: whole("seed", 0, Number.MAX_SAFE_INTEGER), until: whole("t", 0, LONGEST),
+    agent: whole("agent", 0, Math.max(...task.sizes.map(({ agents }) => agents)) - 1),
+    size: task.sizes.findIndex(({ agents }) => agents === whole("agents", 1, 1e6)),
     sides: [side("left", "discrete"), side("right", "continuous")],
   };
 }
@@ -27,7 +29,7 @@ function linkOf(state) {
   if (state.agent !== null) {
     parts.push(`agent=${state.agent}`);
   }
-  parts.push(`agents=${DATA.sizes[state.size]}`);
+  parts.push(`agents=${state.task.sizes[state.size].agents}`);
   ["left", "right"].forEach((name, k) => {
     const { action, player } = state.sides[k];
     parts.push(`${name}=${action}:${encodeURIComponent(player)}`);

@@ -11,7 +11,7 @@ const $ = (id) => document.getElementById(id);
 const still = window.matchMedia("(prefers-reduced-motion: reduce)");
 
 const state = {
-  task: null, size: 2, chosen: false, seed: 0, steps: 0, agent: null, sides: [], playing: true, speed: 1, colour: "team", trails: true,
+  task: null, size: 2, chosen: false, seed: 0, steps: 0, agent: null, sides: [], playing: true, speed: DATA.usual?.speed ?? 1, colour: "team", trails: true,
   tool: "select", painted: false, loading: true, rate: 0,
 };
 const references = new Map(); // by task, size and action: mean scores of random moves and of the script, for each team
@@ -43,7 +43,7 @@ const referencesOf = (action) => references.get(key(action));
 
 async function measure(action) {
   const name = key(action);
-  if (references.has(name)) {
+  if (state.task.unscored || references.has(name)) {
     return;
   }
   references.set(name, null);
@@ -69,13 +69,16 @@ function room() {
 
 // Returns the largest usual number of agents whose cells are large enough to be seen.
 function usualSize(task) {
+  if (DATA.usual) {
+    return Math.min(DATA.usual.size, task.sizes.length - 1);
+  }
   const pixels = room() * Math.min(window.devicePixelRatio || 1, 1.5);
   const fits = (size) => {
     const { worlds, height, width } = task.sizes[size].discrete;
     const across = Math.ceil(Math.sqrt(worlds));
     return Math.max(across * (width + 1), Math.ceil(worlds / across) * (height + 1)) - 1 <= pixels / 2;
   };
-  return [2, 1].find(fits) ?? 0;
+  return [2, 1].find((size) => size < task.sizes.length && fits(size)) ?? 0;
 }
 
 function load(until = 0) {
@@ -101,7 +104,7 @@ async function advance(steps) {
   const { agent } = state;
   const message = { ...NOBODY, steps, agent };
   const frames = await Promise.all(sides.map((side, k) => side.worker.ask("advance", round?.running && round.side === k
-    ? { ...message, agent: round.agent, steer: round.steer } : message)));
+    ? { ...message, agent: round.agent, steer: round.move() } : message)));
   frames.forEach((frame, k) => sides[k].look(frame));
   state.steps += steps;
   if (round?.running) {
@@ -118,7 +121,7 @@ async function advance(steps) {
 
 function finish() {
   const ended = round;
-  if (!ended.painted) {
+  if (ended.scored && !ended.painted) {
     ended.compare(judge, worldOf(state, state.sides[ended.side])).then(show).catch(fail);
   }
 }
@@ -137,7 +140,7 @@ function show() {
     const counted = (each) => (team === null ? each : [each[team]]); // a team that plays a policy alone
     const text = recent ? counted(recent).map((score) => score.toFixed(2)).join(" / ") : "…";
     const about = state.task.teams.length > 1 ? counted(state.task.teams).join(" / ") : "score";
-    side.output.innerHTML = `${text.replaceAll("-", "−")}<small>${about}</small>`;
+    side.output.innerHTML = state.task.unscored ? "" : `${text.replaceAll("-", "−")}<small>${about}</small>`;
   });
   $("time").textContent = `step ${state.steps}`;
   $("play").textContent = state.playing ? "Pause" : "Play";
@@ -152,7 +155,8 @@ function showAgent() {
   const chosen = state.agent !== null;
   drawAgent($("agent"), sides, state);
   $("agent-buttons").hidden = !chosen;
-  $("pad").hidden = !round?.running;
+  $("pad").hidden = !round?.running || Boolean(round.played);
+  $("again").hidden = !round?.kept;
   $("pad").className = `pad ${round ? state.sides[round.side].action : ""}`;
   const text = round ? round.text : "";
   if ($("round").innerHTML !== text) {
@@ -163,7 +167,7 @@ function showAgent() {
 function describe() {
   const { task } = state;
   $("about").textContent = `${task.purpose} ${task.look}`;
-  $("score-about").textContent = `0 is random moves, 1 the script, a policy written by hand. Measured in: ${task.unit}.`
+  $("score-about").textContent = task.unscored || `0 is random moves, 1 the script, a policy written by hand. Measured in: ${task.unit}.`
     + (task.teams.length > 1 ? " Both are against the script: with a policy on both teams, one's gain is the other's loss." : "");
   document.querySelectorAll("#tasks button").forEach((button) => {
     button.setAttribute("aria-pressed", button.value === task.name);
@@ -173,7 +177,11 @@ function describe() {
     const { action, player } = state.sides[k];
     side.picture.canvas.setAttribute("aria-label", `A world of ${task.name} with ${action} actions, played by ${player}. Click an agent.`);
   });
+  $("agents").replaceChildren(...task.sizes.map(({ agents }, k) => new Option(agents.toLocaleString("en"), k)));
   $("agents").value = state.size;
+  document.querySelector("#colour [value=reward]").disabled = Boolean(task.unscored);
+  state.colour = task.unscored && state.colour === "reward" ? "team" : state.colour;
+  $("colour").value = state.colour;
   $("seed").value = state.seed;
   legend();
 }
@@ -299,11 +307,11 @@ function usePointer(side, k) {
 
 function useControls() {
   $("tasks").innerHTML = DATA.tasks.map(({ name }) => `<button type="button" value="${name}">${name.replace("_", " ")}</button>`).join("");
+  $("tasks").hidden = DATA.tasks.length === 1;
   $("tasks").addEventListener("click", ({ target }) => target.value && choose({ task: taskOf(target.value) }));
   $("speed").insertAdjacentHTML("beforeend", SPEEDS.map(([label], k) => `<button type="button" value="${k}"
     aria-pressed="${k === state.speed}">${label}</button>`).join(""));
   $("speed").addEventListener("click", ({ target }) => target.value && setSpeed(Number(target.value)));
-  DATA.sizes.forEach((size, k) => $("agents").append(new Option(size.toLocaleString("en"), k)));
   $("agents").addEventListener("change", () => choose({ size: Number($("agents").value), chosen: true }));
   $("seed").addEventListener("change", () => {
     const seed = Number($("seed").value);

@@ -54,17 +54,17 @@ function signed(value) {
 }
 
 // Returns the part of the panel for one world.
-function agentIn(side, { action }, agent) {
+function agentIn(side, { action }, agent, scored) {
   const { frame } = side;
   const { seen, values, rewards, actions } = frame;
   const move = [actions[2 * agent], actions[2 * agent + 1]];
   const label = action === "discrete" ? "Probability of each of nine moves" : "Probability of each pair of values";
   const chances = seen.logits ? chancesOf(seen, move, label)
     : `<p class="muted small">No probabilities: this side does not play a policy.</p>`;
-  return `<div class="seen ${action}"><h3>${action}</h3>
+  return `<div class="seen ${action}"><h3>${action}: ${side.player.selectedOptions[0].text}</h3>
     <div class="pair"><figure>${windowOf(seen)}<figcaption>what it sees</figcaption></figure>
     <figure>${chances}<figcaption>${seen.logits ? "what it may do" : ""}</figcaption></figure></div>
-    <p class="small">last reward <b>${signed(rewards[agent])}</b>${values ? `, value <b>${signed(values[agent])}</b>` : ""}</p></div>`;
+    <p class="small">${scored ? `last reward <b>${signed(rewards[agent])}</b>` : ""}${values ? `${scored ? ", " : ""}value <b>${signed(values[agent])}</b>` : ""}</p></div>`;
 }
 
 function drawAgent(element, sides, state) {
@@ -73,5 +73,5 @@ function drawAgent(element, sides, state) {
     return;
   }
   const known = sides.filter((side) => side.frame.seen);
-  element.innerHTML = known.map((side) => agentIn(side, state.sides[sides.indexOf(side)], state.agent)).join("");
+  element.innerHTML = known.map((side) => agentIn(side, state.sides[sides.indexOf(side)], state.agent, !state.task.unscored)).join("");
 }

@@ -7,8 +7,19 @@ function open() {
   return load(until);
 }
 
+// Say what a page is for that was made for one purpose.
+function introduce({ title, about, agent }) {
+  document.title = title;
+  document.querySelector("h1").textContent = title;
+  document.querySelector("header p").textContent = about;
+  document.body.classList.toggle("game", agent !== undefined);
+}
+
 async function start() {
   useTheme();
+  if (DATA.usual) {
+    introduce(DATA.usual);
+  }
   await unpack();
   sides = [new Side("left", "left world"), new Side("right", "right world")];
   judge = new Asked();
@@ -22,4 +33,5 @@ async function start() {
 
 // What tests read.
 window.page = { state, data: () => DATA, sides: () => sides, round: () => round, references, ready: () => !state.loading };
-start().catch(fail);
+const started = start();
+started.catch(fail);

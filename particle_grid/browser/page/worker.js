@@ -65,7 +65,9 @@ class Player {
     if (agent !== null) {
       this.earned += world.rewards[agent];
     }
-    this.scores.push(this.score());
+    if (world.description.scored) {
+      this.scores.push(this.score());
+    }
     this.choose();
   }
 
@@ -192,6 +194,13 @@ const ANSWERS = {
   begin(message) {
     player.earned = 0;
     return player.frame(message.agent);
+  },
+  // Take other weights for the policy.
+  async replace({ policy }) {
+    if (player.source instanceof Policy) {
+      await player.source.replace(policy);
+    }
+    return {};
   },
   paint(message) {
     player.paint(message);
