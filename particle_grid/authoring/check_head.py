@@ -199,7 +199,8 @@ def _integral(head: Head, out: Tensor) -> tuple[float, float]:
     """Return the integral of the density, and its standard error, by importance sampling from wide distributions.
 
     Each component is drawn from a Cauchy distribution around the samples; if there are atoms, half of the time it is
-    one of them instead. Where the density is not a number, it is 0: such samples are impossible.
+    one of them instead. A unit of length counts as much as the head says, or 1. Where the density is not a number, it
+    is 0: such samples are impossible.
     """
     sample, _ = drawn(head, out)
     between = sample.masked_fill(_is_atom(head, sample), torch.nan)
@@ -209,7 +210,7 @@ def _integral(head: Head, out: Tensor) -> tuple[float, float]:
     uniform = torch.rand(sample.shape, generator=generator)
     z = torch.tan(math.pi * (uniform - 0.5))
     x = middle + scale * z
-    proposal = -(math.pi * scale * (1 + z * z)).log()
+    proposal = -(getattr(head, "unit", 1.0) * math.pi * scale * (1 + z * z)).log()
     if len(atoms := _atoms(head)):
         is_atom = torch.rand(sample.shape, generator=generator) < 0.5
         x = torch.where(is_atom, atoms[torch.randint(len(atoms), sample.shape, generator=generator)], x)

@@ -149,7 +149,7 @@ def hurdle_log_probs(out, x):
 def test_the_atoms_and_the_density_of_a_hurdle_add_up_to_one(seed, spread):
     out = spread * torch.randn(6, generator=torch.Generator().manual_seed(seed))
     x = torch.linspace(-LARGEST, LARGEST, 40_000)
-    between = torch.trapezoid(hurdle_log_probs(out, x).exp(), x)
+    between = HurdleHead.unit * torch.trapezoid(hurdle_log_probs(out, x).exp(), x)
     atoms = hurdle_log_probs(out, torch.tensor([-1.0, 0.0, 1.0])).exp().sum()
     torch.testing.assert_close(between + atoms, torch.tensor(1.0), rtol=0, atol=1e-3)
 
@@ -167,13 +167,24 @@ def test_samples_of_a_hurdle_are_as_frequent_as_their_probabilities(seed, spread
         assert abs((sample == atom).float().mean().item() - p) < 5 * 0.5 / math.sqrt(n)
     # Between the atoms, the cumulative distribution is compared at a few points.
     x = torch.linspace(-LARGEST, LARGEST, 40_001)
-    cumulative = torch.cumulative_trapezoid(hurdle_log_probs(out, x).exp(), x)
+    cumulative = HurdleHead.unit * torch.cumulative_trapezoid(hurdle_log_probs(out, x).exp(), x)
     between = sample[(sample != 0) & (sample.abs() != 1)]
     for k in (5_000, 15_000, 25_000, 35_000):
         assert abs((between < x[k + 1]).sum().item() / n - cumulative[k].item()) < 5 * 0.5 / math.sqrt(n)
     surprise = -logp.double()
     entropy = HurdleHead(1).log_prob_and_entropy(out[None], sample[:1])[1].item()
     assert abs(surprise.mean().item() - entropy) < 6 * surprise.std().item() / math.sqrt(n) + 1e-3
+
+
+def test_the_first_actions_of_a_hurdle_have_the_largest_entropy():
+    def entropy(out):
+        return HurdleHead(1).log_prob_and_entropy(out, torch.zeros(*out.shape[:-1], 1))[1]
+
+    wide = torch.tensor([0.0] * 5 + [9.0])  # as even as the density can be between the atoms
+    others = wide + torch.randn(1000, 6, generator=torch.Generator().manual_seed(0))
+    assert (entropy(others) < entropy(wide)).all()
+    assert abs(entropy(wide) - math.log(3 + 1 / 3)) < 0.01
+    assert abs(entropy(torch.zeros(6)) - math.log(3 + 1 / 3)) < 0.02
 
 
 def test_a_hurdle_begins_with_equally_likely_moves_and_few_values_between():

@@ -14,6 +14,7 @@ CHOICES = BETWEEN + 1
 OUTPUTS = CHOICES + 2  # for each component: logits of the choices, and the outputs for location and scale
 SHARE = 0.1  # probability of a value between the atoms if all outputs are 0
 LOG_ODDS = math.log(BETWEEN * SHARE / (1 - SHARE))  # added to the logit of that choice
+LOG_UNIT = LOG_ODDS - math.log(2)  # logarithm of what a unit of length counts, if an atom counts 1
 LEAST_LOG_SCALE = -3.0  # a twentieth of a move
 SHIFT = 1.0  # added to the output for the scale, which begins at 0.7: wide, so that no value is preferred at first
 LARGEST = 1 - 2.0**-24  # float32: the largest value that is not an atom
@@ -27,11 +28,17 @@ class HurdleHead(nn.Module):
     value between -1 and 1 from a truncated logistic distribution. At first, values between the atoms are rare, and
     atoms equally likely. Hurdle models choose between zero and a density in the same way (Cragg 1971).
 
-    Log-probabilities are relative to counting measure on the atoms and to length between them. So are entropies.
+    Log-probabilities and entropies are relative to a measure in which an atom counts 1 and all values between them
+    count 1 / 3. With it, the entropy is largest at first, so that a bonus for entropy does not favour such values.
+
+    Attributes:
+        atoms: values that have a probability of their own.
+        unit: what a unit of length counts.
     """
 
     dtype = torch.float32
     atoms = ATOMS
+    unit = math.exp(LOG_UNIT)
 
     def __init__(self, components: int) -> None:
         super().__init__()
@@ -95,7 +102,7 @@ class HurdleHead(nn.Module):
         _, location, log_scale = self._parts(torch.zeros(1, self.outputs))
         x = torch.linspace(-LARGEST, LARGEST, 4097)
         density, _ = _truncated_logistic(location[..., :1], log_scale[..., :1], x)
-        square = float(torch.trapezoid(density.exp() * x.square(), x))
+        square = self.unit * float(torch.trapezoid(density.exp() * x.square(), x))
         atoms = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
 
         def spread(weight: float) -> float:
@@ -106,16 +113,16 @@ class HurdleHead(nn.Module):
 
 
 def _truncated_logistic(location: Tensor, log_scale: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the log-density at x, and the differential entropy, of a logistic distribution cut off at -1 and 1."""
+    """Return the log-density at x, and the entropy, of a logistic distribution cut off at -1 and 1."""
     inverse = (-log_scale).exp()
     z = (x - location) * inverse
     left = (-1 - location) * inverse
     right = (1 - location) * inverse
     log_width = (torch.sigmoid(right) - torch.sigmoid(left)).log()
-    density = -log_scale - log_width - F.softplus(z) - F.softplus(-z)
+    density = -log_scale - log_width - F.softplus(z) - F.softplus(-z) - LOG_UNIT
     # With s = sigmoid(z), which is uniform between the ends, log(s) + log(1 - s) has an integral in closed form.
     between = (_integral(right) - _integral(left)) * (-log_width).exp()
-    return density, log_scale + log_width - between
+    return density, log_scale + log_width - between + LOG_UNIT
 
 
 def _integral(z: Tensor) -> Tensor:
