@@ -215,6 +215,7 @@ export class Policy {
   constructor(engine, description) {
     this.engine = engine;
     this.network = description.network;
+    this.functions = description.functions;
     this.greedy = false;
     this.records = {};
   }
@@ -236,8 +237,8 @@ export class Policy {
     const { weights, workspace, memory, choices } = this.records;
     const { session, actions } = world.records;
     this.engine.call(`act_${this.network}`, session, weights, workspace, memory);
-    this.engine.call(this.greedy ? "greedy" : "sample", session, memory, choices);
-    this.engine.call(`take_${world.action}`, choices, actions);
+    this.engine.call(this.functions[this.greedy ? "greedy" : "sample"], session, memory, choices);
+    this.engine.call(this.functions.take, choices, actions);
   }
 }
 

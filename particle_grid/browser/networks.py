@@ -16,17 +16,25 @@ from particle_grid.browser.describe import Fields, record
 from particle_grid.browser.entries import ACTION_READERS, Entries, session_of
 from particle_grid.browser.memory import reader
 from particle_grid.learn.fast import conv, conv_lstm
+from particle_grid.learn.fast.kernels.hurdle import OUTPUTS, most_probable
 from particle_grid.learn.fast.network import ACTING_CHUNK, FastNetwork
-from particle_grid.learn.fast.sampling import categorical_sample
-from particle_grid.learn.heads import BinsHead, CategoricalHead
+from particle_grid.learn.fast.sampling import categorical_sample, hurdle_sample
+from particle_grid.learn.heads import BinsHead, CategoricalHead, Head, HurdleHead
 from particle_grid.learn.policy import Conv, ConvLSTM, Policy, make_policy
 from particle_grid.sim.actions import ACTIONS
 from particle_grid.sim.rng import next_u64
 from particle_grid.support.errors import UserError
+from particle_grid.support.jit import kernel
 
+Functions = dict[str, str]  # the module's functions by what they do
 NETWORKS: dict[type[Policy], tuple[str, type[FastNetwork]]] = {
     ConvLSTM: ("conv_lstm", conv_lstm.FastConvLSTM),
     Conv: ("conv", conv.FastConv),
+}
+HEADS: dict[type[Head], Functions] = {
+    CategoricalHead: {"sample": "sample_choices", "greedy": "greedy_choices", "take": "take_discrete"},
+    BinsHead: {"sample": "sample_choices", "greedy": "greedy_choices", "take": "take_continuous"},
+    HurdleHead: {"sample": "sample_hurdle", "greedy": "greedy_hurdle", "take": "take_hurdle"},
 }
 AGENTS = "agents"  # a length that the engine replaces by the number of agents
 BACKWARD = ("inputs_back", "recurrent_back", "conv_back", "linear_back")  # matrices that only learning reads
@@ -43,12 +51,20 @@ class Memory(NamedTuple):
 
 
 class Choices(NamedTuple):
-    """How outputs become actions."""
+    """How outputs become choices, and these become actions."""
 
     nvec: np.ndarray  # i64[2] choices along each axis
     values: np.ndarray  # f32[bins] the actions that choices stand for; unused by discrete actions
     noise: np.ndarray  # f32[2, N]
     samples: np.ndarray  # i32[N, 2]
+    logp: np.ndarray  # f32[N] log-probability of the samples
+
+
+class Moves(NamedTuple):
+    """How the outputs of a `HurdleHead` become actions."""
+
+    noise: np.ndarray  # f32[2, 2, N]
+    samples: np.ndarray  # f32[N, 2]
     logp: np.ndarray  # f32[N] log-probability of the samples
 
 
@@ -61,8 +77,10 @@ def fast_network(policy: Policy) -> tuple[str, FastNetwork]:
     name, kind = NETWORKS.get(type(policy), ("", None))
     if kind is None:
         raise UserError(f"The module has no network for {type(policy).__name__}: use conv_lstm or conv.")
-    if type(policy.head) not in (CategoricalHead, BinsHead):
-        raise UserError(f"The module has no {type(policy.head).__name__}: use discrete actions or policy.head=bins.")
+    if type(policy.head) not in HEADS:
+        raise UserError(
+            f"The module has no {type(policy.head).__name__}: use discrete actions, policy.head=hurdle or bins."
+        )
     assert isinstance(policy, ConvLSTM | Conv)
     if policy.encoder.conv1.padding != (0, 0):
         raise UserError(f"The module has no network for windows of {policy.side} cells: use vision=5.")
@@ -100,18 +118,20 @@ class Described:
             UserError: for a weight that is too large, or not a number.
         """
         policy = self.policy
-        memory, choices = _memory(policy, 1), _choices(policy, 1)
+        head = policy.head
+        memory = _memory(policy, 1)
+        choosing = record(_moves(1) if isinstance(head, HurdleHead) else _choices(head, 1))
         records = {
             "weights": record(_forward(rounded(self.network)), half=True),
             "workspace": record(self.network.allocate(1, ACTING_CHUNK)),
             "memory": _for_agents(record(memory), {"out": 1, "h": 0, "c": 0} if memory.h.size else {"out": 1}),
-            "choices": _for_agents(record(choices), {"noise": 1, "samples": 0, "logp": 0}),
+            "choices": _for_agents(choosing, {"noise": -1, "samples": 0, "logp": 0}),
         }
-        action = "continuous" if isinstance(policy.head, BinsHead) else "discrete"
         return {
             "network": self.name,
+            "functions": HEADS[type(head)],
             "observation_size": policy.observation_size,
-            "action": action,
+            "action": "discrete" if type(head) is CategoricalHead else "continuous",
             "records": records,
         }
 
@@ -124,8 +144,9 @@ def policy_description(policy: Policy) -> dict[str, Any]:
 def network_entries() -> Entries:
     """Return the functions of the module that act with policies."""
     example = make_policy("conv_lstm", 5, MultiDiscrete([3, 3]))
-    memory_of, choices_of = (reader(numba.typeof(each(example, 1))) for each in (_memory, _choices))
-    found: Entries = _choosing_entries(memory_of, choices_of)
+    memory_of = reader(numba.typeof(_memory(example, 1)))
+    choices_of = reader(numba.typeof(_choices(example.head, 1)))
+    found: Entries = _choosing_entries(memory_of, choices_of) | _moving_entries(memory_of)
     for name in ("conv_lstm", "conv"):
         found[f"act_{name}"] = _act_entry(name, memory_of)
     return found
@@ -153,14 +174,20 @@ def _act_entry(name: str, memory_of: Callable[..., Any]) -> Callable[..., Any]:
     return act
 
 
+@kernel
+def _fill(noise, generator):
+    """Fill noise f32[A, N] with random numbers in [0, 1)."""
+    for axis in range(noise.shape[0]):
+        for i in range(noise.shape[1]):
+            noise[axis, i] = np.float32(next_u64(generator, 0) >> SHIFT) * UNIT
+
+
 def _choosing_entries(memory_of: Callable[..., Any], choices_of: Callable[..., Any]) -> Entries:
     """Return the functions that choose among the outputs."""
 
     def sample(session: int, memory: int, choices: int) -> int:
-        generator, x = session_of(session).generator, choices_of(choices)
-        for axis in range(x.noise.shape[0]):
-            for i in range(x.noise.shape[1]):
-                x.noise[axis, i] = np.float32(next_u64(generator, 0) >> SHIFT) * UNIT
+        x = choices_of(choices)
+        _fill(x.noise, session_of(session).generator)
         categorical_sample(memory_of(memory).out[0], x.noise, x.nvec, x.samples, x.logp)
         return 0
 
@@ -176,10 +203,38 @@ def _choosing_entries(memory_of: Callable[..., Any], choices_of: Callable[..., A
                 first += x.nvec[axis]
         return 0
 
-    found: Entries = {"sample": sample, "greedy": greedy}
+    found: Entries = {"sample_choices": sample, "greedy_choices": greedy}
     for action in ACTIONS:
         found[f"take_{action}"] = _take_entry(action, choices_of)
     return found
+
+
+def _moving_entries(memory_of: Callable[..., Any]) -> Entries:
+    """Return the functions that act with a `HurdleHead`."""
+    moves_of, actions_of = reader(numba.typeof(_moves(1))), ACTION_READERS["continuous"]
+
+    def sample(session: int, memory: int, moves: int) -> int:
+        x, generator = moves_of(moves), session_of(session).generator
+        _fill(x.noise[0], generator)
+        _fill(x.noise[1], generator)
+        hurdle_sample(memory_of(memory).out[0], x.noise, x.samples, x.logp)
+        return 0
+
+    def greedy(session: int, memory: int, moves: int) -> int:
+        out, x = memory_of(memory).out[0], moves_of(moves)
+        for i in range(len(x.samples)):
+            for axis in range(2):
+                x.samples[i, axis] = most_probable(out[i, axis * OUTPUTS : (axis + 1) * OUTPUTS])
+        return 0
+
+    def take(moves: int, actions: int) -> int:
+        chosen, x = actions_of(actions).actions, moves_of(moves)
+        for i in range(len(chosen)):
+            for axis in range(2):
+                chosen[i, axis] = x.samples[i, axis]
+        return 0
+
+    return {"sample_hurdle": sample, "greedy_hurdle": greedy, "take_hurdle": take}
 
 
 def _take_entry(action: str, choices_of: Callable[..., Any]) -> Callable[..., Any]:
@@ -204,8 +259,12 @@ def _memory(policy: Policy, n: int) -> Memory:
     return Memory(np.zeros((1, n, policy.head.outputs + 1), np.float32), state[0], state[1])
 
 
-def _choices(policy: Policy, n: int) -> Choices:
-    head = policy.head
+def _moves(n: int) -> Moves:
+    samples = np.zeros((n, 2), np.float32)
+    return Moves(noise=np.zeros((2, 2, n), np.float32), samples=samples, logp=np.zeros(n, np.float32))
+
+
+def _choices(head: Head, n: int) -> Choices:
     assert isinstance(head, CategoricalHead)
     values = head.get_buffer("values").numpy() if isinstance(head, BinsHead) else np.zeros(0, np.float32)
     return Choices(
@@ -239,8 +298,11 @@ def _map(value: Any, change: Callable[[np.ndarray], np.ndarray]) -> Any:
 
 
 def _for_agents(fields: Fields, axes: dict[str, int]) -> Fields:
-    """Return fields whose arrays have a length of `agents` along an axis."""
-    return [
-        {**field, "shape": [AGENTS if k == axes.get(field["name"]) else n for k, n in enumerate(field["shape"])]}
-        for field in fields
-    ]
+    """Return fields whose arrays have a length of `agents` along an axis, which may be counted from the last."""
+    changed = []
+    for field in fields:
+        shape = list(field["shape"])
+        if field["name"] in axes:
+            shape[axes[field["name"]]] = AGENTS
+        changed.append({**field, "shape": shape})
+    return changed

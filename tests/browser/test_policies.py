@@ -22,6 +22,7 @@ pytestmark = needs_jit("the network in Python is compiled")
 AGENTS = 150  # not a multiple of the agents that kernels compute together
 TOLERANCE = 1e-4  # of outputs: kernels may sum in another order
 MOST_OTHERS = 1e-3  # share of actions that rounding may decide
+FORMS = [("discrete", "auto"), ("continuous", "bins"), ("continuous", "hurdle")]
 SPACES = {"discrete": MultiDiscrete([3, 3]), "continuous": Box(-1.0, 1.0, (2,), np.float32)}
 
 
@@ -52,13 +53,13 @@ def with_policy(env, policy):
             if "shape" in field:
                 field["shape"] = [env.num_agents if n == "agents" else n for n in field["shape"]]
     host.add(described)
-    return host, described["network"]
+    return host, described["network"], described["functions"]
 
 
 def differences(task, action, policy, steps):
     """Return how many greedy actions differ, of how many; both play the environment with those in Python."""
     env = ParticleGrid(task, action, worlds=1, agents=AGENTS, height=64, width=64, lifespan=30, **PARAMS.get(task, {}))
-    host, name = with_policy(env, policy)
+    host, name, functions = with_policy(env, policy)
     network = Network(policy, AGENTS)
     env.reset(SEED)
     host.reset(SEED)
@@ -66,11 +67,11 @@ def differences(task, action, policy, steps):
     for _ in range(steps):
         out, value, actions = network(env.observations, starts)
         host.call(f"act_{name}", "session", "weights", "workspace", "memory")
-        host.call("greedy", "session", "memory", "choices")
-        host.call(f"take_{action}", "choices", "actions")
+        host.call(functions["greedy"], "session", "memory", "choices")
+        host.call(functions["take"], "choices", "actions")
         np.testing.assert_allclose(host["memory.out"][0, :, :-1], out, atol=TOLERANCE, rtol=TOLERANCE)
         np.testing.assert_allclose(host["memory.out"][0, :, -1], value, atol=TOLERANCE, rtol=TOLERANCE)
-        others += int((host["actions.actions"] != actions).any(1).sum())
+        others += int((np.abs(host["actions.actions"] - actions) > TOLERANCE).any(1).sum())
         host["actions.actions"] = actions
         env.step(actions)
         host.step()
@@ -94,32 +95,40 @@ def test_shipped_policies_choose_the_same_actions(task, action):
     assert others <= MOST_OTHERS * every, f"{others} of {every}"
 
 
-@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize(("action", "head"), FORMS)
 @pytest.mark.parametrize(("name", "hidden"), [("conv", 128), ("conv", 40), ("conv_lstm", 40)])
-def test_every_network_and_size_is_computed(name, hidden, action):
+def test_every_network_head_and_size_is_computed(name, hidden, action, head):
     torch.manual_seed(0)
-    policy = make_policy(name, 5, SPACES[action], hidden=hidden)
+    policy = make_policy(name, 5, SPACES[action], hidden=hidden, head=head)
     torch.nn.init.normal_(policy.actor.weight)  # as they are first, actions are nearly equal
     others, every = differences("forage", action, policy, 20)
     assert others <= MOST_OTHERS * every, f"{others} of {every}"
 
 
-@pytest.mark.parametrize("action", ACTIONS)
-def test_samples_have_the_probabilities_of_the_outputs(action):
-    policy = load_policy("group", action).policy
+@pytest.mark.parametrize(("action", "head"), FORMS)
+def test_samples_have_the_probabilities_of_the_outputs(action, head):
+    torch.manual_seed(0)
+    policy = make_policy("conv_lstm", 5, SPACES[action], head=head)
+    torch.nn.init.normal_(policy.actor.weight)
     env = ParticleGrid("group", action, worlds=1, agents=AGENTS, height=64, width=64)
-    host, name = with_policy(env, policy)
+    host, name, functions = with_policy(env, policy)
     host.reset(SEED)
     host.call(f"act_{name}", "session", "weights", "workspace", "memory")
-    logits = torch.from_numpy(host["memory.out"][0, :, :-1].copy())
-    expected = np.concatenate([x.softmax(-1).mean(0).numpy() for x in logits.split(policy.head.nvec, -1)])
-    found, rounds = np.zeros_like(expected), 400
-    first = np.cumsum([0, policy.head.nvec[0]])
-    for _ in range(rounds):
-        host.call("sample", "session", "memory", "choices")
-        for axis, choice in enumerate(host["choices.samples"].T):
-            found += np.bincount(first[axis] + choice, minlength=len(found))
-    np.testing.assert_allclose(found / (rounds * AGENTS), expected, atol=0.01)
+    out = torch.from_numpy(host["memory.out"][0, :, :-1].copy())
+    generator = torch.Generator().manual_seed(0)
+    found, expected = [], []
+    for _ in range(400):
+        host.call(functions["sample"], "session", "memory", "choices")
+        host.call(functions["take"], "choices", "actions")
+        found.append(host["actions.actions"].copy())
+        with torch.no_grad():
+            expected.append(policy.head.to_action(policy.head.sample(out, generator)[0]).numpy())
+    edges = np.linspace(-1.05, 1.05, 22) if action == "continuous" else np.arange(-0.5, 3)
+    for axis in range(2):
+        shares = [
+            np.histogram(np.array(x)[..., axis], edges)[0] / np.array(x)[..., axis].size for x in (found, expected)
+        ]
+        np.testing.assert_allclose(*shares, atol=0.01)
 
 
 @pytest.mark.parametrize(

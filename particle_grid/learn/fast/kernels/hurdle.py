@@ -107,6 +107,16 @@ def prepare(count, x, p, z):
 
 
 @math_kernel
+def most_probable(out):
+    """Return the most probable choice given a component's outputs f32[OUTPUTS]; between the atoms, it is the peak."""
+    best = 0
+    for j in range(1, CHOICES):
+        odds = LOG_ODDS if j == BETWEEN else F32_0
+        best = j if out[j] + odds > out[best] else best
+    return tanh(out[CHOICES]) if best == BETWEEN else np.float32(best) - F32_1
+
+
+@math_kernel
 def _choices(count, sample, choice):
     """Write which of the choices a sample belongs to, i32[BLOCK]."""
     for k in range(count):
