@@ -216,6 +216,7 @@ export class Policy {
     this.engine = engine;
     this.network = description.network;
     this.functions = description.functions;
+    this.choices = description.choices;
     this.greedy = false;
     this.records = {};
   }

@@ -20,6 +20,7 @@ from particle_grid.learn.fast.kernels.hurdle import OUTPUTS, most_probable
 from particle_grid.learn.fast.network import ACTING_CHUNK, FastNetwork
 from particle_grid.learn.fast.sampling import categorical_sample, hurdle_sample
 from particle_grid.learn.heads import BinsHead, CategoricalHead, Head, HurdleHead
+from particle_grid.learn.heads.hurdle import ATOMS, LOG_ODDS
 from particle_grid.learn.policy import Conv, ConvLSTM, Policy, make_policy
 from particle_grid.sim.actions import ACTIONS
 from particle_grid.sim.rng import next_u64
@@ -130,6 +131,7 @@ class Described:
         return {
             "network": self.name,
             "functions": HEADS[type(head)],
+            "choices": _choice_words(head),
             "observation_size": policy.observation_size,
             "action": "discrete" if type(head) is CategoricalHead else "continuous",
             "records": records,
@@ -175,7 +177,7 @@ def _act_entry(name: str, memory_of: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @kernel
-def _fill(noise, generator):
+def _fill(noise: np.ndarray, generator: np.ndarray) -> None:
     """Fill noise f32[A, N] with random numbers in [0, 1)."""
     for axis in range(noise.shape[0]):
         for i in range(noise.shape[1]):
@@ -257,6 +259,19 @@ def _take_entry(action: str, choices_of: Callable[..., Any]) -> Callable[..., An
 def _memory(policy: Policy, n: int) -> Memory:
     state = [x.numpy() for x in policy.initial_state(n)] or [np.zeros((0, 0), np.float32)] * 2
     return Memory(np.zeros((1, n, policy.head.outputs + 1), np.float32), state[0], state[1])
+
+
+def _choice_words(head: Head) -> dict[str, Any]:
+    """Return how a page reads the probabilities of choices from the outputs.
+
+    outputs: their number for each axis, of which the first belong to choices. levels: the action of each choice, None
+    for any other. added: to the outputs.
+    """
+    if isinstance(head, HurdleHead):
+        return {"outputs": OUTPUTS, "levels": [*ATOMS, None], "added": [0.0] * len(ATOMS) + [LOG_ODDS]}
+    assert isinstance(head, CategoricalHead)
+    levels = head.get_buffer("values").tolist() if isinstance(head, BinsHead) else [-1, 0, 1]
+    return {"outputs": len(levels), "levels": levels, "added": [0.0] * len(levels)}
 
 
 def _moves(n: int) -> Moves:

@@ -28,14 +28,13 @@ function softmax(logits) {
 }
 
 // Returns a picture of how probable each pair of a row's and a column's choice is.
-function chancesOf({ logits, choices, levels }, action, label) {
-  const rows = softmax(logits.slice(0, choices));
-  const columns = softmax(logits.slice(choices));
+function chancesOf({ logits, choices: { outputs, levels, added } }, action, label) {
+  const [rows, columns] = [0, outputs].map((first) => softmax(added.map((more, k) => logits[first + k] + more)));
   const most = Math.max(...rows) * Math.max(...columns);
-  const each = 132 / choices;
+  const each = 132 / levels.length;
   const squares = rows.flatMap((row, r) => columns.map((column, c) => {
     const share = row * column;
-    const text = choices === 3 ? `<text x="${(c + 0.5) * each}" y="${(r + 0.5) * each + 4}" text-anchor="middle"
+    const text = levels.length <= 4 ? `<text x="${(c + 0.5) * each}" y="${(r + 0.5) * each + 4}" text-anchor="middle"
       class="${share > 0.6 * most ? "on" : ""}">${Math.round(100 * share)}%</text>` : "";
     return `<rect x="${c * each}" y="${r * each}" width="${each - 1}" height="${each - 1}" rx="2"
       style="fill-opacity:${(0.06 + (0.94 * share) / most).toFixed(3)}"/>${text}`;
@@ -45,7 +44,11 @@ function chancesOf({ logits, choices, levels }, action, label) {
     <rect class="taken" x="${column * each}" y="${row * each}" width="${each - 1}" height="${each - 1}" rx="2"/></svg>`;
 }
 
+// Returns the choice that an action belongs to. The level of a choice of any other value is null.
 function nearest(levels, value) {
+  if (levels.includes(null)) {
+    return levels.includes(value) ? levels.indexOf(value) : levels.indexOf(null);
+  }
   return levels.reduce((best, level, k) => (Math.abs(level - value) < Math.abs(levels[best] - value) ? k : best), 0);
 }
 
@@ -58,12 +61,13 @@ function agentIn(side, { action }, agent, scored) {
   const { frame } = side;
   const { seen, values, rewards, actions } = frame;
   const move = [actions[2 * agent], actions[2 * agent + 1]];
-  const label = action === "discrete" ? "Probability of each of nine moves" : "Probability of each pair of values";
+  const others = seen.choices?.levels.includes(null) ? ", where the last row and column stand for any other" : "";
+  const label = action === "discrete" ? "Probability of each of nine moves" : `Probability of each pair of values${others}`;
   const chances = seen.logits ? chancesOf(seen, move, label)
     : `<p class="muted small">No probabilities: this side does not play a policy.</p>`;
   return `<div class="seen ${action}"><h3>${action}: ${side.player.selectedOptions[0].text}</h3>
     <div class="pair"><figure>${windowOf(seen)}<figcaption>what it sees</figcaption></figure>
-    <figure>${chances}<figcaption>${seen.logits ? "what it may do" : ""}</figcaption></figure></div>
+    <figure>${chances}<figcaption>${seen.logits ? `what it may do${others && " (last: any other)"}` : ""}</figcaption></figure></div>
     <p class="small">${scored ? `last reward <b>${signed(rewards[agent])}</b>` : ""}${values ? `${scored ? ", " : ""}value <b>${signed(values[agent])}</b>` : ""}</p></div>`;
 }
 

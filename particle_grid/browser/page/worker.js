@@ -151,8 +151,7 @@ class Player {
     if (source instanceof Policy) {
       const all = source.outputs.length / world.agents;
       seen.logits = source.outputs.slice(agent * all, (agent + 1) * all - 1);
-      seen.choices = Number(source.array("choices", "nvec")[0]);
-      seen.levels = this.discrete ? [-1, 0, 1] : [...source.array("choices", "values")];
+      seen.choices = source.choices;
     }
     return seen;
   }

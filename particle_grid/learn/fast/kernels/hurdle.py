@@ -99,10 +99,12 @@ def _truncated_logistic(count, z):
 @math_kernel
 def prepare(count, x, p, z):
     """Replace the logits in x f32[OUTPUTS, BLOCK] by log-probabilities, and compute p and the density in z."""
-    z[X_LOCATION:X_SCALE] = x[CHOICES]
-    z[X_SCALE:SAMPLE] = x[CHOICES + 1]
+    location, scale, odds = x[CHOICES][:count], x[CHOICES + 1][:count], x[BETWEEN][:count]
+    for k in range(len(location)):
+        z[k + X_LOCATION] = location[k]
+        z[k + X_SCALE] = scale[k]
+        odds[k] += LOG_ODDS
     _truncated_logistic(count, z)
-    x[BETWEEN] += LOG_ODDS
     log_softmax(count, x[:CHOICES], p)
 
 
