@@ -33,7 +33,8 @@ async function followPolicies(news) {
     moments.sort(([a], [b]) => a - b);
     players().push({ name: `at${missing}`, label: labelOf(missing), policy: DATA.policies.push(added) - 1 });
   }
-  const latest = news.latest > shown ? await ask("policy", news.latest) : null;
+  const same = added && missing === news.latest;
+  const latest = news.latest > shown ? (same ? added : await ask("policy", news.latest)) : null;
   if (latest) {
     shown = news.latest;
     DATA.policies[players()[0].policy] = latest;
