@@ -21,8 +21,8 @@ from particle_grid.env import ACTIONS
 from particle_grid.learn.policy import Policy
 from particle_grid.settings.run_config import RunConfig
 
-MOMENTS = 20  # policies of a whole run that are kept, at equal distances
-PAUSE = 4.0  # seconds between two copies of the latest policy, at least
+MOMENTS = 20  # policies of a whole run that are kept, at equal distances; fewer of a short run
+PAUSE = 10.0  # seconds between two copies, at least, since describing one for the page takes 30 milliseconds
 LIGHT = {"speed": 0, "size": 1}  # numbers of a speed and a size at which the page takes a tenth of a processor core
 ABOUT = "A run that trains on this machine. The worlds run in this browser, with the policies of the run."
 LATEST = "latest"  # name of the player
@@ -53,7 +53,7 @@ class Live:
         self._weights: dict[int, dict[str, Tensor]] = {}
         self._moments: list[int] = []
         self._latest = step
-        self._taken = -PAUSE  # time at which the latest weights were copied
+        self._taken = 0.0  # time at which the latest weights were copied
         self._asked = False
         self._page = self._joined(config).encode()
         self._keep(step, moment=True)
@@ -83,9 +83,9 @@ class Live:
         with self._changing:
             if shown:
                 self._scores.append((step, shown))
-            asked = self._asked and perf_counter() - self._taken >= PAUSE
+            asked = self._asked
         moment = (step - self._moments[-1]) * MOMENTS >= self.total
-        if moment or asked or step >= self.total:
+        if step >= self.total or ((moment or asked) and perf_counter() - self._taken >= PAUSE):
             self._keep(step, moment)
 
     def _keep(self, step: int, moment: bool) -> None:

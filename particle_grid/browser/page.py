@@ -33,10 +33,7 @@ SCRIPTS = (
     *("main.js", "controls.js", "start.js"),
 )
 SHIPPED = "policy"  # the name of the policy that ships, in links
-RULES = (
-    "Steer the agent in the white square for a round of 100 steps. Others then play the same moment, and what they "
-    "earn is compared."
-)
+RULES = "Steer the agent in the white square for 100 steps. Others then play the same moment, to compare."
 LARGEST_SEED = (1 << 53) - 1  # numbers in a browser are exact up to here
 
 

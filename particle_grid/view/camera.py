@@ -112,10 +112,9 @@ class Camera:
         if self.agent is not None:
             r, c = state.position[:, self.agent].astype(int) - self.settings.vision - (row, column)
             v = self.settings.vision
-            window = shown[max(r - v, 0) : max(r + v + 1, 0), max(c - v, 0) : max(c + v + 1, 0)]
+            window = shown[max(r - v, 0) : r + v + 1, max(c - v, 0) : c + v + 1]
             window[window == EMPTY] = SEEN
-            if 0 <= r < len(shown) and 0 <= c < shown.shape[1]:  # the region may not contain it
-                shown[r, c] = FOLLOWED
+            shown[r, c] = FOLLOWED
         return shown
 
     def _trail_codes(self, state: State, region: Region) -> np.ndarray:

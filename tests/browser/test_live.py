@@ -42,7 +42,8 @@ def policy():
 
 
 @pytest.fixture
-def served(policy):
+def served(policy, monkeypatch):
+    monkeypatch.setattr(live, "PAUSE", 0.0)
     with Live(RUN, policy, 0) as each:
         yield each
 
@@ -75,8 +76,7 @@ def test_the_policy_of_each_moment_is_served_as_it_was(served, policy):
     assert json.loads(get(served, f"policy?step={TOTAL // MOMENTS}")) == second != first
 
 
-def test_weights_between_moments_are_copied_only_for_a_page_that_asks(served, monkeypatch):
-    monkeypatch.setattr(live, "PAUSE", 0.0)
+def test_weights_between_moments_are_copied_only_for_a_page_that_asks(served):
     served.log(10, {})
     assert json.loads(get(served, "news?step=0"))["latest"] == 0
     served.log(20, {})
@@ -87,7 +87,11 @@ def test_weights_between_moments_are_copied_only_for_a_page_that_asks(served, mo
         get(served, "policy?step=20")
 
 
-def test_the_last_policy_of_a_run_is_served(served):
+def test_no_weights_are_copied_soon_after_others_except_the_last_of_a_run(served, monkeypatch):
+    monkeypatch.setattr(live, "PAUSE", 60.0)
+    get(served, "news?step=0")
+    served.log(TOTAL // 2, {})
+    assert json.loads(get(served, "news?step=0"))["latest"] == 0
     served.log(TOTAL, {})
     assert json.loads(get(served, "news?step=0"))["latest"] == TOTAL
 
@@ -110,8 +114,7 @@ def test_only_this_machine_gets_the_page_and_nothing_but_the_page(path, host, st
 
 
 @needs_browser
-def test_the_page_follows_a_run_and_goes_back_to_its_moments(served, policy, tmp_path, monkeypatch):
-    monkeypatch.setattr(live, "PAUSE", 0.0)
+def test_the_page_follows_a_run_and_goes_back_to_its_moments(served, policy, tmp_path):
     with Page(Address(served.address), tmp_path / "profile", (1440, 900), OPEN) as page:
         page.until("document.getElementById('moment-at')?.textContent")
         assert [side["player"] for side in page.run("page.state.sides")] == ["at0", "latest"]

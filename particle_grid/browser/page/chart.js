@@ -65,7 +65,7 @@ function plot({ title, label, curves, marks, range, last, axis }) {
   const y = (value) => (HIGH - BOTTOM - ((value - low + pad) / (high - low + 2 * pad)) * (HIGH - BOTTOM - TOP)).toFixed(1);
   const line = ([value, name, shift]) => `<line class="grid" x1="${LEFT}" x2="${WIDE - 4}" y1="${y(value)}" y2="${y(value)}"/>
     <text x="${WIDE - 6}" y="${Number(y(value)) + shift}" text-anchor="end">${name}</text>`;
-  const ends = range.length || !values.length ? [] : [[low, low.toPrecision(3), -4], [high, high.toPrecision(3), 12]];
+  const ends = range.length || !values.length ? [] : [[low, -4], [high, 12]].map(([value, shift]) => [value, value.toFixed(2).replace("-", "−"), shift]);
   const paths = curves.map(({ kind, points }) => {
     const path = points.filter(([, value]) => Number.isFinite(value)).map(([step, value]) => `${x(step)},${y(value)}`).join(" ");
     return `<polyline class="${kind}" points="${path}"/>`;

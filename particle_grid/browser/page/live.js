@@ -2,9 +2,7 @@
 
 const PERIOD = 2000; // milliseconds between two questions
 const LOST = 3; // questions without an answer, after which the run has ended
-const NAMES = {
-  "env/normalised_score": "score", "env/score": "score", "env/score_1": "score of the first team", "env/score_2": "score of the second team",
-};
+const NORMALISED = "env/normalised_score";
 const { run } = DATA;
 const scores = []; // [steps, score by name]
 const moments = [[run.first, `at${run.first}`]]; // steps, and name of the player
@@ -12,6 +10,7 @@ let shown = run.first; // steps of the latest policy that is here
 let lost = 0;
 
 const inWords = (steps) => (steps < 1e5 ? steps.toLocaleString("en") : `${(steps / 1e6).toFixed(1)}M`);
+const nameOf = (score) => (score === NORMALISED ? "score" : `score of ${state.task.teams[Number(score.at(-1)) - 1 || 0]}, not normalised`);
 const labelOf = (steps) => (steps === 0 ? "before training" : `after ${inWords(steps)} steps`);
 
 async function ask(path, step) {
@@ -33,7 +32,8 @@ async function followPolicies(news) {
     moments.sort(([a], [b]) => a - b);
     players().push({ name: `at${missing}`, label: labelOf(missing), policy: DATA.policies.push(added) - 1 });
   }
-  const latest = news.latest > shown ? await ask("policy", news.latest) : null;
+  const same = added && missing === news.latest;
+  const latest = news.latest > shown ? (same ? added : await ask("policy", news.latest)) : null;
   if (latest) {
     shown = news.latest;
     DATA.policies[players()[0].policy] = latest;
@@ -69,9 +69,9 @@ function drawRun(steps, ended) {
   const kept = scores.filter((_, k) => k % share === 0 || k === scores.length - 1);
   $("run-charts").innerHTML = names.map((name) => {
     const points = kept.filter(([, values]) => name in values).map(([at, values]) => [at, values[name]]);
-    const normal = name === "env/normalised_score";
+    const normal = name === NORMALISED;
     return plot({
-      title: `${NAMES[name]}${normal ? "" : `: ${state.task.unit}`}`, label: `${NAMES[name]} in training`, curves: [{ kind: run.action, points }],
+      title: nameOf(name), label: `${nameOf(name)}, in training`, curves: [{ kind: run.action, points }],
       marks: normal ? REFERENCES : [], range: normal ? [-0.1, 1.2] : [], last: run.total, axis: ["0", `${inWords(run.total)} steps`],
     });
   }).join("");
