@@ -15,13 +15,13 @@ from gymnasium.spaces import MultiDiscrete
 from particle_grid.browser.describe import Fields, record
 from particle_grid.browser.entries import ACTION_READERS, Entries, session_of
 from particle_grid.browser.memory import reader
-from particle_grid.learn.fast import conv, conv_lstm
+from particle_grid.learn.fast import conv, conv_lstm, mlp
 from particle_grid.learn.fast.kernels.hurdle import OUTPUTS, most_probable
 from particle_grid.learn.fast.network import ACTING_CHUNK, FastNetwork
 from particle_grid.learn.fast.sampling import categorical_sample, hurdle_sample
 from particle_grid.learn.heads import BinsHead, CategoricalHead, Head, HurdleHead
 from particle_grid.learn.heads.hurdle import ATOMS, LOG_ODDS
-from particle_grid.learn.policy import Conv, ConvLSTM, Policy, make_policy
+from particle_grid.learn.policy import MLP, Conv, ConvLSTM, Policy, make_policy
 from particle_grid.sim.actions import ACTIONS
 from particle_grid.sim.rng import next_u64
 from particle_grid.support.errors import UserError
@@ -31,6 +31,7 @@ Functions = dict[str, str]  # the module's functions by what they do
 NETWORKS: dict[type[Policy], tuple[str, type[FastNetwork]]] = {
     ConvLSTM: ("conv_lstm", conv_lstm.FastConvLSTM),
     Conv: ("conv", conv.FastConv),
+    MLP: ("mlp", mlp.FastMLP),
 }
 HEADS: dict[type[Head], Functions] = {
     CategoricalHead: {"sample": "sample_choices", "greedy": "greedy_choices", "take": "take_discrete"},
@@ -77,13 +78,12 @@ def fast_network(policy: Policy) -> tuple[str, FastNetwork]:
     """
     name, kind = NETWORKS.get(type(policy), ("", None))
     if kind is None:
-        raise UserError(f"The module has no network for {type(policy).__name__}: use conv_lstm or conv.")
+        raise UserError(f"The module has no network for {type(policy).__name__}: use conv_lstm, conv or mlp.")
     if type(policy.head) not in HEADS:
         raise UserError(
             f"The module has no {type(policy.head).__name__}: use discrete actions, policy.head=hurdle or bins."
         )
-    assert isinstance(policy, ConvLSTM | Conv)
-    if policy.encoder.conv1.padding != (0, 0):
+    if isinstance(policy, ConvLSTM | Conv) and policy.encoder.conv1.padding != (0, 0):
         raise UserError(f"The module has no network for windows of {policy.side} cells: use vision=5.")
     threads = torch.get_num_threads()
     network = kind(policy, torch.float32, 1)
@@ -149,7 +149,7 @@ def network_entries() -> Entries:
     memory_of = reader(numba.typeof(_memory(example, 1)))
     choices_of = reader(numba.typeof(_choices(example.head, 1)))
     found: Entries = _choosing_entries(memory_of, choices_of) | _moving_entries(memory_of)
-    for name in ("conv_lstm", "conv"):
+    for name, _ in NETWORKS.values():
         found[f"act_{name}"] = _act_entry(name, memory_of)
     return found
 

@@ -148,7 +148,7 @@ def test_the_command_prints_where_to_watch_and_trains_as_without(call):
     ("arguments", "reason"),
     [
         (["watch=maybe"], "watch=maybe is invalid: give true or false."),
-        (["watch=true", "policy=mlp"], "The module has no network for MLP: use conv_lstm or conv."),
+        (["watch=true", "action=continuous", "policy.head=beta"], "The module has no BetaHead: use discrete actions, "),
         (["-m", "watch=true", "seed=0,1"], "watch=true shows a single run: leave it out of a sweep (-m)."),
     ],
 )
@@ -159,6 +159,6 @@ def test_runs_that_cannot_be_watched_are_refused_in_one_sentence(arguments, reas
 
 
 def test_a_policy_that_the_module_cannot_compute_is_refused_before_a_port_is_opened():
-    other = replace(RUN, policy="mlp", policy_options={})
-    with pytest.raises(ValueError, match="conv_lstm or conv"):
+    other = replace(RUN, action="continuous", policy_options={"head": "beta"})
+    with pytest.raises(ValueError, match="no BetaHead"):
         Live(other, build_policy(other), 0)

@@ -9,7 +9,7 @@ from particle_grid.api import load_policy
 from particle_grid.browser.describe import world
 from particle_grid.browser.networks import fast_network, policy_description, rounded
 from particle_grid.env import ACTIONS, ParticleGrid
-from particle_grid.learn.policy import make_policy
+from particle_grid.learn.policy import MLP, make_policy
 from particle_grid.runs.load import shipped_tasks
 from particle_grid.support.errors import UserError
 from tests.browser.native import SEED, code
@@ -24,6 +24,10 @@ TOLERANCE = 1e-4  # of outputs: kernels may sum in another order
 MOST_OTHERS = 1e-3  # share of actions that rounding may decide
 FORMS = [("discrete", "auto"), ("continuous", "bins"), ("continuous", "hurdle")]
 SPACES = {"discrete": MultiDiscrete([3, 3]), "continuous": Box(-1.0, 1.0, (2,), np.float32)}
+
+
+class Own(MLP):
+    """A policy of one's own."""
 
 
 class Network:
@@ -96,7 +100,7 @@ def test_shipped_policies_choose_the_same_actions(task, action):
 
 
 @pytest.mark.parametrize(("action", "head"), FORMS)
-@pytest.mark.parametrize(("name", "hidden"), [("conv", 128), ("conv", 40), ("conv_lstm", 40)])
+@pytest.mark.parametrize(("name", "hidden"), [("conv", 128), ("conv", 40), ("conv_lstm", 40), ("mlp", 40)])
 def test_every_network_head_and_size_is_computed(name, hidden, action, head):
     torch.manual_seed(0)
     policy = make_policy(name, 5, SPACES[action], hidden=hidden, head=head)
@@ -133,7 +137,7 @@ def test_samples_have_the_probabilities_of_the_outputs(action, head):
 
 @pytest.mark.parametrize(
     ("name", "options", "reason"),
-    [("mlp", {}, "no network for MLP"), ("conv", {"head": "gaussian"}, "no GaussianHead")],
+    [(f"{__name__}:Own", {}, "no network for Own"), ("conv", {"head": "gaussian"}, "no GaussianHead")],
 )
 def test_policies_that_the_module_cannot_compute_are_refused(name, options, reason):
     with pytest.raises(UserError, match=reason):
