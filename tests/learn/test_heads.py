@@ -312,6 +312,7 @@ def test_an_initial_log_std_that_is_not_a_number_is_refused(start):
             "There is no head 'normal'. There are: auto, beta, bins, gaussian, hurdle, snapped, squashed",
         ),
         (MultiDiscrete([3, 3]), {"head": "beta"}, "policy.head=beta is for continuous actions"),
+        (BOX, {"bins": 5}, "policy.bins=5 is for policy.head=bins: add that, or leave it out."),
         (BOX, {"head": "bins", "bins": 1}, "policy.bins=1 is invalid"),
         (BOX, {"head": "bins", "bins": 2.5}, "policy.bins=2.5 is invalid"),
     ],

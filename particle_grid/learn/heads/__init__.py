@@ -14,7 +14,7 @@ import torch
 from gymnasium.spaces import Box, MultiDiscrete, Space
 
 from particle_grid.learn.heads.beta import BetaHead
-from particle_grid.learn.heads.choices import BinsHead, CategoricalHead
+from particle_grid.learn.heads.choices import BINS, BinsHead, CategoricalHead
 from particle_grid.learn.heads.hurdle import HurdleHead
 from particle_grid.learn.heads.normal import GaussianHead, SnappedHead, SquashedHead
 from particle_grid.support import registry
@@ -30,7 +30,7 @@ RENAMED_METHODS = {"evaluate": "log_prob_and_entropy", "greedy": "mode", "act": 
 def make_head(
     space: Space,
     head: str = "auto",
-    bins: int = 9,
+    bins: int = BINS,
     log_std_min: float = -3.0,
     log_std_max: float = 0.5,
     log_std_init: float = -0.5,
@@ -47,7 +47,7 @@ def make_head(
             normal heads.
 
     Raises:
-        UserError: for an unknown head or space.
+        UserError: for an unknown head or space, and for bins that the head does not have.
     """
     place = head if registry.is_place(head) else registry.registered("head").get(str(head))
     if place and head not in HEADS:
@@ -60,6 +60,8 @@ def make_head(
         return CategoricalHead(space.nvec.tolist())
     components = _box_components(space)
     if head in ("auto", "hurdle"):
+        if bins != BINS:
+            raise UserError(f"policy.bins={bins} is for policy.head=bins: add that, or leave it out.")
         return HurdleHead(components)
     if head == "bins":
         return BinsHead(components, bins)

@@ -11,6 +11,7 @@ from particle_grid.support.errors import UserError
 
 NEVER = -1e9  # the logit of a choice that does not exist: its probability and its share of the entropy are 0
 MOST_BINS = 4096
+BINS = 9  # values along each axis, by default
 
 
 class CategoricalHead(nn.Module):
