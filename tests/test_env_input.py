@@ -69,7 +69,7 @@ every_case = pytest.mark.parametrize(("task", "action"), CASES)
         ({"scale": 10**400}, r"scale=1000*. of task group is not a finite float32"),
         ({"colours": True}, r"colours=True of task group should be like 4"),
         ({"task": "forage", "food_reward": np.float64("inf")}, r"food_reward=.*inf.* is not a finite float32"),
-        ({"task": []}, r"There is no task \[\]"),
+        ({"task": []}, r"There is no task '\[\]'"),
         ({"worlds": 1000, "agents": 2**21, "height": 2**15, "width": 2**15}, r"need 1424.1 GiB of memory, but only"),
         ({"task": "puffer", "image": "missing.png"}, r"image=missing.png: there is no such file"),
     ],

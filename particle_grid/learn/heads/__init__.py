@@ -39,12 +39,10 @@ def make_head(
 
     Args:
         space: MultiDiscrete([...]) or Box(-1, 1, (n,)).
-        head: for MultiDiscrete `auto`, which is categorical; for Box one of HEADS, where `auto` is hurdle
-            (docs/learning.md compares them). Also, for either, the name of a head that an installed package registers,
-            or the place of a class, `my_package.my_module:MyHead`, which is called with the space.
+        head: for MultiDiscrete `auto`, which is categorical; for Box one of HEADS, where `auto` is hurdle. For either,
+            also a name that an installed package registers, or `my_module:MyHead`, a class that takes the space.
         bins: values along each axis, for the head of that name.
-        log_std_min, log_std_max, log_std_init: bounds and start of the logarithm of the standard deviation, for the
-            normal heads.
+        log_std_min, log_std_max, log_std_init: bounds and start of the log standard deviation of normal heads.
 
     Raises:
         UserError: for an unknown head or space, and for bins that the head does not have.
