@@ -101,7 +101,7 @@ class Bench:
         """Yield the trainers, the default first."""
         forms = [(action, "auto") for action in ACTIONS]
         if self.options.heads:
-            forms += [("continuous", head) for head in HEADS if head not in ("auto", "bins")]
+            forms += [("continuous", head) for head in HEADS if head not in ("auto", "hurdle")]
         for action, head in forms:
             form = action if head == "auto" else f"{action} {head}"
             for fast in PRECISIONS:
