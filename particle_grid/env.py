@@ -259,7 +259,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         call = getattr(self.task, method)
         if method in self.proven:
             return call(*arguments)
-        returned = guarded(self.task_name, method, call, *arguments)
+        returned = guarded(self.task_name, method, call, self.task.sight, *arguments)
         self.proven.add(method)
         return returned
 

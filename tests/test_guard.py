@@ -104,6 +104,45 @@ def test_only_the_first_call_of_a_method_is_compared(task, action, monkeypatch):
         world.scripted_actions(NOTHING.copy())
 
 
+def sighted_reward(self, state, layout, rewards):
+    rewards[:] = np.clip(state.others_in_sight / 121, 0, 1)
+
+
+def sighted_score(self, state, layout):
+    return state.own_in_sight.astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("method", "uses", "part"),
+    [("reward", sighted_reward, "others_in_sight"), ("score", sighted_score, "own_in_sight")],
+)
+def test_a_method_that_uses_agents_in_sight_that_are_not_counted_is_refused(method, uses, part, monkeypatch):
+    monkeypatch.setattr(Center, method, uses)
+    world = ParticleGrid("center", **SIZE)
+    world.reset(0)
+    first = {"reward": lambda: world.step(np.ones((30, 2), np.int32)), "score": world.score}[method]
+    with pytest.raises(UserError, match=rf"`{method}` of task center uses state\.{part}, which is not counted"):
+        first()
+
+
+@pytest.mark.parametrize(
+    ("method", "other", "reason"),
+    [
+        (
+            "scripted",
+            None,
+            r"`scripted` of the task .* must be a method that takes \(self, observations, layout, rng, aim\)",
+        ),
+        ("reward", lambda self, state: None, r"`reward` .* takes \(self, state, layout, rewards\)"),
+        ("score", staticmethod(lambda state: None), r"`score` .* takes \(self, state, layout\)"),
+    ],
+)
+def test_a_part_that_is_not_a_method_with_the_parameters_of_a_task_is_refused(method, other, reason, monkeypatch):
+    monkeypatch.setattr(Center, method, other)
+    with pytest.raises(UserError, match=reason):
+        ParticleGrid("center", **SIZE)
+
+
 def test_check_finds_a_method_that_writes_to_the_state_later(monkeypatch):
     own = Center.reward
 

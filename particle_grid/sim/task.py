@@ -13,7 +13,13 @@ from particle_grid.support.text import first_line
 
 NOT_FINITE = "look for a division by 0, a logarithm or an overflow in what it is computed from"
 SETTINGS = ("task", "trainer", "world")  # groups of settings that a task may start a training run from
-PARTS = ("unit", "teams", "sight", "init", "reward", "score", "scripted")
+METHODS = {  # of a task, with the parameters that they take after `self`
+    "init": ("layout",),
+    "reward": ("state", "layout", "rewards"),
+    "score": ("state", "layout"),
+    "scripted": ("observations", "layout", "rng", "aim"),
+}
+PARTS = ("unit", "teams", "sight", *METHODS)
 
 
 class Task(Protocol):
@@ -138,19 +144,27 @@ def check_teams(name: str, task: Task, colour: np.ndarray) -> None:
             )
 
 
-def guarded(name: str, method: str, call: Callable[..., Any], given: State | np.ndarray, *others: Any) -> Any:
+def guarded(name: str, method: str, call: Callable[..., Any], sight: bool, given: Any, *others: Any) -> Any:
     """Call a method of a task and return what it returns. Whatever it writes to its first argument is undone.
 
     Args:
         name: of the task.
         method: its name.
         call: the method itself.
+        sight: whether agents in sight are counted.
         given: its first argument, the state or the observations.
         others: its other arguments.
 
     Raises:
-        UserError: if the method changes the first argument.
+        UserError: if the method changes the first argument, or depends on agents in sight that are not counted.
     """
+    if isinstance(given, State) and not sight:
+        _check_uncounted(name, method, call, given, *others)
+    return _undone(name, method, call, given, *others)
+
+
+def _undone(name: str, method: str, call: Callable[..., Any], given: State | np.ndarray, *others: Any) -> Any:
+    """Call a method, undo what it writes to its first argument, and raise UserError if it wrote anything."""
     parts = {f"state.{part}": x for part, x in given._asdict().items()} if isinstance(given, State) else {}
     arrays: dict[str, np.ndarray] = parts or {"observations": given}
     before = {part: array.copy() for part, array in arrays.items()}
@@ -164,6 +178,28 @@ def guarded(name: str, method: str, call: Callable[..., Any], given: State | np.
         part = changed[0]
         raise UserError(f"`{method}` of task {name} changes {part}: work on a copy, as in {part}.copy().")
     return returned
+
+
+def _check_uncounted(name: str, method: str, call: Callable[..., Any], state: State, *others: Any) -> None:
+    """Raise UserError if `reward` or `score` of a task without `sight` depends on the agents in sight.
+
+    What they write to `others`, the layout and an array of rewards, is overwritten by the next call.
+    """
+
+    def result(**counts: np.ndarray) -> np.ndarray:
+        returned = _undone(name, method, call, state._replace(**counts), *others)
+        return np.array(returned if method == "score" else others[-1])
+
+    none = dict.fromkeys(("own_in_sight", "others_in_sight"), np.zeros_like(state.own_in_sight))
+    usual = result(**none)
+    if not np.array_equal(usual, result(**none)):  # random, or not a number
+        return
+    for part in none:
+        if not np.array_equal(usual, result(**none | {part: np.ones_like(state.own_in_sight)})):
+            raise UserError(
+                f"`{method}` of task {name} uses state.{part}, which is not counted because the class has "
+                f"sight = False: set sight = True."
+            )
 
 
 def check_rewards(name: str, rewards: np.ndarray) -> None:

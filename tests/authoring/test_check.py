@@ -65,7 +65,7 @@ BROKEN_TASKS = [
     (check_task.builds, "wanted: int = 4", "wanted: int = 0", "wanted=0 is out of range: give 1 or more"),
     (check_task.gives_rewards, IN_REWARD, "rewards[:] = 7", "the reward 7.0: scale it into [-1, 1]"),
     (check_task.gives_rewards, IN_REWARD, "rewards[:] = np.nan", "the reward nan: look for a division by 0"),
-    (check_task.gives_rewards, "bool] = True", "bool] = False", "`reward` uses state.own_in_sight, which is not"),
+    (check_task.gives_rewards, "bool] = True", "bool] = False", "uses state.own_in_sight, which is not"),
     (check_task.gives_rewards, IN_REWARD, "rewards = self.score(state, layout)", "rewards[:] = ..."),
     (check_task.gives_rewards, "astype(np.float32)", "mean(keepdims=True)", "scores of shape [1]"),
     (check_task.gives_rewards, "aim[in_sight > self.wanted] *= -1", "aim[:] = np.inf", "write finite numbers"),

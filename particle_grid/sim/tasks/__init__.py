@@ -4,6 +4,7 @@ A file `my_task.py` here defines the class `MyTask` and is thereby registered as
 tasks as entry points of the group `particle_grid.tasks`, and any other class is named by its place, `my_module:MyTask`.
 """
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import Field, fields, is_dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from particle_grid.sim import task_places
-from particle_grid.sim.task import PARTS, Task, check_settings, check_task
+from particle_grid.sim.task import METHODS, PARTS, Task, check_settings, check_task
 from particle_grid.sim.world import World
 from particle_grid.support import registry, renamed
 from particle_grid.support.errors import UserError, UserTypeError, nearest
@@ -95,7 +96,18 @@ def _check_class(place: str, kind: type) -> None:
             raise UserError(
                 f"The parameter {field.name} of the task {place} has no number or text as its default: give it one."
             )
+    for method, parameters in METHODS.items():
+        _check_method(place, method, getattr(kind, method), parameters)
     check_settings(place, kind)
+
+
+def _check_method(place: str, name: str, method: Any, parameters: tuple[str, ...]) -> None:
+    """Raise UserError if a part of a task is not a method that takes these parameters after itself."""
+    try:
+        inspect.signature(method).bind(None, *parameters)
+    except TypeError:
+        words = ", ".join(("self", *parameters))
+        raise UserError(f"`{name}` of the task {place} must be a method that takes ({words}): define it so.") from None
 
 
 def _check_params(name: str, kind: type, params: Mapping[str, Any]) -> None:
