@@ -1,5 +1,8 @@
 """The command play serves a page on which one agent is selected, to be steered."""
 
+import signal
+import subprocess
+import sys
 import urllib.request
 
 import pytest
@@ -63,6 +66,15 @@ def test_the_page_opens_with_the_agent_that_was_asked_for(served, tmp_path):
         assert page.run("page.state.sides.map(({ player }) => player)") == ["policy", "script"]
         page.until("document.getElementById('steer-left').getBoundingClientRect().width > 0")
         assert not page.errors
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_ctrl_c_ends_the_page_well_and_another_signal_as_in_every_command(number, code, tmp_path):
+    line = [sys.executable, "-u", "-m", "particle_grid.play", "task=center"]
+    with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert "To play" in process.stdout.readline()
+        process.send_signal(number)
+        assert process.wait(60) == code
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """A server of pages for browsers on this machine."""
 
-import contextlib
+import signal
 import threading
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
+
+from particle_grid.support import lifeline
 
 HOST = "127.0.0.1"  # nobody else can reach it
 NAMES = (HOST, "localhost")  # of this machine; pages of other sites may reach it by another name
@@ -28,9 +30,12 @@ class Server:
         return f"http://{HOST}:{self._server.server_port}/"
 
     def wait(self) -> None:
-        """Wait until Ctrl-C."""
-        with contextlib.suppress(KeyboardInterrupt):
+        """Wait until Ctrl-C. Another signal raises KeyboardInterrupt, as in every command."""
+        try:
             threading.Event().wait()
+        except KeyboardInterrupt as interrupt:
+            if lifeline.exit_code(interrupt) != 128 + signal.SIGINT:
+                raise
 
     def __enter__(self) -> "Server":
         threading.Thread(target=self._server.serve_forever, daemon=True).start()

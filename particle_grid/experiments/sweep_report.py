@@ -98,7 +98,9 @@ def load_sweep(folder: Path) -> Sweep:
     """
     runs = [load_run(RunFolder(path.parent)) for path in sorted(folder.rglob(HYDRA))]
     if not runs:
-        raise UserError(f"{folder} holds no runs: give the folder of a sweep, such as outputs/..._sweep.")
+        raise UserError(
+            f"{folder} holds no runs: give the folder of a sweep, such as outputs/..._sweep, that has begun."
+        )
     runs = sorted(_continued(runs), key=lambda run: (not run.scored, -run.sampled))
     return Sweep(runs, varied(runs))
 

@@ -183,7 +183,10 @@ def test_a_refused_or_resuming_command_does_not_change_the_settings_listed_for_a
 def test_a_folder_without_runs_is_refused_in_a_sentence(invoke, folder):
     code, out, err = invoke(report.main, folder)
     assert (code, out) == (1, "")
-    assert err == f"error: {folder} holds no runs: give the folder of a sweep, such as outputs/..._sweep.\n"
+    assert (
+        err
+        == f"error: {folder} holds no runs: give the folder of a sweep, such as outputs/..._sweep, that has begun.\n"
+    )
 
 
 @pytest.mark.parametrize(
