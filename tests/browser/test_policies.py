@@ -61,7 +61,10 @@ def with_policy(env, policy):
 
 
 def differences(task, action, policy, steps):
-    """Return how many greedy actions differ, of how many; both play the environment with those in Python."""
+    """Return how many greedy actions differ, of how many.
+
+    Both continue each step with the actions and the memory in Python: in a memory, differences by rounding can grow.
+    """
     env = ParticleGrid(task, action, worlds=1, agents=AGENTS, height=64, width=64, lifespan=30, **PARAMS.get(task, {}))
     host, name, functions = with_policy(env, policy)
     network = Network(policy, AGENTS)
@@ -77,6 +80,8 @@ def differences(task, action, policy, steps):
         np.testing.assert_allclose(host["memory.out"][0, :, -1], value, atol=TOLERANCE, rtol=TOLERANCE)
         others += int((np.abs(host["actions.actions"] - actions) > TOLERANCE).any(1).sum())
         host["actions.actions"] = actions
+        for name_of_memory, memory in zip("hc", network.state, strict=False):  # none without memory
+            host[f"memory.{name_of_memory}"] = memory.numpy()
         env.step(actions)
         host.step()
         starts = env.truncations.copy()
