@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from functools import partial
 
 import pytest
 
@@ -71,7 +72,9 @@ def test_the_page_opens_with_the_agent_that_was_asked_for(served, tmp_path):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
 def test_ctrl_c_ends_the_page_well_and_another_signal_as_in_every_command(number, code, tmp_path):
     line = [sys.executable, "-u", "-m", "particle_grid.play", "task=center"]
-    with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # which tests in the background ignore
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(line, cwd=tmp_path, preexec_fn=heed, **pipes) as process:
         assert "To play" in process.stdout.readline()
         process.send_signal(number)
         assert process.wait(60) == code
