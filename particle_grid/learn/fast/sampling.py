@@ -29,6 +29,15 @@ F32_SMALLEST = np.float32(SMALLEST)
 
 
 @math_kernel
+def _transpose(first, count, out, x):
+    """Copy a block's rows, from number `first` of out f32[n, K] on, to x f32[K, BLOCK]."""
+    for k in range(count):
+        source = out[first + k]
+        for j in range(len(source)):
+            x[j, k] = source[j]
+
+
+@math_kernel
 def _choose(count, logp_all, p, noise, choice, logp):
     """Choose by inverting the cumulative distribution, and add the log-probability of the choice to logp."""
     cumulative = np.zeros(BLOCK, np.float32)[:count]
@@ -61,10 +70,7 @@ def categorical_sample(out, noise, nvec, samples, logp):
     choice = np.empty(BLOCK, np.int32)
     for first in range(0, len(out), BLOCK):
         count = min(BLOCK, len(out) - first)
-        for k in range(count):
-            source = out[first + k]
-            for j in range(len(source)):
-                x[j, k] = source[j]
+        _transpose(first, count, out, x)
         total = logp[first : first + count]
         total[:] = F32_0
         at = 0
@@ -131,10 +137,7 @@ def hurdle_sample(out, noise, samples, logp):
     unused = np.empty(BLOCK, np.float32)
     for first in range(0, len(out), BLOCK):
         count = min(BLOCK, len(out) - first)
-        for k in range(count):
-            source = out[first + k]
-            for j in range(len(source)):
-                x[j, k] = source[j]
+        _transpose(first, count, out, x)
         total = logp[first : first + count]
         total[:] = F32_0
         for a in range(samples.shape[1]):

@@ -99,7 +99,9 @@ def _truncated_logistic(count, z):
 @math_kernel
 def prepare(count, x, p, z):
     """Replace the logits in x f32[OUTPUTS, BLOCK] by log-probabilities, and compute p and the density in z."""
-    location, scale, odds = x[CHOICES][:count], x[CHOICES + 1][:count], x[BETWEEN][:count]
+    location = x[CHOICES][:count]
+    scale = x[CHOICES + 1][:count]
+    odds = x[BETWEEN][:count]
     for k in range(len(location)):
         z[k + X_LOCATION] = location[k]
         z[k + X_SCALE] = scale[k]
@@ -175,7 +177,9 @@ def hurdle_loss(out, agents, samples, old_logp, advantage, returns, truncations,
         gather(
             first, count, out, agents, samples, old_logp, advantage, returns, truncations, share, x, taken, rows
         )  # fmt: skip
-        weight, logp, between = rows[WEIGHT][:count], rows[LOGP][:count], rows[SPARE][:count]
+        weight = rows[WEIGHT][:count]
+        logp = rows[LOGP][:count]
+        between = rows[SPARE][:count]
         between[:] = F32_0
         for a in range(components):
             at = a * OUTPUTS
@@ -183,8 +187,7 @@ def hurdle_loss(out, agents, samples, old_logp, advantage, returns, truncations,
             z[a, SAMPLE:H_LOCATION] = taken[a]
             prepare(count, x[at : at + OUTPUTS], p[at:end], z[a])
             _choices(count, taken[a], choice[a])
-            h = entropy[a][:count]
-            sums[ENTROPY] += choice_terms(count, x[at:end], p[at:end], choice[a], weight, logp, h)
+            sums[ENTROPY] += choice_terms(count, x[at:end], p[at:end], choice[a], weight, logp, entropy[a][:count])
             density, spread = z[a, DENSITY:SPREAD], z[a, SPREAD:DENSITY_ROWS]
             density_terms(count, choice[a], p[at + BETWEEN], density, spread, logp, between)
         sums[ENTROPY] += dot(weight, between)
@@ -194,6 +197,5 @@ def hurdle_loss(out, agents, samples, old_logp, advantage, returns, truncations,
             end = at + CHOICES
             choice_gradient(count, x[at:end], p[at:end], choice[a], rows, entropy[a], coef, x[at:end])
             _density_gradient(count, choice[a], p[at:end], rows, coef, z[a], x[at : at + OUTPUTS])
-        last = components * OUTPUTS
-        value_terms(count, x[last], rows, np.float32(numbers[VALUE_COEF]), x[last], sums)
+        value_terms(count, x[-1], rows, np.float32(numbers[VALUE_COEF]), x[-1], sums)
         scatter(first, count, x, d_out)

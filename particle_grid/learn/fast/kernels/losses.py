@@ -91,7 +91,9 @@ def choice_gradient(count, logp_all, p, taken, rows, entropy, coef, d):
     weight, d_logp = rows[WEIGHT][:count], rows[D_LOGP][:count]
     for j in range(len(p)):
         choice = np.int32(j)
-        row, q, d_row = logp_all[j][:count], p[j][:count], d[j][:count]
+        row = logp_all[j][:count]
+        q = p[j][:count]
+        d_row = d[j][:count]
         for k in range(len(row)):
             chosen = d_logp[k] if taken[k] == choice else F32_0
             d_row[k] = chosen - q[k] * (d_logp[k] - coef * weight[k] * (row[k] + entropy[k]))
