@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
 import torch
 from rich.console import Console
 
-from particle_grid.browser.live import Live
 from particle_grid.env import ParticleGrid
 from particle_grid.evaluation import match, record, scoring
 from particle_grid.evaluation.baseline import Baseline, baseline_for
@@ -32,6 +32,9 @@ from particle_grid.runs.results import Results
 from particle_grid.settings.invocation import Invocation
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.sim import tasks
+
+if TYPE_CHECKING:
+    from particle_grid.browser.live import Live
 
 TORCH_THREADS = torch.get_num_threads()  # the default, before a run in this process changes the number
 HYPERPARAMETERS = [  # logged for every run, in addition to those that a command line names
@@ -64,7 +67,7 @@ def train(config: RunConfig, call: Invocation, saved: Checkpoint | None, watch: 
             run.trainer().run()  # it takes part in learning, and writes no files
             return None
         folder = RunFolder(call.folder)
-        live = Live(config, run.policy, run.first_step) if watch else None
+        live = shown_live(run) if watch else None
         with console_for(folder, call) as console, live or nullcontext():
             return lead(run, folder, call, console, live)
 
@@ -117,7 +120,14 @@ def build(config: RunConfig, saved: Checkpoint | None, group: ProcessGroup) -> R
     return Run(config, env, splits, policy, saved, group)
 
 
-def lead(run: Run, folder: RunFolder, call: Invocation, console: Console, live: Live | None) -> float | None:
+def shown_live(run: Run) -> "Live":
+    """Return the page of a run."""
+    from particle_grid.browser.live import Live  # now: it takes a fifth of a second to import
+
+    return Live(run.config, run.policy, run.first_step)
+
+
+def lead(run: Run, folder: RunFolder, call: Invocation, console: Console, live: "Live | None") -> float | None:
     """Train, show, save and evaluate; return the final score."""
     say = partial(console.print, soft_wrap=True)
     describe(run, folder, call)
