@@ -1,6 +1,7 @@
 """Play among the agents: python -m particle_grid.play task=predator_prey (see --help)."""
 
 from dataclasses import replace
+from functools import partial
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -29,8 +30,7 @@ def main(config: DictConfig, call: Invocation) -> None:
     game = page.game(run, saved, agent, seed).encode()
     with Server(lambda path, _: (HTML, game) if path == "/" else None) as server:
         where = f"To play, in a browser on this machine: {server.address} (Ctrl-C ends this command)"
-        Console(markup=False).print(where, soft_wrap=True, highlight=False)
-        server.wait()
+        server.wait(partial(Console(markup=False).print, where, soft_wrap=True, highlight=False))
 
 
 if __name__ == "__main__":

@@ -29,9 +29,10 @@ class Server:
         """Return the address of the path `/`."""
         return f"http://{HOST}:{self._server.server_port}/"
 
-    def wait(self) -> None:
-        """Wait until Ctrl-C. Another signal raises KeyboardInterrupt, as in every command."""
+    def wait(self, announce: Callable[[], None]) -> None:
+        """Announce the page, and wait until Ctrl-C. Another signal raises KeyboardInterrupt, as in every command."""
         try:
+            announce()
             threading.Event().wait()
         except KeyboardInterrupt as interrupt:
             if lifeline.exit_code(interrupt) != 128 + signal.SIGINT:
