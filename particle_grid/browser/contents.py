@@ -44,13 +44,14 @@ UNSCORED = (
 class Player:
     """A policy that can be chosen on the page.
 
-    name: in links. label: for people. config: of the run that trained it.
+    name: in links. label: for people. config: of the run that trained it. score: normalised, None if it is not known.
     """
 
     name: str
     label: str
     config: RunConfig
     policy: Policy
+    score: float | None = None
 
 
 @dataclass
@@ -75,7 +76,8 @@ class Contents:
         for player in players:
             _check_vision(player, configs[player.config.action])
             number = len(self.policies)
-            forms[player.config.action].append({"name": player.name, "label": player.label, "policy": number})
+            known = {"name": player.name, "label": player.label, "policy": number, "score": player.score}
+            forms[player.config.action].append(known)
             self.policies.append(_compact(policy_description(player.policy)))
         self.tasks.append(_words(build_env(configs["discrete"])) | {"players": forms, "sizes": _sizes(configs, sizes)})
 

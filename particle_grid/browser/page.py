@@ -67,7 +67,7 @@ def own_players(names: Sequence[str]) -> list[Player]:
 
 
 def _player(name: str, label: str, saved: Checkpoint) -> Player:
-    return Player(name, label, saved.config, trained_policy(saved, torch.device("cpu")))
+    return Player(name, label, saved.config, trained_policy(saved, torch.device("cpu")), saved.score)
 
 
 def write(path: Path, tasks: Sequence[str], players: Sequence[Player]) -> None:
@@ -134,11 +134,16 @@ def joined(contents: Contents, more: Sequence[str] = (), extra: Mapping[str, Any
         extra: what these scripts read, besides the contents.
     """
     folder = Path(__file__).parent
+    worker = "\n".join((folder / name).read_text("utf-8") for name in WORKER).replace("export class", "class")
     known = {
-        "tasks": base64.b64encode(zlib.compress(json.dumps(contents.tasks).encode(), 9)).decode(),
-        "module": base64.b64encode(zlib.compress(MODULE.read_bytes(), 9)).decode(),
+        "tasks": _deflated(json.dumps(contents.tasks).encode()),
+        "module": _deflated(MODULE.read_bytes()),
         "policies": contents.policies,
-        "worker": "\n".join((folder / name).read_text("utf-8") for name in WORKER).replace("export class", "class"),
+        "worker": _deflated(worker.encode()),
         **(extra or {}),
     }
     return page.joined(known, more)
+
+
+def _deflated(data: bytes) -> str:
+    return base64.b64encode(zlib.compress(data, 9)).decode()

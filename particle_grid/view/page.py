@@ -9,8 +9,8 @@ from particle_grid.view.frame import CELL_COLOURS
 
 SOURCES = Path(__file__).with_name("page")
 SCRIPTS = (
-    *("data.js", "link.js", "draw.js", "chart.js", "panel.js", "side.js", "round.js"),
-    *("main.js", "controls.js", "start.js"),
+    *("data.js", "recording.js", "link.js", "draw.js", "view.js", "chart.js", "panel.js", "side.js", "round.js"),
+    *("main.js", "pointer.js", "controls.js", "gallery.js", "start.js"),
 )
 
 

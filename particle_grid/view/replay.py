@@ -1,11 +1,11 @@
-"""A run as one self-contained web page: no network, no server, any recent browser.
+"""A recorded run as one self-contained web page: no network, no server, any recent browser.
 
 The page stores the first frame, then per agent and step one byte for its move and one for its reward, and the changes
-of cells without agents. Everything is deflated: a step of an agent takes half a byte to one and a half.
+of cells without agents. Everything is deflated: a step of an agent takes half a byte to one and a half. The script
+`page/recording.js` reads it.
 """
 
 import base64
-import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,9 @@ from particle_grid.sim.state import State
 from particle_grid.sim.world import World
 from particle_grid.support import atomic
 from particle_grid.support.errors import UserError
-from particle_grid.view.frame import PALETTE, check_world
+from particle_grid.view.frame import check_world
+from particle_grid.view.page import joined
 
-PAGE = Path(__file__).parent / "replay.html"
 LONGEST = 1 << 16  # cells along a side: positions have 16 bits, and browsers draw no larger pictures either
 JUMP = 255  # byte of an agent that moved farther than FARTHEST cells; its new cell is stored separately
 FARTHEST = 7
@@ -130,7 +130,7 @@ class Replay:
         self._scores.append([round(float(x), 5) for x in score])
 
     def data(self) -> dict[str, Any]:
-        """Return what the page is made from, as JSON; replay.html documents the shapes of the packed arrays."""
+        """Return what the page is made from, as JSON; `_arrays` has the shapes of the packed arrays."""
         if not self._cells:
             raise UserError("A replay has 0 steps: add at least one.")
         return {
@@ -143,13 +143,12 @@ class Replay:
             "reach": self._reach,
             "eats": self._eats,
             "fps": self.fps,
-            "palette": PALETTE.tolist(),
             "legend": {str(code): label for code, label in self.legend.items()},
-            "zero": SIGNED_ZERO,  # the byte of the reward 0
-            "unit": SIGNED_UNIT,  # what a reward of 1 adds to it
+            "reward_zero": SIGNED_ZERO,  # the byte of the reward 0
+            "reward_unit": SIGNED_UNIT,  # what a reward of 1 adds to it
             "scores": self._scores,
             "purpose": self.about.purpose,
-            "score_unit": self.about.unit,
+            "unit": self.about.unit,
             "teams": list(self.about.teams),
             "references": {whose: [float(x) for x in scores] for whose, scores in self.about.references.items()},
             "arrays": {name: pack(array) for name, array in self._arrays().items()},
@@ -204,9 +203,7 @@ def write_page(path: str | Path, replays: Sequence[Replay]) -> None:
     path = check_page(path)
     if not replays:
         raise UserError("A page needs at least one replay, but there are 0.")
-    # Escaped, so that no text can end the script that contains it.
-    data = json.dumps([replay.data() for replay in replays]).replace("<", "\\u003c")
-    atomic.write(path, PAGE.read_text("utf-8").replace("/*DATA*/null", data, 1).encode())
+    atomic.write(path, joined({"recordings": [replay.data() for replay in replays]}).encode())
 
 
 def pack(array: np.ndarray) -> str:

@@ -17,11 +17,10 @@ from particle_grid.learn import checkpoint
 from particle_grid.runs.load import shipped_path, shipped_tasks
 from particle_grid.sim import tasks
 from particle_grid.sim.world import World
-from tests.view.browser import BROWSER, Page
+from tests.view.browser import BROWSER, OPEN, Page
 
 needs_browser = pytest.mark.skipif(not BROWSER, reason="needs Chromium on the path")
 MOST_BYTES = 2_000_000
-OPEN = "window.page && window.page.ready()"
 GROUP = "task=group&seed=3&agents=256"
 
 
@@ -35,7 +34,7 @@ def everything(tmp_path_factory):
 
 @pytest.fixture
 def browser(everything, tmp_path):
-    with Page(everything, tmp_path / "profile", (1440, 900), OPEN) as opened:
+    with Page(everything, tmp_path / "profile", (1440, 900)) as opened:
         yield opened
         assert not opened.errors
 

@@ -12,6 +12,7 @@ from pathlib import Path
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 LONGEST_WAIT = 120  # seconds
+OPEN = "window.page && window.page.ready()"
 
 
 class NavigatedError(Exception):
@@ -21,9 +22,7 @@ class NavigatedError(Exception):
 class Page:
     """A page in its own browser process. `errors` lists what went wrong in the page's scripts."""
 
-    def __init__(
-        self, path: Path, profile: Path, size: tuple[int, int] = (1200, 800), ready: str = "window.replay"
-    ) -> None:
+    def __init__(self, path: Path, profile: Path, size: tuple[int, int] = (1200, 800), ready: str = OPEN) -> None:
         (read_commands, commands), (answers, write_answers) = os.pipe(), os.pipe()
 
         def join() -> None:  # the browser reads from 3 and writes to 4

@@ -90,8 +90,8 @@ def test_every_frame_and_every_reward_is_stored(task, action, worlds, lifespan, 
     replay, fields, rewards = record(env, steps, worlds - 1)
     data = replay.data()
     assert (np.array(list(played(data))) == fields).all()
-    stored = (unpack(data, "rewards").reshape(steps, -1).astype(float) - data["zero"]) / data["unit"]
-    assert np.abs(stored - rewards).max() <= 0.5 / data["unit"] + 1e-6
+    stored = (unpack(data, "rewards").reshape(steps, -1).astype(float) - data["reward_zero"]) / data["reward_unit"]
+    assert np.abs(stored - rewards).max() <= 0.5 / data["reward_unit"] + 1e-6
     assert np.shape(data["scores"]) == (steps, env.task.teams)
     if task == "forage":
         assert data["eats"]
@@ -156,6 +156,16 @@ def test_a_full_disk_keeps_the_old_page(tmp_path):
 needs_browser = pytest.mark.skipif(not BROWSER, reason="needs Chromium on the path")
 
 
+PIXELS = """(() => {
+    const { cells, image } = page.sides()[0].picture;
+    return Array.from(cells.getContext("2d").getImageData(0, 0, image.width, image.height).data);
+})()"""
+
+
+def seek(page, step):
+    page.run(f"page.seek({step})")
+
+
 @needs_browser
 @pytest.mark.parametrize(("task", "action"), [("forage", "discrete"), ("puffer", "continuous")])
 def test_a_browser_shows_the_pixels_of_the_renderer_in_any_order_of_frames(task, action, tmp_path):
@@ -164,15 +174,11 @@ def test_a_browser_shows_the_pixels_of_the_renderer_in_any_order_of_frames(task,
     replay, fields, _ = record(env, 20, world=1, title=title)
     replay.write(tmp_path / "a.html")
     with Page(tmp_path / "a.html", tmp_path / "profile") as page:
-        assert page.run("document.title") == title
-        page.run("window.replay.player.playing = false")
+        assert page.run("document.title") == page.run("document.querySelector('h1').textContent") == title
+        page.run("page.state.trails = false")
         for k in (0, 19, 3, 12, 11, 0):
-            pixels = page.run(f"""(() => {{
-                const {{ world, seek, run }} = window.replay;
-                seek({k});
-                return Array.from(world.context.getImageData(0, 0, run.width, run.height).data);
-            }})()""")
-            assert (np.reshape(pixels, (60, 60, 4))[..., :3] == PALETTE[fields[k]]).all()
+            seek(page, k + 1)
+            assert (np.reshape(page.run(PIXELS), (60, 60, 4))[..., :3] == PALETTE[fields[k]]).all()
         assert page.errors == []
     assert (PALETTE[fields[-1]] == frame(env.state, env.world, 1)).all()
     assert FOOD in fields
@@ -184,41 +190,42 @@ def test_a_browser_plays_automatically_and_follows_the_clicked_agent(tmp_path):
     replay, *_ = record(env, 30)
     replay.write(tmp_path / "a.html")
     row, column = (int(x) - 3 for x in env.state.position[:, 7])
-    middle = 264 // 7 * 3
     with Page(tmp_path / "a.html", tmp_path / "profile") as page:
-        page.run("window.replay.seek(0)")
         page.wait(0.5)
-        assert 3 <= page.run("window.replay.world.frame") <= 25
-        page.run("{const s = document.getElementById('scrub'); s.value = 29; s.dispatchEvent(new Event('input'));}")
-        box = page.run("document.getElementById('view').getBoundingClientRect().toJSON()")
-        zoom = page.run("window.replay.pixelsPerCell()")  # the screen of the test has a ratio of 1
-        assert zoom == min(box["width"] / 44, box["height"] / 30) // 1
-        x = box["x"] + box["width"] / 2 + (column + 0.5 - 22) * zoom
-        y = box["y"] + box["height"] / 2 + (row + 0.5 - 15) * zoom
-        page.click(x, y)
-        page.wait(0.2)
-        assert page.run("document.getElementById('who').textContent") == "What agent 7 sees"
-        assert page.run("document.getElementById('facts').textContent").startswith(
-            f"row {row}, column {column}, reward"
-        )
-        side = page.run("document.getElementById('sees').width")
-        pixels = page.run(
-            f"Array.from(document.getElementById('sees').getContext('2d').getImageData(0, 0, {side}, {side}).data)"
-        )
-        seen = np.reshape(pixels, (side, side, 4))[..., :3].copy()
-        own = seen[middle : middle + side // 7, middle : middle + side // 7]
-        assert (own[[0, -1]] == 255).all(), "the agent itself has a white frame"
-        assert (own[:, [0, -1]] == 255).all()
-        own[:] = own[side // 14, side // 14]
-        wanted = PALETTE[env.observations[7, :49].reshape(7, 7)].repeat(side // 7, 0).repeat(side // 7, 1)
-        assert (seen == wanted).all(), "all cells have one size"
+        assert 3 <= page.run("page.state.steps") <= 25
+        change_scrub(page, 30)
+        assert page.run("page.state.steps") == 30
+        box = page.run("document.getElementById('left-world').getBoundingClientRect().toJSON()")
+        page.click(box["x"] + (column + 0.5) * box["width"] / 44, box["y"] + (row + 0.5) * box["height"] / 30)
+        page.until("document.querySelector('.eye')")
+        assert page.run("document.getElementById('agent-title').textContent") == "Agent 7"
+        reward = f"{env.rewards[7]:+.2f}".replace("-", "\N{MINUS SIGN}")
+        shown = page.run("document.querySelector('.seen').textContent")
+        assert f"row {row}, column {column}, last reward {reward}" in shown
+        seen = page.run("[...document.querySelectorAll('.eye rect:not(.me)')].map((each) => each.getAttribute('fill'))")
+        assert seen == [f"rgb({r},{g},{b})" for r, g, b in PALETTE[env.observations[7, :49]].tolist()]
         page.key("ArrowLeft")
-        assert page.run("window.replay.world.frame") == 28
+        page.until("page.state.steps === 29")
         page.key(" ")
-        page.wait(0.3)
-        assert page.run("window.replay.player.playing")
-        page.screenshot(tmp_path / "shot.png")
+        page.until("page.state.playing && page.state.steps < 29")  # from the start again
         assert page.errors == []
+
+
+def change_scrub(page, step):
+    page.run(
+        f"""(() => {{ const scrub = document.getElementById("scrub"); scrub.value = {step};
+        scrub.dispatchEvent(new Event("input")); return page.seek({step}); }})()"""
+    )
+
+
+def wheel(page, turn, x=0.5, y=0.5):
+    """Turn the mouse wheel at a point of the picture, given in shares of its size."""
+    page.run(
+        f"""(() => {{ const canvas = document.getElementById("left-world");
+        const box = canvas.getBoundingClientRect();
+        const point = {{ clientX: box.x + {x} * box.width, clientY: box.y + {y} * box.height }};
+        canvas.dispatchEvent(new WheelEvent("wheel", {{ deltaY: {turn}, cancelable: true, ...point }})); }})()"""
+    )
 
 
 @needs_browser
@@ -228,22 +235,80 @@ def test_all_cells_have_one_size_at_every_zoom(size, tmp_path):
     replay, *_ = record(env, 3)
     replay.write(tmp_path / "a.html")
     with Page(tmp_path / "a.html", tmp_path / "profile", size) as page:
-        page.run("window.replay.player.playing = false")
-        for zoom in ("window.replay.player.zoom", 1, 1.7, 2, 3.99, 8.5, 0.7, 0.3):
-            page.run(f"window.replay.player.zoom = {zoom}")
-            pixels = page.run("window.replay.pixelsPerCell()")
-            assert (pixels if pixels >= 1 else 1 / pixels) % 1 == pytest.approx(0, abs=1e-9)
-        page.run("window.replay.player.zoom = 3.4; window.replay.player.row = 10.3")
-        page.wait(0.1)
+        page.run("page.state.trails = false; page.seek(3)")
+        for turn in (0, -70, -200, 35, -400, -2000, 800):
+            wheel(page, turn, 0.3, 0.6)
+            factor, whole = page.run("[page.sides()[0].picture.factor, page.sides()[0].picture.whole]")
+            assert factor % 1 == 0
+            assert 1 <= whole <= factor <= 64
         picture = page.run("""(() => {
-            const view = document.getElementById("view");
+            const view = document.getElementById("left-world");
             return Array.from(view.getContext("2d").getImageData(0, 0, view.width, view.height).data);
         })()""")
-        width = page.run("document.getElementById('view').width")
+        width = page.run("document.getElementById('left-world').width")
         agent = (np.reshape(picture, (-1, width, 4))[..., :3] == PALETTE[AGENT_1]).all(-1)
         edges = np.flatnonzero(np.diff(agent.astype(int), axis=1).any(0))  # columns at which agents begin or end
-        assert len(edges) > 5
-        assert len(set(edges % 3)) == 1
+        assert len(edges) > 2
+        assert len(set(edges % factor)) == 1
+        assert page.errors == []
+
+
+@needs_browser
+def test_zooming_keeps_the_cell_under_the_pointer_and_dragging_moves_the_picture(tmp_path):
+    env = ParticleGrid("group", "discrete", agents=40, height=40, width=40, vision=3)
+    replay, *_ = record(env, 5)
+    replay.write(tmp_path / "a.html")
+    under = """((x, y) => { const { picture, frame } = page.sides()[0];
+        const box = picture.canvas.getBoundingClientRect();
+        return picture.at({ clientX: box.x + x * box.width, clientY: box.y + y * box.height }, frame); })"""
+    with Page(tmp_path / "a.html", tmp_path / "profile") as page:
+        page.run("page.seek(1)")
+        before = page.run(f"{under}(0.31, 0.62)")
+        wheel(page, -600, 0.31, 0.62)
+        assert page.run("page.view.zoom") > 3
+        after = page.run(f"{under}(0.31, 0.62)")
+        assert max(abs(after[axis] - before[axis]) for axis in before) <= 1
+        x, y = page.run(
+            "(({ x, y, width, height }) => [x + width / 2, y + height / 2])"
+            "(document.getElementById('left-world').getBoundingClientRect())"
+        )
+        held = page.run(f"{under}(0.5, 0.5)")
+        for kind, dx, dy in (("mousePressed", 0, 0), ("mouseMoved", 40, 20), ("mouseReleased", 40, 20)):
+            page("Input.dispatchMouseEvent", type=kind, x=x + dx, y=y + dy, button="left", buttons=1, clickCount=1)
+        moved = page.run(
+            f"page.sides()[0].picture.at({{ clientX: {x + 40}, clientY: {y + 20} }}, page.sides()[0].frame)"
+        )
+        assert moved == held
+        assert page.run("page.state.agent") is None, "dragging selects nobody"
+        page.key("0")
+        assert page.run("page.view.zoom") == 1
+        page.key("+")
+        assert page.run("page.view.zoom") > 1
+        page.key("-")
+        assert page.run("page.view.zoom") == 1
+        assert page.errors == []
+
+
+@needs_browser
+def test_the_picture_stays_on_the_followed_agent(tmp_path):
+    env = ParticleGrid("group", "discrete", agents=40, height=60, width=60, vision=3)
+    replay, *_ = record(env, 20)
+    replay.write(tmp_path / "a.html")
+    with Page(tmp_path / "a.html", tmp_path / "profile") as page:
+        page.run("page.seek(1)")
+        page.key("n")
+        page.until("page.state.agent === 0")
+        page.run("page.zoomBy(3)")
+        for step in (1, 10, 20):
+            seek(page, step)
+            shown = page.run("""(() => { const { picture, frame } = page.sides()[0];
+                const [row, column] = [Math.floor(frame.places[0] / 60), frame.places[0] % 60];
+                const off = (share, cell, size) => Math.abs(share * 60 - cell - 0.5) - size / 2;
+                const { canvas, factor, middle } = picture;
+                const [rows, columns] = [canvas.height / factor, canvas.width / factor];
+                return [off(middle.row, row, rows), off(middle.column, column, columns)];
+            })()""")
+            assert max(shown) < 0
 
 
 @needs_browser
@@ -256,16 +321,27 @@ def test_charts_show_the_range_and_references_of_each_team(task, tmp_path):
     replay, *_ = record(env, 20, 1, about=about)
     replay.write(tmp_path / "a.html")
     with Page(tmp_path / "a.html", tmp_path / "profile") as page:
-        charts = page.run("window.replay.plots.map(({ low, high, name, line }) => ({ low, high, name, line }))")
-        assert page.run("document.getElementById('purpose').textContent") == "A sentence"
-        assert page.run("document.getElementById('unit').textContent").startswith("apples. Dashed lines: random")
+        seek(page, 20)
+        charts = page.run("page.charts()")
+        drawn = page.run("[...document.querySelectorAll('#charts figure')].map((each) => each.textContent)")
+        assert page.run("document.getElementById('about').textContent").strip() == "A sentence"
+        unit = page.run("document.getElementById('score-about').textContent")
         assert page.errors == []
-    assert [chart["name"] for chart in charts] == 2 * (teams or [""])
+    assert unit.startswith("Measured in: apples.")
+    assert "Dashed lines: random actions and the script" in unit
+    names = teams or ["all agents"]
+    assert [chart["title"].split(":")[0] for chart in charts] == [
+        *(f"score of {name}" for name in names),
+        *(f"mean reward of {name}" for name in names),
+    ]
+    lines = [[value for _, value in chart["curves"][0]["points"]] for chart in charts]
     scores = charts[: env.task.teams]
-    assert {(chart["low"], chart["high"]) for chart in scores} == {(-7, 9)}
-    assert np.array_equal(np.transpose([chart["line"] for chart in scores]), replay.data()["scores"])
+    assert all([mark[:2] for mark in chart["marks"]] == [[-7, "random"], [9, "script"]] for chart in scores)
+    for text in drawn[: env.task.teams]:
+        assert all(word in text for word in ("random", "script", "\N{MINUS SIGN}7.0", "9.0", "step 20"))
+    assert np.array_equal(np.transpose(lines[: env.task.teams]), replay.data()["scores"])
     rewards = [env.rewards[env.team(k) & replay.agents].mean() for k in range(env.task.teams)]
-    assert [chart["line"][-1] for chart in charts[env.task.teams :]] == pytest.approx(rewards, abs=0.01)
+    assert [line[-1] for line in lines[env.task.teams :]] == pytest.approx(rewards, abs=0.01)
 
 
 @needs_browser
@@ -277,10 +353,32 @@ def test_a_page_with_several_runs_shows_the_selected_one(tmp_path):
     with Page(tmp_path / "a.html", tmp_path / "profile") as page:
         assert page.run("document.title") == "run 0"
         for k in (2, 1, 0):
-            page.run(f"document.getElementById('runs').value = {k}; document.getElementById('runs').onchange()")
-            page.until(f"window.replay && document.title === 'run {k}'")
-            assert page.run("document.getElementById('runs').value") == str(k)
-            page.run("window.replay.player.playing = false; window.replay.seek(4)")
-            codes = page.run("Array.from(window.replay.world.codes)")
+            page.run(f"document.querySelector('#tasks button[value=\"{k}\"]').click()")
+            page.until(f"page.ready() && document.title === 'run {k}'")
+            seek(page, 5)
+            codes = page.run("Array.from(page.sides()[0].frame.cells)")
             assert np.array_equal(np.reshape(codes, (20 + k, 30)), fields[k][4])
+        page.run("page.state.loading = true; location.hash = 'task=1&t=3&agent=7'")
+        page.until("page.ready()")
+        assert page.run("[document.title, page.state.steps, page.state.agent]") == ["run 1", 3, 7]
         assert page.errors == []
+
+
+@needs_browser
+def test_speeds_are_multiples_of_the_rate_of_the_recording(tmp_path):
+    env = ParticleGrid("group", "discrete", agents=20, height=20, width=30)
+    replay, *_ = record(env, 40)
+    replay.write(tmp_path / "a.html")
+    with Page(tmp_path / "a.html", tmp_path / "profile") as page:
+        speeds = page.run("[...document.querySelectorAll('#speed button')].map((each) => each.textContent)")
+        assert speeds == [
+            "\N{VULGAR FRACTION ONE QUARTER}\N{MULTIPLICATION SIGN}",
+            "\N{VULGAR FRACTION ONE HALF}\N{MULTIPLICATION SIGN}",
+            "1\N{MULTIPLICATION SIGN}",
+            "3\N{MULTIPLICATION SIGN}",
+            "10\N{MULTIPLICATION SIGN}",
+        ]
+        page.run("page.seek(1)")
+        page.run("document.querySelector('#speed button[value=\"0\"]').click()")
+        page.wait(1)
+        assert 2 <= page.run("page.state.steps") <= 10  # of 5 in a second
