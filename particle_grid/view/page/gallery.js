@@ -22,20 +22,20 @@ function cardOf(task) {
   return card;
 }
 
-// Play a policy to the moment of its picture, while the gallery is shown.
-async function draw(task, canvas) {
+// Play a policy in a worker to the moment of its picture, while the gallery is shown.
+async function draw(task, canvas, { worker }) {
   const picture = new Picture(canvas);
   const { action } = canvas.dataset;
   const { name: player } = task.players[action][0];
-  const shown = { colour: "team", trails: true, agent: null, vision: 0, shown: { row: 0.5, column: 0.5, follows: false } };
-  let frame = await sides[0].worker.ask("load", worldOf({ task, size: 0, seed: 0 }, { action, player }));
+  const shown = { colour: "team", trails: false, agent: null, vision: 0, shown: { row: 0.5, column: 0.5, follows: false } };
+  let frame = await worker.ask("load", worldOf({ task, size: 0, seed: 0 }, { action, player }));
   while (state.gallery) {
     picture.fit(frame, canvas.parentElement.clientWidth, 1);
     picture.draw(frame, shown);
     if (frame.steps >= MOMENT) {
       return;
     }
-    frame = await sides[0].worker.ask("advance", { ...NOBODY, agent: null, steps: DRAWN });
+    frame = await worker.ask("advance", { ...NOBODY, agent: null, steps: DRAWN });
   }
 }
 
@@ -47,10 +47,9 @@ function showGallery() {
     }
     state.loading = false;
     for (const [k, card] of [...$("cards").children].entries()) {
-      for (const canvas of card.querySelectorAll("canvas:not(.done)")) {
-        await draw(DATA.tasks[k], canvas);
-        canvas.classList.toggle("done", state.gallery);
-      }
+      const missing = [...card.querySelectorAll("canvas:not(.done)")];
+      await Promise.all(missing.map((canvas, side) => draw(DATA.tasks[k], canvas, sides[side])));
+      missing.forEach((canvas) => canvas.classList.toggle("done", state.gallery));
     }
   });
 }
