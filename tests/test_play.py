@@ -11,8 +11,8 @@ import pytest
 from particle_grid import play
 from particle_grid.browser.serve import Server
 from particle_grid.env import ACTIONS
-from tests.browser.test_page import data_of, needs_browser
-from tests.view.browser import Page
+from tests.browser.test_page import data_of
+from tests.view.browser import Page, needs_browser
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ class Contents:
             number = len(self.policies)
             known = {"name": player.name, "label": player.label, "policy": number, "score": player.score}
             forms[player.config.action].append(known)
-            self.policies.append(_compact(policy_description(player.policy)))
+            self.policies.append(_compact(_described(player)))
         self.tasks.append(_words(build_env(configs["discrete"])) | {"players": forms, "sizes": _sizes(configs, sizes)})
 
 
@@ -102,6 +102,15 @@ def _legend(env: ParticleGrid) -> dict[int, str]:
     kinds, _ = legend_words(env.task)
     colours = [code for code in labels if code >= AGENT_1]
     return labels | ({code: HUES[code] for code in colours} if len(colours) > 1 and not kinds else {})
+
+
+def _described(player: Player) -> dict[str, Any]:
+    try:
+        return policy_description(player.policy)
+    except UserError as error:
+        raise UserError(
+            f"The page cannot play {player.label}. {error}", "To watch it as it is, record it: replay=PATH of eval."
+        ) from error
 
 
 def _check_vision(player: Player, config: RunConfig) -> None:
@@ -141,7 +150,7 @@ def resized(world: World, agents: int) -> World:
     share = math.sqrt(agents / world.agents)
     least = 2 * world.vision + 1
     height, width = (max(round(side * share), least) for side in (world.height, world.width))
-    return replace(world, worlds=1, agents=agents, height=height, width=width)
+    return replace(world.within(height, width), agents=agents)
 
 
 def _compact(description: dict[str, Any]) -> dict[str, Any]:

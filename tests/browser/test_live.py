@@ -16,9 +16,9 @@ from particle_grid.learn.config import TrainerConfig
 from particle_grid.runs.build import build_policy
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.sim.world import World
-from tests.browser.test_page import change, needs_browser
+from tests.browser.test_page import change
 from tests.test_train import FEW, TINY
-from tests.view.browser import Page
+from tests.view.browser import Page, needs_browser
 
 TOTAL = 10_000
 WORLD = World(agents=64, height=64, width=64)

@@ -1,9 +1,9 @@
-"""A task whose reward is plain NumPy is played on the page without scores."""
+"""A task whose reward is plain NumPy has no scores on the page, and a policy that it cannot compute is refused."""
 
 import numpy as np
 import pytest
 
-from particle_grid import web
+from particle_grid import play, web
 from particle_grid.browser import contents
 from particle_grid.browser.describe import world
 from particle_grid.env import ACTIONS, ParticleGrid
@@ -14,8 +14,8 @@ from particle_grid.runs.build import build_policy
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.sim.world import World
 from tests.browser.native import SEED, code
-from tests.browser.test_page import data_of, needs_browser, press
-from tests.view.browser import OPEN, Page
+from tests.browser.test_page import data_of, press
+from tests.view.browser import OPEN, Page, needs_browser
 
 OWN = """
 from dataclasses import dataclass
@@ -111,3 +111,37 @@ def test_its_worlds_are_those_of_the_native_environment_except_for_rewards(task,
         assert host["session.truncations"].tobytes() == env.truncations.tobytes()
     assert not host["session.rewards"].any()
     assert np.any(env.rewards)
+
+
+NET = """
+from particle_grid.learn.policy import MLP
+
+
+class Net(MLP):
+    \"\"\"A network that might compute anything.\"\"\"
+"""
+
+
+@pytest.mark.parametrize("command", [web, play])
+@pytest.mark.parametrize(
+    ("action", "policy", "options", "reason"),
+    [
+        ("discrete", "our_net:Net", {}, "has no network for Net: use conv_lstm, conv or mlp."),
+        ("continuous", "mlp", {"head": "beta"}, "has no BetaHead: use discrete actions, policy.head=hurdle or bins."),
+    ],
+)
+def test_a_policy_that_the_module_cannot_compute_is_named_with_the_reason_and_another_way_to_watch_it(
+    command, action, policy, options, reason, invoke, tmp_path, monkeypatch
+):
+    (tmp_path / "our_net.py").write_text(NET)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = RunConfig("center", action, policy, policy_options={"hidden": 8, **options}, world=World(agents=64))
+    trainer = Trainer(
+        ParticleGrid("center", action, agents=64), build_policy(config), TrainerConfig(), run_config=config.to_dict()
+    )
+    checkpoint.save(tmp_path / "mine.pt", trainer.state_dict())
+    code, out, err = invoke(command.main, "checkpoint=mine.pt", "allow=our_net:Net")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "The page cannot play " in err
+    assert reason in err
+    assert "record it: replay=PATH of eval" in err

@@ -9,9 +9,13 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
+NETWORK = r"https?:|(?:src|href)=\"(?!data:,)|\bfetch\(|\bimport\b|XMLHttpRequest|@import|url\("  # not in a page
 LONGEST_WAIT = 120  # seconds
+needs_browser = pytest.mark.skipif(not BROWSER, reason="needs Chromium on the path")
 OPEN = "window.page && window.page.ready()"
 
 

@@ -1,5 +1,5 @@
-// Scores over time, for each team. Those of simulated worlds are on the scale from random moves (0) to the script (1). Those of
-// a recording are in the unit of the task.
+// Scores over time, for each team. Those of simulated worlds are on the scale from random moves (0) to the script (1).
+// Those of a recording are in the unit of the task.
 
 const WINDOW = 20; // steps over which curves are averaged
 const RECENT = 50; // steps in the number above a world
@@ -41,8 +41,8 @@ function curveOf(side, team, references) {
 function chartsOf(sides, state, referencesOf) {
   const { task } = state;
   if (task.recording) {
-    const { references } = task.recording;
-    return [...recorded("score", sides[0].scores, references, state), ...recorded("mean reward", sides[0].means, {}, state)];
+    const { scores, means } = sides[0];
+    return [...recorded("score", scores, task.recording.references, state), ...recorded("mean reward", means, {}, state)];
   }
   return task.unscored ? [] : task.teams.map((name, team) => {
     const curves = sides.map((side, k) => curveOf(side, team, referencesOf(state.sides[k].action)));
@@ -72,7 +72,8 @@ function recorded(what, values, references, { task, steps }) {
     const title = `${what} of ${name}: ${shortened(values[steps - 1][team], Math.max(...all) - Math.min(...all))}`;
     return {
       title, label: title, curves: [{ kind: "recorded", points }], range: [], first: 1, last: frames, at: steps,
-      marks: lines.map(([value, whose]) => [value, whose, value === highest ? -4 : 12]), axis: ["step 1", `step ${frames}`],
+      marks: lines.map(([value, whose]) => [value, whose, value === highest ? -4 : 12]),
+      axis: ["step 1", `step ${frames}`],
     };
   });
 }
@@ -88,25 +89,30 @@ function drawCharts(element, charts) {
   element.innerHTML = charts.map(plot).join("");
 }
 
-// Returns a chart. marks: value, label and its shift, of horizontal lines. range: values that the chart shows at least, of which
-// the ends are not named. at: the step that is shown.
+// Returns a chart. marks: value, label and its shift, of horizontal lines. range: values that the chart shows at least;
+// without one, the ends of the values are named. at: the step that is shown.
 function plot({ title, label, curves, marks, range, first = 0, last, at = null, axis }) {
-  const values = [...curves.flatMap(({ points }) => points.map(([, value]) => value)), ...marks.map(([value]) => value)].filter(Number.isFinite);
+  const drawn = [...curves.flatMap(({ points }) => points.map(([, value]) => value)), ...marks.map(([value]) => value)];
+  const values = drawn.filter(Number.isFinite);
   const low = Math.min(...range, ...values);
   const high = Math.max(...range, ...values);
   const pad = 0.06 * (high - low) || 1;
   const x = (step) => (LEFT + ((step - first) / (last - first || 1)) * (WIDE - LEFT - 4)).toFixed(1);
   const y = (value) => (HIGH - BOTTOM - ((value - low + pad) / (high - low + 2 * pad)) * (HIGH - BOTTOM - TOP)).toFixed(1);
-  const line = (kind, right, [value, name, shift]) => `<line class="${kind}" x1="${LEFT}" x2="${WIDE - 4}" y1="${y(value)}" y2="${y(value)}"/>
-    <text x="${right ? WIDE - 6 : LEFT + 2}" y="${Number(y(value)) + shift}" text-anchor="${right ? "end" : "start"}">${name}</text>`;
-  const ends = range.length || !values.length ? [] : [[low, -4], [high, 12]].map(([value, shift]) => [value, shortened(value, high - low), shift]);
+  const line = (kind, anchor, [value, name, shift]) => `
+    <line class="${kind}" x1="${LEFT}" x2="${WIDE - 4}" y1="${y(value)}" y2="${y(value)}"/>
+    <text x="${anchor === "end" ? WIDE - 6 : LEFT + 2}" y="${Number(y(value)) + shift}" text-anchor="${anchor}">${name}</text>`;
+  const named = range.length > 0;
+  const ends = named || !values.length ? [] : [[low, -4], [high, 12]];
+  const below = ends.map(([value, shift]) => line("grid", "start", [value, shortened(value, high - low), shift]));
+  const above = marks.map((mark) => line(named ? "grid" : "mark", "end", mark));
   const paths = curves.map(({ kind, points }) => {
     const path = points.filter(([, value]) => Number.isFinite(value)).map(([step, value]) => `${x(step)},${y(value)}`).join(" ");
     return `<polyline class="${kind}" points="${path}"/>`;
   });
   const now = at === null ? "" : `<line class="now" x1="${x(at)}" x2="${x(at)}" y1="${TOP}" y2="${HIGH - BOTTOM}"/>`;
   return `<figure><svg viewBox="0 0 ${WIDE} ${HIGH}" role="img" aria-label="${escaped(label)}">
-    ${ends.map((end) => line("grid", false, end)).join("")}${paths.join("")}${now}${marks.map((mark) => line(range.length ? "grid" : "mark", true, mark)).join("")}
+    ${below.join("")}${paths.join("")}${now}${above.join("")}
     <text x="${LEFT}" y="${HIGH - 5}">${axis[0]}</text>
     <text x="${WIDE - 4}" y="${HIGH - 5}" text-anchor="end">${axis[1]}</text></svg>
     <figcaption>${escaped(title)}</figcaption></figure>`;

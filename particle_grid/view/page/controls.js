@@ -10,6 +10,7 @@ function set(changes) {
 function choose(changes) {
   Object.assign(state, changes);
   if (changes.task) {
+    Object.assign(view, ALL);
     state.sides = state.sides.map(({ action, player }) => ({
       action, player: playersOf(state.task, action).some(({ name }) => name === player) ? player : playersOf(state.task, action)[0].name,
     }));
@@ -47,7 +48,7 @@ function seek(step) {
 }
 
 function useTasks() {
-  const button = (value, text) => Object.assign(document.createElement("button"), { type: "button", value, textContent: text });
+  const button = (value, textContent) => Object.assign(document.createElement("button"), { type: "button", value, textContent });
   const all = hasGallery() ? [button("", "all tasks")] : [];
   $("tasks").replaceChildren(...all, ...DATA.tasks.map(({ name, title }) => button(name, title ?? name.replace("_", " "))));
   $("tasks").hidden = DATA.tasks.length === 1;
@@ -64,7 +65,8 @@ function useTasks() {
 function useSide({ action, player }, k) {
   const change = () => {
     const known = playersOf(state.task, action.value).some(({ name }) => name === player.value);
-    state.sides[k] = { action: action.value, player: known ? player.value : playersOf(state.task, action.value)[0].name };
+    const [first] = playersOf(state.task, action.value);
+    state.sides[k] = { action: action.value, player: known ? player.value : first.name };
     load();
   };
   action?.addEventListener("change", change);
@@ -116,7 +118,8 @@ function useKeys() {
     } else if (event.key === "-") {
       zoomBy(1 / NEARER);
     } else if (event.key === "0") {
-      showAll();
+      Object.assign(view, ALL);
+      show();
     } else if (event.key === "r" || event.key === "R") {
       load();
     } else if (event.key === "n" || event.key === "N" || (event.key === "Enter" && on("canvas"))) {

@@ -47,15 +47,16 @@ class Picture {
     this.middle = { row: 0.5, column: 0.5 };
   }
 
-  // Choose the sizes of the picture and of a cell in pixels of the device. A cell has a whole number of them, except that a
-  // world which is larger than the room is shrunk until one zooms.
+  // Choose the sizes of the picture and of a cell in pixels of the device. A cell has a whole number of them, except
+  // that a world which is larger than the room is shrunk until one zooms.
   fit({ rows, columns }, room, zoom) {
     const ratio = window.devicePixelRatio || 1;
     const most = (room * ratio) / Math.max(rows, columns);
     this.whole = most < 1 ? most : Math.floor(most);
     this.factor = Math.max(1, Math.floor(this.whole * zoom + 1e-6));
     const shrunk = zoom === 1 && this.whole < 1;
-    const [width, height] = [columns, rows].map((cells) => (shrunk ? cells : Math.max(1, Math.floor(cells * this.whole))));
+    const pixels = (cells) => (shrunk ? cells : Math.max(1, Math.floor(cells * this.whole)));
+    const [width, height] = [pixels(columns), pixels(rows)];
     if (this.canvas.width !== width || this.canvas.height !== height) {
       [this.canvas.width, this.canvas.height] = [width, height];
     }
@@ -65,7 +66,10 @@ class Picture {
 
   // Choose the part that is shown by its middle, as shares of the rows and columns, and stay within the world.
   aim({ rows, columns }, { row, column }) {
-    const within = (share, size, cells) => Math.min(Math.max(share, size / (2 * cells * this.factor)), 1 - size / (2 * cells * this.factor));
+    const within = (share, size, cells) => {
+      const half = size / (2 * cells * this.factor);
+      return Math.min(Math.max(share, half), 1 - half);
+    };
     const { width, height } = this.canvas;
     this.middle = { row: within(row, height, rows), column: within(column, width, columns) };
     this.left = Math.round(width / 2 - this.middle.column * columns * this.factor);
@@ -158,7 +162,8 @@ class Picture {
       context.lineWidth = width;
       context.strokeStyle = style;
       const side = (2 * reach + 1) * factor + width;
-      context.strokeRect(left + (column - reach) * factor - width / 2, top + (row - reach) * factor - width / 2, side, side);
+      const [x, y] = [left + (column - reach) * factor, top + (row - reach) * factor];
+      context.strokeRect(x - width / 2, y - width / 2, side, side);
     };
     const line = Math.max(1, Math.round(window.devicePixelRatio || 1));
     frame(vision, line, "rgba(255, 255, 255, 0.55)");

@@ -15,7 +15,8 @@ function cardOf(task) {
   const shots = ACTIONS.filter((action) => task.players[action].length).map((action) => {
     const { score } = task.players[action][0];
     const text = `${action}${Number.isFinite(score) ? ` <b>${score.toFixed(2).replace("-", "−")}</b>` : ""}`;
-    return `<figure class="${action}"><div class="frame"><canvas data-action="${action}" width="1" height="1"></canvas></div><figcaption>${text}</figcaption></figure>`;
+    return `<figure class="${action}"><div class="frame"><canvas data-action="${action}" width="1" height="1"></canvas></div>
+      <figcaption>${text}</figcaption></figure>`;
   });
   card.innerHTML = `<h2>${escaped(task.name.replace("_", " "))}</h2><p class="small">${escaped(task.purpose)}</p>
     <div class="pair">${shots.join("")}</div><span class="open">Open</span>`;
@@ -27,11 +28,11 @@ async function draw(task, canvas, { worker }) {
   const picture = new Picture(canvas);
   const { action } = canvas.dataset;
   const { name: player } = task.players[action][0];
-  const shown = { colour: "team", trails: false, agent: null, vision: 0, shown: { row: 0.5, column: 0.5, follows: false } };
+  const looks = { colour: "team", trails: false, agent: null, vision: 0, shown: ALL };
   let frame = await worker.ask("load", worldOf({ task, size: 0, seed: 0 }, { action, player }));
   while (state.gallery) {
     picture.fit(frame, canvas.parentElement.clientWidth, 1);
-    picture.draw(frame, shown);
+    picture.draw(frame, looks);
     if (frame.steps >= MOMENT) {
       return;
     }

@@ -231,7 +231,8 @@ function describe() {
 }
 
 function aboutScores({ unit, teams }) {
-  const against = teams.length > 1 ? " Both are against the script: with a policy on both teams, one's gain is the other's loss." : "";
+  const two = " Both are against the script: with a policy on both teams, one's gain is the other's loss.";
+  const against = teams.length > 1 ? two : "";
   return `0 is random moves, 1 the script, a policy written by hand. Measured in: ${unit}.${against}`;
 }
 

@@ -60,12 +60,13 @@ function signed(value) {
 function agentIn(side, { action }, { agent, task }) {
   const { seen, values, rewards, actions } = side.frame;
   const label = action === "discrete" ? "Probability of each of nine moves" : "Probability of each pair of values";
-  const others = seen.choices?.levels.includes(null) ? ["last: any other", ", where the last row and column stand for any other"] : null;
+  const others = seen.choices?.levels.includes(null) ? ", where the last row and column stand for any other" : "";
   const chances = seen.logits
-    ? `<figure>${chancesOf(seen, [actions[2 * agent], actions[2 * agent + 1]], `${label}${others ? others[1] : ""}`)}
-      <figcaption>what it may do${others ? ` (${others[0]})` : ""}</figcaption></figure>`
+    ? `<figure>${chancesOf(seen, [actions[2 * agent], actions[2 * agent + 1]], `${label}${others}`)}
+      <figcaption>what it may do${others && " (last: any other)"}</figcaption></figure>`
     : `<p class="muted small">${task.recording ? "" : "No probabilities: this side does not play a policy."}</p>`;
-  const facts = [`row ${seen.row}, column ${seen.column}`, ...(task.unscored ? [] : [`last reward <b>${signed(rewards[agent])}</b>`]),
+  const facts = [`row ${seen.row}, column ${seen.column}`,
+    ...(task.unscored ? [] : [`last reward <b>${signed(rewards[agent])}</b>`]),
     ...(values ? [`value <b>${signed(values[agent])}</b>`] : [])];
   return `<div class="seen ${action}">${side.label ? `<h3>${action}: ${side.label}</h3>` : ""}
     <div class="pair"><figure>${windowOf(seen)}<figcaption>what it sees</figcaption></figure>${chances}</div>
@@ -74,7 +75,8 @@ function agentIn(side, { action }, { agent, task }) {
 
 function drawAgent(element, sides, state) {
   if (state.agent === null) {
-    element.innerHTML = `<p class="muted">Click an agent to see what it sees${state.task.recording ? "" : ", what it may do next and what it expects"}.</p>`;
+    const more = state.task.recording ? "" : ", what it may do next and what it expects";
+    element.innerHTML = `<p class="muted">Click an agent to see what it sees${more}.</p>`;
     return;
   }
   element.innerHTML = sides.map((side, k) => (side.frame.seen ? agentIn(side, state.sides[k], state) : "")).join("");

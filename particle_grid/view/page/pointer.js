@@ -63,7 +63,8 @@ function usePointer(side, k) {
     }
   });
   const up = (event) => {
-    const at = event.type === "pointerup" && down && !down.dragged && selects() && !state.loading && side.picture.at(event, side.frame);
+    const clicked = event.type === "pointerup" && down && !down.dragged && selects() && !state.loading;
+    const at = clicked ? side.picture.at(event, side.frame) : null;
     fingers.delete(event.pointerId);
     down = null;
     if (round) {

@@ -1,8 +1,8 @@
 // A world that was recorded: replay.py says what it holds. It answers the same messages as a worker that simulates one.
 
 const KINDS = {
-  ground: Uint8Array, colours: Uint8Array, start: Uint16Array, moves: Uint8Array, jumps: Uint16Array, rewards: Uint8Array,
-  changes: Uint32Array, gaps: Uint32Array, codes: Uint8Array,
+  ground: Uint8Array, colours: Uint8Array, start: Uint16Array, moves: Uint8Array, jumps: Uint16Array,
+  rewards: Uint8Array, changes: Uint32Array, gaps: Uint32Array, codes: Uint8Array,
 };
 const JUMPED = 255; // byte of an agent whose new cell is stored in full
 
@@ -38,7 +38,7 @@ function placesOf({ agents, frames, width, reach }, { start, moves, jumps }) {
   return places;
 }
 
-// Returns what changes in the cells without agents from each frame to the next: triples of place, code before and after.
+// Returns what changes in the cells without agents after each frame: triples of place, code before and code after.
 function changesOf({ agents, eats }, { ground, changes, gaps, codes }, places) {
   const now = ground.slice();
   let at = 0;
@@ -55,9 +55,10 @@ function changesOf({ agents, eats }, { ground, changes, gaps, codes }, places) {
       at += 1;
     }
     if (eats) {
-      places.subarray((k + 1) * agents, (k + 2) * agents).forEach((entered) => now[entered] !== EMPTY && set(entered, EMPTY));
+      const entered = places.subarray((k + 1) * agents, (k + 2) * agents);
+      entered.forEach((each) => now[each] !== EMPTY && set(each, EMPTY));
     }
-    return step;
+    return Uint32Array.from(step);
   });
 }
 
@@ -75,11 +76,15 @@ class Recorded {
     this.colours = arrays.colours;
     this.places = placesOf(recording, arrays);
     this.changes = changesOf(recording, arrays, this.places);
-    this.rewards = Float32Array.from(arrays.rewards, (byte) => (byte - recording.reward_zero) / recording.reward_unit);
+    this.rewards = arrays.rewards;
     this.at = 0;
     this.ground = arrays.ground.slice(); // the cells without agents
     this.cells = arrays.ground.slice();
     return { ...this.look({ agent }), scores: recording.scores, means: this.means() };
+  }
+
+  reward(byte) {
+    return (byte - this.recording.reward_zero) / this.recording.reward_unit;
   }
 
   // Returns the mean reward of each step, for each team. Its agents have the colour with its number.
@@ -91,7 +96,7 @@ class Recorded {
     return Array.from({ length: frames }, (_, k) => {
       const sums = counts.map(() => 0);
       for (let i = 0; i < agents; i += 1) {
-        sums[teamOf(i)] += this.rewards[k * agents + i];
+        sums[teamOf(i)] += this.reward(this.rewards[k * agents + i]);
       }
       return sums.map((sum, team) => sum / counts[team]);
     });
@@ -127,7 +132,8 @@ class Recorded {
     places.forEach((place, i) => { this.cells[place] = this.colours[i]; });
     return {
       steps: this.at + 1, rows: height, columns: width, cells: this.cells, places, colours: this.colours,
-      rewards: this.rewards.subarray(from, to), values: null, actions: this.moved(), scores: [], took: 0,
+      rewards: Float32Array.from(this.rewards.subarray(from, to), (byte) => this.reward(byte)), values: null,
+      actions: this.moved(), scores: [], took: 0,
       seen: agent === null ? null : this.seen(places[agent]),
     };
   }

@@ -6,6 +6,7 @@ function open() {
   if (state.gallery) {
     return showGallery();
   }
+  Object.assign(view, ALL);
   const { task, seed, until, agent, size, sides: chosen } = readLink();
   Object.assign(state, { task, seed, agent, sides: chosen, chosen: size >= 0, playing: until === 0 && !still.matches });
   state.size = state.chosen ? size : usualSize(task);

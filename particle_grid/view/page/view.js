@@ -2,14 +2,16 @@
 
 const CLOSEST = 64; // pixels of a cell
 const NEARER = 1.5; // times by which a key or a button zooms
-const view = { zoom: 1, row: 0.5, column: 0.5, follows: true }; // the middle, as shares of the rows and columns
+const ALL = { zoom: 1, row: 0.5, column: 0.5, follows: true };
+const view = { ...ALL }; // the middle, as shares of the rows and columns, and whether it follows the agent
 
 // Returns the rows and columns that a picture shows.
 function extent({ canvas, factor }) {
   return { row: canvas.height / factor, column: canvas.width / factor };
 }
 
-// Zoom by a factor, and return whether that changes anything. The cell at a point, in shares of the picture, stays in its place.
+// Zoom by a factor, and return whether that changes anything. The cell at a point, in shares of the picture, stays
+// in its place.
 function zoomBy(times, side = sides[0], point = { row: 0.5, column: 0.5 }) {
   const { picture, frame } = side;
   const zoom = Math.min(Math.max(view.zoom * times, 1), Math.max(CLOSEST / picture.whole, 1));
@@ -23,11 +25,6 @@ function zoomBy(times, side = sides[0], point = { row: 0.5, column: 0.5 }) {
   const moved = (axis, cells) => picture.middle[axis] + ((point[axis] - 0.5) * (before[axis] - after[axis])) / cells;
   aimAt(side, moved("row", frame.rows), moved("column", frame.columns));
   return true;
-}
-
-function showAll() {
-  Object.assign(view, { zoom: 1, row: 0.5, column: 0.5, follows: true });
-  show();
 }
 
 function aimAt({ picture, frame }, row, column) {
@@ -44,9 +41,10 @@ function pan(side, right, down) {
   const { picture, frame } = side;
   const box = picture.canvas.getBoundingClientRect();
   const shown = extent(picture);
-  const { row, column } = picture.middle;
+  const rows = ((down / box.height) * shown.row) / frame.rows;
+  const columns = ((right / box.width) * shown.column) / frame.columns;
   view.follows = false;
-  aimAt(side, row - ((down / box.height) * shown.row) / frame.rows, column - ((right / box.width) * shown.column) / frame.columns);
+  aimAt(side, picture.middle.row - rows, picture.middle.column - columns);
 }
 
 function shares({ picture }, x, y) {
