@@ -63,7 +63,8 @@ class Replay:
         about: what the page says about the task.
 
     Raises:
-        UserError: if there is no such world, if it is too large for a page, or if fps is not positive.
+        UserError: if there is no such world, if it is too large for a page, if fps is not positive, or if a score among
+            the references is not finite.
     """
 
     def __init__(
@@ -83,6 +84,8 @@ class Replay:
                 f"A field of {settings.height} x {settings.width} cells is too large for a replay, which has "
                 f"{LONGEST} along a side at most: make a video of a region of it."
             )
+        for whose, scores in about.references.items():
+            _check_finite(f"references[{whose!r}]", scores)
         self.settings, self.world = settings, world
         self.title, self.legend = title, dict(legend)
         self.fps = fps
@@ -110,9 +113,13 @@ class Replay:
             state: after the step.
             rewards: f32[N], of all agents in all worlds.
             score: f64[teams], of the `agents` in the world that is recorded.
+
+        Raises:
+            UserError: for rewards or scores that are not finite.
         """
         if rewards.shape != state.colour.shape or not np.isfinite(rewards).all():
             raise UserError(f"rewards {list(rewards.shape)} are invalid: give a finite number for each agent.")
+        _check_finite("score", score)
         s, agents = self.settings, self._agents
         cells = (state.position[:, agents].astype(np.int64) - s.vision).astype(np.uint16)
         part = slice(s.vision, s.vision + s.height), slice(s.vision, s.vision + s.width)
@@ -204,6 +211,11 @@ def write_page(path: str | Path, replays: Sequence[Replay]) -> None:
     if not replays:
         raise UserError("A page needs at least one replay, but there are 0.")
     atomic.write(path, joined({"recordings": [replay.data() for replay in replays]}).encode())
+
+
+def _check_finite(name: str, scores: Sequence[float] | np.ndarray) -> None:
+    if not np.isfinite(scores).all():
+        raise UserError(f"{name}={np.asarray(scores).tolist()} is invalid: give a finite number for each team.")
 
 
 def pack(array: np.ndarray) -> str:

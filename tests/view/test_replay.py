@@ -145,6 +145,16 @@ def test_rewards_that_are_not_one_number_for_each_agent_are_refused(rewards):
         Replay(env.world, "", {}).add(env.state, rewards, env.score())
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_scores_that_are_not_finite_are_refused(value):
+    env = ParticleGrid("forage", "discrete", agents=5, height=20, width=20)
+    env.reset(0)
+    with pytest.raises(ValueError, match=r"score=\[.*\] is invalid: give a finite number for each team"):
+        Replay(env.world, "", {}).add(env.state, env.rewards, np.array([value]))
+    with pytest.raises(ValueError, match=r"references\['script'\]=\[.*\] is invalid: give a finite number"):
+        Replay(env.world, "", {}, about=About(references={"script": [value]}))
+
+
 def test_a_full_disk_keeps_the_old_page(tmp_path):
     env = ParticleGrid("forage", "discrete", agents=5, height=20, width=20)
     replay, *_ = record(env, 1)

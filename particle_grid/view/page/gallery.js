@@ -31,8 +31,10 @@ async function draw(task, canvas, { worker }) {
   const looks = { colour: "team", trails: false, agent: null, vision: 0, shown: ALL };
   let frame = await worker.ask("load", worldOf({ task, size: 0, seed: 0 }, { action, player }));
   while (state.gallery) {
-    picture.fit(frame, canvas.parentElement.clientWidth, 1);
-    picture.draw(frame, looks);
+    if (frame.steps >= MOMENT || !still.matches) {
+      picture.fit(frame, canvas.parentElement.clientWidth, ALL.zoom);
+      picture.draw(frame, looks);
+    }
     if (frame.steps >= MOMENT) {
       return;
     }

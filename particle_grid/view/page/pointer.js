@@ -81,7 +81,7 @@ function usePointer(side, k) {
 function useWheel(side) {
   side.picture.canvas.addEventListener("wheel", (event) => {
     const point = shares(side, event.clientX, event.clientY);
-    if (!state.loading && zoomBy(Math.exp(-event.deltaY / WHEEL), side, point)) {
+    if (zoomBy(Math.exp(-event.deltaY / WHEEL), side, point)) {
       event.preventDefault();
     }
   }, { passive: false });

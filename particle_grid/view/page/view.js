@@ -15,7 +15,7 @@ function extent({ canvas, factor }) {
 function zoomBy(times, side = sides[0], point = { row: 0.5, column: 0.5 }) {
   const { picture, frame } = side;
   const zoom = Math.min(Math.max(view.zoom * times, 1), Math.max(CLOSEST / picture.whole, 1));
-  if (zoom === view.zoom) {
+  if (state.loading || zoom === view.zoom) {
     return false;
   }
   const before = extent(picture);
