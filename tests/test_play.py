@@ -20,7 +20,8 @@ def served(invoke, monkeypatch, tmp_path):
     """Run the command, and return its output and the page that it serves meanwhile."""
     path = tmp_path / "game.html"
 
-    def fetch(server):
+    def fetch(server, announce):
+        announce()
         with urllib.request.urlopen(server.address) as answer:
             path.write_bytes(answer.read())
 
