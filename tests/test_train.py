@@ -254,6 +254,7 @@ def test_invalid_arguments_of_eval_give_one_sentence(call, arguments, message):
         ("trainer.env_splits=3", "trainer.env_splits=3 cannot share world.worlds=1 out evenly"),
         ("trainer.scripted_opponents=0.5", "trainer.scripted_opponents=0.5 is invalid: task group has no two teams"),
         ("trainer.opponent_pool=0.5", "trainer.opponent_pool=0.5 is invalid: task group has no two teams"),
+        ("trainer.second_team_weight=2", "trainer.second_team_weight=2.0 is invalid: task group has no two teams"),
         ("logger=tensorbord", "There is no logger 'tensorbord'. Did you mean tensorboard?"),
     ],
 )

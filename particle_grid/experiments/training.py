@@ -24,7 +24,14 @@ from particle_grid.learn.distributed import ProcessGroup, choose_device, joined
 from particle_grid.learn.loggers.several import Loggers
 from particle_grid.learn.policy import Policy
 from particle_grid.learn.trainer import Result, ScalarLog, Trainer, check_minibatch
-from particle_grid.runs.build import build_env, build_env_splits, build_policy, opponents_for
+from particle_grid.runs.build import (
+    build_env,
+    build_env_splits,
+    build_policy,
+    check_teams,
+    opponents_for,
+    second_team,
+)
 from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.load import Checkpoint
 from particle_grid.runs.opponents import opponent_agents
@@ -98,8 +105,8 @@ class Run:
     def trainer(self, **options: object) -> Trainer:
         """Return the trainer of the run, in the state of the checkpoint if there is one. options: of `Trainer`."""
         settings = self.config.trainer
-        opponents = opponents_for(self.policy, settings)
-        trainer = Trainer(self.splits, self.policy, settings, group=self.group, opponents=opponents, **options)  # type: ignore[arg-type]
+        teams = {"opponents": opponents_for(self.policy, settings), "second_team": second_team}
+        trainer = Trainer(self.splits, self.policy, settings, group=self.group, **teams, **options)  # type: ignore[arg-type]
         if self.saved:
             trainer.load_state_dict(dict(self.saved.trainer))
         return trainer
@@ -114,6 +121,7 @@ def build(config: RunConfig, saved: Checkpoint | None, group: ProcessGroup) -> R
     env = build_env(config)
     splits = build_env_splits(config, env)
     check_minibatch(config.trainer, group)
+    check_teams(env, config.trainer)
     for split in splits:
         opponent_agents(split, config.trainer)
     policy = build_policy(config, saved.weights if saved else None)

@@ -24,6 +24,7 @@ NOT_NEGATIVE = (
     "value_coef",
     "entropy_coef",
     "env_splits",
+    "second_team_weight",
     "threads",
     "checkpoint_every",
     "seed",
@@ -83,6 +84,9 @@ class TrainerConfig:
     optimiser: str = "muon"
     #: Learning rate of Muon, as a multiple of `learning_rate`. At 1, the steps of Muon and Adam have the same RMS.
     muon_scale: float = 8.0
+    #: Weight of the second team's advantages relative to those of the first. Each team's are normalised by themselves.
+    #: 0: those of both are normalised together, and the team whose rewards vary more dominates.
+    second_team_weight: float = 0.0
     #: Share of the worlds in which the task's script plays one of the two teams.
     scripted_opponents: float = 0.0
     #: Share of the worlds in which earlier versions of the policy play one of the two teams.

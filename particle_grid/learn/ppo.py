@@ -70,6 +70,25 @@ def normalised(
     return ((advantage - centre) / (std + 1e-8)).masked_fill(~valid, 0.0)
 
 
+def normalised_by_team(
+    advantage: Tensor, valid: Tensor, second: Tensor, weight: float, total: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Return advantages normalised over each of two teams by themselves, those of the second team times a weight.
+
+    Args:
+        advantage: f32[T, N].
+        valid: bool[T, N], the steps that count.
+        second: bool[N], the agents of the second team.
+        weight: of their advantages.
+        total: sums a number over processes.
+    """
+    result = torch.zeros_like(advantage)
+    for team, factor in ((~second, 1.0), (second, weight)):
+        mine = valid & team
+        result += factor * normalised(advantage, mine, mean_over_processes(mine, total), total)
+    return result
+
+
 @torch.no_grad()
 def ratio_statistics(
     log_ratio: Tensor, ratio: Tensor, clip: float, mean: Callable[[Tensor], Tensor]

@@ -44,6 +44,7 @@ class Updater:
         loss: the loss in kernels, beside a `FastNetwork`; or None for the definition, see `_gradients`.
         buffer: holds the rollout.
         learning: bool[N], the agents to learn from.
+        second: bool[N], the agents of the second team.
         config: the settings of PPO.
         generator: draws the order of the agents.
         group: the processes that share each minibatch.
@@ -61,6 +62,7 @@ class Updater:
         loss: "FusedLoss | None",
         buffer: RolloutBuffer,
         learning: Tensor,
+        second: Tensor,
         config: TrainerConfig,
         generator: torch.Generator,
         group: ProcessGroup,
@@ -71,6 +73,7 @@ class Updater:
         self.inputs: tuple[np.ndarray, ...] = ()  # inputs of the network in kernels: the rollout
         self.buffer = buffer
         self.learning = learning
+        self.second = second
         self.learners = learning.nonzero().squeeze(1)
         self.config = config
         self.generator = generator
@@ -112,6 +115,9 @@ class Updater:
             rewards, buffer.values, buffer.terminals, buffer.truncations, self.config.gamma, self.config.gae_lambda
         )
         returns = advantage + buffer.values[:-1]
+        if weight := self.config.second_team_weight:
+            valid = ~buffer.truncations & self.learning
+            advantage = ppo.normalised_by_team(advantage, valid, self.second, weight, self.group.sum)
         batch = Batch(buffer.actions, buffer.logp, advantage, returns, buffer.truncations)
         if not self.loss:
             return batch
