@@ -17,7 +17,6 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]  # nap
 default_role = "code"  # of single backticks in docstrings
 html_theme = "furo"
 html_title = "particle_grid"
-html_extra_path = ["gallery.html"]
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 myst_heading_anchors = 3

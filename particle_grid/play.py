@@ -26,7 +26,7 @@ def main(config: DictConfig, call: Invocation) -> None:
     saved = request.load(config.checkpoint) if config.checkpoint else None
     run = saved.config if saved else request.untrained()
     chosen = {key.removeprefix("world.") for key in call.chosen()}
-    run = replace(run, world=run.world.within(FIELD, chosen))
+    run = replace(run, world=run.world.within(FIELD, FIELD, chosen))
     game = page.game(run, saved, agent, seed).encode()
     with Server(lambda path, _: (HTML, game) if path == "/" else None) as server:
         where = f"To play, in a browser on this machine: {server.address} (Ctrl-C ends this command)"

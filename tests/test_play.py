@@ -11,8 +11,8 @@ import pytest
 from particle_grid import play
 from particle_grid.browser.serve import Server
 from particle_grid.env import ACTIONS
-from tests.browser.test_page import OPEN, data_of, needs_browser
-from tests.view.browser import Page
+from tests.browser.test_page import data_of
+from tests.view.browser import Page, needs_browser
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_large_world_is_cut_unless_its_size_is_chosen(served):
 @needs_browser
 def test_the_page_opens_with_the_agent_that_was_asked_for(served, tmp_path):
     _, path = served("task=group", "agent=5", "seed=3", "checkpoint=pretrained")
-    with Page(path, tmp_path / "profile", (1440, 900), OPEN) as page:
+    with Page(path, tmp_path / "profile", (1440, 900)) as page:
         assert page.run("[page.state.agent, page.state.seed, page.state.speed]") == [5, 3, 0]
         assert page.run("page.state.sides.map(({ player }) => player)") == ["policy", "script"]
         page.until("document.getElementById('steer-left').getBoundingClientRect().width > 0")

@@ -44,13 +44,14 @@ UNSCORED = (
 class Player:
     """A policy that can be chosen on the page.
 
-    name: in links. label: for people. config: of the run that trained it.
+    name: in links. label: for people. config: of the run that trained it. score: normalised, None if it is not known.
     """
 
     name: str
     label: str
     config: RunConfig
     policy: Policy
+    score: float | None = None
 
 
 @dataclass
@@ -75,8 +76,9 @@ class Contents:
         for player in players:
             _check_vision(player, configs[player.config.action])
             number = len(self.policies)
-            forms[player.config.action].append({"name": player.name, "label": player.label, "policy": number})
-            self.policies.append(_compact(policy_description(player.policy)))
+            known = {"name": player.name, "label": player.label, "policy": number, "score": player.score}
+            forms[player.config.action].append(known)
+            self.policies.append(_compact(_described(player)))
         self.tasks.append(_words(build_env(configs["discrete"])) | {"players": forms, "sizes": _sizes(configs, sizes)})
 
 
@@ -100,6 +102,15 @@ def _legend(env: ParticleGrid) -> dict[int, str]:
     kinds, _ = legend_words(env.task)
     colours = [code for code in labels if code >= AGENT_1]
     return labels | ({code: HUES[code] for code in colours} if len(colours) > 1 and not kinds else {})
+
+
+def _described(player: Player) -> dict[str, Any]:
+    try:
+        return policy_description(player.policy)
+    except UserError as error:
+        raise UserError(
+            f"The page cannot play {player.label}. {error}", "To watch it as it is, record it: replay=PATH of eval."
+        ) from error
 
 
 def _check_vision(player: Player, config: RunConfig) -> None:
@@ -139,7 +150,7 @@ def resized(world: World, agents: int) -> World:
     share = math.sqrt(agents / world.agents)
     least = 2 * world.vision + 1
     height, width = (max(round(side * share), least) for side in (world.height, world.width))
-    return replace(world, worlds=1, agents=agents, height=height, width=width)
+    return replace(world.within(height, width), agents=agents)
 
 
 def _compact(description: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The page on which anyone plays the simulator in a browser: one file, without a network or a server.
 
-It holds the module, `engine.js`, descriptions of worlds in several sizes, and policies. The sources of the page itself
-are in `page/`, and are joined as they are.
+It holds the module, `engine.js`, descriptions of worlds in several sizes, and policies. `view/page.py` joins the page
+itself.
 """
 
 import base64
@@ -24,14 +24,9 @@ from particle_grid.settings.errors import unknown
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.support import atomic
 from particle_grid.support.errors import UserError
-from particle_grid.view.frame import CELL_COLOURS
+from particle_grid.view import page
 
-SOURCES = Path(__file__).with_name("page")
-ENGINE = Path(__file__).with_name("engine.js")
-SCRIPTS = (
-    *("data.js", "link.js", "draw.js", "chart.js", "panel.js", "side.js", "round.js"),
-    *("main.js", "controls.js", "start.js"),
-)
+WORKER = ("engine.js", "worker.js")  # sources of what simulates a world
 SHIPPED = "policy"  # the name of the policy that ships, in links
 RULES = "Steer the agent in the white square for 100 steps. Others then play the same moment, to compare."
 LARGEST_SEED = (1 << 53) - 1  # numbers in a browser are exact up to here
@@ -72,7 +67,7 @@ def own_players(names: Sequence[str]) -> list[Player]:
 
 
 def _player(name: str, label: str, saved: Checkpoint) -> Player:
-    return Player(name, label, saved.config, trained_policy(saved, torch.device("cpu")))
+    return Player(name, label, saved.config, trained_policy(saved, torch.device("cpu")), saved.score)
 
 
 def write(path: Path, tasks: Sequence[str], players: Sequence[Player]) -> None:
@@ -138,23 +133,17 @@ def joined(contents: Contents, more: Sequence[str] = (), extra: Mapping[str, Any
         more: names of further scripts, which run at the end.
         extra: what these scripts read, besides the contents.
     """
-    engine = ENGINE.read_text("utf-8").replace("export class", "class")
-    scripts = "\n".join(_source(name) for name in (*SCRIPTS, *more))
+    folder = Path(__file__).parent
+    worker = "\n".join((folder / name).read_text("utf-8") for name in WORKER).replace("export class", "class")
     known = {
-        "tasks": base64.b64encode(zlib.compress(json.dumps(contents.tasks).encode(), 9)).decode(),
-        "module": base64.b64encode(zlib.compress(MODULE.read_bytes(), 9)).decode(),
+        "tasks": _deflated(json.dumps(contents.tasks).encode()),
+        "module": _deflated(MODULE.read_bytes()),
         "policies": contents.policies,
-        "palette": CELL_COLOURS.tolist(),
-        "worker": f"{engine}\n{_source('worker.js')}",
+        "worker": _deflated(worker.encode()),
         **(extra or {}),
     }
-    # Escaped, so that no text can end the script that contains it.
-    data = json.dumps(known, separators=(",", ":")).replace("<", "\\u003c")
-    page = _source("page.html")
-    for mark, part in (("/*STYLE*/", _source("page.css")), ("/*SCRIPT*/", scripts), ("/*DATA*/null", data)):
-        page = page.replace(mark, part, 1)
-    return page
+    return page.joined(known, more)
 
 
-def _source(name: str) -> str:
-    return (SOURCES / name).read_text("utf-8")
+def _deflated(data: bytes) -> str:
+    return base64.b64encode(zlib.compress(data, 9)).decode()

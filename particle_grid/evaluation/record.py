@@ -207,7 +207,8 @@ def caption(steps: int, results: Results) -> str:
 
 def stage(env: ParticleGrid) -> ParticleGrid:
     """Return an environment of one world, as dense as those of another one, in which a policy is easy to follow."""
-    world = env.world.within(STAGE if max(env.world.height, env.world.width) > CLOSE_UP else CLOSE_UP)
+    side = STAGE if max(env.world.height, env.world.width) > CLOSE_UP else CLOSE_UP
+    world = env.world.within(side, side)
     try:
         return ParticleGrid(env.task, env.action, world=replace(world, lifespan=0, max_episode_steps=0))
     except UserError:  # a task may need the size of its world

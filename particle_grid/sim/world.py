@@ -70,15 +70,15 @@ class World:
         """Return the number of bytes of one observation."""
         return observation.size(self.vision)
 
-    def within(self, side: int, chosen: Container[str] = ()) -> "World":
-        """Return one world of at most `side` cells in height and width, as dense as this one.
+    def within(self, height: int, width: int, chosen: Container[str] = ()) -> "World":
+        """Return one world of at most `height` x `width` cells, as dense as this one.
 
         Args:
-            side: in cells.
+            height, width: in cells.
             chosen: names of settings that stay as they are.
         """
-        height = self.height if "height" in chosen else min(self.height, side)
-        width = self.width if "width" in chosen else min(self.width, side)
+        height = self.height if "height" in chosen else min(self.height, height)
+        width = self.width if "width" in chosen else min(self.width, width)
         share = height * width / (self.height * self.width)
         agents = self.agents if "agents" in chosen else max(1, round(share * self.agents))
         worlds = self.worlds if "worlds" in chosen else 1

@@ -1,11 +1,11 @@
-"""A run as one self-contained web page: no network, no server, any recent browser.
+"""A recorded run as one self-contained web page: no network, no server, any recent browser.
 
 The page stores the first frame, then per agent and step one byte for its move and one for its reward, and the changes
-of cells without agents. Everything is deflated: a step of an agent takes half a byte to one and a half.
+of cells without agents. Everything is deflated: a step of an agent takes half a byte to one and a half. The script
+`page/recording.js` reads it.
 """
 
 import base64
-import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,9 @@ from particle_grid.sim.state import State
 from particle_grid.sim.world import World
 from particle_grid.support import atomic
 from particle_grid.support.errors import UserError
-from particle_grid.view.frame import PALETTE, check_world
+from particle_grid.view.frame import check_world
+from particle_grid.view.page import joined
 
-PAGE = Path(__file__).parent / "replay.html"
 LONGEST = 1 << 16  # cells along a side: positions have 16 bits, and browsers draw no larger pictures either
 JUMP = 255  # byte of an agent that moved farther than FARTHEST cells; its new cell is stored separately
 FARTHEST = 7
@@ -63,7 +63,8 @@ class Replay:
         about: what the page says about the task.
 
     Raises:
-        UserError: if there is no such world, if it is too large for a page, or if fps is not positive.
+        UserError: if there is no such world, if it is too large for a page, if fps is not positive, or if a score among
+            the references is not finite.
     """
 
     def __init__(
@@ -83,6 +84,8 @@ class Replay:
                 f"A field of {settings.height} x {settings.width} cells is too large for a replay, which has "
                 f"{LONGEST} along a side at most: make a video of a region of it."
             )
+        for whose, scores in about.references.items():
+            _check_finite(f"references[{whose!r}]", scores)
         self.settings, self.world = settings, world
         self.title, self.legend = title, dict(legend)
         self.fps = fps
@@ -110,9 +113,13 @@ class Replay:
             state: after the step.
             rewards: f32[N], of all agents in all worlds.
             score: f64[teams], of the `agents` in the world that is recorded.
+
+        Raises:
+            UserError: for rewards or scores that are not finite.
         """
         if rewards.shape != state.colour.shape or not np.isfinite(rewards).all():
             raise UserError(f"rewards {list(rewards.shape)} are invalid: give a finite number for each agent.")
+        _check_finite("score", score)
         s, agents = self.settings, self._agents
         cells = (state.position[:, agents].astype(np.int64) - s.vision).astype(np.uint16)
         part = slice(s.vision, s.vision + s.height), slice(s.vision, s.vision + s.width)
@@ -130,7 +137,7 @@ class Replay:
         self._scores.append([round(float(x), 5) for x in score])
 
     def data(self) -> dict[str, Any]:
-        """Return what the page is made from, as JSON; replay.html documents the shapes of the packed arrays."""
+        """Return what the page is made from, as JSON; `_arrays` has the shapes of the packed arrays."""
         if not self._cells:
             raise UserError("A replay has 0 steps: add at least one.")
         return {
@@ -143,13 +150,12 @@ class Replay:
             "reach": self._reach,
             "eats": self._eats,
             "fps": self.fps,
-            "palette": PALETTE.tolist(),
             "legend": {str(code): label for code, label in self.legend.items()},
-            "zero": SIGNED_ZERO,  # the byte of the reward 0
-            "unit": SIGNED_UNIT,  # what a reward of 1 adds to it
+            "reward_zero": SIGNED_ZERO,  # the byte of the reward 0
+            "reward_unit": SIGNED_UNIT,  # what a reward of 1 adds to it
             "scores": self._scores,
             "purpose": self.about.purpose,
-            "score_unit": self.about.unit,
+            "unit": self.about.unit,
             "teams": list(self.about.teams),
             "references": {whose: [float(x) for x in scores] for whose, scores in self.about.references.items()},
             "arrays": {name: pack(array) for name, array in self._arrays().items()},
@@ -204,9 +210,12 @@ def write_page(path: str | Path, replays: Sequence[Replay]) -> None:
     path = check_page(path)
     if not replays:
         raise UserError("A page needs at least one replay, but there are 0.")
-    # Escaped, so that no text can end the script that contains it.
-    data = json.dumps([replay.data() for replay in replays]).replace("<", "\\u003c")
-    atomic.write(path, PAGE.read_text("utf-8").replace("/*DATA*/null", data, 1).encode())
+    atomic.write(path, joined({"recordings": [replay.data() for replay in replays]}).encode())
+
+
+def _check_finite(name: str, scores: Sequence[float] | np.ndarray) -> None:
+    if not np.isfinite(scores).all():
+        raise UserError(f"{name}={np.asarray(scores).tolist()} is invalid: give a finite number for each team.")
 
 
 def pack(array: np.ndarray) -> str:

@@ -12,13 +12,12 @@ from particle_grid.browser import build
 from particle_grid.browser.describe import world
 from tests.browser.native import EVERY, SEED, Play, checksum, code, make
 from tests.cases import needs_jit
-from tests.view.browser import BROWSER, Page
+from tests.view.browser import Page, needs_browser
 
 ENGINE = Path(build.__file__).with_name("engine.js")
 PLAY = Path(__file__).with_name("play.js")
 NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(not NODE, reason="needs Node.js on the path")
-needs_browser = pytest.mark.skipif(not BROWSER, reason="needs Chromium on the path")
 STEPS, MANY = 60, 2000
 
 

@@ -16,9 +16,9 @@ from particle_grid.learn.config import TrainerConfig
 from particle_grid.runs.build import build_policy
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.sim.world import World
-from tests.browser.test_page import OPEN, change, needs_browser
+from tests.browser.test_page import change
 from tests.test_train import FEW, TINY
-from tests.view.browser import Page
+from tests.view.browser import Page, needs_browser
 
 TOTAL = 10_000
 WORLD = World(agents=64, height=64, width=64)
@@ -115,7 +115,7 @@ def test_only_this_machine_gets_the_page_and_nothing_but_the_page(path, host, st
 
 @needs_browser
 def test_the_page_follows_a_run_and_goes_back_to_its_moments(served, policy, tmp_path):
-    with Page(Address(served.address), tmp_path / "profile", (1440, 900), OPEN) as page:
+    with Page(Address(served.address), tmp_path / "profile", (1440, 900)) as page:
         page.until("document.getElementById('moment-at')?.textContent")
         assert [side["player"] for side in page.run("page.state.sides")] == ["at0", "latest"]
         steps = page.run("page.state.steps")

@@ -17,11 +17,9 @@ from particle_grid.learn import checkpoint
 from particle_grid.runs.load import shipped_path, shipped_tasks
 from particle_grid.sim import tasks
 from particle_grid.sim.world import World
-from tests.view.browser import BROWSER, Page
+from tests.view.browser import NETWORK, OPEN, Page, needs_browser
 
-needs_browser = pytest.mark.skipif(not BROWSER, reason="needs Chromium on the path")
 MOST_BYTES = 2_000_000
-OPEN = "window.page && window.page.ready()"
 GROUP = "task=group&seed=3&agents=256"
 
 
@@ -35,7 +33,7 @@ def everything(tmp_path_factory):
 
 @pytest.fixture
 def browser(everything, tmp_path):
-    with Page(everything, tmp_path / "profile", (1440, 900), OPEN) as opened:
+    with Page(everything, tmp_path / "profile", (1440, 900)) as opened:
         yield opened
         assert not opened.errors
 
@@ -78,7 +76,7 @@ def press(browser, control):
 def test_a_page_with_every_task_and_policy_is_one_small_file_without_a_network(everything):
     text = everything.read_text("utf-8")
     assert len(text.encode()) < MOST_BYTES
-    assert not re.search(r"https?:|(?:src|href)=\"(?!data:,)|\bfetch\(|\bimport\b|XMLHttpRequest|@import|url\(", text)
+    assert not re.search(NETWORK, text)
     known = data_of(everything)
     assert [task["name"] for task in known["tasks"]] == shipped_tasks()
     for task in known["tasks"]:
@@ -146,13 +144,77 @@ def test_what_cannot_become_a_page_is_refused_in_one_sentence(arguments, reason,
 
 
 @needs_browser
+def test_the_page_opens_on_a_gallery_of_its_tasks_from_which_one_opens_a_task(browser):
+    cards = browser.run(
+        """[...document.querySelectorAll("#cards a")].map((card) => ({ link: card.getAttribute("href"),
+        words: card.querySelector("p").textContent, pictures: card.querySelectorAll("canvas").length,
+        scores: [...card.querySelectorAll("figcaption b")].map((each) => Number(each.textContent)) }))"""
+    )
+    assert [card["link"] for card in cards] == [f"#task={name}" for name in shipped_tasks()]
+    assert all(card["words"] and card["pictures"] == 2 for card in cards)
+    for name, card in zip(shipped_tasks(), cards, strict=True):
+        assert card["scores"] == pytest.approx([load_policy(name, action).score for action in ACTIONS], abs=0.006)
+    browser.until("document.querySelectorAll('#cards canvas.done').length >= 2")
+    pixels = browser.run(
+        """(() => { const canvas = document.querySelector("#cards canvas.done");
+        return Array.from(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data); })()"""
+    )
+    assert len(np.unique(np.reshape(pixels, (-1, 4)), axis=0)) > 1
+    press(browser, "#cards a[href='#task=forage'] .open")
+    browser.until(f"page.state.task?.name === 'forage' && {OPEN}")
+    assert browser.run("getComputedStyle(document.getElementById('gallery')).display") == "none"
+    press(browser, "#tasks button[value='']")
+    browser.until("page.state.gallery && !page.state.playing")
+    assert browser.run("getComputedStyle(document.querySelector('main')).display") == "none"
+
+
+@needs_browser
+@pytest.mark.parametrize("size", [(1440, 900), (1200, 713), (1024, 600)])
+@pytest.mark.parametrize("link", [GROUP, "task=predator_prey"])
+def test_all_controls_are_in_the_window_at_once(size, link, everything, tmp_path):
+    with Page(everything, tmp_path / "profile", size) as opened:
+        opened("Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1, mobile=False)
+        visit(opened, link)
+        opened.run("window.dispatchEvent(new Event('resize'))")
+        outside, covered = opened.run(
+            """(() => { const bar = document.querySelector(".bar");
+            const boxes = [...bar.querySelectorAll("button, select, input, output")].filter((each) => each.offsetParent)
+              .map((each) => each.getBoundingClientRect());
+            const inside = ({ top, right, bottom }) => top >= 0 && right <= innerWidth && bottom <= innerHeight;
+            const worlds = page.sides().map(({ picture }) => picture.canvas.getBoundingClientRect());
+            const { top } = bar.getBoundingClientRect();
+            return [boxes.filter((box) => !inside(box)).length, worlds.filter(({ bottom }) => bottom > top).length];
+            })()"""
+        )
+        assert outside == 0
+        assert covered == 0 or size[1] < 700
+        assert not opened.errors
+
+
+@needs_browser
+def test_both_worlds_are_zoomed_to_the_same_part(browser):
+    visit(browser, f"{GROUP}&t=1")
+    browser.key("+")
+    browser.key("+")
+    factors, middles = browser.run(
+        """[page.sides().map(({ picture: { factor, whole } }) => factor / whole),
+        page.sides().map(({ picture }) => picture.middle)]"""
+    )
+    assert factors[0] == factors[1] > 1
+    assert middles[0] == middles[1]
+    browser.key("0")
+    assert browser.run("page.sides().map(({ picture: { factor, whole } }) => factor / whole)") == [1, 1]
+
+
+@needs_browser
 @pytest.mark.parametrize("player", ["policy", "script", "random"])
 def test_worlds_on_the_page_are_those_of_the_engine(player, browser):
     visit(browser, f"{GROUP}&t=40&left=discrete:{player}&right=continuous:{player}")
     same = browser.run(
         f"""(async () => {{
           const known = JSON.parse(document.getElementById("data").textContent);
-          const [Engine] = new Function(known.worker.replaceAll("self.", "({{}}).") + "; return [Engine];")();
+          const worker = page.data().worker.replaceAll("self.", "({{}}).");
+          const [Engine] = new Function(worker + "; return [Engine];")();
           const {{ task, sides }} = page.state;
           const same = [];
           for (const [k, side] of page.sides().entries()) {{
@@ -317,7 +379,7 @@ def test_the_mouse_paints_both_worlds(tool, code, browser):
     [
         ('"module":"', '"module":"AAAA', "The page is damaged"),
         ('"observation_size":128', '"observation_size":129', "The policy takes observations of 129 bytes"),
-        ('"worker":"', '"worker":"WebAssembly.validate = () => false;', "This browser has no SIMD for WebAssembly"),
+        ("[DATA.worker]", '["WebAssembly.validate = () => false;", DATA.worker]', "This browser has no SIMD"),
     ],
 )
 def test_what_goes_wrong_is_said_in_one_sentence_on_the_page(before, after, sentence, everything, tmp_path):

@@ -1,9 +1,9 @@
-"""A task whose reward is plain NumPy is played on the page without scores."""
+"""A task whose reward is plain NumPy has no scores on the page, and a policy that it cannot compute is refused."""
 
 import numpy as np
 import pytest
 
-from particle_grid import web
+from particle_grid import play, web
 from particle_grid.browser import contents
 from particle_grid.browser.describe import world
 from particle_grid.env import ACTIONS, ParticleGrid
@@ -14,8 +14,8 @@ from particle_grid.runs.build import build_policy
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.sim.world import World
 from tests.browser.native import SEED, code
-from tests.browser.test_page import OPEN, data_of, needs_browser, press
-from tests.view.browser import Page
+from tests.browser.test_page import data_of, press
+from tests.view.browser import OPEN, Page, needs_browser
 
 OWN = """
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ def test_a_task_with_a_reward_in_numpy_has_worlds_and_policies_but_no_scores(own
 
 @needs_browser
 def test_a_task_with_a_reward_in_numpy_is_played_without_scores(own, tmp_path):
-    with Page(own, tmp_path / "profile", (1440, 900), OPEN) as browser:
+    with Page(own, tmp_path / "profile", (1440, 900)) as browser:
         browser.run("location.hash = '#task=ours:Corner&agents=256&agent=3&left=discrete:mine&right=discrete:random'")
         browser.until(f"page.state.task.name === 'ours:Corner' && {OPEN}")
         assert browser.run("page.state.sides.map(({ player }) => player)") == ["mine", "random"]
@@ -111,3 +111,37 @@ def test_its_worlds_are_those_of_the_native_environment_except_for_rewards(task,
         assert host["session.truncations"].tobytes() == env.truncations.tobytes()
     assert not host["session.rewards"].any()
     assert np.any(env.rewards)
+
+
+NET = """
+from particle_grid.learn.policy import MLP
+
+
+class Net(MLP):
+    \"\"\"A network that might compute anything.\"\"\"
+"""
+
+
+@pytest.mark.parametrize("command", [web, play])
+@pytest.mark.parametrize(
+    ("action", "policy", "options", "reason"),
+    [
+        ("discrete", "our_net:Net", {}, "has no network for Net: use conv_lstm, conv or mlp."),
+        ("continuous", "mlp", {"head": "beta"}, "has no BetaHead: use discrete actions, policy.head=hurdle or bins."),
+    ],
+)
+def test_a_policy_that_the_module_cannot_compute_is_named_with_the_reason_and_another_way_to_watch_it(
+    command, action, policy, options, reason, invoke, tmp_path, monkeypatch
+):
+    (tmp_path / "our_net.py").write_text(NET)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = RunConfig("center", action, policy, policy_options={"hidden": 8, **options}, world=World(agents=64))
+    trainer = Trainer(
+        ParticleGrid("center", action, agents=64), build_policy(config), TrainerConfig(), run_config=config.to_dict()
+    )
+    checkpoint.save(tmp_path / "mine.pt", trainer.state_dict())
+    code, out, err = invoke(command.main, "checkpoint=mine.pt", "allow=our_net:Net")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "The page cannot play " in err
+    assert reason in err
+    assert "record it: replay=PATH of eval" in err

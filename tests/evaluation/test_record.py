@@ -25,8 +25,8 @@ def untrained(env):
 
 def runs_of(page):
     """Return the runs that a page contains."""
-    text = re.search(r"^const runs = (.*);  // ", page.read_text("utf-8"), re.MULTILINE)
-    return json.loads(text[1])
+    text = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text("utf-8"))
+    return json.loads(text[1])["recordings"]
 
 
 @pytest.mark.parametrize(("task", "action"), CASES)
@@ -45,7 +45,7 @@ def test_a_page_shows_the_scores_of_the_world_that_it_shows(task, action, tmp_pa
     match(env, [policy_player(policy)], 0, 5, watch)
     assert np.allclose(run["scores"], scores, atol=1e-4)
     assert run["purpose"]
-    assert run["score_unit"] == env.unit
+    assert run["unit"] == env.unit
     assert len(run["teams"]) == (env.task.teams if env.task.teams > 1 else 0)
 
 

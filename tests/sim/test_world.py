@@ -119,4 +119,4 @@ def test_a_blob_lies_in_the_field_or_is_refused():
     ],
 )
 def test_a_smaller_world_is_as_dense_unless_its_size_is_chosen(world, chosen, size):
-    assert World(*world, vision=6).within(128, chosen) == World(*size, vision=6)
+    assert World(*world, vision=6).within(128, 128, chosen) == World(*size, vision=6)

@@ -9,9 +9,14 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
+NETWORK = r"https?:|(?:src|href)=\"(?!data:,)|\bfetch\(|\bimport\b|XMLHttpRequest|@import|url\("  # not in a page
 LONGEST_WAIT = 120  # seconds
+needs_browser = pytest.mark.skipif(not BROWSER, reason="needs Chromium on the path")
+OPEN = "window.page && window.page.ready()"
 
 
 class NavigatedError(Exception):
@@ -21,9 +26,7 @@ class NavigatedError(Exception):
 class Page:
     """A page in its own browser process. `errors` lists what went wrong in the page's scripts."""
 
-    def __init__(
-        self, path: Path, profile: Path, size: tuple[int, int] = (1200, 800), ready: str = "window.replay"
-    ) -> None:
+    def __init__(self, path: Path, profile: Path, size: tuple[int, int] = (1200, 800), ready: str = OPEN) -> None:
         (read_commands, commands), (answers, write_answers) = os.pipe(), os.pipe()
 
         def join() -> None:  # the browser reads from 3 and writes to 4

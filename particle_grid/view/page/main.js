@@ -1,18 +1,21 @@
 // The state of the page, its loop and its controls.
 
-const SPEEDS = [["1×", 12], ["4×", 48], ["max", Infinity]]; // steps per second
+const SPEEDS = DATA.recordings // steps per second, for a recording as multiples of its own rate
+  ? [["¼×", 0.25], ["½×", 0.5], ["1×", 1], ["3×", 3], ["10×", 10]] : [["1×", 12], ["4×", 48], ["max", Infinity]];
 const BUSY = 30; // milliseconds that the steps between two pictures should take at the highest speed
 const AT_ONCE = 64; // steps between two pictures, at most
 const LINKED = 500; // milliseconds between two links
 const CHARTED = 100; // milliseconds between two charts
 const MEASURED = 1000; // seed of the references
+const LEAST_ROOM = 280; // pixels of a world, even if its controls are then below the window
+const BELOW = 24; // pixels around the controls
 const NOBODY = { steer: null, scripted: false };
 const $ = (id) => document.getElementById(id);
 const still = window.matchMedia("(prefers-reduced-motion: reduce)");
 
 const state = {
-  task: null, size: 2, chosen: false, seed: 0, steps: 0, agent: null, sides: [], playing: true, speed: DATA.usual?.speed ?? 1, colour: "team", trails: true,
-  tool: "select", painted: false, loading: true, rate: 0,
+  task: null, size: 2, chosen: false, seed: 0, steps: 0, agent: null, sides: [], playing: true, colour: "team", trails: true,
+  speed: DATA.recordings ? 2 : DATA.usual?.speed ?? 1, tool: "select", painted: false, loading: true, gallery: false, rate: 0,
 };
 const references = new Map(); // by task, size and action: mean scores of random moves and of the script, for each team
 let sides = [];
@@ -43,7 +46,7 @@ const referencesOf = (action) => references.get(key(action));
 
 async function measure(action) {
   const name = key(action);
-  if (state.task.unscored || references.has(name)) {
+  if (state.task.recording || state.task.unscored || references.has(name)) {
     return;
   }
   references.set(name, null);
@@ -63,8 +66,10 @@ async function measure(action) {
 
 // Returns the room for a world, in pixels of the page.
 function room() {
-  const { width } = sides[0].element.getBoundingClientRect();
-  return Math.floor(Math.min(width, Math.max(window.innerHeight - 150, 280)));
+  const frame = sides[0].element.querySelector(".frame").getBoundingClientRect();
+  const above = frame.top + window.scrollY;
+  const below = document.querySelector(".bar").getBoundingClientRect().height + BELOW;
+  return Math.floor(Math.min(frame.width, Math.max(window.innerHeight - above - below, LEAST_ROOM)));
 }
 
 // Returns the largest usual number of agents whose cells are large enough to be seen.
@@ -72,6 +77,7 @@ function usualSize(task) {
   if (DATA.usual) {
     return Math.min(DATA.usual.size, task.sizes.length - 1);
   }
+  describe(); // which takes room
   const pixels = room() * Math.min(window.devicePixelRatio || 1, 1.5);
   const fits = (size) => {
     const { worlds, height, width } = task.sizes[size].discrete;
@@ -84,15 +90,17 @@ function usualSize(task) {
 function load(until = 0) {
   return next(async () => {
     state.loading = true;
-    [state.steps, state.painted, round, owed, batch] = [0, false, null, 0, 1];
+    [state.painted, round, owed, batch] = [false, null, 0, 1];
     describe();
     await Promise.all(sides.map((side, k) => side.load(state, state.sides[k])));
+    state.steps = sides[0].frame.steps;
     const { length } = sides[0].frame.places;
     if (state.agent !== null && state.agent >= length) {
       state.agent = null;
     }
-    while (state.steps < until) {
-      await advance(Math.min(AT_ONCE, until - state.steps));
+    const end = Math.min(until, state.task.recording?.frames ?? until);
+    while (state.steps < end) {
+      await advance(Math.min(AT_ONCE, end - state.steps));
     }
     state.loading = false;
     show();
@@ -105,8 +113,7 @@ async function advance(steps) {
   const message = { ...NOBODY, steps, agent };
   const frames = await Promise.all(sides.map((side, k) => side.worker.ask("advance", round?.running && round.side === k
     ? { ...message, agent: round.agent, steer: round.move() } : message)));
-  frames.forEach((frame, k) => sides[k].look(frame));
-  state.steps += steps;
+  look(frames);
   if (round?.running) {
     round.left -= steps;
     round.earned = frames[round.side].earned;
@@ -119,6 +126,20 @@ async function advance(steps) {
   batch = Math.max(1, Math.min(AT_ONCE, 2 * batch, Math.floor((batch * BUSY) / Math.max(took, 1))));
 }
 
+function look(frames) {
+  frames.forEach((frame, k) => sides[k].look(frame));
+  state.steps = frames[0].steps;
+}
+
+// Ask all sides for a frame, and show it.
+function askAll(kind, message = {}) {
+  return next(async () => {
+    look(await Promise.all(sides.map((side) => side.worker.ask(kind, { ...message, agent: state.agent }))));
+    show();
+    writeLink();
+  });
+}
+
 function finish() {
   const ended = round;
   if (ended.scored && !ended.painted) {
@@ -128,31 +149,50 @@ function finish() {
 
 // Redraw the worlds, and what depends on their state.
 function show() {
-  if (!sides.length || !sides[0].frame) {
+  if (state.gallery || !sides.length || !sides[0].frame) {
     return;
   }
   const { vision } = state.task.sizes[state.size].discrete;
+  const size = room();
+  document.body.classList.toggle("zoomed", view.zoom > 1);
   sides.forEach((side, k) => {
-    side.picture.fit(side.frame, room());
-    side.picture.draw(side.frame, { ...state, vision });
-    const recent = recentScore(side, state.task.teams, referencesOf(state.sides[k].action));
-    const { team } = worldOf(state, state.sides[k]);
-    const counted = (each) => (team === null ? each : [each[team]]); // a team that plays a policy alone
-    const text = recent ? counted(recent).map((score) => score.toFixed(2)).join(" / ") : "…";
-    const about = state.task.teams.length > 1 ? counted(state.task.teams).join(" / ") : "score";
-    side.output.innerHTML = state.task.unscored ? "" : `${text.replaceAll("-", "−")}<small>${about}</small>`;
+    side.picture.fit(side.frame, size, view.zoom);
+    side.picture.draw(side.frame, { ...state, vision, shown: view });
+    side.output.innerHTML = scoreOf(side, k);
   });
-  $("time").textContent = `step ${state.steps}`;
-  $("play").textContent = state.playing ? "Pause" : "Play";
+  showTime();
   if (performance.now() - charted > CHARTED || !state.playing) {
     charted = performance.now();
-    drawCharts($("charts"), sides, state, referencesOf);
+    drawCharts($("charts"), chartsOf(sides, state, referencesOf));
     showAgent();
   }
 }
 
+function showTime() {
+  const frames = state.task.recording?.frames;
+  $("time").textContent = frames ? `step ${state.steps} / ${frames}` : `step ${state.steps}`;
+  $("play").textContent = state.playing ? "Pause" : "Play";
+  $("scrub").max = frames ?? 1;
+  $("scrub").value = state.steps;
+}
+
+// Returns the score above a world.
+function scoreOf(side, k) {
+  const { task } = state;
+  if (task.unscored || task.recording) {
+    return "";
+  }
+  const recent = recentScore(side, task.teams, referencesOf(state.sides[k].action));
+  const { team } = worldOf(state, state.sides[k]);
+  const counted = (each) => (team === null ? each : [each[team]]); // a team that plays a policy alone
+  const text = recent ? counted(recent).map((score) => score.toFixed(2)).join(" / ") : "…";
+  const about = task.teams.length > 1 ? counted(task.teams).join(" / ") : "score";
+  return `${text.replaceAll("-", "−")}<small>${about}</small>`;
+}
+
 function showAgent() {
   const chosen = state.agent !== null;
+  $("agent-title").textContent = chosen ? `Agent ${state.agent}` : "An agent";
   drawAgent($("agent"), sides, state);
   $("agent-buttons").hidden = !chosen;
   $("pad").hidden = !round?.running || Boolean(round.played);
@@ -167,27 +207,47 @@ function showAgent() {
 function describe() {
   const { task } = state;
   $("about").textContent = `${task.purpose} ${task.look}`;
-  $("score-about").textContent = task.unscored || `0 is random moves, 1 the script, a policy written by hand. Measured in: ${task.unit}.`
-    + (task.teams.length > 1 ? " Both are against the script: with a policy on both teams, one's gain is the other's loss." : "");
+  $("score-about").textContent = task.unscored || (task.recording ? aboutRecorded(task) : aboutScores(task));
+  if (task.recording) {
+    introduce(headOf(task));
+  }
   document.querySelectorAll("#tasks button").forEach((button) => {
     button.setAttribute("aria-pressed", button.value === task.name);
   });
   sides.forEach((side, k) => {
     side.offer(task, state.sides[k]);
     const { action, player } = state.sides[k];
-    side.picture.canvas.setAttribute("aria-label", `A world of ${task.name} with ${action} actions, played by ${player}. Click an agent.`);
+    const what = task.recording ? task.title : `A world of ${task.name} with ${action} actions, played by ${player}`;
+    side.picture.canvas.setAttribute("aria-label", `${what}. Click an agent.`);
   });
   $("agents").replaceChildren(...task.sizes.map(({ agents }, k) => new Option(agents.toLocaleString("en"), k)));
   $("agents").value = state.size;
   document.querySelector("#colour [value=reward]").disabled = Boolean(task.unscored);
+  document.querySelector("#colour [value=value]").hidden = Boolean(task.recording);
   state.colour = task.unscored && state.colour === "reward" ? "team" : state.colour;
   $("colour").value = state.colour;
   $("seed").value = state.seed;
   legend();
 }
 
+function aboutScores({ unit, teams }) {
+  const two = " Both are against the script: with a policy on both teams, one's gain is the other's loss.";
+  const against = teams.length > 1 ? two : "";
+  return `0 is random moves, 1 the script, a policy written by hand. Measured in: ${unit}.${against}`;
+}
+
+function headOf({ title, sizes: [{ agents, discrete: { height, width } }] }) {
+  return { title, about: `A recording of ${agents.toLocaleString("en")} agents in a field of ${height} × ${width} cells.` };
+}
+
+function aboutRecorded({ unit, teams, recording: { references } }) {
+  const against = teams.length > 1 ? ", each against the script" : "";
+  const lines = Object.keys(references).length ? ` Dashed lines: random actions and the script${against}.` : "";
+  return `${unit ? `Measured in: ${unit}. ` : ""}Rewards are from −1 to 1, per agent and step.${lines}`;
+}
+
 function legend() {
-  const swatch = (colour, label) => `<span><i style="background:${colour}"></i>${label}</span>`;
+  const swatch = (colour, label) => `<span><i style="background:${colour}"></i>${escaped(label)}</span>`;
   const scale = (stops, low, high) => `<span>${low}<i class="scale" style="background:linear-gradient(90deg,${stops.map(rgb)})"></i>${high}</span>`;
   const codes = Object.entries(state.task.legend);
   const ground = codes.filter(([code]) => code < AGENT).map(([code, label]) => swatch(rgb(DATA.palette[code]), label)).join("");
@@ -203,7 +263,7 @@ function legend() {
 
 let written = 0; // when the link was last written
 function writeLink() {
-  if (!state.loading) {
+  if (!state.loading && !state.gallery) {
     written = performance.now();
     history.replaceState(null, "", linkOf(state));
   }
@@ -216,7 +276,7 @@ function tick(now) {
   if (stepping || !state.playing || state.loading) {
     return;
   }
-  const speed = round?.running ? SPEEDS[0][1] : SPEEDS[state.speed][1];
+  const speed = (round?.running ? SPEEDS[0][1] : SPEEDS[state.speed][1]) * (state.task.recording?.fps ?? 1);
   owed = Math.min(owed + (passed / 1000) * speed, AT_ONCE);
   const steps = speed === Infinity ? batch : Math.min(Math.floor(owed), Math.max(batch, 1));
   if (steps < 1) {
@@ -241,74 +301,18 @@ tick.last = 0;
 
 function select(agent) {
   state.agent = agent;
+  view.follows = true;
   round = null;
-  return next(async () => {
-    const frames = await Promise.all(sides.map((side) => side.worker.ask("look", { agent })));
-    frames.forEach((frame, k) => sides[k].look(frame));
-    show();
-    writeLink();
-  });
+  return askAll("look");
 }
 
 function paint(places) {
   const code = { wall: WALL, food: FOOD, erase: EMPTY }[state.tool];
-  return next(async () => {
-    const frames = await Promise.all(sides.map((side) => side.worker.ask("paint", { places, code, agent: state.agent })));
-    frames.forEach((frame, k) => sides[k].look(frame));
-    state.painted = true;
-    show();
-  });
-}
-
-// Returns the agent nearest to a place.
-function nearestAgent({ places, columns }, { row, column }) {
-  let best = null;
-  let least = Infinity;
-  places.forEach((place, agent) => {
-    const distance = Math.hypot(Math.floor(place / columns) - row, (place % columns) - column);
-    [best, least] = distance < least ? [agent, distance] : [best, least];
-  });
-  return best;
-}
-
-function usePointer(side, k) {
-  const { canvas } = side.picture;
-  let down = false;
-  const act = (event, first) => {
-    const at = side.picture.at(event, side.frame);
-    if (!at || state.loading) {
-      return;
-    }
-    const { columns, rows } = side.frame;
-    if (round?.running && round.side === k) {
-      const place = side.frame.places[round.agent];
-      const way = [at.row - Math.floor(place / columns), at.column - (place % columns)];
-      round.pull = way.map((part) => Math.max(-1, Math.min(1, part / 3)));
-    } else if (state.tool !== "select") {
-      const brush = [-1, 0, 1].flatMap((row) => [-1, 0, 1].map((column) => [at.row + row, at.column + column]));
-      paint(brush.filter(([row, column]) => row >= 0 && row < rows && column >= 0 && column < columns)
-        .map(([row, column]) => row * columns + column));
-    } else if (first) {
-      select(nearestAgent(side.frame, at));
-    }
-  };
-  canvas.addEventListener("pointerdown", (event) => {
-    down = true;
-    act(event, true);
-  });
-  canvas.addEventListener("pointermove", (event) => down && act(event, false));
-  window.addEventListener("pointerup", () => {
-    down = false;
-    if (round) {
-      round.pull = [0, 0];
-    }
-  });
+  return askAll("paint", { places, code }).then(() => { state.painted = true; });
 }
 
 function useControls() {
-  $("tasks").innerHTML = DATA.tasks.map(({ name }) => `<button type="button" value="${name}">${name.replace("_", " ")}</button>`).join("");
-  $("tasks").hidden = DATA.tasks.length === 1;
-  $("tasks").addEventListener("click", ({ target }) => target.value && choose({ task: taskOf(target.value) }));
+  useTasks();
   $("speed").insertAdjacentHTML("beforeend", SPEEDS.map(([label], k) => `<button type="button" value="${k}"
     aria-pressed="${k === state.speed}">${label}</button>`).join(""));
   $("speed").addEventListener("click", ({ target }) => target.value && setSpeed(Number(target.value)));
@@ -327,16 +331,13 @@ function useControls() {
     document.body.classList.toggle("drawing", state.tool !== "select");
   });
   sides.forEach((side, k) => {
-    const change = () => {
-      const action = side.action.value;
-      const known = playersOf(state.task, action).some(({ name }) => name === side.player.value);
-      state.sides[k] = { action, player: known ? side.player.value : playersOf(state.task, action)[0].name };
-      load();
-    };
-    side.action.addEventListener("change", change);
-    side.player.addEventListener("change", change);
+    useSide(side, k);
     usePointer(side, k);
+    useWheel(side);
   });
+  $("scrub").addEventListener("input", () => seek(Number($("scrub").value)));
+  $("nearer").addEventListener("click", () => zoomBy(NEARER));
+  $("farther").addEventListener("click", () => zoomBy(1 / NEARER));
   useAgentPanel();
   usePad($("pad"), () => round);
   useKeys();

@@ -1,4 +1,4 @@
-// Pictures of a world: one pixel for each cell, enlarged by a whole number.
+// Pictures of a world: one pixel for each cell, enlarged by a whole number. They show all of it or, closer, a part.
 
 const [EMPTY, FOOD, WALL, AGENT] = [0, 1, 2, 3];
 const BETWEEN = 255; // code of what lies between worlds
@@ -44,24 +44,44 @@ class Picture {
     this.largest = 0.02;
     this.range = null;
     this.last = 0;
+    this.middle = { row: 0.5, column: 0.5 };
   }
 
-  // Choose the size of a cell in pixels of the device, a whole number, or less than 1 where there is no room.
-  fit({ rows, columns }, room) {
+  // Choose the sizes of the picture and of a cell in pixels of the device. A cell has a whole number of them, except
+  // that a world which is larger than the room is shrunk until one zooms.
+  fit({ rows, columns }, room, zoom) {
     const ratio = window.devicePixelRatio || 1;
-    this.factor = Math.max(1, Math.floor((room * ratio) / Math.max(rows, columns)));
-    const [width, height] = [columns * this.factor, rows * this.factor];
+    const most = (room * ratio) / Math.max(rows, columns);
+    this.whole = most < 1 ? most : Math.floor(most);
+    this.factor = Math.max(1, Math.floor(this.whole * zoom + 1e-6));
+    const shrunk = zoom === 1 && this.whole < 1;
+    const pixels = (cells) => (shrunk ? cells : Math.max(1, Math.floor(cells * this.whole)));
+    const [width, height] = [pixels(columns), pixels(rows)];
     if (this.canvas.width !== width || this.canvas.height !== height) {
       [this.canvas.width, this.canvas.height] = [width, height];
     }
-    const shrunk = Math.min(1, (room * ratio) / width);
-    this.canvas.style.width = `${(width * shrunk) / ratio}px`;
-    this.canvas.style.imageRendering = shrunk < 1 ? "auto" : "pixelated";
+    this.canvas.style.width = `${(columns * this.whole) / ratio}px`;
+    this.canvas.style.imageRendering = shrunk ? "auto" : "pixelated";
   }
 
-  draw(frame, { colour, trails, agent, vision }) {
+  // Choose the part that is shown by its middle, as shares of the rows and columns, and stay within the world.
+  aim({ rows, columns }, { row, column }) {
+    const within = (share, size, cells) => {
+      const half = size / (2 * cells * this.factor);
+      return Math.min(Math.max(share, half), 1 - half);
+    };
+    const { width, height } = this.canvas;
+    this.middle = { row: within(row, height, rows), column: within(column, width, columns) };
+    this.left = Math.round(width / 2 - this.middle.column * columns * this.factor);
+    this.top = Math.round(height / 2 - this.middle.row * rows * this.factor);
+  }
+
+  // Draw a frame. shown: what is shown of it, see `view`.
+  draw(frame, { colour, trails, agent, vision, shown }) {
     const { rows, columns, cells, places, steps } = frame;
     const count = rows * columns;
+    const followed = shown.follows && agent !== null;
+    this.aim(frame, followed ? shareOf(places[agent], frame) : shown);
     if (!this.heat || this.heat.length !== count) {
       this.heat = new Float32Array(count);
       this.tint = new Int32Array(count);
@@ -82,7 +102,7 @@ class Picture {
     this.cells.getContext("2d").putImageData(this.image, 0, 0);
     const context = this.canvas.getContext("2d");
     context.imageSmoothingEnabled = false;
-    context.drawImage(this.cells, 0, 0, this.canvas.width, this.canvas.height);
+    context.drawImage(this.cells, this.left, this.top, columns * this.factor, rows * this.factor);
     if (agent !== null) {
       this.mark(context, places[agent], columns, vision);
     }
@@ -92,7 +112,7 @@ class Picture {
   ground(cells, trails, steps) {
     const { heat, tint, pixels } = this;
     const palette = DATA.palette.map(packed);
-    const passed = steps - this.last;
+    const passed = steps < this.last ? FADE : steps - this.last;
     const empty = palette[EMPTY];
     for (let k = 0; k < cells.length; k += 1) {
       const code = cells[k];
@@ -135,27 +155,34 @@ class Picture {
 
   // Draw a frame around an agent, and a fainter one around what it sees.
   mark(context, place, columns, vision) {
-    const { factor } = this;
+    const { factor, left, top } = this;
     const row = Math.floor(place / columns);
     const column = place % columns;
     const frame = (reach, width, style) => {
       context.lineWidth = width;
       context.strokeStyle = style;
       const side = (2 * reach + 1) * factor + width;
-      context.strokeRect((column - reach) * factor - width / 2, (row - reach) * factor - width / 2, side, side);
+      const [x, y] = [left + (column - reach) * factor, top + (row - reach) * factor];
+      context.strokeRect(x - width / 2, y - width / 2, side, side);
     };
     const line = Math.max(1, Math.round(window.devicePixelRatio || 1));
     frame(vision, line, "rgba(255, 255, 255, 0.55)");
     frame(1, 2 * line, "#fff");
   }
 
-  // Returns the place in the picture at a point of the window.
+  // Returns the row and column at a point of the window, null outside of the world.
   at(event, { rows, columns }) {
     const box = this.canvas.getBoundingClientRect();
-    const column = Math.floor(((event.clientX - box.left) / box.width) * columns);
-    const row = Math.floor(((event.clientY - box.top) / box.height) * rows);
+    const along = (share, size, first) => Math.floor((share * size - first) / this.factor);
+    const column = along((event.clientX - box.left) / box.width, this.canvas.width, this.left);
+    const row = along((event.clientY - box.top) / box.height, this.canvas.height, this.top);
     return row >= 0 && row < rows && column >= 0 && column < columns ? { row, column } : null;
   }
+}
+
+// Returns the middle of a cell, as shares of the rows and columns.
+function shareOf(place, { rows, columns }) {
+  return { row: (Math.floor(place / columns) + 0.5) / rows, column: ((place % columns) + 0.5) / columns };
 }
 
 function blend(under, over, share) {

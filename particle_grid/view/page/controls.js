@@ -10,6 +10,7 @@ function set(changes) {
 function choose(changes) {
   Object.assign(state, changes);
   if (changes.task) {
+    Object.assign(view, ALL);
     state.sides = state.sides.map(({ action, player }) => ({
       action, player: playersOf(state.task, action).some(({ name }) => name === player) ? player : playersOf(state.task, action)[0].name,
     }));
@@ -40,6 +41,38 @@ function oneStep() {
   });
 }
 
+// Show a step of a recording.
+function seek(step) {
+  state.playing = false;
+  return askAll("seek", { step });
+}
+
+function useTasks() {
+  const button = (value, textContent) => Object.assign(document.createElement("button"), { type: "button", value, textContent });
+  const all = hasGallery() ? [button("", "all tasks")] : [];
+  $("tasks").replaceChildren(...all, ...DATA.tasks.map(({ name, title }) => button(name, title ?? name.replace("_", " "))));
+  $("tasks").hidden = DATA.tasks.length === 1;
+  $("tasks").addEventListener("click", ({ target }) => {
+    if (target.value) {
+      choose({ task: taskOf(target.value) });
+    } else if (target.value === "") {
+      location.hash = "";
+    }
+  });
+}
+
+// Let one choose what plays in a world.
+function useSide({ action, player }, k) {
+  const change = () => {
+    const known = playersOf(state.task, action.value).some(({ name }) => name === player.value);
+    const [first] = playersOf(state.task, action.value);
+    state.sides[k] = { action: action.value, player: known ? player.value : first.name };
+    load();
+  };
+  action?.addEventListener("change", change);
+  player?.addEventListener("change", change);
+}
+
 // Begin a round, or a replay of one that was played.
 function begin(side, played = null) {
   return next(async () => {
@@ -66,7 +99,7 @@ function useAgentPanel() {
 function useKeys() {
   window.addEventListener("keydown", (event) => {
     const on = (elements) => event.target.matches?.(elements);
-    if (event.ctrlKey || event.metaKey || event.altKey || on("input:not([type=checkbox]), select")) {
+    if (state.gallery || event.ctrlKey || event.metaKey || event.altKey || on("input:not([type=checkbox]), select")) {
       return;
     }
     if (KEYS[event.key] && round?.running) {
@@ -75,8 +108,18 @@ function useKeys() {
     } else if (event.key === " " && !on("button, input")) {
       event.preventDefault();
       setPlaying(!state.playing);
+    } else if (state.task.recording && ["ArrowLeft", "ArrowRight"].includes(event.key)) {
+      event.preventDefault();
+      seek(state.steps + KEYS[event.key][1]);
     } else if (event.key === ".") {
       oneStep();
+    } else if (event.key === "+" || event.key === "=") {
+      zoomBy(NEARER);
+    } else if (event.key === "-") {
+      zoomBy(1 / NEARER);
+    } else if (event.key === "0") {
+      Object.assign(view, ALL);
+      show();
     } else if (event.key === "r" || event.key === "R") {
       load();
     } else if (event.key === "n" || event.key === "N" || (event.key === "Enter" && on("canvas"))) {

@@ -146,7 +146,8 @@ class Player {
   seen(agent) {
     const { world, source } = this;
     const size = world.observationSize;
-    const seen = { observation: world.observations.slice(agent * size, (agent + 1) * size), logits: null };
+    const [row, column] = [agent, world.agents + agent].map((k) => Math.floor(world.position[k]) - world.description.vision);
+    const seen = { observation: world.observations.slice(agent * size, (agent + 1) * size), row, column, logits: null };
     seen.window = Math.sqrt(size - FEATURES);
     if (source instanceof Policy) {
       const all = source.outputs.length / world.agents;

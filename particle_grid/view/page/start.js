@@ -1,6 +1,12 @@
 // Start the page from its link.
 
 function open() {
+  state.gallery = hasGallery() && !new URLSearchParams(location.hash.slice(1)).has("task");
+  document.body.classList.toggle("gallery", state.gallery);
+  if (state.gallery) {
+    return showGallery();
+  }
+  Object.assign(view, ALL);
   const { task, seed, until, agent, size, sides: chosen } = readLink();
   Object.assign(state, { task, seed, agent, sides: chosen, chosen: size >= 0, playing: until === 0 && !still.matches });
   state.size = state.chosen ? size : usualSize(task);
@@ -16,22 +22,26 @@ function introduce({ title, about, agent }) {
 }
 
 async function start() {
+  document.body.classList.toggle("recording", Boolean(DATA.recordings));
   useTheme();
   if (DATA.usual) {
     introduce(DATA.usual);
   }
   await unpack();
-  sides = [new Side("left", "left world"), new Side("right", "right world")];
-  judge = new Asked();
+  sides = SIDES.map((name) => new Side(name, `${name} world`));
+  judge = DATA.recordings ? null : new Asked();
   $("trails").checked = state.trails;
   useControls();
   window.addEventListener("hashchange", open);
   window.addEventListener("resize", show);
-  await open();
   requestAnimationFrame(tick);
+  await open();
 }
 
 // What tests read.
-window.page = { state, data: () => DATA, sides: () => sides, round: () => round, references, ready: () => !state.loading };
+window.page = {
+  state, view, references, data: () => DATA, sides: () => sides, round: () => round, ready: () => !state.loading,
+  charts: () => chartsOf(sides, state, referencesOf), seek, zoomBy,
+};
 const started = start();
 started.catch(fail);

@@ -57,25 +57,27 @@ function signed(value) {
 }
 
 // Returns the part of the panel for one world.
-function agentIn(side, { action }, agent, scored) {
-  const { frame } = side;
-  const { seen, values, rewards, actions } = frame;
-  const move = [actions[2 * agent], actions[2 * agent + 1]];
+function agentIn(side, { action }, { agent, task }) {
+  const { seen, values, rewards, actions } = side.frame;
+  const label = action === "discrete" ? "Probability of each of nine moves" : "Probability of each pair of values";
   const others = seen.choices?.levels.includes(null) ? ", where the last row and column stand for any other" : "";
-  const label = action === "discrete" ? "Probability of each of nine moves" : `Probability of each pair of values${others}`;
-  const chances = seen.logits ? chancesOf(seen, move, label)
-    : `<p class="muted small">No probabilities: this side does not play a policy.</p>`;
-  return `<div class="seen ${action}"><h3>${action}: ${side.player.selectedOptions[0].text}</h3>
-    <div class="pair"><figure>${windowOf(seen)}<figcaption>what it sees</figcaption></figure>
-    <figure>${chances}<figcaption>${seen.logits ? `what it may do${others && " (last: any other)"}` : ""}</figcaption></figure></div>
-    <p class="small">${scored ? `last reward <b>${signed(rewards[agent])}</b>` : ""}${values ? `${scored ? ", " : ""}value <b>${signed(values[agent])}</b>` : ""}</p></div>`;
+  const chances = seen.logits
+    ? `<figure>${chancesOf(seen, [actions[2 * agent], actions[2 * agent + 1]], `${label}${others}`)}
+      <figcaption>what it may do${others && " (last: any other)"}</figcaption></figure>`
+    : `<p class="muted small">${task.recording ? "" : "No probabilities: this side does not play a policy."}</p>`;
+  const facts = [`row ${seen.row}, column ${seen.column}`,
+    ...(task.unscored ? [] : [`last reward <b>${signed(rewards[agent])}</b>`]),
+    ...(values ? [`value <b>${signed(values[agent])}</b>`] : [])];
+  return `<div class="seen ${action}">${side.label ? `<h3>${action}: ${side.label}</h3>` : ""}
+    <div class="pair"><figure>${windowOf(seen)}<figcaption>what it sees</figcaption></figure>${chances}</div>
+    <p class="small">${facts.join(", ")}</p></div>`;
 }
 
 function drawAgent(element, sides, state) {
   if (state.agent === null) {
-    element.innerHTML = `<p class="muted">Click an agent to see what it sees, what it may do next and what it expects.</p>`;
+    const more = state.task.recording ? "" : ", what it may do next and what it expects";
+    element.innerHTML = `<p class="muted">Click an agent to see what it sees${more}.</p>`;
     return;
   }
-  const known = sides.filter((side) => side.frame.seen);
-  element.innerHTML = known.map((side) => agentIn(side, state.sides[sides.indexOf(side)], state.agent, !state.task.unscored)).join("");
+  element.innerHTML = sides.map((side, k) => (side.frame.seen ? agentIn(side, state.sides[k], state) : "")).join("");
 }

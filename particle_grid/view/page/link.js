@@ -20,19 +20,18 @@ function readLink() {
     task, seed: whole("seed", 0, Number.MAX_SAFE_INTEGER), until: whole("t", 0, LONGEST),
     agent: whole("agent", 0, Math.max(...task.sizes.map(({ agents }) => agents)) - 1),
     size: task.sizes.findIndex(({ agents }) => agents === whole("agents", 1, 1e6)),
-    sides: [side("left", "discrete"), side("right", "continuous")],
+    sides: SIDES.map((key, k) => side(key, ACTIONS[k])),
   };
 }
 
 function linkOf(state) {
-  const parts = [`task=${state.task.name}`, `seed=${state.seed}`, `t=${state.steps}`];
+  const parts = [`task=${state.task.name}`, ...(state.task.recording ? [] : [`seed=${state.seed}`]), `t=${state.steps}`];
   if (state.agent !== null) {
     parts.push(`agent=${state.agent}`);
   }
-  parts.push(`agents=${state.task.sizes[state.size].agents}`);
-  ["left", "right"].forEach((name, k) => {
-    const { action, player } = state.sides[k];
-    parts.push(`${name}=${action}:${encodeURIComponent(player)}`);
-  });
+  if (!state.task.recording) {
+    parts.push(`agents=${state.task.sizes[state.size].agents}`);
+    state.sides.forEach(({ action, player }, k) => parts.push(`${SIDES[k]}=${action}:${encodeURIComponent(player)}`));
+  }
   return `#${parts.join("&")}`;
 }

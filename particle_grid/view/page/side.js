@@ -5,10 +5,10 @@ class Side {
     this.name = name;
     this.element = document.getElementById(name);
     this.element.innerHTML = `
-      <div class="head">
+      <div class="head">${DATA.recordings ? "" : `
         <label><span class="sr">Actions, ${title}</span><select class="form" id="${name}-action">${ACTIONS.map((action) =>
     `<option value="${action}">${action}</option>`).join("")}</select></label>
-        <label><span class="sr">Player, ${title}</span><select class="who" id="${name}-player"></select></label>
+        <label><span class="sr">Player, ${title}</span><select class="who" id="${name}-player"></select></label>`}
         <output class="score" id="${name}-score" title="Mean of the last 50 steps: 0 is random moves, 1 the script"></output>
       </div>
       <div class="frame"><canvas id="${name}-world" tabindex="0" role="img"></canvas></div>`;
@@ -16,11 +16,17 @@ class Side {
     this.player = document.getElementById(`${name}-player`);
     this.output = document.getElementById(`${name}-score`);
     this.picture = new Picture(document.getElementById(`${name}-world`));
-    this.worker = new Asked();
+    this.worker = DATA.recordings ? new Recorded() : new Asked();
   }
+
+  // Returns what plays, for people; nothing for a recording, which does not know.
+  get label() { return this.player?.selectedOptions[0].text ?? ""; }
 
   // Show the choices for a task.
   offer(task, { action, player }) {
+    if (task.recording) {
+      return;
+    }
     this.element.dataset.action = action;
     this.action.value = action;
     this.player.replaceChildren(...playersOf(task, action).map(({ name, label }) => new Option(label, name)));
@@ -28,8 +34,10 @@ class Side {
   }
 
   async load(state, chosen) {
+    const frame = await this.worker.ask("load", { ...worldOf(state, chosen), agent: state.agent });
     this.scores = [];
-    this.look(await this.worker.ask("load", { ...worldOf(state, chosen), agent: state.agent }));
+    this.means = frame.means; // of a recording
+    this.look(frame);
     this.picture.forget();
   }
 
