@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from particle_grid import __version__
+from particle_grid.learn.ranks import ranks
 from particle_grid.runs.folder import HYDRA, OccupiedError, RunFolder, typed
 from particle_grid.settings import help as help  # registers what help texts call
 from particle_grid.settings import resolvers
@@ -131,7 +132,7 @@ def _prepare_arguments() -> None:
     """Adapt the command line and the environment to Hydra.
 
     Raises:
-        UserError: for arguments that are misused, and for a sweep in processes of torchrun.
+        UserError: for arguments that are misused, and for a sweep in several processes.
     """
     if "--version" in sys.argv:  # Hydra's own option of this name prints the version of Hydra
         print(VERSION)
@@ -140,11 +141,23 @@ def _prepare_arguments() -> None:
     # Hydra's own getter prints another line about a failed job, which has already been reported.
     JobReturn.return_value = JobReturn.return_value.getter(_job_result)  # type: ignore[attr-defined, method-assign]
     sys.argv[1:] = prepared(sys.argv[1:])
-    together = os.environ.get("WORLD_SIZE", "1") != "1"  # torchrun
-    if together and os.environ.get("RANK") != "0":  # only the first process has a folder
+    if ranks().rank:  # only the first process has a folder
         sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]
-    if together and {"-m", "--multirun"} & set(sys.argv):
-        raise UserError("-m and torchrun exclude each other: one makes many runs, the other shares out a single one.")
+    if {"-m", "--multirun"} & set(sys.argv):
+        refuse_several_processes("-m")
+
+
+def refuse_several_processes(what: str) -> None:
+    """Raise UserError if this is one of several processes that torchrun or srun started.
+
+    Args:
+        what: makes many runs, as in `-m`.
+    """
+    if (size := ranks().size) > 1:
+        raise UserError(
+            f"{what} makes many runs, and torchrun and srun start {size} processes that share a single one: use one "
+            f"process, and choose a launcher that distributes the runs."
+        )
 
 
 class HydraJob:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from particle_grid.cli import ending_in_one_line, parser_of
+from particle_grid.cli import ending_in_one_line, parser_of, refuse_several_processes
 from particle_grid.experiments.study import run_study
 from particle_grid.support import lifeline
 from particle_grid.support.errors import UserError
@@ -44,6 +44,7 @@ def main() -> None:
     with ending_in_one_line("interrupted: the same command resumes the study"):
         if chosen.jobs < 0:
             raise UserError(f"--jobs {chosen.jobs} is invalid: give the number of runs at a time, or 0 for all cores.")
+        refuse_several_processes("study")
         with lifeline.leading():
             run_study(chosen.plan, out, chosen.jobs, chosen.dry_run, chosen.report)
 

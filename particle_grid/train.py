@@ -5,7 +5,7 @@ from omegaconf import DictConfig
 from particle_grid.cli import command
 from particle_grid.experiments.sweep import ending, run_in_sweep
 from particle_grid.experiments.training import train
-from particle_grid.learn.distributed import ranks
+from particle_grid.learn.ranks import ranks
 from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.load import load_checkpoint
 from particle_grid.settings.checks import check_paths, check_switch
@@ -28,7 +28,7 @@ def main(config: DictConfig, call: Invocation) -> float | None:
         raise UserError("watch=true shows a single run: leave it out of a sweep (-m).")
     if call.trial and run.evaluations == 0:
         raise UserError("evaluations=0 leaves no score for hydra/sweeper=optuna to compare: give 1 or more.")
-    if ranks()[0]:  # only the first process has a folder
+    if ranks().rank:  # only the first process has a folder
         return train(run, call, saved)
     folder = RunFolder(call.folder)
     if call.swept:

@@ -50,11 +50,13 @@ def test_a_missing_plugin_of_hydra_is_reported_with_the_command_that_installs_it
     assert err.count("\n") == 1
 
 
-def test_a_sweep_under_torchrun_is_refused(call, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+@pytest.mark.parametrize("variables", [{"WORLD_SIZE": "2"}, {"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}])
+def test_a_sweep_in_several_processes_is_refused(call, monkeypatch, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     code, _, err = call("-m", "seed=0,1")
     assert code == 1
-    assert "-m and torchrun exclude each other" in err
+    assert err.startswith("error: -m makes many runs, and torchrun and srun start 2 processes that share a single one")
 
 
 @pytest.mark.filterwarnings("ignore:(?s).*validated against ConfigStore schema")
