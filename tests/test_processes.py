@@ -42,10 +42,10 @@ def srun(tasks):
     ]
 
 
-def run_all(commands, folder, *arguments):
-    """Run commands at the same time until all have ended, and return them with what they printed."""
+def start_all(commands, folder, *arguments):
+    """Start commands, each in a session of its own."""
     folder.mkdir(exist_ok=True)
-    processes = [
+    return [
         subprocess.Popen(
             [*command, *arguments],
             cwd=folder,
@@ -53,9 +53,15 @@ def run_all(commands, folder, *arguments):
             stderr=subprocess.STDOUT,
             text=True,
             env=os.environ | {"PYTHONPATH": str(ROOT)} | variables,
+            start_new_session=True,
         )
         for command, variables in commands
     ]
+
+
+def run_all(commands, folder, *arguments):
+    """Run commands at the same time until all have ended, and return them with what they printed."""
+    processes = start_all(commands, folder, *arguments)
     try:
         return [(process, process.communicate(timeout=300)[0]) for process in processes]
     finally:

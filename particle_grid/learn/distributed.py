@@ -64,6 +64,13 @@ class ProcessGroup:
             dist.all_reduce(x)
         return x
 
+    def share(self, text: str) -> str:
+        """Return the text that the first process passes."""
+        texts = [text]
+        if self.size > 1:
+            dist.broadcast_object_list(texts)
+        return texts[0]
+
     def gather(self, state: dict[str, Any], device: torch.device) -> list[dict[str, Any]]:
         """Return what the other processes passed, by rank, in the first process, and an empty list in the others.
 
