@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from queue import SimpleQueue
+from typing import NamedTuple
 
+from particle_grid.learn.distributed import gpu_for
 from particle_grid.learn.fast import cores
 from particle_grid.runs.folder import FAILED, RunFolder, quoted
 from particle_grid.settings.invocation import by_key
@@ -18,6 +20,7 @@ from particle_grid.support.errors import UserError
 
 TRAIN = [sys.executable, "-m", "particle_grid.train"]
 ONE_THREAD = "trainer.threads=1"  # since each run has one core
+ATTEMPTS = 3  # of a run whose process is killed, for example because memory ran out for a while
 
 
 @dataclass(frozen=True)
@@ -71,42 +74,70 @@ class Job:
                 )
 
 
-class Running:
-    """The running processes, the free cores, and whether the processes were asked to stop."""
+class Place(NamedTuple):
+    """Where a run may run: on a core, and with the environment variable that shows it a GPU, if there is one."""
 
-    def __init__(self, free: "SimpleQueue[int]") -> None:
+    core: int
+    gpu: dict[str, str]
+
+
+def is_killed(code: int | None) -> bool:
+    """Return whether a process that ended with this code was killed, so that its run is resumed."""
+    return code is not None and code < 0
+
+
+def why_ended(code: int | None) -> str:
+    """Say how a process ended that gave no reason."""
+    if is_killed(code):
+        return f"its process was killed {ATTEMPTS} times, by signal {-(code or 0)} (9: is there enough memory?)"
+    return f"its process ended with code {code}"
+
+
+class Running:
+    """The running processes, the free places, and whether the processes were asked to stop."""
+
+    def __init__(self, free: "SimpleQueue[Place]") -> None:
         self.free = free
         self.processes: set[subprocess.Popen[str]] = set()
         self.stopped = threading.Event()
 
     def run(self, job: Job) -> str:
-        """Run a job that is not done on a core, once one is free. Return why it failed, or nothing."""
+        """Run a job that is not done in a place, once one is free. Return why it failed, or nothing."""
         if self.stopped.is_set():
             return ""
-        core = self.free.get()
+        place = self.free.get()
         try:
-            return "" if job.done else self._train(job, core)
+            return "" if job.done else self._train(job, place)
         finally:
-            self.free.put(core)
+            self.free.put(place)
 
-    def _train(self, job: Job, core: int) -> str:
+    def _train(self, job: Job, place: Place) -> str:
         job.folder.path.mkdir(parents=True, exist_ok=True)
-        process = self._start([*TRAIN, *job.arguments])
+        for _ in range(ATTEMPTS):
+            code, said = self._attempt(job, place)
+            if code == 0:
+                job.folder.error.unlink(missing_ok=True)
+            if code == 0 or self.stopped.is_set():
+                return ""
+            if not is_killed(code):
+                break
+        lines = said.strip().splitlines()
+        reason = lines[-1] if lines and not is_killed(code) else why_ended(code)
+        atomic.write(job.folder.error, "\n".join([*lines, reason, ""]).encode())
+        return reason
+
+    def _attempt(self, job: Job, place: Place) -> tuple[int, str]:
+        """Start or resume the run of a job. Return the code with which it ended, and its output."""
+        process = self._start([*TRAIN, *job.arguments], place.gpu)
         if hasattr(os, "sched_setaffinity"):
             with contextlib.suppress(OSError):  # it may have ended already
-                os.sched_setaffinity(process.pid, {core})
+                os.sched_setaffinity(process.pid, {place.core})
         said, _ = process.communicate()
         self.processes.discard(process)
-        if process.returncode == 0:
-            job.folder.error.unlink(missing_ok=True)
-        if process.returncode == 0 or self.stopped.is_set():
-            return ""
-        last = said.strip().splitlines()[-1] if said.strip() else f"it ended with code {process.returncode}"
-        atomic.write(job.folder.error, f"{said}\n".encode())
-        return last
+        return process.returncode, said
 
-    def _start(self, command: Sequence[str]) -> "subprocess.Popen[str]":
-        """Start a process with one thread, whose output is collected."""
+    def _start(self, command: Sequence[str], gpu: dict[str, str]) -> "subprocess.Popen[str]":
+        """Start a process with one thread and a GPU, if there is one, whose output is collected."""
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -114,7 +145,7 @@ class Running:
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
-            env=os.environ | dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"), "1"),
+            env=os.environ | dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"), "1") | gpu,
             start_new_session=True,  # signals of the terminal reach it only once, through `run_all`
         )
         self.processes.add(process)
@@ -141,7 +172,7 @@ def run_all(jobs: Sequence[Job], ended: Callable[[Job, str], None], count: int =
     Args:
         jobs: those that are done are not repeated.
         ended: called with each job that has ended, and the reason why it failed, empty if it did not.
-        count: jobs at a time; 0 for as many as there are cores.
+        count: jobs at a time; 0 for as many as there are cores. GPUs are handed out to them in turn.
 
     Returns:
         The jobs that failed. The reason stays in error.txt in their folders.
@@ -152,7 +183,7 @@ def run_all(jobs: Sequence[Job], ended: Callable[[Job, str], None], count: int =
     """
     for job in jobs:
         job.check()
-    running = Running(_free_cores(count))
+    running = Running(_free_places(count))
     failed: list[Job] = []
 
     def run(job: Job) -> None:
@@ -175,10 +206,10 @@ def run_all(jobs: Sequence[Job], ended: Callable[[Job, str], None], count: int =
     return failed
 
 
-def _free_cores(count: int) -> "SimpleQueue[int]":
-    """Return the numbers of the cores that this process may use, as many as `count` at most; 0 for all."""
-    free: SimpleQueue[int] = SimpleQueue()
+def _free_places(count: int) -> "SimpleQueue[Place]":
+    """Return the cores that this process may use, as many as `count` at most, each with a GPU in turn; 0 for all."""
+    free: SimpleQueue[Place] = SimpleQueue()
     available = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(cores()))
-    for core in available[: count or None]:
-        free.put(core)
+    for number, core in enumerate(available[: count or None]):
+        free.put(Place(core, gpu_for(number)))
     return free

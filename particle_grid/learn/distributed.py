@@ -7,10 +7,12 @@ agents. Their weights stay equal, because they start from the same weights and t
 """
 
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from particle_grid.learn.config import DEVICE
 from particle_grid.learn.ranks import Ranks, ranks
 from particle_grid.support.errors import UserError, UserRuntimeError
 
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"  # the GPUs that CUDA shows a process; those after a -1 are hidden
 PATIENCE = timedelta(minutes=5)  # for the tasks of srun to start Python and import PyTorch
 
 
@@ -40,6 +43,20 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)
+
+
+def gpu_for(number: int) -> dict[str, str]:
+    """Return the environment variable that shows one of several processes, which run side by side, a single GPU.
+
+    The GPUs that this process may use are handed out in turn: those in CUDA_VISIBLE_DEVICES or, without it, those that
+    torch finds. There is no variable if there are none.
+    """
+    named = os.environ.get(VISIBLE_GPUS)
+    if named is None:
+        gpus = [str(k) for k in range(torch.cuda.device_count())]
+    else:
+        gpus = list(takewhile(lambda gpu: gpu and not gpu.startswith("-"), map(str.strip, named.split(","))))
+    return {VISIBLE_GPUS: gpus[number % len(gpus)]} if gpus else {}
 
 
 def _check_gpu(name: str) -> None:
