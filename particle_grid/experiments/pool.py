@@ -1,13 +1,19 @@
-"""Many training runs at the same time, one on each core. Finished runs are not repeated, and others are resumed."""
+"""Many training runs at the same time, one on each core or on a cluster.
+
+Finished runs are not repeated, and others are resumed.
+"""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple
 
@@ -16,10 +22,11 @@ from particle_grid.learn.fast import cores
 from particle_grid.runs.folder import FAILED, RunFolder, quoted
 from particle_grid.settings.invocation import by_key
 from particle_grid.support import atomic, lifeline, registry
-from particle_grid.support.errors import UserError
+from particle_grid.support.errors import UserError, UserRuntimeError
 
 TRAIN = [sys.executable, "-m", "particle_grid.train"]
 ONE_THREAD = "trainer.threads=1"  # since each run has one core
+PERIOD = 1.0  # seconds between two looks at the results of runs on other machines
 ATTEMPTS = 3  # of a run whose process is killed, for example because memory ran out for a while
 
 
@@ -204,6 +211,87 @@ def run_all(jobs: Sequence[Job], ended: Callable[[Job, str], None], count: int =
             raise
         pool.shutdown()
     return failed
+
+
+@dataclass(frozen=True)
+class Launched:
+    """Runs jobs through one of Hydra's launchers, for example on a cluster.
+
+    launcher: its name, followed by its settings as KEY=VALUE. out: folder that holds those of the jobs, which all
+    machines see under the same path.
+    """
+
+    launcher: Sequence[str]
+    out: Path
+
+    @property
+    def output(self) -> Path:
+        """Where the output of the launcher goes."""
+        return self.out / "launcher.txt"
+
+    def run_all(self, jobs: Sequence[Job], ended: Callable[[Job, str], None]) -> list[Job]:
+        """Run jobs that are not done, see `run_all` of this module.
+
+        Raises:
+            UserRuntimeError: if the launcher could not start them.
+        """
+        for job in jobs:
+            job.check()
+        left = [job for job in jobs if not job.done]
+        if not left:
+            return []
+        atomic.write(self.out / "jobs.json", json.dumps([self._overrides(job) for job in left]).encode())
+        code = self._run(set(left), ended)
+        failed = [job for job in left if not job.done]
+        if code and not any(job.folder.path.exists() for job in left):
+            said = self.output.read_text("utf-8", errors="replace").strip().splitlines() or [f"code {code}"]
+            raise UserRuntimeError(f"{self.launcher[0]} started no run ({said[-1]}): see {self.output}.")
+        for job in failed:
+            ended(job, job.folder.reason() or f"see {self.output}")
+        return failed
+
+    def _run(self, left: set[Job], ended: Callable[[Job, str], None]) -> int:
+        """Start the launcher, report the jobs that are done while it runs, and return its exit code."""
+        with lifeline.leading(), self.output.open("wb") as output:
+            process = subprocess.Popen(
+                self._command(), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+            try:
+                while process.poll() is None:
+                    _tell(left, ended)
+                    time.sleep(PERIOD)
+            except BaseException:
+                _end(process)
+                raise
+        _tell(left, ended)
+        return process.returncode
+
+    def _overrides(self, job: Job) -> list[str]:
+        place = job.folder.path.resolve().relative_to(self.out)
+        return [*job.overrides, ONE_THREAD, f"hydra.sweep.subdir={quoted(place)}"]
+
+    def _command(self) -> list[str]:
+        name, *settings = self.launcher
+        sweep = ["hydra/sweeper=listed", f"hydra.sweeper.file={quoted(self.out / 'jobs.json')}"]
+        launcher = [f"hydra/launcher={name}", *(f"hydra.launcher.{setting}" for setting in settings)]
+        return [*TRAIN, "-m", *sweep, *launcher, f"hydra.sweep.dir={quoted(self.out)}"]
+
+
+def _tell(left: set[Job], ended: Callable[[Job, str], None]) -> None:
+    """Report the jobs that are done by now, and remove them."""
+    for job in [job for job in left if job.done]:
+        left.remove(job)
+        ended(job, "")
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Let a launcher end its jobs, which save, and wait for it, or kill it if another signal comes."""
+    process.terminate()
+    try:
+        process.wait()
+    except KeyboardInterrupt:
+        process.kill()
+        raise
 
 
 def _free_places(count: int) -> "SimpleQueue[Place]":
