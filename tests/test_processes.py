@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from particle_grid.learn import checkpoint
+from particle_grid.learn.distributed import ProcessGroup
+from tests.learn.test_distributed import updated
 from tests.test_train import BATCH, ROOT, TINY
 
 TRAIN = ["-m", "particle_grid.train", *TINY, "task=center", "clips=0", f"trainer.total_steps={4 * BATCH}"]
@@ -87,6 +90,29 @@ def test_processes_train_alike_in_one_folder_whatever_starts_them(tmp_path, proc
     assert saved[0] == saved[1] == saved[2]
 
 
+UPDATE = """
+import torch
+from particle_grid.learn.distributed import joined
+from tests.learn.test_distributed import updated
+with joined(cuda=False) as group:
+    weights = updated(group)
+    if group.rank == 0:
+        torch.save(weights, "weights.pt")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_processes_on_two_nodes_take_the_steps_of_one_process_with_all_agents(tmp_path, processes):
+    script = tmp_path / "update.py"
+    script.write_text(UPDATE)
+    ended = run_all(torchrun(2, processes), tmp_path, str(script))
+    assert [process.returncode for process, _ in ended] == [0, 0], ended
+    weights = torch.load(tmp_path / "weights.pt")
+    for name, expected in updated(ProcessGroup()).items():
+        torch.testing.assert_close(weights[name], expected, rtol=1e-4, atol=1e-5, msg=name)
+
+
 @pytest.mark.slow
 def test_tasks_of_srun_that_do_not_find_each_other_end_with_a_sentence(tmp_path):
     code = (
@@ -100,3 +126,47 @@ def test_tasks_of_srun_that_do_not_find_each_other_end_with_a_sentence(tmp_path)
     assert "start all of them with srun" in said
     assert "Traceback" not in said
     assert list(Path(tmp_path).iterdir()) == []
+
+
+# Substitutes for Slurm's programs. srun starts the tasks of a job, and asks them once to save, as before a time limit.
+SRUN = """#!/bin/bash
+while [[ $1 == --* ]]; do shift; done
+for k in $(seq 0 $((SLURM_NTASKS - 1))); do
+    SLURM_STEP_ID=0 SLURM_PROCID=$k SLURM_LOCALID=$k "$@" &
+    tasks+=($!)
+done
+if [ ! -e asked ]; then
+    while [ ! -e outputs/large/checkpoint.pt ]; do sleep 0.05; done
+    touch asked
+    kill -TERM "${tasks[@]}"
+fi
+for task in "${tasks[@]}"; do
+    wait "$task"
+    code=$?
+    [ $code -gt ${worst:-0} ] && worst=$code
+done
+exit ${worst:-0}
+"""
+
+
+@pytest.mark.slow
+def test_the_batch_script_of_the_examples_saves_before_its_time_limit_and_resumes_when_it_is_requeued(tmp_path):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in (("srun", SRUN), ("scontrol", '#!/bin/bash\necho "$@" >> requeued\n')):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    (programs / "python").symlink_to(sys.executable)
+    variables = srun(2)[0][1] | {"SLURM_CPUS_PER_TASK": "1", "PATH": f"{programs}:{os.environ['PATH']}"}
+    del variables["SLURM_STEP_ID"]  # as in a batch script
+    script = [(["bash", str(ROOT / "examples" / "train.sbatch")], variables)]
+    arguments = [*TINY, "task=center", "clips=0", "name=large", f"trainer.total_steps={100 * BATCH}"]
+    arguments.append(f"trainer.checkpoint_every={4 * BATCH}")
+    codes = []
+    for _ in range(3):
+        [(process, said)] = run_all(script, tmp_path, *arguments)
+        codes.append(process.returncode)
+    assert codes == [143, 0, 0], said
+    assert (tmp_path / "requeued").read_text() == f"requeue {variables['SLURM_JOB_ID']}\n"
+    assert checkpoint.load(tmp_path / "outputs" / "large" / "checkpoint.pt")["steps"] == 100 * BATCH
+    assert said.count("ended earlier, nothing to train") == 1

@@ -54,6 +54,27 @@ def gradient_of_a_share(group):
     return [x.numpy() for x in gradient(share, group)]
 
 
+def updated(group):
+    """Return the weights after an update in which the processes of a group share the rollout of N agents."""
+    torch.manual_seed(0)
+    share = torch.arange(N).tensor_split(group.size)[group.rank]
+    envs = [Toy(n, SPACES["discrete"], ends=0.1, reward=lambda obs, _: obs[:, 0] / 7) for n in (N, len(share))]
+    policy = make_policy("conv_lstm", 1, SPACES["discrete"], hidden=16)
+    config = TrainerConfig(
+        rollout_length=T, minibatch=N * T, epochs=4, learning_rate=1e-2, device="cpu", threads=1, fast="fp32"
+    )
+    whole = Trainer(envs[0], policy, config)
+    whole.rollout()
+    run = Trainer(envs[1], policy, config, group=group)
+    for name, x in vars(run.buffer).items():
+        if name == "state":
+            run.buffer.state = tuple(y[share] for y in whole.buffer.state)
+        else:
+            x.copy_(getattr(whole.buffer, name)[:, share])
+    run.update()
+    return {name: x.clone() for name, x in policy.state_dict().items()}
+
+
 def together(target, tmp_path, *arguments):
     """Call a function in two processes, and return the result of the first."""
     context = mp.get_context("spawn")
