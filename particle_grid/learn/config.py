@@ -52,6 +52,10 @@ class TrainerConfig:
     #: Maximum number of agent-steps per optimiser step. A minibatch holds whole rollouts of some agents. With larger
     #: minibatches, the first millions of steps have too few updates.
     minibatch: int = 4096
+    #: Whether `minibatch` counts the agent-steps of each process. By default, the processes of a run share a minibatch,
+    #: so that they learn as one process would with all agents. With many processes, their shares become too small to be
+    #: computed efficiently: then let each have a minibatch, and raise `learning_rate`.
+    minibatch_per_process: bool = False
     #: Passes over each batch. Fresh data is cheap here, and a single pass keeps the data on-policy.
     epochs: int = 1
     #: Learning rate of Adam at the start of training, suited to many small updates.

@@ -28,7 +28,7 @@ from particle_grid.learn.distributed import ProcessGroup, choose_device
 from particle_grid.learn.fast import accelerate, accelerate_head
 from particle_grid.learn.interrupt import interrupted_by_signals
 from particle_grid.learn.policy import Policy
-from particle_grid.learn.update import Updater
+from particle_grid.learn.update import Updater, minibatch_size
 from particle_grid.support.atomic import check_place
 from particle_grid.support.errors import UserError, UserRuntimeError
 from particle_grid.support.uncopied import Uncopied
@@ -331,10 +331,10 @@ class Trainer(Uncopied):
 def check_minibatch(config: TrainerConfig, group: ProcessGroup) -> None:
     """Raise UserError for a minibatch that is too small for a group of processes."""
     least = config.rollout_length * group.size
-    if config.minibatch < least:
+    if minibatch_size(config, group) < least:
         raise UserError(
             f"trainer.minibatch={config.minibatch} is too small to share among {group.size} processes: give {least} or "
-            f"more, a rollout_length for each."
+            f"more, a rollout_length for each, or set trainer.minibatch_per_process=true."
         )
 
 

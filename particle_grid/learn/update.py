@@ -35,6 +35,11 @@ class Batch(NamedTuple):
     truncations: Tensor  # bool[T, N]
 
 
+def minibatch_size(config: TrainerConfig, group: ProcessGroup) -> int:
+    """Return the maximum number of agent-steps per optimiser step, of all processes together."""
+    return config.minibatch * group.size if config.minibatch_per_process else config.minibatch
+
+
 class Updater:
     """Updates a policy from the rollout in a buffer.
 
@@ -126,7 +131,7 @@ class Updater:
 
     def _minibatches(self) -> Iterator[Tensor]:
         """Yield the agents of each minibatch, in random order and in parts of equal size, or nearly."""
-        count = math.ceil(self.batch / self.config.minibatch)  # processes share a minibatch
+        count = math.ceil(self.batch / minibatch_size(self.config, self.group))
         order = torch.randperm(len(self.learners), generator=self.generator, device=self.learners.device)
         yield from self.learners[order].tensor_split(count)
 
