@@ -14,7 +14,7 @@ from particle_grid.evaluation.baseline import baseline_for
 from particle_grid.evaluation.match import SEEDS, steps_for
 from particle_grid.evaluation.players import ActFn, policy_player
 from particle_grid.evaluation.scoring import evaluate_policy
-from particle_grid.experiments.training import train
+from particle_grid.experiments.training import prepared, train
 from particle_grid.exports import exporter
 from particle_grid.learn.distributed import choose_device
 from particle_grid.learn.policy import Policy
@@ -269,8 +269,8 @@ def train_policy(config: RunConfig, folder: str | Path) -> TrainedPolicy:
     _check_path("folder", folder, "name a new folder, or an empty one")
     run = RunFolder(Path(folder))
     run.path.mkdir(parents=True, exist_ok=True)
-    with run.for_new_run(None):
-        train(config, Invocation(run.path), None)
+    with prepared(config) as group, run.for_new_run(None):
+        train(config, Invocation(run.path), None, group)
     return load_policy(run.checkpoint, device=config.trainer.device, allow=config.places())
 
 

@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from particle_grid import __version__
+from particle_grid.learn.ranks import ranks
 from particle_grid.runs.folder import HYDRA, OccupiedError, RunFolder, typed
 from particle_grid.settings import help as help  # registers what help texts call
 from particle_grid.settings import resolvers
@@ -33,7 +34,7 @@ from particle_grid.settings.arguments import prepared
 from particle_grid.settings.checks import check_places
 from particle_grid.settings.compose import HYDRA_1_3, VERSION_BASE, config_folder, register_groups
 from particle_grid.settings.errors import explain, print_error
-from particle_grid.settings.invocation import TRIAL, Invocation, Trial
+from particle_grid.settings.invocation import AUTO, TRIAL, Invocation, Trial
 from particle_grid.support import lifeline, registry
 from particle_grid.support.errors import UserError, refusing_exit
 from particle_grid.support.output import lasting_output
@@ -131,7 +132,7 @@ def _prepare_arguments() -> None:
     """Adapt the command line and the environment to Hydra.
 
     Raises:
-        UserError: for arguments that are misused, and for a sweep in processes of torchrun.
+        UserError: for arguments that are misused, and for a sweep in several processes.
     """
     if "--version" in sys.argv:  # Hydra's own option of this name prints the version of Hydra
         print(VERSION)
@@ -140,11 +141,23 @@ def _prepare_arguments() -> None:
     # Hydra's own getter prints another line about a failed job, which has already been reported.
     JobReturn.return_value = JobReturn.return_value.getter(_job_result)  # type: ignore[attr-defined, method-assign]
     sys.argv[1:] = prepared(sys.argv[1:])
-    together = os.environ.get("WORLD_SIZE", "1") != "1"  # torchrun
-    if together and os.environ.get("RANK") != "0":  # only the first process has a folder
+    if ranks().rank:  # only the first process has a folder
         sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]
-    if together and {"-m", "--multirun"} & set(sys.argv):
-        raise UserError("-m and torchrun exclude each other: one makes many runs, the other shares out a single one.")
+    if {"-m", "--multirun"} & set(sys.argv):
+        refuse_several_processes("-m")
+
+
+def refuse_several_processes(what: str) -> None:
+    """Raise UserError if this is one of several processes that torchrun or srun started.
+
+    Args:
+        what: makes many runs, as in `-m`.
+    """
+    if (size := ranks().size) > 1:
+        raise UserError(
+            f"{what} makes many runs, and torchrun and srun start {size} processes that share a single one: use one "
+            f"process, and choose a launcher that distributes the runs."
+        )
 
 
 class HydraJob:
@@ -164,27 +177,27 @@ class HydraJob:
             values: Any = OmegaConf.to_container(config)
             check_places(values.get("allow"))
             with lasting_output(), registry.only(_texts(values)), refusing_exit():
-                return self.main(config, _invocation())
+                return self.main(config, _invocation(values))
         except KeyboardInterrupt:
-            self._interrupted()
+            self._interrupted(_invocation(values))
             raise
         except Exception as error:
             self._failed(error)
 
-    def _interrupted(self) -> None:
+    def _interrupted(self, call: Invocation) -> None:
         """Say how to resume a sweep, or what is left of a run that was interrupted before its first checkpoint."""
         info = HydraConfig.get()
         folder = RunFolder(Path(info.runtime.output_dir))
-        if info.mode == RunMode.MULTIRUN and not _invocation().side_by_side:
+        if call.swept and not call.side_by_side:
             print(f"To resume the sweep: the same command with {_sweep_override(info)}.")
-        if info.mode == RunMode.MULTIRUN or not info.output_subdir or folder.checkpoint.exists():
+        if call.swept or not info.output_subdir or folder.checkpoint.exists():
             return
-        removed = folder.remove_unlearnt(info.output_subdir)
-        print(
-            f"Nothing was learnt yet, so {folder.path} is removed."
-            if removed
-            else f"No checkpoint was saved in {folder.path}, so this run cannot be resumed."
-        )
+        if folder.remove_unlearnt(info.output_subdir):
+            print(f"Nothing was learnt yet, so {folder.path} is removed.")
+        elif call.repeatable:
+            print(f"No checkpoint was saved in {folder.path}: the same command starts this run again.")
+        else:
+            print(f"No checkpoint was saved in {folder.path}, so this run cannot be resumed.")
 
     def _failed(self, error: Exception) -> None:
         """Report an error. Exits, or raises JobError in a sweep: Hydra then continues with the next job."""
@@ -209,8 +222,8 @@ def _job_of(module: str) -> Any:
     return importlib.import_module(module).main.__wrapped__
 
 
-def _invocation() -> Invocation:
-    """Return what Hydra knows about the call of this job."""
+def _invocation(config: dict[str, Any]) -> Invocation:
+    """Return what Hydra knows about the call of this job, whose config is given."""
     info: Any = HydraConfig.get()
     overrides: Any = OmegaConf.to_container(info.overrides.task)  # as written: nothing is resolved
     swept = info.mode == RunMode.MULTIRUN
@@ -223,6 +236,7 @@ def _invocation() -> Invocation:
         overrides=tuple(overrides),
         swept=swept,
         side_by_side=swept and info.runtime.choices["hydra/launcher"] != "basic",
+        repeatable=config.get("resume") == AUTO,
         trial=trial,
     )
 

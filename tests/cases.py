@@ -4,12 +4,15 @@ import numba
 import numpy as np
 import pytest
 
+from bench.chromium import BROWSER
 from particle_grid.env import ACTIONS, ParticleGrid
 from particle_grid.sim import tasks
 
 CASES = [(task, action) for task in tasks.names() for action in ACTIONS]
 SMALL = {"worlds": 2, "agents": 60, "height": 40, "width": 48, "lifespan": 12.0, "walls": 0.02}
 PARAMS = {"puffer": {"text": "P"}}  # the default word is wider than these small worlds
+NETWORK = r"https?:|(?:src|href)=\"(?!data:,)|\bfetch\(|\bimport\b|XMLHttpRequest|@import|url\("  # not in a page
+needs_browser = pytest.mark.skipif(not BROWSER, reason="needs Chromium on the path")
 
 
 def needs_jit(reason):

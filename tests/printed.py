@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PROGRAMS = (
     "python", "python3", "pip", "torchrun", "tensorboard", "pytest", "sphinx-build", "docker", "ruff", "mypy", "tar",
     "grep", "eval", ".", "particle-grid", "particle-grid-train", "particle-grid-eval", "particle-grid-play",
-    "particle-grid-rank",
+    "particle-grid-rank", "sbatch", "srun",
 )  # fmt: skip
 INCLUDED = ("{include} ../CONTRIBUTING.md", "{include} ../CHANGELOG.md")
 LANGUAGES = ("bash", "python", "toml", "text", "{eval-rst}", "{toctree}", *INCLUDED)
@@ -40,6 +40,8 @@ FILLED = {
     "policy.head={place}": "policy.head=beta",
     "particle_grid.study NAME": "particle_grid.study smoke",
     "partition=NAME": "partition=all",
+    '"$@"': "task=center",
+    "--master-addr=HOST": "--master-addr=localhost",
     "checkpoints=[...]": "checkpoints=[pretrained]",
     "checkpoint=PATH": "checkpoint=pretrained task=group",
     "report {folder}": "report outputs/SWEEP",
@@ -93,6 +95,11 @@ ELSEWHERE = {
     "python -m particle_grid.train task=forage watch=true": "tests/browser/test_live.py",
     "python -m particle_grid.train logger=[tensorboard,wandb]": SERVICE,
     "python -m particle_grid.train task=group logger=[tensorboard,wandb]": SERVICE,
+    "torchrun --nnodes=2 *": "needs two machines: tests/test_processes.py starts both nodes on one",
+    "sbatch *": "needs Slurm: tests/test_processes.py runs the script with a substitute",
+    "python -m particle_grid.train task=center resume=auto": "tests/test_processes.py runs examples/train.sbatch",
+    "python -m particle_grid.train task=group name=large resume=auto": HOURS,
+    "python -m particle_grid.study full *": HOURS,
     "python examples/benchmarl_mappo.py": "BenchMARL does not work with the TorchRL that is installed for the tests",
     "python -m particle_grid.baselines*": WRITES,
     "python -m particle_grid.browser.build": WRITES,
@@ -152,7 +159,14 @@ def matches(pattern: str, text: str) -> bool:
 def pages() -> list[Path]:
     """Return every file that may print a command."""
     found = [*ROOT.glob("*.md"), ROOT / "Dockerfile", ROOT / "pyproject.toml"]
-    for folder, kind in (("docs", "md"), ("docs", "py"), ("conf", "yaml"), ("bench", "py"), ("examples", "py")):
+    for folder, kind in (
+        ("docs", "md"),
+        ("docs", "py"),
+        ("conf", "yaml"),
+        ("bench", "py"),
+        ("examples", "py"),
+        ("examples", "sbatch"),
+    ):
         found += (ROOT / folder).rglob(f"*.{kind}")
     for folder in ("particle_grid", "hydra_plugins"):
         found += (ROOT / folder).rglob("*.py")

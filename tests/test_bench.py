@@ -27,6 +27,7 @@ QUICK = {
     "learn": ["--out", "learn", "--tasks", "center", "--seeds", "1"],
     "peers": ["--seconds", "1"],
     "search": ["--out", "search", "--tasks", "center", "--seeds", "1"],
+    "processes": ["--agents", "1024", "--size", "128", "--seconds", "1"],
     "sim": ["--agents", "64", "--seconds", "1"],
     "soak": ["--minutes", "0.1"],
     "start": ["--runs", "1"],

@@ -334,9 +334,7 @@ def test_foreign_or_invalid_torchrun_variables_are_ignored_or_refused(tmp_path):
         return subprocess.run([*command, *small], cwd=tmp_path, env=environment, capture_output=True, text=True)
 
     assert "The environment variable WORLD_SIZE=abc is not a number" in run(WORLD_SIZE="abc").stderr
-    assert (
-        "RANK=2 is not below WORLD_SIZE=2: start the processes with torchrun." in run(WORLD_SIZE="2", RANK="2").stderr
-    )
+    assert "RANK=2 is not below WORLD_SIZE=2: start the processes with" in run(WORLD_SIZE="2", RANK="2").stderr
     process = run(RANK="1")
     assert process.returncode == 0, process.stderr
     assert (tmp_path / "run" / "results.json").exists()

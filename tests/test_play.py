@@ -8,11 +8,12 @@ from functools import partial
 
 import pytest
 
+from bench.chromium import Page
 from particle_grid import play
 from particle_grid.browser.serve import Server
 from particle_grid.env import ACTIONS
 from tests.browser.test_page import data_of
-from tests.view.browser import Page, needs_browser
+from tests.cases import needs_browser
 
 
 @pytest.fixture

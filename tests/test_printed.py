@@ -171,7 +171,11 @@ def check(item, understood, monkeypatch):
     variables = dict(line.text.split("=", 1) for line in commands(item.page) if is_assignment(line.text))
     text = re.sub(r"\$(\w+)", lambda name: variables.get(name[1], f"${name[1]}").strip('"'), item.text)
     program, *words = shlex.split(text)
-    if program == "torchrun":
+    if program == "sbatch":
+        assert (ROOT / words[0]).is_file(), f"there is no {words[0]}"
+        program = "python"
+        words = ["-m", "particle_grid.train", *words[1:]]
+    elif program == "torchrun":
         program = "python"
         words = words[words.index("-m") :]
     elif program == "docker" and words[0] == "run":

@@ -150,8 +150,7 @@ def training(launcher: str, total_steps: int, seeds: str) -> Callable[[Path], li
     def command(folder: Path) -> list[str]:
         small = [*SMALL, f"trainer.total_steps={total_steps}"]
         if launcher == "train":
-            started = (folder / "run" / "checkpoint.pt").exists()
-            return ["particle_grid.train", *(["resume=run/checkpoint.pt"] if started else small), "hydra.run.dir=run"]
+            return ["particle_grid.train", *small, "name=run", "resume=auto"]
         return [
             "particle_grid.train",
             "-m",
@@ -162,6 +161,11 @@ def training(launcher: str, total_steps: int, seeds: str) -> Callable[[Path], li
         ]
 
     return command
+
+
+@pytest.mark.slow
+def test_a_run_survives_being_killed_and_terminated(tmp_path):
+    withstand(training("train", 400 * BATCH, "0"), [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL], tmp_path)
 
 
 @pytest.mark.slow

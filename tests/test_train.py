@@ -2,9 +2,6 @@
 
 import itertools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numba
@@ -254,6 +251,7 @@ def test_invalid_arguments_of_eval_give_one_sentence(call, arguments, message):
         ("trainer.env_splits=3", "trainer.env_splits=3 cannot share world.worlds=1 out evenly"),
         ("trainer.scripted_opponents=0.5", "trainer.scripted_opponents=0.5 is invalid: task group has no two teams"),
         ("trainer.opponent_pool=0.5", "trainer.opponent_pool=0.5 is invalid: task group has no two teams"),
+        ("trainer.second_team_weight=2", "trainer.second_team_weight=2.0 is invalid: task group has no two teams"),
         ("logger=tensorbord", "There is no logger 'tensorbord'. Did you mean tensorboard?"),
     ],
 )
@@ -280,20 +278,6 @@ def test_a_sweep_runs_each_combination_in_its_own_folder(call):
     configs = [checkpoint.load(path)["config"] for path in sorted(Path("sweep").glob("*/checkpoint.pt"))]
     played = [(config["task"]["name"], config["action"]["name"]) for config in configs]
     assert sorted(played) == [(t, a) for t in ("center", "forage") for a in ("continuous", "discrete")]
-
-
-@pytest.mark.slow
-def test_torchrun_trains_with_two_processes_in_one_folder(tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-    command += ["particle_grid.train", *TINY, "task=center", f"trainer.total_steps={4 * BATCH}"]
-    process = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=240
-    )
-    assert process.returncode == 0, process.stderr
-    assert process.stdout.count("results.json\n") == 1
-    [folder] = (tmp_path / "outputs").iterdir()
-    assert checkpoint.load(folder / "checkpoint.pt")["steps"] == 4 * BATCH
-    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
 
 
 def test_a_run_changes_nothing_in_a_folder_of_foreign_files(call):

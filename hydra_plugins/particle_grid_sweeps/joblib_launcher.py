@@ -5,6 +5,7 @@ can save their work, and when one process dies, all others are lost with it.
 """
 
 import multiprocessing
+import os
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
@@ -17,30 +18,46 @@ from hydra_plugins.particle_grid_sweeps.side_by_side import THREADS, Jobs, SideB
 
 
 class Worker:
-    """A process that runs one job after another. If a job ends it, the next one gets a new process."""
+    """A process that runs one job after another. If it is killed, the job is repeated in a new process.
 
-    def __init__(self) -> None:
+    environment: variables that belong to this worker, such as its GPU.
+    """
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.environment = environment
         self.stopped = False
         self.start()
 
     def start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, other = context.Pipe()
-        self.process = context.Process(target=serve, args=(other,), daemon=True)
+        self.process = context.Process(target=serve, args=(other, self.environment), daemon=True)
         self.process.start()
         other.close()  # otherwise the end of the process would not be noticed
 
     def run(self, jobs: Jobs, number: int, overrides: list[str]) -> JobReturn:
         """Run a job to its end, and print how it ended unless it was asked to stop."""
+        from particle_grid.experiments.pool import ATTEMPTS, is_killed, why_ended
+
+        job = cloudpickle.dumps((jobs, number, overrides))
+        for left in reversed(range(ATTEMPTS)):
+            result = self.attempt(job)
+            if result or self.stopped or not (left and is_killed(self.process.exitcode)):
+                break
+        if result is None:
+            result = lost(number, f"{why_ended(self.process.exitcode)}.")
+        return result if self.stopped else say(result)
+
+    def attempt(self, job: bytes) -> JobReturn | None:
+        """Run a job, and return its result, or None if the process ended before that."""
         if not (self.process.is_alive() or self.stopped):
             self.start()
         try:
-            self.connection.send_bytes(cloudpickle.dumps((jobs, number, overrides)))
-            result = cloudpickle.loads(self.connection.recv_bytes())
+            self.connection.send_bytes(job)
+            return cloudpickle.loads(self.connection.recv_bytes())
         except (EOFError, OSError):
             self.process.join()
-            result = lost(number, f"its process ended with code {self.process.exitcode} (-9: is there enough memory?).")
-        return result if self.stopped else say(result)
+            return None
 
     def stop(self) -> None:
         """Ask the process to save its work and end."""
@@ -48,8 +65,9 @@ class Worker:
         self.process.terminate()
 
 
-def serve(connection: Connection) -> None:
+def serve(connection: Connection, environment: dict[str, str]) -> None:
     """Run the jobs that arrive, until one is interrupted."""
+    os.environ.update(environment)  # before a job imports what reads it
     while True:
         try:
             jobs, number, overrides = cloudpickle.loads(connection.recv_bytes())
@@ -76,6 +94,7 @@ class JoblibLauncher(SideBySideLauncher):
         self.workers: list[Worker] = []  # kept for the next batch of a search
 
     def run(self, jobs: Jobs, batch: list[tuple[int, list[str]]]) -> list[JobReturn]:
+        from particle_grid.learn.distributed import gpu_for
         from particle_grid.learn.fast import cores
         from particle_grid.support import lifeline
 
@@ -83,7 +102,7 @@ class JoblibLauncher(SideBySideLauncher):
         share = str(max(1, cores() // count))
         with lifeline.leading(), env_override(dict.fromkeys(THREADS, share)):
             with without_ctrl_c():
-                self.workers += [Worker() for _ in range(min(count, len(batch)) - len(self.workers))]
+                self.workers += [Worker(gpu_for(k)) for k in range(len(self.workers), min(count, len(batch)))]
             return self.share_out(jobs, batch)
 
     def share_out(self, jobs: Jobs, batch: list[tuple[int, list[str]]]) -> list[JobReturn]:

@@ -34,6 +34,9 @@ class Jobs:
 
     def __call__(self, number: int, overrides: list[str]) -> JobReturn:
         """Run one job, in this process."""
+        from particle_grid.learn.ranks import leave_group
+
+        leave_group()  # a worker may have been started by srun, as one of many that run jobs of their own
         os.chdir(self.folder)
         setup_globals()
         Singleton.set_state(self.state)

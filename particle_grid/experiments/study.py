@@ -1,9 +1,11 @@
 """Run a study: tune each arm of a plan, test it with new seeds, and report."""
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -13,13 +15,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from particle_grid.evaluation import figures
 from particle_grid.experiments.plan import Plan, RunKey, find_plan, read_plan
-from particle_grid.experiments.pool import Job, run_all
+from particle_grid.experiments.pool import Job, Launched, run_all
 from particle_grid.experiments.study_config import check_runs
 from particle_grid.experiments.study_report import missing_runs, write_report
 from particle_grid.experiments.study_scores import ReferenceScores, collect, final_score, measure_reference_scores
 from particle_grid.learn.fast import cores
+from particle_grid.settings.compose import config_folder
 from particle_grid.support import atomic, records
-from particle_grid.support.errors import UserError, UserRuntimeError
+from particle_grid.support.errors import UserError, UserRuntimeError, unknown
 
 # Estimates for a run on one core, before any has been measured.
 STEPS_PER_SECOND = 90_000
@@ -27,7 +30,17 @@ SECONDS_PER_RUN = 20.0  # in addition to the time of its steps
 MEGABYTES_PER_RUN = 2.5
 
 
-def run_study(name: str, out: Path, count: int = 0, dry_run: bool = False, report_only: bool = False) -> None:
+RunAll = Callable[[Sequence[Job], Callable[[Job, str], None]], list[Job]]
+
+
+def run_study(
+    name: str,
+    out: Path,
+    count: int = 0,
+    dry_run: bool = False,
+    report_only: bool = False,
+    launcher: Sequence[str] = (),
+) -> None:
     """Run a study, except for the runs that are finished, and report.
 
     Args:
@@ -36,6 +49,7 @@ def run_study(name: str, out: Path, count: int = 0, dry_run: bool = False, repor
         count: runs at a time; 0 for as many as there are cores.
         dry_run: only print what would be run.
         report_only: run nothing, report what is there.
+        launcher: the name of one of Hydra's launchers and its settings; none for processes on this machine.
 
     Raises:
         UserError: for an invalid plan, or a folder that holds runs of another one; if runs failed, once the report of
@@ -44,9 +58,11 @@ def run_study(name: str, out: Path, count: int = 0, dry_run: bool = False, repor
     console = Console(markup=False)  # reasons and paths may look like markup
     path = find_plan(name)
     plan = read_plan(path)
+    check_launcher(launcher)
     figures.load_figure()  # fails now if Matplotlib is missing, instead of after hours of work
     refuse_another_plan(plan, out / "plan.yaml")
-    done = announce(plan, out, count or cores(), console)
+    at_once = 0 if launcher else count or cores()  # 0: the launcher knows
+    done = announce(plan, out, at_once, console)
     if dry_run:
         return
     if report_only and not done:
@@ -55,14 +71,28 @@ def run_study(name: str, out: Path, count: int = 0, dry_run: bool = False, repor
     atomic.write(out / "plan.yaml", path.read_bytes())
     with console.status("Measuring random actions and the scripted policy of each task"):
         reference_scores = measure_reference_scores(plan, out)
+    run: RunAll = Launched(launcher, out.resolve()).run_all if launcher else partial(run_all, count=count)
     tuning = plan.tuning_jobs(out)
     if not report_only:
-        run_phase("Tuning", list(tuning.values()), count, console)
+        run_phase("Tuning", list(tuning.values()), run, at_once, console)
     chosen = choose(plan, tuning_scores(tuning, reference_scores))
     tests = tests_with(plan, out, chosen)
     if not report_only:
-        run_phase("Testing", list(tests.values()), count, console)
+        run_phase("Testing", list(tests.values()), run, at_once, console)
     report(plan, out, chosen, reference_scores, tuning | tests, console)
+
+
+def check_launcher(launcher: Sequence[str]) -> None:
+    """Raise UserError for a launcher that does not exist, and for settings that are none."""
+    if not launcher:
+        return
+    name, *settings = launcher
+    known = {path.stem for path in (config_folder() / "hydra" / "launcher").glob("*.yaml")}
+    if name not in known:
+        raise UserError(unknown(f"launcher {name!r}", name, known))
+    for setting in settings:
+        if not re.match(r"[\w.]+=", setting):
+            raise UserError(f"{setting!r} is not a setting of {name}: write KEY=VALUE, and the plan before --launcher.")
 
 
 def refuse_another_plan(plan: Plan, path: Path) -> None:
@@ -74,8 +104,12 @@ def refuse_another_plan(plan: Plan, path: Path) -> None:
         )
 
 
-def announce(plan: Plan, out: Path, count: int, console: Console) -> int:
+def announce(plan: Plan, out: Path, at_once: int, console: Console) -> int:
     """Print what will be run, and about how long that takes.
+
+    Args:
+        plan, out, console: see `run_study`.
+        at_once: runs at a time; 0 if that is not known.
 
     Returns:
         The number of finished runs.
@@ -88,22 +122,30 @@ def announce(plan: Plan, out: Path, count: int, console: Console) -> int:
     tests = plan.test_jobs(out, dict.fromkeys(plan.arms, 0))
     jobs = [*tuning.values(), *tests.values()]
     done = sum(job.done for job in jobs)
-    seconds = (steps / STEPS_PER_SECOND + SECONDS_PER_RUN * len(jobs)) / count * (1 - done / len(jobs))
+    seconds = (steps / STEPS_PER_SECOND + SECONDS_PER_RUN * len(jobs)) / (at_once or 1) * (1 - done / len(jobs))
+    pace = f"{at_once} at a time; about" if at_once else "on one core they would take about"
     lines = [
         plan.question,
         f"Arms: {', '.join(plan.arms)}. Tasks: {', '.join(plan.tasks)}. Variants: {', '.join(plan.variants)}.",
         f"Tuning: {len(tuning)} runs ({plan.tuning.trials} sets of hyperparameters per arm, {len(plan.tuning.tasks)} "
         f"tasks, {len(plan.tuning.seeds)} seeds). Test: {len(tests)} runs ({len(plan.seeds)} new seeds).",
-        f"{len(jobs)} runs, {steps / 1e6:.0f} million agent-steps in total; {done} runs are done; {count} at a time; "
-        f"about {timedelta(seconds=round(seconds))} at {STEPS_PER_SECOND:,} steps per second and core, plus "
+        f"{len(jobs)} runs, {steps / 1e6:.0f} million agent-steps in total; {done} runs are done; {pace} "
+        f"{timedelta(seconds=round(seconds))} at {STEPS_PER_SECOND:,} steps per second and core, plus "
         f"{SECONDS_PER_RUN:.0f} seconds per run; {MEGABYTES_PER_RUN * (len(jobs) - done):.0f} MB in {out}.",
     ]
     console.print("\n".join(lines), soft_wrap=True)
     return done
 
 
-def run_phase(name: str, jobs: list[Job], count: int, console: Console) -> None:
+def run_phase(name: str, jobs: list[Job], run: RunAll, at_once: int, console: Console) -> None:
     """Run jobs, with a progress bar, or a line for each run if there is no terminal.
+
+    Args:
+        name: of the phase.
+        jobs: of the phase.
+        run: runs them.
+        at_once: how many at a time; 0 if that is not known.
+        console: where to print.
 
     Raises:
         UserError: if all of them failed, or a folder holds a run with other overrides.
@@ -119,15 +161,15 @@ def run_phase(name: str, jobs: list[Job], count: int, console: Console) -> None:
             if job in finished:
                 return
             ends.append(monotonic())
-            left = time_left(ends, total, min(count or cores(), cores()))
+            left = time_left(ends, total, min(at_once or 1, cores()))
             progress.update(bar, advance=1, left=left)
             if reason or not console.is_terminal:
-                run = "/".join(job.folder.path.parts[-3:])
+                place = "/".join(job.folder.path.parts[-3:])
                 state = f"failed: {reason}" if reason else "done"
-                said = f"{name} {len(ends)} of {total}: {run} {state}"
+                said = f"{name} {len(ends)} of {total}: {place} {state}"
                 console.print(f"{said}; {left}" if left else said, soft_wrap=True)
 
-        failed = run_all(jobs, ended, count)
+        failed = run(jobs, ended)
     if failed and len(failed) == len(jobs):
         raise UserRuntimeError(f"All runs failed: see error.txt in their folders, such as {failed[0].folder.path}.")
 

@@ -24,7 +24,14 @@ from particle_grid.learn.distributed import ProcessGroup, choose_device, joined
 from particle_grid.learn.loggers.several import Loggers
 from particle_grid.learn.policy import Policy
 from particle_grid.learn.trainer import Result, ScalarLog, Trainer, check_minibatch
-from particle_grid.runs.build import build_env, build_env_splits, build_policy, opponents_for
+from particle_grid.runs.build import (
+    build_env,
+    build_env_splits,
+    build_policy,
+    check_teams,
+    opponents_for,
+    second_team,
+)
 from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.load import Checkpoint
 from particle_grid.runs.opponents import opponent_agents
@@ -44,13 +51,29 @@ HYPERPARAMETERS = [  # logged for every run, in addition to those that a command
 ]
 
 
-def train(config: RunConfig, call: Invocation, saved: Checkpoint | None, watch: bool = False) -> float | None:
-    """Train a policy, alone or as one process of several, and evaluate it.
+@contextmanager
+def prepared(config: RunConfig) -> Iterator[ProcessGroup]:
+    """Yield the processes that train together, once they have what they need for it.
+
+    Raises:
+        UserError: for a logger that is not installed, or processes that do not find each other.
+    """
+    check_installed(config)
+    use_threads(config.trainer)
+    with joined(choose_device(config.trainer.device).type == "cuda") as group:
+        yield group
+
+
+def train(
+    config: RunConfig, call: Invocation, saved: Checkpoint | None, group: ProcessGroup, watch: bool = False
+) -> float | None:
+    """Train a policy, alone or as the first process of several, and evaluate it.
 
     Args:
         config: the settings of the run.
         call: where the run belongs, and what its command line was.
         saved: the checkpoint to continue from, if any.
+        group: the processes. The others call `assist`.
         watch: whether a page on this machine shows the run.
 
     Returns:
@@ -59,17 +82,16 @@ def train(config: RunConfig, call: Invocation, saved: Checkpoint | None, watch: 
     Raises:
         KeyboardInterrupt: for Ctrl-C and signals to end, once the run has saved.
     """
-    check_installed(config)
-    use_threads(config.trainer)
-    with joined(choose_device(config.trainer.device).type == "cuda") as group:
-        run = build(config, saved, group)
-        if group.rank:
-            run.trainer().run()  # it takes part in learning, and writes no files
-            return None
-        folder = RunFolder(call.folder)
-        live = shown_live(run) if watch else None
-        with console_for(folder, call) as console, live or nullcontext():
-            return lead(run, folder, call, console, live)
+    run = build(config, saved, group)
+    folder = RunFolder(call.folder)
+    live = shown_live(run) if watch else None
+    with console_for(folder, call) as console, live or nullcontext():
+        return lead(run, folder, call, console, live)
+
+
+def assist(config: RunConfig, saved: Checkpoint | None, group: ProcessGroup) -> None:
+    """Take part in the learning of a run that another process leads, and write no files."""
+    build(config, saved, group).trainer().run()
 
 
 def use_threads(settings: TrainerConfig) -> None:
@@ -98,8 +120,8 @@ class Run:
     def trainer(self, **options: object) -> Trainer:
         """Return the trainer of the run, in the state of the checkpoint if there is one. options: of `Trainer`."""
         settings = self.config.trainer
-        opponents = opponents_for(self.policy, settings)
-        trainer = Trainer(self.splits, self.policy, settings, group=self.group, opponents=opponents, **options)  # type: ignore[arg-type]
+        teams = {"opponents": opponents_for(self.policy, settings), "second_team": second_team}
+        trainer = Trainer(self.splits, self.policy, settings, group=self.group, **teams, **options)  # type: ignore[arg-type]
         if self.saved:
             trainer.load_state_dict(dict(self.saved.trainer))
         return trainer
@@ -114,6 +136,7 @@ def build(config: RunConfig, saved: Checkpoint | None, group: ProcessGroup) -> R
     env = build_env(config)
     splits = build_env_splits(config, env)
     check_minibatch(config.trainer, group)
+    check_teams(env, config.trainer)
     for split in splits:
         opponent_agents(split, config.trainer)
     policy = build_policy(config, saved.weights if saved else None)
@@ -138,7 +161,7 @@ def lead(run: Run, folder: RunFolder, call: Invocation, console: Console, live: 
     if live:
         say(f"To watch, in a browser on this machine: {live.address}")
     with (
-        saying_how_to_resume(folder, run.config, say, call.swept),
+        saying_how_to_resume(folder, run.config, say, call),
         open_loggers(run.config, folder, call, run.first_step, say) as loggers,
     ):
         loggers.hyperparameters(hyperparameters(run.config, call))
@@ -254,14 +277,15 @@ def final_scores(results: Results) -> dict[str, float]:
 
 @contextmanager
 def saying_how_to_resume(
-    folder: RunFolder, config: RunConfig, say: Callable[[str], None], swept: bool
+    folder: RunFolder, config: RunConfig, say: Callable[[str], None], call: Invocation
 ) -> Iterator[None]:
     """Print how to resume a run that is interrupted in this context, if it has a checkpoint."""
     try:
         yield
     except KeyboardInterrupt:
         if folder.checkpoint.exists():
-            say(f"To resume{' this run only' if swept else ''}: {resume_arguments(folder, config)}")
+            own = "the same command" if call.repeatable else resume_arguments(folder, config)
+            say(f"To resume{' this run only' if call.swept else ''}: {own}")
         raise
 
 

@@ -82,6 +82,11 @@ def no_opponents(env: Any) -> None:
     """Let the policy play all agents of an environment."""
 
 
+def one_team(env: Any) -> np.ndarray:
+    """Return which agents of an environment without teams are in the second one, bool[N]: none."""
+    return np.zeros(env.num_agents, bool)
+
+
 class RolloutBuffer:
     """T steps of N agents on the device, allocated once and written in place.
 

@@ -24,6 +24,7 @@ NOT_NEGATIVE = (
     "value_coef",
     "entropy_coef",
     "env_splits",
+    "second_team_weight",
     "threads",
     "checkpoint_every",
     "seed",
@@ -51,6 +52,10 @@ class TrainerConfig:
     #: Maximum number of agent-steps per optimiser step. A minibatch holds whole rollouts of some agents. With larger
     #: minibatches, the first millions of steps have too few updates.
     minibatch: int = 4096
+    #: Whether `minibatch` counts the agent-steps of each process. By default, the processes of a run share a minibatch,
+    #: so that they learn as one process would with all agents. With many processes, their shares become too small to be
+    #: computed efficiently: then let each have a minibatch, and raise `learning_rate`.
+    minibatch_per_process: bool = False
     #: Passes over each batch. Fresh data is cheap here, and a single pass keeps the data on-policy.
     epochs: int = 1
     #: Learning rate of Adam at the start of training, suited to many small updates.
@@ -83,6 +88,9 @@ class TrainerConfig:
     optimiser: str = "muon"
     #: Learning rate of Muon, as a multiple of `learning_rate`. At 1, the steps of Muon and Adam have the same RMS.
     muon_scale: float = 8.0
+    #: Weight of the second team's advantages relative to those of the first. Each team's are normalised by themselves.
+    #: 0: those of both are normalised together, and the team whose rewards vary more dominates.
+    second_team_weight: float = 0.0
     #: Share of the worlds in which the task's script plays one of the two teams.
     scripted_opponents: float = 0.0
     #: Share of the worlds in which earlier versions of the policy play one of the two teams.

@@ -2,8 +2,8 @@
 
 Each process simulates its own agents, and gradients are summed.
 
-`torchrun` starts the processes. They share every minibatch, so the result is that of one process with all the agents.
-Their weights stay equal, because they start from the same weights and take the same optimiser steps.
+`torchrun` or `srun` starts the processes. They share every minibatch, so the result is that of one process with all the
+agents. Their weights stay equal, because they start from the same weights and take the same optimiser steps.
 """
 
 import io
@@ -11,6 +11,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -18,7 +20,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from particle_grid.learn.config import DEVICE
-from particle_grid.support.errors import UserError
+from particle_grid.learn.ranks import Ranks, ranks
+from particle_grid.support.errors import UserError, UserRuntimeError
+
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"  # the GPUs that CUDA shows a process; those after a -1 are hidden
+PATIENCE = timedelta(minutes=5)  # for the tasks of srun to start Python and import PyTorch
 
 
 def choose_device(name: str) -> torch.device:
@@ -37,6 +43,20 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)
+
+
+def gpu_for(number: int) -> dict[str, str]:
+    """Return the environment variable that shows one of several processes, which run side by side, a single GPU.
+
+    The GPUs that this process may use are handed out in turn: those in CUDA_VISIBLE_DEVICES or, without it, those that
+    torch finds. There is no variable if there are none.
+    """
+    named = os.environ.get(VISIBLE_GPUS)
+    if named is None:
+        gpus = [str(k) for k in range(torch.cuda.device_count())]
+    else:
+        gpus = list(takewhile(lambda gpu: gpu and not gpu.startswith("-"), map(str.strip, named.split(","))))
+    return {VISIBLE_GPUS: gpus[number % len(gpus)]} if gpus else {}
 
 
 def _check_gpu(name: str) -> None:
@@ -60,6 +80,13 @@ class ProcessGroup:
         if self.size > 1:
             dist.all_reduce(x)
         return x
+
+    def share(self, text: str) -> str:
+        """Return the text that the first process passes."""
+        texts = [text]
+        if self.size > 1:
+            dist.broadcast_object_list(texts)
+        return texts[0]
 
     def gather(self, state: dict[str, Any], device: torch.device) -> list[dict[str, Any]]:
         """Return what the other processes passed, by rank, in the first process, and an empty list in the others.
@@ -89,45 +116,41 @@ def _receive(rank: int, count: int, device: torch.device) -> dict[str, Any]:
     return torch.load(io.BytesIO(content.cpu().numpy().tobytes()), map_location="cpu", weights_only=True)
 
 
-def ranks() -> tuple[int, int, int]:
-    """Return rank, number of processes and number of processes on this machine, as set by `torchrun`.
-
-    Without torchrun these are 0, 1 and 1.
-
-    Raises:
-        UserError: for environment variables that torchrun does not set like this.
-    """
-    size = _environment_count("WORLD_SIZE", 1)
-    on_this_machine = _environment_count("LOCAL_WORLD_SIZE", 1)
-    rank = _environment_count("RANK", 0) if size > 1 else 0  # other programs set RANK too
-    if rank >= size:
-        raise UserError(f"RANK={rank} is not below WORLD_SIZE={size}: start the processes with torchrun.")
-    return rank, size, on_this_machine
-
-
-def _environment_count(name: str, default: int) -> int:
-    """Return the number in an environment variable."""
-    text = os.environ.get(name) or str(default)
-    if not text.isdecimal():
-        raise UserError(f"The environment variable {name}={text} is not a number: unset it, or use torchrun.")
-    return int(text)
-
-
 @contextmanager
 def joined(cuda: bool) -> Iterator[ProcessGroup]:
-    """Join the processes that `torchrun` started, and leave them at the end.
+    """Join the processes that `torchrun` or `srun` started, and leave them at the end.
 
     Args:
         cuda: communicate over NCCL, between GPUs, instead of gloo.
+
+    Raises:
+        UserRuntimeError: if the tasks of srun do not find each other.
     """
-    rank, size, _ = ranks()
-    if size == 1:
+    here = ranks()
+    if here.size == 1:
         yield ProcessGroup()
         return
     if cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if cuda else "gloo")
+        torch.cuda.set_device(here.local_rank % torch.cuda.device_count())  # Slurm may show each task only its own GPU
+    backend = "nccl" if cuda else "gloo"
+    if here.address is None:
+        dist.init_process_group(backend)
+    else:
+        dist.init_process_group(backend, store=_meeting(here, here.address), rank=here.rank, world_size=here.size)
     try:
-        yield ProcessGroup(rank, size)
+        yield ProcessGroup(here.rank, here.size)
     finally:
         dist.destroy_process_group()
+
+
+def _meeting(here: Ranks, address: tuple[str, int]) -> dist.Store:
+    """Return the store over which the tasks of srun find each other, once all of them are there."""
+    host, port = address
+    try:
+        return dist.TCPStore(host, port, here.size, is_master=here.rank == 0, timeout=PATIENCE)
+    except dist.DistError as error:
+        raise UserRuntimeError(
+            f"Task {here.rank} of {here.size} did not meet the others at {host}:{port} within {PATIENCE.seconds} s "
+            f"({str(error).splitlines()[0]}): start all of them with srun, set MASTER_ADDR and MASTER_PORT to the host "
+            f"of the first task and a free port, or unset SLURM_PROCID to train in this process alone."
+        ) from error

@@ -55,19 +55,60 @@ def explained_variance(values: Tensor, returns: Tensor, valid: Tensor) -> Tensor
     return torch.where(total > 0, 1 - variance(returns - values) / total.clamp(min=1e-12), 0.0)
 
 
-def mean_over_processes(valid: Tensor, total: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return a function that computes this process's share of the mean over the valid steps of all processes."""
-    count = total(valid.sum()).clamp(min=1)
-    return lambda x: x.masked_fill(~valid, 0.0).sum() / count
+def over_processes(own: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the moments of the numbers of all processes, which exchange them in one call (Chan et al. 1983).
+
+    Args:
+        own: f64[3], of the numbers of this process: how many they are, their sum, and the sum of their squared
+            distances from their mean.
+        total: sums a tensor over the processes, in place, and returns it.
+
+    Returns:
+        f64[3], the same of all numbers. For a single process these are `own`, bit for bit.
+    """
+    count, whole, _ = own
+    sums = total(torch.cat([own, (whole * whole / count.clamp(min=1))[None]]))
+    count, whole, squares, product = sums
+    between = product - whole * whole / count.clamp(min=1)  # squared distances of the means from the common one
+    return torch.stack([count, whole, squares + between])
 
 
-def normalised(
-    advantage: Tensor, valid: Tensor, mean: Callable[[Tensor], Tensor], total: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """Return advantages with mean 0 and standard deviation 1 over the valid steps, and 0 elsewhere."""
-    centre = total(mean(advantage))
-    std = total(mean((advantage - centre).square())).sqrt()
+def moments(advantage: Tensor, valid: Tensor, total: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mean and standard deviation of the advantages of valid steps, and the number of these, at least 1.
+
+    They are those of all processes that share a minibatch.
+    """
+    masked = advantage.masked_fill(~valid, 0.0)
+    distance = (advantage - masked.sum() / valid.sum().clamp(min=1)).masked_fill(~valid, 0.0)
+    own = torch.stack([valid.sum().double(), masked.sum().double(), distance.square().sum().double()])
+    count, whole, squares = over_processes(own, total)
+    count = count.clamp(min=1)
+    mean = (whole / count).to(advantage.dtype)
+    return mean, (squares / count).to(advantage.dtype).sqrt(), count.long()
+
+
+def normalised(advantage: Tensor, valid: Tensor, centre: Tensor, std: Tensor) -> Tensor:
+    """Return the distance of advantages from a centre in standard deviations, and 0 where they are not valid."""
     return ((advantage - centre) / (std + 1e-8)).masked_fill(~valid, 0.0)
+
+
+def normalised_by_team(
+    advantage: Tensor, valid: Tensor, second: Tensor, weight: float, total: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Return advantages normalised over each of two teams by themselves, those of the second team times a weight.
+
+    Args:
+        advantage: f32[T, N].
+        valid: bool[T, N], the steps that count.
+        second: bool[N], the agents of the second team.
+        weight: of their advantages.
+        total: sums a tensor over processes, in place, and returns it.
+    """
+    result = torch.zeros_like(advantage)
+    for team, factor in ((~second, 1.0), (second, weight)):
+        mine = valid & team
+        result += factor * normalised(advantage, mine, *moments(advantage, mine, total)[:2])
+    return result
 
 
 @torch.no_grad()
@@ -104,11 +145,16 @@ def ppo_loss(
         valid: bool[T, n], the steps that are not truncated. All means are over these.
         clip: distance from 1 beyond which probability ratios are clipped.
         value_coef, entropy_coef: weights of the terms.
-        total: sums a number over the processes that share a minibatch. Loss and statistics are then the shares of this
-            process, which add up to the whole.
+        total: sums a tensor over the processes that share a minibatch, in place, and returns it. Loss and statistics
+            are then the shares of this process, which add up to the whole.
     """
-    mean = mean_over_processes(valid, total)
-    advantage = normalised(advantage, valid, mean, total)
+    centre, std, count = moments(advantage, valid, total)
+    advantage = normalised(advantage, valid, centre, std)
+
+    def mean(x: Tensor) -> Tensor:
+        """Return the share of this process in the mean over the valid steps."""
+        return x.masked_fill(~valid, 0.0).sum() / count
+
     log_ratio = (logp - old_logp).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     ratio = log_ratio.exp()
     policy_loss = -mean(torch.min(advantage * ratio, advantage * ratio.clamp(1 - clip, 1 + clip)))

@@ -21,13 +21,14 @@ from particle_grid.learn.collect import (
     check_envs,
     make_splits,
     no_opponents,
+    one_team,
 )
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.distributed import ProcessGroup, choose_device
 from particle_grid.learn.fast import accelerate, accelerate_head
 from particle_grid.learn.interrupt import interrupted_by_signals
 from particle_grid.learn.policy import Policy
-from particle_grid.learn.update import Updater
+from particle_grid.learn.update import Updater, minibatch_size
 from particle_grid.support.atomic import check_place
 from particle_grid.support.errors import UserError, UserRuntimeError
 from particle_grid.support.uncopied import Uncopied
@@ -75,6 +76,7 @@ class Trainer(Uncopied):
         group: the processes that learn together, each in its own environments. The first one writes the checkpoints.
             `run`, `save` and `state_dict` must be called in all of them.
         opponents: returns who plays some of an environment's agents, or None if the policy plays all of them.
+        second_team: returns which of an environment's agents are in the second team, bool[N].
         watch: is called after each step of the first split, before its next step starts.
 
     Raises:
@@ -100,6 +102,7 @@ class Trainer(Uncopied):
         normalise: Callable[[float], float] | None = None,
         group: ProcessGroup = ALONE,
         opponents: Callable[[Any], TrainingOpponents | None] = no_opponents,
+        second_team: Callable[[Any], np.ndarray] = one_team,
         watch: Callable[[], None] = lambda: None,
     ) -> None:
         envs = check_envs(env, policy)
@@ -117,7 +120,7 @@ class Trainer(Uncopied):
         self._running = threading.Lock()
         self._check_settings()
         self._choose_network()
-        self._make_parts(envs, opponents, watch)
+        self._make_parts(envs, opponents, second_team, watch)
 
     def _check_settings(self) -> None:
         """Refuse now what would otherwise fail after hours of training."""
@@ -139,6 +142,7 @@ class Trainer(Uncopied):
         self,
         envs: list[Env],
         opponents: Callable[[Any], TrainingOpponents | None],
+        second_team: Callable[[Any], np.ndarray],
         watch: Callable[[], None],
     ) -> None:
         """Make what collects rollouts and what learns from them, around one buffer."""
@@ -147,12 +151,13 @@ class Trainer(Uncopied):
         self.generator = torch.Generator(self.device).manual_seed(seed)
         splits = make_splits(envs, opponents, seed, self.device)
         learning = torch.from_numpy(np.concatenate([split.learning for split in splits])).to(self.device)
+        second = torch.from_numpy(np.concatenate([second_team(env) for env in envs])).to(self.device)
         self.buffer = RolloutBuffer(
             self.config.rollout_length, len(learning), policy.observation_size, policy.head, self.device
         )
         self.collector = Collector(splits, policy, self.network, self.sample, self.buffer, self.generator, watch)
         self.updater = Updater(
-            policy, self.network, self.loss, self.buffer, learning, self.config, self.generator, self.group
+            policy, self.network, self.loss, self.buffer, learning, second, self.config, self.generator, self.group
         )
         self.batch = self.updater.batch
 
@@ -326,10 +331,10 @@ class Trainer(Uncopied):
 def check_minibatch(config: TrainerConfig, group: ProcessGroup) -> None:
     """Raise UserError for a minibatch that is too small for a group of processes."""
     least = config.rollout_length * group.size
-    if config.minibatch < least:
+    if minibatch_size(config, group) < least:
         raise UserError(
             f"trainer.minibatch={config.minibatch} is too small to share among {group.size} processes: give {least} or "
-            f"more, a rollout_length for each."
+            f"more, a rollout_length for each, or set trainer.minibatch_per_process=true."
         )
 
 

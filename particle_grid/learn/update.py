@@ -35,6 +35,11 @@ class Batch(NamedTuple):
     truncations: Tensor  # bool[T, N]
 
 
+def minibatch_size(config: TrainerConfig, group: ProcessGroup) -> int:
+    """Return the maximum number of agent-steps per optimiser step, of all processes together."""
+    return config.minibatch * group.size if config.minibatch_per_process else config.minibatch
+
+
 class Updater:
     """Updates a policy from the rollout in a buffer.
 
@@ -44,6 +49,7 @@ class Updater:
         loss: the loss in kernels, beside a `FastNetwork`; or None for the definition, see `_gradients`.
         buffer: holds the rollout.
         learning: bool[N], the agents to learn from.
+        second: bool[N], the agents of the second team.
         config: the settings of PPO.
         generator: draws the order of the agents.
         group: the processes that share each minibatch.
@@ -61,6 +67,7 @@ class Updater:
         loss: "FusedLoss | None",
         buffer: RolloutBuffer,
         learning: Tensor,
+        second: Tensor,
         config: TrainerConfig,
         generator: torch.Generator,
         group: ProcessGroup,
@@ -71,6 +78,7 @@ class Updater:
         self.inputs: tuple[np.ndarray, ...] = ()  # inputs of the network in kernels: the rollout
         self.buffer = buffer
         self.learning = learning
+        self.second = second
         self.learners = learning.nonzero().squeeze(1)
         self.config = config
         self.generator = generator
@@ -112,6 +120,9 @@ class Updater:
             rewards, buffer.values, buffer.terminals, buffer.truncations, self.config.gamma, self.config.gae_lambda
         )
         returns = advantage + buffer.values[:-1]
+        if weight := self.config.second_team_weight:
+            valid = ~buffer.truncations & self.learning
+            advantage = ppo.normalised_by_team(advantage, valid, self.second, weight, self.group.sum)
         batch = Batch(buffer.actions, buffer.logp, advantage, returns, buffer.truncations)
         if not self.loss:
             return batch
@@ -120,7 +131,7 @@ class Updater:
 
     def _minibatches(self) -> Iterator[Tensor]:
         """Yield the agents of each minibatch, in random order and in parts of equal size, or nearly."""
-        count = math.ceil(self.batch / self.config.minibatch)  # processes share a minibatch
+        count = math.ceil(self.batch / minibatch_size(self.config, self.group))
         order = torch.randperm(len(self.learners), generator=self.generator, device=self.learners.device)
         yield from self.learners[order].tensor_split(count)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import torch
 
 from particle_grid.env import ParticleGrid, action_space
@@ -82,6 +83,20 @@ def trained_policy(saved: Checkpoint, device: torch.device) -> Policy:
         UserError: as `build_policy`.
     """
     return build_policy(saved.config, saved.weights).to(device)
+
+
+def second_team(env: ParticleGrid) -> np.ndarray:
+    """Return which agents are in the second team, bool[N]; none if the task has one team."""
+    return env.team(1) if env.task.teams > 1 else np.zeros(env.num_agents, bool)
+
+
+def check_teams(env: ParticleGrid, settings: TrainerConfig) -> None:
+    """Raise UserError for a weight of the second team in a task without one."""
+    if settings.second_team_weight and env.task.teams < 2:
+        raise UserError(
+            f"trainer.second_team_weight={settings.second_team_weight} is invalid: task {env.task_name} has no two "
+            f"teams; leave it at 0."
+        )
 
 
 def opponents_for(policy: Policy, settings: TrainerConfig) -> Callable[[ParticleGrid], TeamOpponents | None]:

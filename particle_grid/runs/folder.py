@@ -230,29 +230,32 @@ class RunFolder:
                 )
             self._refuse_foreign_files()
             self._clear()
-            try:
+            with self._unless_unlearnt():
                 yield
-            except BaseException:  # also KeyboardInterrupt
-                if not (self.started or self.trained):
-                    self._clear()
-                    self.config.unlink(missing_ok=True)
-                raise
 
     @contextlib.contextmanager
-    def for_sweep(self, config: RunConfig) -> Iterator[None]:
-        """Keep the folder for this process, which starts or continues a job of a sweep; wait for another one first.
+    def for_repeated_run(self, config: RunConfig, swept: bool) -> Iterator[None]:
+        """Keep the folder for this process, which starts or continues the run in it; wait for another one first.
+
+        Args:
+            config: the settings of the run.
+            swept: whether it is a job of a sweep, whose folder is named after its settings.
 
         Raises:
             OccupiedError: if the folder holds a run with other settings.
         """
         with held(self.lock, "trains there", wait=True):
             self._refuse_foreign_files()
-            self._refuse_other_settings(config)
-            if not self.ended:
-                self.write_config(config)
-                self.error.unlink(missing_ok=True)
-                self._clear()
-            yield
+            if swept or self.started:
+                self._refuse_other_settings(config, swept)
+            with (
+                contextlib.nullcontext() if swept else self._unless_unlearnt()
+            ):  # a sweep keeps the reason of a failure
+                if not self.ended:
+                    self.write_config(config)
+                    self.error.unlink(missing_ok=True)
+                    self._clear()
+                yield
 
     def remove_unlearnt(self, notes: str) -> bool:
         """Remove the folder of a run that ended before it learnt anything, and return whether it is gone.
@@ -280,6 +283,17 @@ class RunFolder:
     def _is_checkpoint(self, path: str | None) -> bool:
         return bool(path) and Path(str(path)).exists() and self.checkpoint.samefile(str(path))
 
+    @contextlib.contextmanager
+    def _unless_unlearnt(self) -> Iterator[None]:
+        """Remove what a run leaves that ends in this context by an exception, before it has learnt anything."""
+        try:
+            yield
+        except BaseException:  # also KeyboardInterrupt
+            if not (self.started or self.trained):
+                self._clear()
+                self.config.unlink(missing_ok=True)
+            raise
+
     def _clear(self) -> None:
         """Remove what a run leaves that ends before its first checkpoint, except its settings."""
         if not self.checkpoint.exists():
@@ -303,16 +317,18 @@ class RunFolder:
         except (OSError, ValueError):
             return set()
 
-    def _refuse_other_settings(self, config: RunConfig) -> None:
+    def _refuse_other_settings(self, config: RunConfig, swept: bool) -> None:
         if not self.config.exists():
             return
+        in_sweep = "choose another hydra.sweep.dir, or leave hydra.sweep.subdir as it is."
+        alone = f"choose another name, or continue it with {self.resume_override()} instead of resume=auto."
         there, here = dict(flatten(self.read_config())), config.flat()
         keys = (there.keys() | here.keys()) - {"logger"}  # which does not change what the run computes
         if differ := sorted(key for key in keys if there.get(key) != here.get(key)):
             key = differ[0]
             raise OccupiedError(
-                f"{self.path} holds a run with {key}={there.get(key)}, and this one has {key}={here.get(key)}: choose "
-                f"another hydra.sweep.dir, or leave hydra.sweep.subdir as it is."
+                f"{self.path} holds a run with {key}={there.get(key)}, and this one has {key}={here.get(key)}: "
+                f"{in_sweep if swept else alone}"
             )
 
 

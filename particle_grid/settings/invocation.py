@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+AUTO = "auto"  # resume=auto: resume the run in the folder if there is one
 TRIAL = "hydra.job.env_set.PARTICLE_GRID_TRIAL"  # where a sweeper writes the number of a job's trial
 
 
@@ -23,13 +24,15 @@ class Invocation:
     """One call of a command.
 
     folder: where the run belongs. overrides: of the command line. swept: whether this is a job of a sweep (-m), and
-    side_by_side: whether other jobs of it run at the same time. trial: of a search, if the job is one of its trials.
+    side_by_side: whether other jobs of it run at the same time. repeatable: whether the same command resumes the run
+    (resume=auto). trial: of a search, if the job is one of its trials.
     """
 
     folder: Path
     overrides: tuple[str, ...] = ()
     swept: bool = False
     side_by_side: bool = False
+    repeatable: bool = False
     trial: Trial | None = None
 
     def chosen(self) -> dict[str, str]:

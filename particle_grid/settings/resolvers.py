@@ -11,6 +11,7 @@ import omegaconf
 from omegaconf import DictConfig, OmegaConf
 
 from particle_grid.settings.checks import check_name
+from particle_grid.settings.invocation import AUTO
 from particle_grid.support.text import printable
 
 UNCHANGING = ("hydra", "allow", "logger", "watch")  # keys that do not change what a run computes
@@ -29,6 +30,11 @@ def run_name(name: object, resume: str | None) -> str:
     return re.sub(r"^\d{4}-\d\d-\d\d_[\d-]+_", "", old) or check_name(name)
 
 
+def run_folder(now: str, name: object, resume: str | None) -> str:
+    """Return the name of the folder of a run: a new one with the time, or for resume=auto always the same."""
+    return check_name(name) if resume == AUTO else f"{now}_{run_name(name, resume)}"
+
+
 def plain(name: object) -> str:
     """Return the name of a task without the module of its class."""
     return str(name).rpartition(":")[2]
@@ -42,4 +48,4 @@ def register(*resolvers: Callable[..., Any]) -> None:
         getattr(OmegaConf, name)(resolver.__name__, resolver, replace=True)
 
 
-register(digest, run_name, plain)  # at import, so that processes that only unpickle a job have them
+register(digest, run_name, run_folder, plain)  # at import, so that processes that only unpickle a job have them

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from bench.chromium import Page
 from particle_grid.browser import build
 from particle_grid.browser.describe import world
 from tests.browser.native import EVERY, SEED, Play, checksum, code, make
-from tests.cases import needs_jit
-from tests.view.browser import Page, needs_browser
+from tests.cases import needs_browser, needs_jit
 
 ENGINE = Path(build.__file__).with_name("engine.js")
 PLAY = Path(__file__).with_name("play.js")

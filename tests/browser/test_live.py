@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bench.chromium import Page
 from particle_grid import train
 from particle_grid.browser import live
 from particle_grid.browser.live import MOMENTS, NORMALISED, Live
@@ -17,8 +18,8 @@ from particle_grid.runs.build import build_policy
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.sim.world import World
 from tests.browser.test_page import change
+from tests.cases import needs_browser
 from tests.test_train import FEW, TINY
-from tests.view.browser import Page, needs_browser
 
 TOTAL = 10_000
 WORLD = World(agents=64, height=64, width=64)

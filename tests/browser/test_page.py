@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
+from bench.chromium import OPEN, Page
 from particle_grid import web
 from particle_grid.api import load_policy
 from particle_grid.browser import contents, page
@@ -17,7 +18,7 @@ from particle_grid.learn import checkpoint
 from particle_grid.runs.load import shipped_path, shipped_tasks
 from particle_grid.sim import tasks
 from particle_grid.sim.world import World
-from tests.view.browser import NETWORK, OPEN, Page, needs_browser
+from tests.cases import NETWORK, needs_browser
 
 MOST_BYTES = 2_000_000
 GROUP = "task=group&seed=3&agents=256"

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bench.chromium import OPEN, Page
 from particle_grid import play, web
 from particle_grid.browser import contents
 from particle_grid.browser.describe import world
@@ -15,7 +16,7 @@ from particle_grid.settings.run_config import RunConfig
 from particle_grid.sim.world import World
 from tests.browser.native import SEED, code
 from tests.browser.test_page import data_of, press
-from tests.view.browser import OPEN, Page, needs_browser
+from tests.cases import needs_browser
 
 OWN = """
 from dataclasses import dataclass

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -9,8 +10,10 @@ from importlib.util import find_spec
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import MissingConfigException
 
+from hydra_plugins.particle_grid_sweeps.joblib_launcher import JoblibLauncher
 from particle_grid.learn.fast import cores
 from particle_grid.settings.compose import VERSION_BASE, config_folder, register_groups
 from particle_grid.settings.errors import explain
@@ -50,11 +53,13 @@ def test_a_missing_plugin_of_hydra_is_reported_with_the_command_that_installs_it
     assert err.count("\n") == 1
 
 
-def test_a_sweep_under_torchrun_is_refused(call, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+@pytest.mark.parametrize("variables", [{"WORLD_SIZE": "2"}, {"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}])
+def test_a_sweep_in_several_processes_is_refused(call, monkeypatch, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     code, _, err = call("-m", "seed=0,1")
     assert code == 1
-    assert "-m and torchrun exclude each other" in err
+    assert err.startswith("error: -m makes many runs, and torchrun and srun start 2 processes that share a single one")
 
 
 @pytest.mark.filterwarnings("ignore:(?s).*validated against ConfigStore schema")
@@ -110,6 +115,46 @@ def test_a_launcher_runs_all_jobs_reports_their_outcomes_and_repeats_nothing(tmp
     for path in times[0]:
         threads = "one thread" if share == 1 else f"up to {share} threads"
         assert f"on {threads}." in (path.parent / "output.txt").read_text()
+
+
+class Fake:
+    """Stands in for the jobs of a sweep: notes the GPU of its process, and is killed in its first attempts."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, number, overrides):
+        notes = self.folder / str(number)
+        with notes.open("a") as file:
+            file.write(f"{os.environ.get('CUDA_VISIBLE_DEVICES')}\n")
+        if len(notes.read_text().splitlines()) <= int(overrides[0]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if overrides[1:]:
+            os._exit(3)
+        result = JobReturn(status=JobStatus.COMPLETED)
+        result.return_value = 0.5
+        return result
+
+
+@pytest.mark.slow
+def test_workers_take_turns_with_the_gpus_and_resume_killed_jobs_a_few_times(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    launcher = JoblibLauncher(2)
+    batch = [(0, ["0"]), (1, ["0"]), (2, ["1"]), (3, ["9"]), (4, ["0", "exit"])]
+    try:
+        results = launcher.run(Fake(tmp_path), batch)
+    finally:
+        for worker in launcher.workers:
+            worker.process.kill()
+    notes = [(tmp_path / str(number)).read_text().splitlines() for number in range(5)]
+    assert [len(lines) for lines in notes] == [1, 1, 2, 3, 1]
+    assert {line for lines in notes for line in lines} == {"4", "7"}
+    assert all(len(set(lines)) == 1 for lines in notes)  # a new process of a worker keeps its GPU
+    assert [result.status for result in results] == [JobStatus.COMPLETED] * 3 + [JobStatus.FAILED] * 2
+    said = capsys.readouterr().out
+    assert said.count("normalised score 0.500\n") == 3
+    assert "Job 3 was lost: its process was killed 3 times, by signal 9 (9: is there enough memory?).\n" in said
+    assert "Job 4 was lost: its process ended with code 3.\n" in said
 
 
 @pytest.mark.slow

@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[2]
 # Columns of the tables of bench/learn.py.
 MEASURED = ("steps", "seconds", "updates", "sampled", "greedy", "end_of_best")
 TIMES = [f"{name}_to_{level}" for level in (0.5, 1.0) for name in ("steps", "seconds", "updates")]
-# Writes its arguments, its cores and, like train, its overrides. Depending on its arguments it fails, waits for
-# SIGTERM, or ends.
+# Writes its arguments, its core, its GPU and, like train, its overrides. Depending on its arguments it fails, is killed
+# in some attempts, waits for SIGTERM, or ends.
 STAND_IN = """
 import json, os, signal, sys, time
 from pathlib import Path
@@ -37,6 +37,10 @@ def save():
     sys.exit(130)
 (folder / "began.txt").open("a").write(" ".join(sys.argv[1:]) + "\\n")
 (folder / "cores.txt").write_text(",".join(map(str, os.sched_getaffinity(0))) + os.environ["NUMBA_NUM_THREADS"])
+(folder / "gpu.txt").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
+if f"killed={len((folder / 'began.txt').read_text().splitlines())}" in sys.argv or "killed" in sys.argv:
+    print("a line of output", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
 if "fail" in sys.argv:
     sys.exit("first line\\nthe reason")
 while {"wait", "stay"} & {*sys.argv}:
@@ -73,6 +77,25 @@ def test_finished_runs_are_not_repeated_and_failed_ones_are(tmp_path):
     assert run_all(mended, lambda job, reason: None) == []
     assert [len(starts(job.folder.path)) for job in mended] == [1, 2, 1]
     assert not (tmp_path / "1" / "error.txt").exists()
+
+
+def test_a_run_whose_process_is_killed_is_resumed_a_few_times(tmp_path):
+    wanted = [Job(RunFolder(tmp_path / str(k)), (argument,)) for k, argument in enumerate(["killed=1", "killed", "x"])]
+    told = {}
+    assert run_all(wanted, lambda job, reason: told.update({job.folder.name: reason})) == [wanted[1]]
+    reason = "its process was killed 3 times, by signal 9 (9: is there enough memory?)"
+    assert told == {"0": "", "1": reason, "2": ""}
+    assert [len(starts(job.folder.path)) for job in wanted] == [2, 3, 1]
+    assert not (tmp_path / "0" / "error.txt").exists()
+    assert (tmp_path / "1" / "error.txt").read_text() == f"a line of output\n{reason}\n"
+
+
+@pytest.mark.parametrize(("visible", "expected"), [("3, 7", {"3", "7"}), ("GPU-ab", {"GPU-ab"}), ("", {""})])
+def test_gpus_are_handed_out_in_turn_to_runs_side_by_side(tmp_path, monkeypatch, visible, expected):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    run_all([Job(RunFolder(tmp_path / str(k)), (f"seed={k}",)) for k in range(4)], lambda job, reason: None)
+    assert {path.read_text() for path in tmp_path.glob("*/gpu.txt")} == expected
 
 
 def press(number, *paths):

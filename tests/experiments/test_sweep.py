@@ -220,14 +220,14 @@ def test_two_processes_never_train_in_one_folder_at_the_same_time(tmp_path, caps
     config = RunConfig("center", "discrete", "mlp")
 
     def first():
-        with RunFolder(tmp_path).for_sweep(config):
+        with RunFolder(tmp_path).for_repeated_run(config, swept=True):
             inside.set()
             held.wait(10)
             said.append("first has done")
 
     def second():
         inside.wait(10)
-        with RunFolder(tmp_path).for_sweep(config):
+        with RunFolder(tmp_path).for_repeated_run(config, swept=True):
             said.append("second begins")
 
     threads = [threading.Thread(target=first), threading.Thread(target=second)]

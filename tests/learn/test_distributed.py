@@ -1,6 +1,8 @@
 """Two processes that learn together compute what one process would with the agents of both."""
 
 import random
+from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch.multiprocessing as mp
 
 from particle_grid.learn import checkpoint
 from particle_grid.learn.config import TrainerConfig
-from particle_grid.learn.distributed import ProcessGroup, ranks
+from particle_grid.learn.distributed import ProcessGroup
 from particle_grid.learn.policy import make_policy
 from particle_grid.learn.ppo import ppo_loss
 from particle_grid.learn.trainer import Trainer
@@ -50,6 +52,27 @@ def gradient_of_a_share(group):
     """Return the same for the agents of one of two processes, as arrays."""
     share = torch.arange(N).tensor_split(group.size)[group.rank]
     return [x.numpy() for x in gradient(share, group)]
+
+
+def updated(group):
+    """Return the weights after an update in which the processes of a group share the rollout of N agents."""
+    torch.manual_seed(0)
+    share = torch.arange(N).tensor_split(group.size)[group.rank]
+    envs = [Toy(n, SPACES["discrete"], ends=0.1, reward=lambda obs, _: obs[:, 0] / 7) for n in (N, len(share))]
+    policy = make_policy("conv_lstm", 1, SPACES["discrete"], hidden=16)
+    config = TrainerConfig(
+        rollout_length=T, minibatch=N * T, epochs=4, learning_rate=1e-2, device="cpu", threads=1, fast="fp32"
+    )
+    whole = Trainer(envs[0], policy, config)
+    whole.rollout()
+    run = Trainer(envs[1], policy, config, group=group)
+    for name, x in vars(run.buffer).items():
+        if name == "state":
+            run.buffer.state = tuple(y[share] for y in whole.buffer.state)
+        else:
+            x.copy_(getattr(whole.buffer, name)[:, share])
+    run.update()
+    return {name: x.clone() for name, x in policy.state_dict().items()}
 
 
 def together(target, tmp_path, *arguments):
@@ -118,19 +141,36 @@ def test_a_checkpoint_of_one_process_is_refused_by_several(tmp_path):
         trained(ProcessGroup(1, 2), path, 0, True)
 
 
-def test_a_single_process_sums_nothing(monkeypatch):
+def test_a_single_process_sums_nothing():
     x = torch.tensor([1.0, 2.0])
     assert ProcessGroup().sum(x).tolist() == [1, 2]
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    assert ranks() == (0, 1, 1)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_ranks_are_those_that_torchrun_sets(monkeypatch, rank):
-    for name, value in (("RANK", rank), ("WORLD_SIZE", 2), ("LOCAL_WORLD_SIZE", 2)):
-        monkeypatch.setenv(name, str(value))
-    assert ranks() == (rank, 2, 2)
+class Doubled(ProcessGroup):
+    """One of two processes, the other of which always has the same numbers. Records the sizes of what they exchange."""
+
+    sizes: ClassVar[list[int]] = []
+
+    def sum(self, x):
+        self.sizes.append(x.numel())
+        return x.mul_(2)
+
+
+@pytest.mark.parametrize("fast", ["off", "fp32"])
+@pytest.mark.parametrize(("own", "steps"), [(False, 4), (True, 2)], ids=["shared", "per process"])
+def test_processes_exchange_moments_and_gradients_once_per_minibatch_and_statistics_once(fast, own, steps):
+    torch.manual_seed(0)
+    env = Toy(8, SPACES["discrete"])
+    policy = make_policy("conv_lstm", 1, env.single_action_space, hidden=16)
+    config = TrainerConfig(
+        rollout_length=8, minibatch=32, minibatch_per_process=own, device="cpu", threads=1, fast=fast
+    )
+    run = Trainer(env, policy, config, group=Doubled(0, 2))
+    run.rollout()
+    Doubled.sizes.clear()
+    statistics = run.update()
+    gradient = run.updater.optimiser.gradient.numel()
+    assert Doubled.sizes == [4, gradient] * steps + [len(statistics) - 1]  # the learning rate needs no exchange
 
 
 def test_a_minibatch_too_small_to_share_is_refused():
@@ -139,3 +179,4 @@ def test_a_minibatch_too_small_to_share_is_refused():
     policy = make_policy("conv", 1, env.single_action_space, hidden=16)
     with pytest.raises(ValueError, match="minibatch=8 is too small to share among 2 processes: give 16 or more"):
         Trainer(env, policy, config, group=ProcessGroup(0, 2))
+    Trainer(env, policy, replace(config, minibatch_per_process=True), group=ProcessGroup(0, 2))

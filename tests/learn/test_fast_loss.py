@@ -200,11 +200,23 @@ def test_moments_are_those_of_all_processes():
     arrays = batch.advantage.numpy(), batch.truncations.numpy()
     results = Pair().both(lambda rank, total: moments(halves[rank].numpy(), *arrays, total))
     advantage, valid = batch.advantage[:, batch.agents].double(), ~batch.truncations[:, batch.agents]
-    mean = ppo.mean_over_processes(valid, lambda x: x)
-    expected = ppo.normalised(advantage, valid, mean, lambda x: x)
-    for centre, scale, share in results:
-        assert share == pytest.approx(1 / int(valid.sum()))
-        torch.testing.assert_close(((advantage - centre) * scale).masked_fill(~valid, 0), expected)
+    expected = advantage[valid]
+    plain = Pair().both(lambda rank, total: ppo.moments(*(x.split(20, 1)[rank] for x in (advantage, valid)), total))
+    for (centre, scale, share), (mean, std, count) in zip(results, plain, strict=True):
+        assert share == pytest.approx(1 / len(expected))
+        assert count == len(expected)
+        assert centre == pytest.approx(expected.mean().item())
+        assert 1 / scale == pytest.approx(expected.std(correction=0).item())
+        assert mean == pytest.approx(centre)
+        assert std == pytest.approx(1 / scale)
+
+
+def test_a_process_without_valid_steps_leaves_the_moments_of_the_others():
+    values = torch.tensor([[3.0, 5.0, 9.0]])
+    nothing = torch.zeros(1, 3, dtype=torch.bool)
+    results = Pair().both(lambda rank, total: ppo.moments(values, nothing if rank else ~nothing, total))
+    for mean, std, count in results:
+        assert (mean, std, count) == (pytest.approx(17 / 3), pytest.approx(values.std(correction=0).item()), 3)
 
 
 def test_shares_of_processes_add_up_to_the_loss_of_the_whole():

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from particle_grid.learn.ppo import advantages, explained_variance, masked_mean, ppo_loss
+from particle_grid.learn.ppo import advantages, explained_variance, masked_mean, normalised_by_team, ppo_loss
 
 SETTINGS = {"clip": 0.2, "value_coef": 0.5, "entropy_coef": 0.01}
 
@@ -69,6 +69,24 @@ def test_nothing_after_a_terminal_step_counts():
     b = advantages(rewards, values, terminals, none, 0.9, 0.8)
     assert torch.equal(a[:2], b[:2])
     assert not torch.equal(a[2:], b[2:])
+
+
+@given(seed=st.integers(0, 2**31), weight=st.floats(0.1, 10), size=st.floats(0.01, 100), shift=st.floats(-9, 9))
+@settings(max_examples=30)
+def test_each_team_has_normalised_advantages_times_its_weight_whatever_its_rewards(seed, weight, size, shift):
+    rng = np.random.default_rng(seed)
+    advantage = rng.normal(size=(7, 9))
+    valid = rng.random((7, 9)) < 0.7
+    valid[0] = True
+    second = np.arange(9) % 3 == 1
+    advantage[:, second] = advantage[:, second] * size + shift
+    arguments = (torch.from_numpy(x) for x in (advantage, valid, second))
+    got = normalised_by_team(*arguments, weight, lambda x: x).numpy()
+    for team, expected in ((~second, 1), (second, weight)):
+        mine = valid & team
+        centred = advantage[mine] - advantage[mine].mean()
+        np.testing.assert_allclose(got[mine], expected * centred / advantage[mine].std(), rtol=1e-5, atol=1e-5)
+    assert (got[~valid] == 0).all()
 
 
 def batch(seed=0, shape=(5, 6)):

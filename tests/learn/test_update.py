@@ -108,6 +108,25 @@ def test_actions_and_rewards_of_opponents_have_no_effect_on_the_weights():
     assert reward == same
 
 
+def test_the_second_team_learns_with_its_weight(monkeypatch):
+    seen = []
+    real = ppo.ppo_loss
+
+    def spy(logp, entropy, value, old_logp, advantage, *rest, **kwargs):
+        seen.append(advantage)
+        return real(logp, entropy, value, old_logp, advantage, *rest, **kwargs)
+
+    monkeypatch.setattr(ppo, "ppo_loss", spy)
+    second = np.arange(8) % 2 == 1
+    whole = replace(SMALL, minibatch=64, epochs=1, fast="off", second_team_weight=3.0)
+    env = Toy(reward=lambda obs, actions: np.where(second, 50, 1) * actions[:, 0].astype(np.float32))
+    run = make(env=env, config=whole, second_team=lambda env: second)
+    monkeypatch.setattr(torch, "randperm", lambda n, **kwargs: torch.arange(n))  # the columns stay in order
+    run.run()
+    for advantage in seen:
+        assert advantage[:, second].std() / advantage[:, ~second].std() == pytest.approx(3, rel=0.1)
+
+
 ONES = replace(
     SMALL, total_steps=16 * 8 * 120, minibatch=128, epochs=4, learning_rate=2e-2, gamma=0.9, reward_scale=1.0,
     max_grad_norm=10.0, entropy_coef=0.0, optimiser="adam",

@@ -15,9 +15,8 @@ from particle_grid.sim import tasks
 from particle_grid.sim.world import World
 from particle_grid.view.frame import cells
 from particle_grid.view.replay import JUMP, About, Replay, write_page
-from tests.cases import needs_jit
+from tests.cases import NETWORK, needs_jit
 from tests.support.test_atomic import no_file_beyond
-from tests.view.browser import NETWORK
 
 NOTHING = About()
 KINDS = {"start": "<u2", "jumps": "<u2", "changes": "<u4", "gaps": "<u4"}

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
+from bench.chromium import Page
 from particle_grid import ParticleGrid
 from particle_grid.sim.task import team_names
 from particle_grid.sim.world import AGENT_1, FOOD
 from particle_grid.view.frame import PALETTE, frame
 from particle_grid.view.replay import About, write_page
-from tests.view.browser import Page, needs_browser
+from tests.cases import needs_browser
 from tests.view.test_replay import record
 
 PIXELS = """(() => {

@@ -14,10 +14,10 @@ import numba
 import torch
 from torch import Tensor
 
-from particle_grid.learn.distributed import ranks
 from particle_grid.learn.fast.kernels.tiles import HAS_AMX, HAS_BF16
 from particle_grid.learn.heads import Head
 from particle_grid.learn.policy import CELLS, FEATURES, MLP, Conv, ConvLSTM, Network, Policy
+from particle_grid.learn.ranks import ranks
 
 if TYPE_CHECKING:
     from particle_grid.learn.fast.loss import FusedLoss
@@ -139,9 +139,9 @@ def thread_count(threads: int) -> int:
 
 
 def cores() -> int:
-    """Return how many cores this process may use: its share, if `torchrun` started several processes."""
+    """Return how many cores this process may use: its share, if several processes of a run are on this machine."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, count // ranks()[2])
+    return max(1, count // ranks().local_size)
 
 
 def has_bf16() -> bool:

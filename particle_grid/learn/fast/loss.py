@@ -41,7 +41,7 @@ def moments(
 ) -> tuple[float, float, float]:
     """Return mean and 1 / (standard deviation + 1e-8) of the advantages of valid steps, and 1 / the number of these.
 
-    This is the twin of `normalised` and `mean_over_processes`.
+    This is the twin of `ppo.moments`.
 
     Args:
         agents: i64[n], columns of the arrays.
@@ -50,13 +50,14 @@ def moments(
         total: sums a tensor over the processes that share a minibatch, in place, and returns it.
     """
     sums = torch.zeros(3, dtype=torch.float64)
-    loss_parts.advantage_sums(agents, advantage, truncations, 0.0, sums.numpy())
-    count, whole, _ = total(sums).tolist()
+    own = sums.numpy()
+    loss_parts.advantage_sums(agents, advantage, truncations, 0.0, own)
+    whole = own[1]
+    loss_parts.advantage_sums(agents, advantage, truncations, whole / max(own[0], 1), own)
+    own[1] = whole  # instead of the sum of the distances from the mean
+    count, whole, squares = ppo.over_processes(sums, total).tolist()
     share = 1 / max(count, 1)
-    mean = whole * share
-    loss_parts.advantage_sums(agents, advantage, truncations, mean, sums.numpy())
-    squares = total(sums).tolist()[2]
-    return mean, 1 / (math.sqrt(squares * share) + 1e-8), share
+    return whole * share, 1 / (math.sqrt(squares * share) + 1e-8), share
 
 
 @dataclass(frozen=True)

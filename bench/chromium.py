@@ -9,13 +9,8 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
-
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-
-NETWORK = r"https?:|(?:src|href)=\"(?!data:,)|\bfetch\(|\bimport\b|XMLHttpRequest|@import|url\("  # not in a page
 LONGEST_WAIT = 120  # seconds
-needs_browser = pytest.mark.skipif(not BROWSER, reason="needs Chromium on the path")
 OPEN = "window.page && window.page.ready()"
 
 
@@ -104,8 +99,9 @@ class Page:
         for kind in ("keyDown", "keyUp"):
             self("Input.dispatchKeyEvent", type=kind, key=key)
 
-    def screenshot(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode(self("Page.captureScreenshot")["data"]))
+    def picture(self) -> bytes:
+        """Return a screenshot, as PNG."""
+        return base64.b64decode(self("Page.captureScreenshot")["data"])
 
     def __enter__(self) -> "Page":
         return self
