@@ -28,18 +28,11 @@ from particle_grid.support.errors import UserError, UserRuntimeError, unknown
 STEPS_PER_SECOND = 90_000
 SECONDS_PER_RUN = 20.0  # in addition to the time of its steps
 MEGABYTES_PER_RUN = 2.5
-
-
-RunAll = Callable[[Sequence[Job], Callable[[Job, str], None]], list[Job]]
+RunAll = Callable[[Sequence[Job], Callable[[Job, str], None]], list[Job]]  # see `run_all`
 
 
 def run_study(
-    name: str,
-    out: Path,
-    count: int = 0,
-    dry_run: bool = False,
-    report_only: bool = False,
-    launcher: Sequence[str] = (),
+    name: str, out: Path, count: int = 0, dry_run: bool = False, report_only: bool = False, launcher: Sequence[str] = ()
 ) -> None:
     """Run a study, except for the runs that are finished, and report.
 
@@ -52,13 +45,11 @@ def run_study(
         launcher: the name of one of Hydra's launchers and its settings; none for processes on this machine.
 
     Raises:
-        UserError: for an invalid plan, or a folder that holds runs of another one; if runs failed, once the report of
-            the others is written.
+        UserError: for an invalid plan, or a folder with runs of another; if runs failed, once the others are reported.
     """
     console = Console(markup=False)  # reasons and paths may look like markup
     path = find_plan(name)
     plan = read_plan(path)
-    check_launcher(launcher)
     figures.load_figure()  # fails now if Matplotlib is missing, instead of after hours of work
     refuse_another_plan(plan, out / "plan.yaml")
     at_once = 0 if launcher else count or cores()  # 0: the launcher knows
