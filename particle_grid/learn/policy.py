@@ -89,8 +89,13 @@ class Policy(nn.Module):
         return obs[:, self.side**2 :] / 255
 
     def decide(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return outputs f32[..., K] and value f32[...] for x f32[..., hidden]."""
-        return self.actor(x), self.critic(x).squeeze(-1)
+        """Return outputs f32[..., K] and value f32[...] for x [..., hidden].
+
+        Autocast does not apply: in bfloat16, values around 3 are 0.016 apart, more than what one move changes.
+        """
+        x = x.to(self.actor.weight.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.actor(x), self.critic(x).squeeze(-1)
 
 
 class ConvEncoder(nn.Module):
