@@ -124,9 +124,10 @@ def joined(cuda: bool) -> Iterator[ProcessGroup]:
     if size == 1:
         yield ProcessGroup()
         return
-    if cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if cuda else "gloo")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else None
+    if device:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if cuda else "gloo", device_id=device)
     try:
         yield ProcessGroup(rank, size)
     finally:

@@ -9,7 +9,7 @@ import torch.multiprocessing as mp
 
 from particle_grid.learn import checkpoint
 from particle_grid.learn.config import TrainerConfig
-from particle_grid.learn.distributed import ProcessGroup, ranks
+from particle_grid.learn.distributed import ProcessGroup, joined, ranks
 from particle_grid.learn.policy import make_policy
 from particle_grid.learn.ppo import ppo_loss
 from particle_grid.learn.trainer import Trainer
@@ -131,6 +131,19 @@ def test_ranks_are_those_that_torchrun_sets(monkeypatch, rank):
     for name, value in (("RANK", rank), ("WORLD_SIZE", 2), ("LOCAL_WORLD_SIZE", 2)):
         monkeypatch.setenv(name, str(value))
     assert ranks() == (rank, 2, 2)
+
+
+def test_a_process_on_a_gpu_joins_the_group_with_the_gpu_of_its_local_rank(monkeypatch):
+    for name, value in (("RANK", 5), ("LOCAL_RANK", 1), ("WORLD_SIZE", 8)):
+        monkeypatch.setenv(name, str(value))
+    calls = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: calls.append(device))
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, device_id: calls.append((backend, device_id)))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    with joined(cuda=True) as group:
+        assert group == ProcessGroup(5, 8)
+    gpu = torch.device("cuda", 1)
+    assert calls == [gpu, ("nccl", gpu)]
 
 
 def test_a_minibatch_too_small_to_share_is_refused():
