@@ -145,7 +145,7 @@ class Trainer(Uncopied):
         policy = self.policy
         seed = self.config.seed + self.group.rank * PROCESS_SEED  # other worlds and samples in each process
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        splits = make_splits(envs, opponents, seed, self.device)
+        splits = make_splits(envs, opponents, seed)
         learning = torch.from_numpy(np.concatenate([split.learning for split in splits])).to(self.device)
         self.buffer = RolloutBuffer(
             self.config.rollout_length, len(learning), policy.observation_size, policy.head, self.device
