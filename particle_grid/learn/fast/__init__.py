@@ -29,7 +29,9 @@ TOLERANCE = 1e-4  # relative difference from the module, in float32
 ADVICE = 'The section "Speed" of docs/own.md says what helps.'
 
 
-def accelerate(policy: Policy, mode: str, device: torch.device, threads: int) -> tuple[Network, str]:
+def accelerate(
+    policy: Policy, mode: str, device: torch.device, threads: int, captured: bool = False
+) -> tuple[Network, str]:
     """Return what to call instead of a policy, and a sentence that describes it.
 
     If no fast implementation applies, this is the policy itself, and the sentence says why.
@@ -40,6 +42,7 @@ def accelerate(policy: Policy, mode: str, device: torch.device, threads: int) ->
             `auto` for bf16 if the processor or GPU has instructions for it, and fp32 otherwise.
         device: the device of the policy.
         threads: CPU threads; 0 for all cores.
+        captured: whether the caller captures CUDA graphs, in which the network will be called.
     """
     if mode == "off":
         return policy, f"The policy runs in plain torch on {device}."
@@ -47,7 +50,7 @@ def accelerate(policy: Policy, mode: str, device: torch.device, threads: int) ->
         from particle_grid.learn.fast.gpu import compiled  # only if needed: few machines have a GPU
 
         name = mode if mode != "auto" else "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-        return compiled(policy, DTYPES[name], device, {"mode": "reduce-overhead"})  # with CUDA graphs
+        return compiled(policy, DTYPES[name], device, {} if captured else {"mode": "reduce-overhead"})
     reason = _why_no_kernels(policy)
     if reason:
         return policy, f"The policy runs in plain torch, several times slower than in kernels: {reason}. {ADVICE}"

@@ -6,13 +6,15 @@ recurrent states and gradients stay float32, and so do the layers of actor and c
 
 import copy
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from particle_grid.learn.fast.compare import Results, largest_difference, results
-from particle_grid.learn.policy import Network, Policy, RecurrentState
+from particle_grid.learn.policy import ConvLSTM, Network, Policy, RecurrentState
 
 # Largest relative difference of outputs, and of the gradient of a parameter, from the policy in float64.
 TOLERANCES = {torch.float32: (1e-3, 1e-3), torch.bfloat16: (1e-2, 3e-2)}
@@ -38,25 +40,46 @@ class Compiled:
         self.dtype = dtype
         self.device = device
         torch.compiler.reset()  # or variants for earlier policies would count towards the limit of this one
-        self.network: Network = torch.compile(policy, fullgraph=True, dynamic=False, **options)
+        self.network: Callable[..., Any] = torch.compile(policy, fullgraph=True, dynamic=False, **options)
         self.variants: set[tuple[Any, ...]] = set()  # that were called before
         self.checked = False
+        self.composed: tuple[Tensor, ...] = ()  # what `ConvLSTM.compose` returned, always in the same memory
+        self.unchanged = False  # whether the parameters are known to be those that `composed` was made from
 
     def __call__(self, obs: Tensor, starts: Tensor, state: RecurrentState) -> tuple[Tensor, Tensor, RecurrentState]:
         """Return outputs, values and the next recurrent state, see `particle_grid.learn.policy`."""
         torch.compiler.cudagraph_mark_step_begin()
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            out, value, state = self._compute(obs, starts, state)
+        composed = (self.composed,) if self.composed and self.unchanged else ()
+        with self._autocast():
+            out, value, state = self._compute(obs, starts, state, *composed)
         # The next replay overwrites this memory, so the state, which must outlive it, is copied.
         return out.float(), value.float(), tuple(x.to(torch.float32, copy=True) for x in state)
 
-    def _compute(self, obs: Tensor, starts: Tensor, state: RecurrentState) -> tuple[Tensor, Tensor, RecurrentState]:
-        """Call the network, or the policy if it cannot be compiled for these inputs."""
-        variant = (obs.shape, torch.is_grad_enabled())
-        if variant in self.variants:
-            return self.network(obs, starts, state)
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Compose weights now, and not again in this context, in which the parameters do not change."""
+        if isinstance(self.policy, ConvLSTM) and type(self.policy).forward is ConvLSTM.forward:
+            with torch.no_grad(), self._autocast():
+                fresh = self.policy.compose()
+            self.composed = self.composed or tuple(map(torch.empty_like, fresh))
+            for kept, new in zip(self.composed, fresh, strict=True):
+                kept.copy_(new)
+        self.unchanged = True
         try:
-            result = self.network(obs, starts, state)
+            yield
+        finally:
+            self.unchanged = False
+
+    def _compute(self, obs: Tensor, *others: Any) -> tuple[Tensor, Tensor, RecurrentState]:
+        """Call the network, or the policy if it cannot be compiled for these inputs."""
+        variant = (obs.shape, torch.is_grad_enabled(), len(others))
+        if variant in self.variants:
+            return self.network(obs, *others)
+        try:
+            result = self.network(obs, *others)
         except Exception as error:  # torch.compile has dozens, without a base class
             if not self.checked:
                 raise
@@ -67,7 +90,7 @@ class Compiled:
                 RuntimeWarning,
                 stacklevel=3,
             )
-            result = self.policy(obs, starts, state)
+            result = self.policy(obs, *others)
         self.variants.add(variant)
         return result
 
