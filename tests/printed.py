@@ -73,9 +73,7 @@ QUICK = (
 HOURS = "takes hours: tests run a shorter command"
 SERVICE = "needs an extra and an account: tests/experiments/test_loggers.py trains with each logger, offline"
 WRITES = "rewrites a file of the package"
-GPU = (
-    "is for a GPU: tests/test_bench.py runs bench/gpu.py on a CPU, and tests/learn/test_graphs.py the steps of training"
-)
+GPU = "is for a GPU: tests/test_bench.py and tests/learn/test_graphs.py run the same code on a CPU"
 NAME = "the name of a command, printed with arguments elsewhere"
 CI = ".ci/run and .ci/full run it"
 ELSEWHERE = {
