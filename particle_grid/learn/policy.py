@@ -89,8 +89,13 @@ class Policy(nn.Module):
         return obs[:, self.side**2 :] / 255
 
     def decide(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return outputs f32[..., K] and value f32[...] for x f32[..., hidden]."""
-        return self.actor(x), self.critic(x).squeeze(-1)
+        """Return outputs f32[..., K] and value f32[...] for x [..., hidden].
+
+        Autocast does not apply: in bfloat16, values around 3 are 0.016 apart, more than what one move changes.
+        """
+        x = x.to(self.actor.weight.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.actor(x), self.critic(x).squeeze(-1)
 
 
 class ConvEncoder(nn.Module):
@@ -137,12 +142,23 @@ class ConvLSTM(Policy):
         zeros = self.lstm.weight_hh.new_zeros(n, self.hidden)
         return zeros, zeros.clone()
 
-    def forward(self, obs: Tensor, starts: Tensor, state: RecurrentState) -> tuple[Tensor, Tensor, RecurrentState]:
-        """Return outputs, values and the next recurrent state, see this module."""
+    def compose(self) -> tuple[Tensor, Tensor]:
+        """Return the layers from the encoder and the features to the gates as one: weights and bias."""
+        weights = self.lstm.weight_ih @ self.linear.weight
+        return weights, self.lstm.weight_ih @ self.linear.bias + self.lstm.bias_ih + self.lstm.bias_hh
+
+    def forward(
+        self, obs: Tensor, starts: Tensor, state: RecurrentState, composed: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, RecurrentState]:
+        """Return outputs, values and the next recurrent state, see this module.
+
+        Args:
+            obs, starts, state: see this module.
+            composed: what `compose` returns, if it is known.
+        """
         flat = obs.flatten(0, 1)  # [T, N, observation size] -> [T * N, observation size]
         x = torch.cat([self.encoder(self.one_hot(flat)), self.features(flat)], 1)
-        into = self.lstm.weight_ih @ self.linear.weight
-        bias = self.lstm.weight_ih @ self.linear.bias + self.lstm.bias_ih + self.lstm.bias_hh
+        into, bias = composed or self.compose()
         gates = F.linear(x, into, bias).unflatten(0, starts.shape)  # [T * N, 4 hidden] -> [T, N, 4 hidden]
         hidden, state = self.recur(gates, starts, state)
         return *self.decide(hidden), state

@@ -133,7 +133,7 @@ def ppo_loss(
     *,
     clip: float,
     value_coef: float,
-    entropy_coef: float,
+    entropy_coef: float | Tensor,
     total: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the clipped surrogate loss with value and entropy terms, and statistics of it.
