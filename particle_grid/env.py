@@ -11,7 +11,7 @@ from gymnasium.spaces import Box, MultiDiscrete, Space
 
 from particle_grid import native
 from particle_grid.sim import rng, tasks
-from particle_grid.sim.actions import ACTIONS, actions_for, charge, check_form, valid
+from particle_grid.sim.actions import ACTIONS, actions_for, charge, check_form, outside_dead_zone, valid
 from particle_grid.sim.advance import Stages, compile_stages
 from particle_grid.sim.memory import buffer_shapes, check_buffers, check_memory
 from particle_grid.sim.observation import SIGNED_ZERO
@@ -48,6 +48,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
     Truncation: an agent that respawns, or whose world restarts, does not act in that step. Its action is ignored, its
     reward is 0, `truncations` is set, and the observation is the first of its new episode. The observation before it
     was the last of the old episode: its value is the exact bootstrap for the step before. Nothing ever terminates.
+    If actions last several steps (`action_repeat`), this holds for all of them together.
 
     Infos come every 32 steps: `score` (with two teams `score_1` and `score_2`), `moved`, `episode_return` and
     `episode_length`. `perf` is the score on the scale from random actions (0) to the script (1), clipped to it, as
@@ -63,6 +64,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         buf: PufferLib's buffers; if None, they are allocated.
         world: a `World`, instead of its settings one by one.
         lifespan, max_episode_steps, walls, dynamics, acceleration, drag, action_cost: see `World`.
+        action_repeat, dead_zone: likewise.
         checked: raise on actions that are out of range, NaN or infinite, which are otherwise clipped or mean "stay".
         render_mode: what `render` returns, one of `metadata["render_modes"]`, or None.
         task_params: parameters of the task, if it is named.
@@ -104,6 +106,8 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         acceleration: float = World.acceleration,
         drag: float = World.drag,
         action_cost: float = World.action_cost,
+        action_repeat: int = World.action_repeat,
+        dead_zone: float = World.dead_zone,
         checked: bool = False,
         render_mode: str | None = None,
         **task_params: Any,
@@ -113,7 +117,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         check_mode(render_mode)
         settings = World(
             *(worlds, agents, height, width, vision, speed, lifespan, max_episode_steps, walls),
-            *(dynamics, acceleration, drag, action_cost),
+            *(dynamics, acceleration, drag, action_cost, action_repeat, dead_zone),
         )
         self.world = settings if world is None else only_world(world, settings)
         self.task_name, self.task = tasks.make(task, task_params)
@@ -206,18 +210,16 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         if self._halted:
             self.check_ready("step")  # which raises
         stages, actions = self._stages(), valid(actions, self.actions, self.checked)
+        if self.world.dead_zone and not self.discrete:
+            actions = outside_dead_zone(actions, self.world.dead_zone)
         turn = self._turn
         if turn.taken:
             turn.take()  # which raises
         turn.taken = True  # with few agents, `with` would take as long as all other checks here together
         try:
-            stages.move(actions)
-            if self.task.sight:  # the reward depends on what the agents see
-                stages.look()
-                self._reward(stages, actions)
-            else:  # the reward becomes part of the observations at once
-                self._reward(stages, actions)
-                stages.look()
+            self._advance(stages, actions)
+            if self.world.action_repeat > 1:
+                self._repeat(stages, actions)
             self._steps += 1
             infos = self._infos(actions) if self._steps % REPORT_EVERY == 0 else []
         except BaseException:
@@ -226,6 +228,31 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         finally:
             turn.taken = False
         return self.observations, self.rewards, self.terminals, self.truncations, infos
+
+    def _advance(self, stages: Stages, actions: np.ndarray) -> None:
+        """Advance the worlds by one step of the simulator."""
+        stages.move(actions)
+        if self.task.sight:  # the reward depends on what the agents see
+            stages.look()
+            self._reward(stages, actions)
+        else:  # the reward becomes part of the observations at once
+            self._reward(stages, actions)
+            stages.look()
+
+    def _repeat(self, stages: Stages, actions: np.ndarray) -> None:
+        """Make the other steps of an action. The reward is the mean of all its steps.
+
+        An agent that respawns in one of them waits for its next action, and has no reward, as in a step that truncates.
+        """
+        total = self.rewards.copy()
+        truncated = self.truncations.copy()
+        stay = actions.dtype.type(self.rules.centre)
+        for _ in range(self.world.action_repeat - 1):
+            self._advance(stages, np.where(truncated[:, None], stay, actions))
+            total += self.rewards
+            truncated |= self.truncations
+        self.rewards[:] = np.where(truncated, 0, total / self.world.action_repeat)
+        self.truncations[:] = truncated
 
     def check_ready(self, method: str, unless: tuple[str, ...] = ()) -> None:
         """Raise UserRuntimeError before the first reset, after an interrupted step, and after `close`; not for some."""
@@ -293,7 +320,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
 
         Their current observation is the last of their episode, and the next step's `truncations` will be the same.
         """
-        following = self.state.tick[:, None] + 1  # [worlds, 1]
+        following = self.state.tick[:, None] + self.world.action_repeat  # [worlds, 1]
         due = self.state.expiry.reshape(len(following), -1) <= following  # [N] -> [worlds, agents]
         if self.world.max_episode_steps:
             due |= self.world.max_episode_steps <= following

@@ -21,6 +21,7 @@ from particle_grid.browser.records import (
 )
 from particle_grid.env import ParticleGrid
 from particle_grid.sim.state import allocate
+from particle_grid.support.errors import UserError
 
 Fields = list[dict[str, Any]]
 
@@ -68,7 +69,15 @@ def world(env: ParticleGrid) -> dict[str, Any]:
 
     Its "stages" are the calls that make a step: names of the module's functions, and of the records that they take. A
     task that is not in the module has no rewards, no scores and no script.
+
+    Raises:
+        UserError: for worlds whose actions the module cannot convert.
     """
+    if env.world.action_repeat > 1 or env.world.dead_zone:
+        raise UserError(
+            f"The module has no action_repeat={env.world.action_repeat} and no dead_zone={env.world.dead_zone}: use 1 "
+            f"and 0."
+        )
     buffers = session(env.world, env.task.sight)
     state = allocate(env.layout)._replace(
         own_in_sight=env.state.own_in_sight.copy(), others_in_sight=env.state.others_in_sight.copy()

@@ -73,6 +73,11 @@ def _check_range(actions: np.ndarray, low: int, high: int) -> None:
         )
 
 
+def outside_dead_zone(actions: np.ndarray, dead_zone: float) -> np.ndarray:
+    """Return continuous actions f32[N, 2] whose components within the dead zone are 0."""
+    return np.where(np.abs(actions) < np.float32(dead_zone), ZERO, actions)
+
+
 def actions_for(aim: np.ndarray, observations: np.ndarray, rules: Rules, discrete: bool) -> np.ndarray:
     """Return the actions that lead towards `aim`.
 
