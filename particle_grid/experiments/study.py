@@ -21,8 +21,7 @@ from particle_grid.learn.fast import cores
 from particle_grid.support import atomic, records
 from particle_grid.support.errors import UserError, UserRuntimeError
 
-# Estimates for a run on one core, before any has been measured.
-STEPS_PER_SECOND = 90_000
+# Estimates for a run on one core.
 SECONDS_PER_RUN = 20.0  # in addition to the time of its steps
 MEGABYTES_PER_RUN = 2.5
 
@@ -66,8 +65,14 @@ def run_study(name: str, out: Path, count: int = 0, dry_run: bool = False, repor
 
 
 def refuse_another_plan(plan: Plan, path: Path) -> None:
-    """Raise UserError if the folder of a study holds runs of another plan. Only its question may be reworded."""
-    if path.exists() and replace(read_plan(path), question=plan.question) != plan:
+    """Raise UserError if the folder of a study holds runs of another plan.
+
+    Only its question may be reworded, and its estimate corrected.
+    """
+    if not path.exists():
+        return
+    there = replace(read_plan(path), question=plan.question, steps_per_second=plan.steps_per_second)
+    if there != plan:
         raise UserError(
             f"{path.parent} holds runs of another plan, which is in its plan.yaml: choose another folder with --out. A "
             f"plan does not change once its runs have been seen."
@@ -88,14 +93,14 @@ def announce(plan: Plan, out: Path, count: int, console: Console) -> int:
     tests = plan.test_jobs(out, dict.fromkeys(plan.arms, 0))
     jobs = [*tuning.values(), *tests.values()]
     done = sum(job.done for job in jobs)
-    seconds = (steps / STEPS_PER_SECOND + SECONDS_PER_RUN * len(jobs)) / count * (1 - done / len(jobs))
+    seconds = (steps / plan.steps_per_second + SECONDS_PER_RUN * len(jobs)) / count * (1 - done / len(jobs))
     lines = [
         plan.question,
         f"Arms: {', '.join(plan.arms)}. Tasks: {', '.join(plan.tasks)}. Variants: {', '.join(plan.variants)}.",
         f"Tuning: {len(tuning)} runs ({plan.tuning.trials} sets of hyperparameters per arm, {len(plan.tuning.tasks)} "
         f"tasks, {len(plan.tuning.seeds)} seeds). Test: {len(tests)} runs ({len(plan.seeds)} new seeds).",
         f"{len(jobs)} runs, {steps / 1e6:.0f} million agent-steps in total; {done} runs are done; {count} at a time; "
-        f"about {timedelta(seconds=round(seconds))} at {STEPS_PER_SECOND:,} steps per second and core, plus "
+        f"about {timedelta(seconds=round(seconds))} at {plan.steps_per_second:,} steps per second and core, plus "
         f"{SECONDS_PER_RUN:.0f} seconds per run; {MEGABYTES_PER_RUN * (len(jobs) - done):.0f} MB in {out}.",
     ]
     console.print("\n".join(lines), soft_wrap=True)

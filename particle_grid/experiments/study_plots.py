@@ -8,7 +8,7 @@ import numpy as np
 
 from particle_grid.evaluation import figures
 from particle_grid.experiments import stats
-from particle_grid.experiments.plan import TEST, Plan, RunKey
+from particle_grid.experiments.plan import Plan
 from particle_grid.experiments.study_scores import FEWEST, Rows, StudyResults, with_interval
 
 PROFILE = np.linspace(-0.25, 1.75, 81)  # thresholds of the performance profiles
@@ -125,7 +125,7 @@ def draw_curves(figure: Any, results: StudyResults, variant: str) -> None:
     panels = figure.subplots(1, len(plan.tasks), squeeze=False)[0]
     for panel, task in zip(panels, plan.tasks, strict=True):
         for arm, colour in colours(plan).items():
-            keys = [RunKey(TEST, variant, arm, results.chosen[arm], task, seed) for seed in seeds]
+            keys = [results.test_key(variant, arm, task, seed) for seed in seeds]
             curves = [results.curves[key] for key in keys]
             x = np.linspace(0, min(curve.steps[-1] for curve in curves), POINTS)
             y = np.array([np.interp(x, curve.steps, curve.values) for curve in curves])  # [seeds, POINTS]
