@@ -104,6 +104,7 @@ ELSEWHERE = {
     "python docs/generate.py": "rewrites pages: tests/test_docs.py compares what it would write",
     "python bench/search.py *": HOURS,
     "python -m particle_grid.study reduced": HOURS,
+    "python -m particle_grid.study ladder": HOURS,
     "python -m particle_grid new": NAME,
     "python -m particle_grid check": NAME,
     "python -m particle_grid.train": NAME,

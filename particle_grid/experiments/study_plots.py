@@ -15,8 +15,12 @@ PROFILE = np.linspace(-0.25, 1.75, 81)  # thresholds of the performance profiles
 RELATIVE = {"better": 0.5, "difference": 0.0}  # columns that compare an arm with the reference: their neutral values
 POINTS = 60  # points of a learning curve
 REFERENCE_COLOUR = "#222222"
-# Of the other arms: those of M. Okabe and K. Ito, "Color Universal Design", 2008, that stand out from white, and brown.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b")
+# Of the other arms: those of M. Okabe and K. Ito, "Color Universal Design", 2008, that stand out from white, brown, and
+# some of P. Tol's muted scheme.
+COLOURS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b"),
+    *("#332288", "#882255", "#999933", "#777777"),
+)
 
 
 def draw(out: Path, results: StudyResults, summary: Rows, variant: str) -> dict[str, bytes]:

@@ -230,9 +230,15 @@ def _tuning_score(results: StudyResults, arm: str, trial: int) -> str:
 
 def first_actions_table(results: StudyResults) -> str:
     """Return the table of how each arm acts before training."""
-    header = ["arm", "root mean square of an axis", f"axes moved by less than {STILL}", "entropy of the move (nats)"]
+    header = [
+        "arm",
+        "root mean square of an axis",
+        "mean size",
+        f"axes moved by less than {STILL}",
+        "entropy of the move (nats)",
+    ]
     body = [
-        [arm, f"{found['rms']:.2f}", f"{found['still']:.0%}", f"{found['entropy']:.2f}"]
+        [arm, f"{found['rms']:.2f}", f"{found['mean']:.2f}", f"{found['still']:.0%}", f"{found['entropy']:.2f}"]
         for arm, found in first_actions(results.plan, results.chosen).items()
     ]
     return web_page.table(header, body)

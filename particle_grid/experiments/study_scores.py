@@ -305,8 +305,8 @@ def with_interval(statistic: stats.Statistic, *scores: np.ndarray, paired: bool 
 def first_actions(plan: Plan, chosen: Mapping[str, int]) -> dict[str, dict[str, float]]:
     """Return how each arm acts before training: by arm, statistics of the actions of a fresh policy.
 
-    rms: root mean square along an axis. still: share of axes that move by less than STILL. entropy: of the nearest of
-    the nine discrete moves, in nats, at most log 9.
+    rms: root mean square along an axis. mean: mean size along an axis. still: share of axes that move by less than
+    STILL. entropy: of the nearest of the nine discrete moves, in nats, at most log 9.
     """
     variant = next(iter(plan.variants))
     task = next(iter(plan.tasks))
@@ -327,6 +327,7 @@ def _action_statistics(actions: np.ndarray) -> dict[str, float]:
     shares = nearest[nearest > 0]
     return {
         "rms": float(np.sqrt(np.mean(np.square(actions)))),
+        "mean": float(np.mean(np.abs(actions))),
         "still": float(np.mean(np.abs(actions) < STILL)),
         "entropy": float(-np.sum(shares * np.log(shares))),
     }
