@@ -75,9 +75,15 @@ def make_head(
         if head != "auto":
             raise UserError(f"policy.head={head} is for continuous actions: use auto, or action=continuous.")
         return CategoricalHead(space.nvec.tolist())
-    components = _box_components(space)
     _check_own_options(head, {"bins": bins, "shared_std": shared_std, "move_entropy": move_entropy})
     deviation = (log_std_min, log_std_max, log_std_init)
+    return _box_head(head, _box_components(space), bins, deviation, shared_std, move_entropy)
+
+
+def _box_head(
+    head: str, components: int, bins: int, deviation: tuple[float, float, float], shared_std: bool, move_entropy: bool
+) -> Head:
+    """Return a head for continuous actions, with the minimum, maximum and start of log standard deviations."""
     makers: dict[str, Callable[[], Head]] = {
         "gaussian": lambda: GaussianHead(components, *deviation),
         "squashed": lambda: SquashedHead(components, *deviation),
