@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from particle_grid.env import action_space
 from particle_grid.learn.policy import make_policy
-from tests.cases import needs_jit
+from tests.cases import needs_browser, needs_jit
 
 BENCH = Path(__file__).parents[1] / "bench"
 DOCS = BENCH.parent / "docs"
@@ -29,6 +29,7 @@ QUICK = {
     "learn": ["--out", "learn", "--tasks", "center", "--seeds", "1"],
     "peers": ["--seconds", "1"],
     "search": ["--out", "search", "--tasks", "center", "--seeds", "1"],
+    "recording": ["--out", "page.gif"],
     "processes": ["--agents", "1024", "--size", "128", "--seconds", "1"],
     "sim": ["--agents", "64", "--seconds", "1"],
     "soak": ["--minutes", "0.1"],
@@ -44,7 +45,9 @@ def test_every_program_is_tested():
 
 @pytest.mark.slow
 @needs_jit("compiled kernels are what they measure")
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[needs_browser] if name == "recording" else []) for name in QUICK]
+)
 def test_an_interrupted_program_prints_one_word_and_exits_with_code_130(name, tmp_path):
     process = subprocess.Popen(
         [sys.executable, str(BENCH / f"{name}.py"), *QUICK[name]],

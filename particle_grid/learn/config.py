@@ -109,7 +109,7 @@ class TrainerConfig:
     fast: str = "auto"
     #: Whether the steps of rollouts and updates are captured as CUDA graphs and replayed: auto, on or off. auto: on a
     #: GPU, for a single process and unless `fast` is off. on: also on a CPU, where the same steps run in plain PyTorch
-    #: and are not captured, which is for tests. See `particle_grid.learn.graphs`.
+    #: and are not captured, which is for tests. See `particle_grid.learn.gpu.graphs`.
     graphs: str = "auto"
     #: Agent-steps between checkpoints. 0: only one at the end. Ctrl-C also saves a checkpoint.
     checkpoint_every: int = 2_000_000

@@ -26,7 +26,7 @@ from particle_grid.learn.collect import (
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.distributed import ProcessGroup, choose_device
 from particle_grid.learn.fast import accelerate, accelerate_head
-from particle_grid.learn.graphs import GraphCollector, GraphUpdater, use_graphs
+from particle_grid.learn.gpu.graphs import GraphCollector, GraphUpdater, use_graphs
 from particle_grid.learn.interrupt import interrupted_by_signals
 from particle_grid.learn.policy import Policy
 from particle_grid.learn.update import Updater, minibatch_size

@@ -11,7 +11,7 @@ from particle_grid.env import ParticleGrid, action_space
 from particle_grid.learn.checkpoint import check_weights, load_weights
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.distributed import choose_device
-from particle_grid.learn.pinned import arrays_in_block
+from particle_grid.learn.gpu.pinned import arrays_in_block
 from particle_grid.learn.policy import POLICIES, Policy, make_policy
 from particle_grid.runs.load import Checkpoint
 from particle_grid.runs.opponents import TeamOpponents

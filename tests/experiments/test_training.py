@@ -29,7 +29,8 @@ def restored_threads():
 
 @pytest.mark.usefixtures("restored_threads")
 def test_processes_on_one_machine_share_its_cores(monkeypatch):
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "10000")  # more than there are cores
+    for name, value in (("WORLD_SIZE", 10000), ("LOCAL_WORLD_SIZE", 10000), ("RANK", 0)):  # more than there are cores
+        monkeypatch.setenv(name, str(value))
     training.use_threads(TrainerConfig())
     assert (numba.get_num_threads(), torch.get_num_threads()) == (1, 1)
     most = numba.config.NUMBA_NUM_THREADS

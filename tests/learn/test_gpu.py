@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from particle_grid.learn.fast.gpu import Compiled, compiled
-from particle_grid.learn.graphs import WARM_UP, Graph
-from particle_grid.learn.pinned import DeviceCopy, arrays_in_block, host_memory
+from particle_grid.learn.gpu.graphs import WARM_UP, Graph
+from particle_grid.learn.gpu.pinned import DeviceCopy, arrays_in_block, host_memory
 from particle_grid.learn.policy import POLICIES
 from tests.learn.networks import lively
 from tests.learn.toy import SPACES

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from particle_grid.learn import checkpoint
 from particle_grid.learn.collect import EnvSplit, RolloutBuffer
 from particle_grid.learn.distributed import ProcessGroup
-from particle_grid.learn.graphs import WARM_UP, Graph, GraphCollector, GraphUpdater, use_graphs
+from particle_grid.learn.gpu.graphs import WARM_UP, Graph, GraphCollector, GraphUpdater, use_graphs
 from particle_grid.learn.heads import HEADS
 from particle_grid.learn.policy import POLICIES, Policy, make_policy
 from particle_grid.learn.update import Updater
@@ -130,7 +130,17 @@ def test_no_captured_step_waits_for_the_host_or_mixes_devices(name, form, head, 
     split = EnvSplit(env, None, 0, None)
     collector = GraphCollector([split], policy, policy, policy.head.sample, buffer, generator, lambda: None)
     learning = torch.ones(8, dtype=torch.bool, device=no_values)
-    updater = GraphUpdater(policy, policy, None, buffer, learning, STEPS, generator, ProcessGroup())
+    updater = GraphUpdater(
+        policy,
+        policy,
+        None,
+        buffer,
+        learning,
+        learning,
+        replace(STEPS, second_team_weight=2.0),
+        generator,
+        ProcessGroup(),
+    )
     updater.optimiser.learning_rate = updater.rate
     steps = collector.of_split[split]
     with Watched() as watched:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from particle_grid.env import ParticleGrid
-from particle_grid.learn.pinned import ALIGNMENT, DeviceCopy, arrays_in_block, host_memory
+from particle_grid.learn.gpu.pinned import ALIGNMENT, DeviceCopy, arrays_in_block, host_memory
 from particle_grid.sim.memory import buffer_shapes
 from tests.cases import CASES, play, small
 

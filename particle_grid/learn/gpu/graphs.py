@@ -19,7 +19,7 @@ from torch import Tensor
 from particle_grid.learn.collect import Collector, EnvSplit
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.distributed import ProcessGroup
-from particle_grid.learn.pinned import DeviceCopy, host_memory
+from particle_grid.learn.gpu.pinned import DeviceCopy, host_memory
 from particle_grid.learn.policy import RecurrentState
 from particle_grid.learn.update import Batch, Updater
 from particle_grid.support.errors import UserError
