@@ -48,16 +48,35 @@ def test_outputs_and_values_are_not_rounded_to_bf16(kind):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("form", SPACES)
 @pytest.mark.parametrize("kind", POLICIES)
-def test_the_first_minibatches_after_a_rollout_have_ratios_of_one(kind, form, dtype, monkeypatch):
+@pytest.mark.parametrize("graphs", ["off", "on"])
+def test_the_first_minibatches_after_a_rollout_have_ratios_of_one(graphs, kind, form, dtype, monkeypatch):
     """Without learning, this holds for all minibatches. They are computed in other shapes than the rollout."""
     monkeypatch.setattr(trainer, "accelerate", lambda policy, *rest: compiled(policy, dtype, CPU, TRACED))
     record = Record()
-    run = make(kind, form, replace(SMALL, learning_rate=0.0), loggers=[record])
+    run = make(kind, form, replace(SMALL, learning_rate=0.0, graphs=graphs), loggers=[record])
     assert isinstance(run.network, Compiled)
     stir(run)
     run.run()
     assert max(abs(x["policy/kl"]) for x in record.scalars) < 1e-4
     assert max(x["policy/clip_fraction"] for x in record.scalars) == 0
+
+
+def test_in_a_frozen_context_weights_are_composed_once_and_then_again():
+    policy = lively(hidden=16)
+    network = Compiled(policy, torch.float32, CPU, {"backend": "eager"})
+    given = inputs(policy, 1, 8)
+    places = set()
+    for _ in range(2):
+        with torch.no_grad(), network.frozen():
+            torch.testing.assert_close(network(*given), policy(*given))
+            places |= {x.data_ptr() for x in network.composed}  # graphs read them there
+            policy.linear.weight.mul_(2)
+            stale = network(*given)
+        with torch.no_grad():
+            fresh = network(*given)
+            torch.testing.assert_close(fresh, policy(*given))
+        assert not torch.allclose(stale[0], fresh[0])
+    assert len(places) == 2
 
 
 def test_a_network_that_differs_by_more_than_rounding_is_not_used(monkeypatch):

@@ -162,7 +162,12 @@ class Driver:
         self.failure = failure
         stream = SimpleNamespace(wait_stream=lambda other: None)
         graph = lambda: SimpleNamespace(register_generator_state=self.use("register"), replay=self.use("replay"))  # noqa: E731
-        fakes = {"Stream": lambda: stream, "current_stream": lambda: stream, "stream": lambda x: nullcontext()}
+        fakes = {
+            "Stream": lambda device: stream,
+            "current_stream": lambda device: stream,
+            "set_stream": self.use("stream"),
+        }
+        fakes |= {"stream": lambda x: nullcontext()}
         for name, fake in (fakes | {"CUDAGraph": graph, "graph": self.capture}).items():
             monkeypatch.setattr(torch.cuda, name, fake)
         self.device = torch.device("cuda")
@@ -199,7 +204,7 @@ def test_a_step_that_cannot_be_captured_is_called_each_time_and_says_so_once(mon
     with pytest.warns(RuntimeWarning, match=message) as caught:
         [step() for _ in range(WARM_UP + 3)]
     assert len(caught) == 1
-    assert driver.done == ["call"] * WARM_UP + ["register", "capture", "call", "state before", *["call"] * 3]
+    assert driver.done == ["call"] * WARM_UP + ["register", "capture", "call", "stream", "state before", *["call"] * 3]
 
 
 @pytest.mark.parametrize(

@@ -52,35 +52,37 @@ class Graph:
     def __init__(self, function: Callable[[], None], generator: torch.Generator) -> None:
         self.function = function
         self.generator = generator
-        self.on_gpu = generator.device.type == "cuda"
-        self.stream = torch.cuda.Stream() if self.on_gpu else None
+        self.stream = torch.cuda.Stream(generator.device) if generator.device.type == "cuda" else None
         self.calls = 0
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> None:
         """Call the function, or do what it does."""
-        if self.on_gpu and self.calls == WARM_UP:
+        if self.stream and self.calls == WARM_UP:
             self._capture()
         self.calls += 1
         if self.graph:
             self.graph.replay()
         elif self.stream and self.calls <= WARM_UP:
-            self.stream.wait_stream(torch.cuda.current_stream())
+            current = torch.cuda.current_stream(self.generator.device)
+            self.stream.wait_stream(current)
             with torch.cuda.stream(self.stream):  # what a backward pass leaves behind belongs to the stream of capture
                 self.function()
-            torch.cuda.current_stream().wait_stream(self.stream)
+            current.wait_stream(self.stream)
         else:
             self.function()
 
     def _capture(self) -> None:
         graph = torch.cuda.CUDAGraph()
-        before = self.generator.clone_state()
+        current = torch.cuda.current_stream(self.generator.device)
+        state = self.generator.clone_state()
         graph.register_generator_state(self.generator)
         try:
             with torch.cuda.graph(graph, stream=self.stream):
                 self.function()
         except RuntimeError as error:
-            self.generator.graphsafe_set_state(before)  # the state that took part in the capture is unusable
+            torch.cuda.set_stream(current)  # which a failed capture does not restore
+            self.generator.graphsafe_set_state(state)  # the one that took part in the capture is unusable
             warnings.warn(
                 f"Training is slower than it could be: its steps could not be captured as CUDA graphs "
                 f"({str(error).strip().partition(chr(10))[0]}). To avoid the attempt, set trainer.graphs=off.",
@@ -127,7 +129,7 @@ class SplitSteps:
         self._act()
         self.host_action.copy_(self.action, non_blocking=True)
         if self.copied:
-            self.copied.record()
+            self.copied.record(torch.cuda.current_stream(self.row.device))
             self.copied.synchronize()
         return self.host_action.numpy()
 
