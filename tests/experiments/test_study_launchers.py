@@ -22,7 +22,7 @@ from tests.test_train import ROOT
 # Four runs, long enough to be killed in their middle.
 SMALL = SMOKE.replace("trials: 2", "trials: 1").replace("  forage: [task=forage, task.tolerance=0.7]\n", "")
 SMALL = SMALL.replace("  inertial: [world.dynamics=inertial, world.action_cost=0.1]\n", "")
-SMALL = SMALL.replace("trainer.total_steps=2000", "trainer.total_steps=400_000\n  - trainer.checkpoint_every=8000")
+SMALL = SMALL.replace("trainer.total_steps=2000", "trainer.total_steps=100_000\n  - trainer.checkpoint_every=4000")
 # Stands in for train: runs the listed jobs, of which one fails.
 STAND_IN = """
 import json, sys
