@@ -1,7 +1,9 @@
 """Processes that train together do so in one folder, and alike, whatever started them."""
 
+import contextlib
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -69,7 +71,8 @@ def run_all(commands, folder, *arguments):
         return [(process, process.communicate(timeout=300)[0]) for process in processes]
     finally:
         for process in processes:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
@@ -129,14 +132,13 @@ def test_tasks_of_srun_that_do_not_find_each_other_end_with_a_sentence(tmp_path)
 
 
 # Substitutes for Slurm's programs. srun starts the tasks of a job, and asks them once to save, as before a time limit.
-SRUN = """#!/bin/bash
-while [[ $1 == --* ]]; do shift; done
+SRUN = """while [[ $1 == --* ]]; do shift; done
 for k in $(seq 0 $((SLURM_NTASKS - 1))); do
     SLURM_STEP_ID=0 SLURM_PROCID=$k SLURM_LOCALID=$k "$@" &
     tasks+=($!)
 done
 if [ ! -e asked ]; then
-    while [ ! -e outputs/large/checkpoint.pt ]; do sleep 0.05; done
+    while [ ! -e outputs/large/checkpoint.pt ] && kill -0 "${tasks[0]}"; do sleep 0.05; done
     touch asked
     kill -TERM "${tasks[@]}"
 fi
@@ -153,10 +155,13 @@ exit ${worst:-0}
 def test_the_batch_script_of_the_examples_saves_before_its_time_limit_and_resumes_when_it_is_requeued(tmp_path):
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name, text in (("srun", SRUN), ("scontrol", '#!/bin/bash\necho "$@" >> requeued\n')):
-        (programs / name).write_text(text)
+    for name, text in (
+        ("srun", SRUN),
+        ("scontrol", 'echo "$@" >> requeued'),
+        ("python", f'exec {sys.executable} "$@"'),
+    ):
+        (programs / name).write_text(f"#!/bin/bash\n{text}\n")
         (programs / name).chmod(0o755)
-    (programs / "python").symlink_to(sys.executable)
     variables = srun(2)[0][1] | {"SLURM_CPUS_PER_TASK": "1", "PATH": f"{programs}:{os.environ['PATH']}"}
     del variables["SLURM_STEP_ID"]  # as in a batch script
     script = [(["bash", str(ROOT / "examples" / "train.sbatch")], variables)]

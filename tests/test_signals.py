@@ -72,9 +72,9 @@ def left(process: subprocess.Popen) -> list[int]:
     return found
 
 
-def wait_for(condition: Callable[[], object], process: subprocess.Popen) -> None:
-    """Wait until a condition holds or a command has ended."""
-    end = time.monotonic() + 180
+def wait_for(condition: Callable[[], object], process: subprocess.Popen, patience: float = 180) -> None:
+    """Wait until a condition holds or a command has ended, at most for some seconds."""
+    end = time.monotonic() + patience
     while process.poll() is None and not condition():
         assert time.monotonic() < end, "nothing has happened for a long time"
         time.sleep(0.05)

@@ -19,10 +19,11 @@ from tests.experiments.test_study import SMOKE
 from tests.test_signals import MARK, clean_up, left, start, wait_for
 from tests.test_train import ROOT
 
+STARTS = 600  # seconds that Ray and the runs on a busy machine may take
 # Four runs, long enough to be killed in their middle.
 SMALL = SMOKE.replace("trials: 2", "trials: 1").replace("  forage: [task=forage, task.tolerance=0.7]\n", "")
 SMALL = SMALL.replace("  inertial: [world.dynamics=inertial, world.action_cost=0.1]\n", "")
-SMALL = SMALL.replace("trainer.total_steps=2000", "trainer.total_steps=400_000\n  - trainer.checkpoint_every=8000")
+SMALL = SMALL.replace("trainer.total_steps=2000", "trainer.total_steps=100_000\n  - trainer.checkpoint_every=4000")
 # Stands in for train: runs the listed jobs, of which one fails.
 STAND_IN = """
 import json, sys
@@ -148,30 +149,21 @@ def test_a_study_through_submitit_gives_the_same_results(tmp_path, expected):
         clean_up(process)
 
 
-@pytest.fixture
-def cluster(monkeypatch):
+@pytest.fixture(scope="module")
+def cluster():
     """A Ray cluster of two nodes with a core each, on this machine."""
     if not find_spec("ray"):
         pytest.skip("ray is not installed")
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv(MARK, uuid.uuid4().hex)
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    made.second = made.add_node(num_cpus=1)
-    yield made
-    made.shutdown()
-
-
-@pytest.mark.slow
-def test_a_study_on_a_ray_cluster_that_loses_a_node_gives_the_same_results(tmp_path, expected, cluster):
-    process = study(tmp_path, "--launcher", "ray", f"init.address={cluster.address}")
-    try:
-        wait_for(lambda: len(list(tmp_path.rglob("checkpoint.pt"))) == 2, process)  # one on each node
-        cluster.remove_node(cluster.second, allow_graceful=False)
-        assert ended(process, tmp_path) == expected
-    finally:
-        clean_up(process)
+    with pytest.MonkeyPatch.context() as patched:  # what the nodes inherit
+        patched.setenv("PYTHONPATH", str(ROOT))
+        patched.setenv(MARK, uuid.uuid4().hex)
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        made.mark = os.environ[MARK]
+        made.second = made.add_node(num_cpus=1)
+        yield made
+        made.shutdown()
 
 
 def running_jobs(mark):
@@ -188,20 +180,25 @@ def running_jobs(mark):
 @pytest.mark.slow
 def test_a_run_of_a_ray_sweep_whose_worker_is_killed_is_repeated_and_counted_once(tmp_path, cluster):
     small = ["experiment=smoke", "task=center", "clips=0", "trainer.checkpoint_every=16384", "evaluations=1"]
-    command = [
-        "particle_grid.train",
-        "-m",
-        *small,
-        "hydra/launcher=ray",
-        f"hydra.launcher.init.address={cluster.address}",
-    ]
-    process = start([*command, "trainer.total_steps=1e6", "seed=0,1", "hydra.sweep.dir=sweep"], tmp_path)
+    small += ["trainer.total_steps=1e6", "seed=0,1", "hydra.sweep.dir=sweep"]
+    launcher = ["hydra/launcher=ray", f"hydra.launcher.init.address={cluster.address}"]
+    process = start(["particle_grid.train", "-m", *small, *launcher], tmp_path)
     try:
-        wait_for(lambda: len(list(tmp_path.glob("sweep/*/checkpoint.pt"))) == 2, process)
-        os.kill(running_jobs(os.environ[MARK])[0], signal.SIGKILL)
-        assert process.wait(500) == 0, (tmp_path / "output.txt").read_text()[-3000:]
+        wait_for(lambda: len(list(tmp_path.glob("sweep/*/checkpoint.pt"))) == 2, process, STARTS)
+        os.kill(running_jobs(cluster.mark)[0], signal.SIGKILL)
+        assert process.wait(STARTS) == 0, (tmp_path / "output.txt").read_text()[-3000:]
     finally:
         clean_up(process)
     assert len(list(tmp_path.glob("sweep/*/results.json"))) == 2
-    said = (tmp_path / "output.txt").read_text()
-    assert said.count(": normalised score ") == 2
+    assert (tmp_path / "output.txt").read_text().count(": normalised score ") == 2
+
+
+@pytest.mark.slow
+def test_a_study_on_a_ray_cluster_that_loses_a_node_gives_the_same_results(tmp_path, expected, cluster):
+    process = study(tmp_path, "--launcher", "ray", f"init.address={cluster.address}")
+    try:
+        wait_for(lambda: len(list(tmp_path.rglob("checkpoint.pt"))) == 2, process, STARTS)  # one on each node
+        cluster.remove_node(cluster.second, allow_graceful=False)
+        assert ended(process, tmp_path) == expected
+    finally:
+        clean_up(process)
