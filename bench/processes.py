@@ -9,7 +9,7 @@ import argparse
 import math
 import signal
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -25,9 +25,10 @@ import torch.multiprocessing as mp
 from interrupt import until_interrupted
 from timing import interleaved, report, show, timed
 
-from particle_grid.env import ParticleGrid
+from particle_grid.env import ParticleGrid, action_space
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.distributed import ProcessGroup
+from particle_grid.learn.optimiser import Optimiser
 from particle_grid.learn.policy import make_policy
 from particle_grid.learn.trainer import Trainer
 from particle_grid.sim.world import World
@@ -37,7 +38,7 @@ BESIDE = "side by side"  # without exchanges
 SHARED, OWN = "shared minibatch", "own minibatch"
 GRADIENT, SUMS = "one gradient", "one tensor of moments"  # exchanges alone
 COLUMNS = ["case", "processes", "k agent-steps/s", "gain", "exchange", "optimiser steps"]
-PLAN = ["processes", "exchange, ms", "shared: gain", "own: gain", "own: exchange", "split: gain", "largest minibatch"]
+PLAN = ["processes", "exchange, ms", "shared: gain", "own: gain", "own: exchange", "own minibatches together"]
 MOMENTS = 4 * 8  # bytes
 REPEAT = 50
 
@@ -76,17 +77,18 @@ class Parts:
         return 2 * 2 * (count - 1) * latency + sent / bandwidth
 
     def gains(self, count: int, exchange: float) -> dict[str, float]:
-        """Return the gain over a process alone: with a shared minibatch, with one each, and with agents split up."""
+        """Return the gain over a process alone, with a shared minibatch and with one each.
+
+        With a shared one, it is the same whether each process has as many agents as one alone, or their share.
+        """
         one = self.iteration
         fixed = self.steps * self.overhead
         shared = one + (count - 1) * fixed + count * self.steps * exchange
         own = one + self.steps * exchange
-        split = (one - fixed) / count + fixed + self.steps * exchange
         return {
             "shared: gain": count * one / shared,
             "own: gain": count * one / own,
             "own: exchange": self.steps * exchange / own,
-            "split: gain": one / split,
         }
 
 
@@ -105,10 +107,11 @@ def work(rank: int, options: argparse.Namespace, store: Path, orders: Connection
     numba.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=options.processes)
     group = Timed(rank, options.processes)
-    half = TrainerConfig.minibatch // 2
-    alone = make(options, ProcessGroup())
-    trainers = {ALONE: alone, BESIDE: alone, HALF: make(options, ProcessGroup(), minibatch=half)}
-    trainers |= {name: make(options, group, minibatch_per_process=name == OWN) for name in (SHARED, OWN)}
+    whole = options.minibatch
+    alone = make(options, ProcessGroup(), minibatch=whole)
+    trainers = {ALONE: alone, BESIDE: alone, HALF: make(options, ProcessGroup(), minibatch=whole // 2)}
+    for name in (SHARED, OWN):
+        trainers[name] = make(options, group, minibatch=whole, minibatch_per_process=name == OWN)
     gradient = alone.updater.optimiser.gradient
     while name := orders.recv():
         Timed.seconds = 0.0
@@ -163,7 +166,7 @@ class Bench:
 
     def rows(self, times: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
         """Yield a row for each case."""
-        batch = self.options.agents * TrainerConfig.rollout_length
+        batch = batch_of(self.options)
         for name in (ALONE, BESIDE, SHARED, OWN):
             count = 1 if name == ALONE else len(self.ends)
             yield {
@@ -172,30 +175,36 @@ class Bench:
                 "k agent-steps/s": float(count * batch / np.median(times[name]) / 1e3),
                 "gain": float(np.median(count * times[ALONE] / times[name])),
                 "exchange": f"{np.median(np.array(self.exchanged[name][1:]) / times[name]):.1%}",
-                "optimiser steps": steps_of(batch) * (count if name == SHARED else 1),
+                "optimiser steps": steps_of(self.options) * (count if name == SHARED else 1),
             }
 
     def parts(self, times: dict[str, np.ndarray]) -> Parts:
         """Return what the prediction needs."""
-        steps = steps_of(self.options.agents * TrainerConfig.rollout_length)
+        steps = steps_of(self.options)
         overhead = float(np.median(times[HALF] - times[ALONE])) / steps  # twice as many steps
         return Parts(float(np.median(times[ALONE])), max(0.0, overhead), steps, self.gradient)
 
 
-def steps_of(batch: int) -> int:
-    """Return the optimiser steps of an iteration of a process alone."""
-    return math.ceil(batch / TrainerConfig.minibatch)
+def batch_of(options: argparse.Namespace) -> int:
+    """Return the agent-steps of an iteration of a process alone."""
+    return options.agents * TrainerConfig.rollout_length
 
 
-def plan(parts: Parts, counts: Sequence[int], latency: float, bandwidth: float) -> Iterator[dict[str, Any]]:
+def steps_of(options: argparse.Namespace) -> int:
+    """Return its optimiser steps."""
+    return math.ceil(batch_of(options) / options.minibatch)
+
+
+def plan(parts: Parts, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield the prediction for each number of processes."""
-    for count in counts:
-        exchange = parts.exchange(count, latency, bandwidth)
+    minibatch = options.minibatch
+    for count in options.plan:
+        exchange = parts.exchange(count, options.latency, options.bandwidth)
         yield {
             "processes": count,
             "exchange, ms": exchange * 1e3,
             **parts.gains(count, exchange),
-            "largest minibatch": TrainerConfig.minibatch * count,
+            "own minibatches together": minibatch * count,
         }
 
 
@@ -207,6 +216,7 @@ def arguments() -> argparse.Namespace:
     add("--task", default="group", help="default: %(default)s")
     add("--agents", type=int, default=World.agents, help="of each process; default: %(default)s")
     add("--size", type=int, default=World.height, help="cells along each side of a world; default: %(default)s")
+    add("--minibatch", type=int, default=TrainerConfig.minibatch, help="of a process alone; default: %(default)s")
     add("--fast", default=TrainerConfig.fast, help="precision of the kernels; default: %(default)s")
     add("--seconds", type=float, default=120.0, help="of measurement, and 5 rounds at least; default: %(default)s")
     add("--plan", type=int, nargs="+", default=[2, 4, 8, 16, 64, 256, 1000], help="numbers of processes to compute")
@@ -239,9 +249,9 @@ def measure(options: argparse.Namespace) -> Parts:
 
 def given(options: argparse.Namespace) -> Parts:
     """Return what the prediction needs, from the command line."""
-    trainer = make(options, ProcessGroup())
-    batch = options.agents * TrainerConfig.rollout_length
-    return Parts(batch / options.rate, options.overhead, steps_of(batch), trainer.updater.optimiser.gradient.nbytes)
+    policy = make_policy("conv_lstm", World.vision, action_space("discrete"))
+    gradient = Optimiser(policy.parameters(), TrainerConfig()).gradient
+    return Parts(batch_of(options) / options.rate, options.overhead, steps_of(options), gradient.nbytes)
 
 
 def main() -> None:
@@ -250,7 +260,7 @@ def main() -> None:
     parts = given(options) if options.rate else measure(options)
     network = f"{options.latency * 1e6:.0f} us and {options.bandwidth / 1e9:.2f} GB/s"
     size = f"{parts.gradient / 1e6:.2f} MB of gradients"
-    show(f"Computed for {network}, {size}", PLAN, list(plan(parts, options.plan, options.latency, options.bandwidth)))
+    show(f"Computed for {network}, {size}", PLAN, list(plan(parts, options)))
 
 
 if __name__ == "__main__":

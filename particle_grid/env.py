@@ -11,14 +11,14 @@ from gymnasium.spaces import Box, MultiDiscrete, Space
 
 from particle_grid import native
 from particle_grid.sim import rng, tasks
-from particle_grid.sim.actions import ACTIONS, actions_for, charge, check_form, valid
+from particle_grid.sim.actions import ACTIONS, actions_for, charge, check_form, repeat, valid
 from particle_grid.sim.advance import Stages, compile_stages
 from particle_grid.sim.memory import buffer_shapes, check_buffers, check_memory
 from particle_grid.sim.observation import SIGNED_ZERO
 from particle_grid.sim.snapshot import restore
 from particle_grid.sim.state import allocate, make_rules, window_rows
 from particle_grid.sim.task import Task, check_aim, check_rewards, check_scores, check_teams, check_written, guarded
-from particle_grid.sim.tasks._baselines import entry_for
+from particle_grid.sim.tasks._baselines import reference_scores
 from particle_grid.sim.world import AGENT_1, UNSEEN, Layout, World, only_world
 from particle_grid.support.errors import UserError, UserRuntimeError
 from particle_grid.support.jit import threads
@@ -48,6 +48,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
     Truncation: an agent that respawns, or whose world restarts, does not act in that step. Its action is ignored, its
     reward is 0, `truncations` is set, and the observation is the first of its new episode. The observation before it
     was the last of the old episode: its value is the exact bootstrap for the step before. Nothing ever terminates.
+    If actions last several steps (`action_repeat`), this holds for all of them together.
 
     Infos come every 32 steps: `score` (with two teams `score_1` and `score_2`), `moved`, `episode_return` and
     `episode_length`. `perf` is the score on the scale from random actions (0) to the script (1), clipped to it, as
@@ -58,7 +59,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
     Args:
         task: the name of a task (see `particle_grid.tasks.names`), `my_module:MyTask`, or a task with its parameters.
         action: `discrete` or `continuous`.
-        worlds, agents, height, width, vision, speed: see `World`.
+        worlds, agents, height, width, vision, speed, action_repeat, dead_zone: see `World`.
         seed: for a first `reset()` without one.
         buf: PufferLib's buffers; if None, they are allocated.
         world: a `World`, instead of its settings one by one.
@@ -78,6 +79,8 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
     truncations: np.ndarray
     masks: np.ndarray
     num_agents: int
+    _halted = NEW  # why no step is possible, or ""
+    _steps = 0  # since the reset
     _warned = False  # whether actions that are not finite caused a warning
     reported: np.ndarray | None = None  # bool[N], agents whose scores infos report; None for all. Set it to change it
 
@@ -104,6 +107,8 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         acceleration: float = World.acceleration,
         drag: float = World.drag,
         action_cost: float = World.action_cost,
+        action_repeat: int = World.action_repeat,
+        dead_zone: float = World.dead_zone,
         checked: bool = False,
         render_mode: str | None = None,
         **task_params: Any,
@@ -113,7 +118,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         check_mode(render_mode)
         settings = World(
             *(worlds, agents, height, width, vision, speed, lifespan, max_episode_steps, walls),
-            *(dynamics, acceleration, drag, action_cost),
+            *(dynamics, acceleration, drag, action_cost, action_repeat, dead_zone),
         )
         self.world = settings if world is None else only_world(world, settings)
         self.task_name, self.task = tasks.make(task, task_params)
@@ -121,8 +126,6 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         self._build(buf)
         self._renderer = Renderer(render_mode, self.world, f"particle_grid: {self.task_name}", self.legend())
         self.seed = 0 if seed is None else seed
-        self._halted = NEW  # why no step is possible, or ""
-        self._steps = 0  # since the reset
 
     def __repr__(self) -> str:
         """Return the settings that differ from the defaults, and those that are asked for most often."""
@@ -157,7 +160,8 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         super().__init__(buf)
         if not self.task.sight:
             self.state.own_in_sight[:], self.state.others_in_sight[:] = UNSEEN, UNSEEN
-        self._references = self._reference_scores()
+        # Two teams have none, because theirs are scores of each team against the script.
+        self._references = reference_scores(self.setting()) if self.task.teams == 1 else None
         self._bind()
 
     def _bind(self) -> None:
@@ -205,19 +209,15 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         """
         if self._halted:
             self.check_ready("step")  # which raises
-        stages, actions = self._stages(), valid(actions, self.actions, self.checked)
+        stages, actions = self._stages(), valid(actions, self.actions, self.checked, self.world.dead_zone)
         turn = self._turn
         if turn.taken:
             turn.take()  # which raises
         turn.taken = True  # with few agents, `with` would take as long as all other checks here together
         try:
-            stages.move(actions)
-            if self.task.sight:  # the reward depends on what the agents see
-                stages.look()
-                self._reward(stages, actions)
-            else:  # the reward becomes part of the observations at once
-                self._reward(stages, actions)
-                stages.look()
+            self._advance(stages, actions)
+            if (times := self.world.action_repeat) > 1:
+                repeat(lambda x: self._advance(stages, x), times, actions, self.rules, self.rewards, self.truncations)
             self._steps += 1
             infos = self._infos(actions) if self._steps % REPORT_EVERY == 0 else []
         except BaseException:
@@ -226,6 +226,16 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         finally:
             turn.taken = False
         return self.observations, self.rewards, self.terminals, self.truncations, infos
+
+    def _advance(self, stages: Stages, actions: np.ndarray) -> None:
+        """Advance the worlds by one step of the simulator."""
+        stages.move(actions)
+        if self.task.sight:  # the reward depends on what the agents see
+            stages.look()
+            self._reward(stages, actions)
+        else:  # the reward becomes part of the observations at once
+            self._reward(stages, actions)
+            stages.look()
 
     def check_ready(self, method: str, unless: tuple[str, ...] = ()) -> None:
         """Raise UserRuntimeError before the first reset, after an interrupted step, and after `close`; not for some."""
@@ -293,7 +303,7 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
 
         Their current observation is the last of their episode, and the next step's `truncations` will be the same.
         """
-        following = self.state.tick[:, None] + 1  # [worlds, 1]
+        following = self.state.tick[:, None] + self.world.action_repeat  # [worlds, 1]
         due = self.state.expiry.reshape(len(following), -1) <= following  # [N] -> [worlds, agents]
         if self.world.max_episode_steps:
             due |= self.world.max_episode_steps <= following
@@ -313,14 +323,6 @@ class ParticleGrid(native.base_class()):  # type: ignore[misc]  # chosen when th
         """Return everything that scores depend on, as plain values. Files use these keys."""
         params = asdict(self.task)  # type: ignore[call-overload]
         return {"task": self.task_name, "action": self.action, **asdict(self.world), "params": params}
-
-    def _reference_scores(self) -> tuple[float, float] | None:
-        """Return the stored scores of random actions and of the script in this setting; None if there are none.
-
-        Two teams have none, because those are scores of each team against the script.
-        """
-        entry = entry_for(self.setting()) if self.task.teams == 1 else None
-        return None if entry is None else (float(np.mean(entry["random"])), float(np.mean(entry["scripted"])))
 
     def _infos(self, actions: np.ndarray) -> list[dict[str, float]]:
         """Return the infos that come every REPORT_EVERY steps. Warn once if actions of this step are not finite."""

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from particle_grid.cli import ending_in_one_line, parser_of, refuse_several_processes
-from particle_grid.experiments.study import run_study
+from particle_grid.experiments.study import check_launcher, run_study
 from particle_grid.support import lifeline
 from particle_grid.support.errors import UserError
 from particle_grid.support.output import lasting_output
@@ -47,6 +47,7 @@ def main() -> None:
             raise UserError(f"--jobs {chosen.jobs} is invalid: give the number of runs at a time, or 0 for all cores.")
         if chosen.jobs and chosen.launcher:
             raise UserError("--jobs is for runs without --launcher: set the launcher's own number, as in n_jobs=4.")
+        check_launcher(chosen.launcher)
         refuse_several_processes("study")
         with lifeline.leading():
             run_study(chosen.plan, out, chosen.jobs, chosen.dry_run, chosen.report, chosen.launcher)

@@ -75,6 +75,7 @@ QUICK = (
 HOURS = "takes hours: tests run a shorter command"
 SERVICE = "needs an extra and an account: tests/experiments/test_loggers.py trains with each logger, offline"
 WRITES = "rewrites a file of the package"
+GPU = "is for a GPU: tests/test_bench.py and tests/learn/test_graphs.py run the same code on a CPU"
 NAME = "the name of a command, printed with arguments elsewhere"
 CI = ".ci/run and .ci/full run it"
 ELSEWHERE = {
@@ -110,7 +111,16 @@ ELSEWHERE = {
     "python -m particle_grid.train task=herd": HOURS,
     "python docs/generate.py": "rewrites pages: tests/test_docs.py compares what it would write",
     "python bench/search.py *": HOURS,
+    "python bench/gpu.py --check": GPU,
+    "python bench/gpu.py --profile": GPU,
+    "python bench/gpu.py --matrix *": GPU,
+    "python -m particle_grid.train task=group experiment=gpu": GPU,
+    "python -m particle_grid.train task=group trainer.device=cuda": GPU,
+    "python -m particle_grid.train task=group trainer.graphs=off": GPU,
+    "python bench/gpu.py --device cpu --budget 60": "tests/test_bench.py runs it",
+    "python -m pytest tests/learn/test_gpu.py": "part of the default suite",
     "python -m particle_grid.study reduced": HOURS,
+    "python -m particle_grid.study ladder": HOURS,
     "python -m particle_grid new": NAME,
     "python -m particle_grid check": NAME,
     "python -m particle_grid.train": NAME,

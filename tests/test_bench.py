@@ -12,21 +12,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from particle_grid.env import action_space
 from particle_grid.learn.policy import make_policy
-from tests.cases import needs_jit
+from tests.cases import needs_browser, needs_jit
 
 BENCH = Path(__file__).parents[1] / "bench"
 DOCS = BENCH.parent / "docs"
 QUICK = {
     "browser": ["--agents", "64", "--seconds", "1"],
     "gallery": ["--out", "docs"],
+    "gpu": ["--device", "cpu"],
     "learn": ["--out", "learn", "--tasks", "center", "--seeds", "1"],
     "peers": ["--seconds", "1"],
     "search": ["--out", "search", "--tasks", "center", "--seeds", "1"],
+    "recording": ["--out", "page.gif"],
     "processes": ["--agents", "1024", "--size", "128", "--seconds", "1"],
     "sim": ["--agents", "64", "--seconds", "1"],
     "soak": ["--minutes", "0.1"],
@@ -42,7 +45,9 @@ def test_every_program_is_tested():
 
 @pytest.mark.slow
 @needs_jit("compiled kernels are what they measure")
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[needs_browser] if name == "recording" else []) for name in QUICK]
+)
 def test_an_interrupted_program_prints_one_word_and_exits_with_code_130(name, tmp_path):
     process = subprocess.Popen(
         [sys.executable, str(BENCH / f"{name}.py"), *QUICK[name]],
@@ -65,6 +70,29 @@ def test_an_interrupted_program_prints_one_word_and_exits_with_code_130(name, tm
     assert "Traceback" not in first + rest
     assert rest.splitlines()[-1] == "interrupted"
     assert process.returncode == 130
+
+
+@pytest.mark.slow
+@needs_jit("compiled kernels are what they measure")
+def test_the_benchmark_for_gpus_runs_on_a_cpu_and_names_what_it_skipped(tmp_path):
+    path = tmp_path / "gpu.json"
+    command = [sys.executable, str(BENCH / "gpu.py"), "--device", "cpu", "--budget", "60", "--json", str(path)]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert process.returncode == 0, process.stdout + process.stderr
+    found = json.loads(path.read_text("utf-8"))
+    assert found["rows"]
+    assert all(row.get("ok", True) for row in found["rows"])
+    names = [row["case"] for row in found["rows"]] + found["skipped"]
+    assert len(set(names)) == len(names)
+    assert {name.split()[0] for name in names} == {"check", "profile", "matrix", "learn"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_benchmark_for_gpus_needs_one(monkeypatch):
+    monkeypatch.syspath_prepend(BENCH)
+    monkeypatch.setattr(sys, "argv", ["gpu.py"])
+    with pytest.raises(SystemExit, match="error: device=cuda is not available, because torch finds no GPU"):
+        importlib.import_module("gpu").main()
 
 
 @pytest.mark.slow

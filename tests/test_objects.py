@@ -90,6 +90,6 @@ def test_contrib_tasks_import_only_what_users_import():
 def test_every_setting_of_the_world_arrives_under_its_own_name():
     given = {"worlds": 2, "agents": 3, "height": 41, "width": 43, "vision": 6, "max_episode_steps": 77}
     given |= {"speed": 0.9, "lifespan": 8.0, "walls": 0.01, "acceleration": 0.3, "drag": 0.2, "action_cost": 0.4}
-    given["dynamics"] = "inertial"
+    given |= {"dynamics": "inertial", "action_repeat": 2, "dead_zone": 0.05}
     assert given.keys() == {field.name for field in fields(World)}
     assert vars(ParticleGrid("group", **given).world) == given

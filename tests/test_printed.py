@@ -166,30 +166,35 @@ def check_pytest(arguments):
         assert any(re.search(rf"def test_\w*{word}", file.read_text("utf-8")) for file in files), f"no test {word}"
 
 
-def check(item, understood, monkeypatch):
-    """Assert that everything a command names exists."""
-    variables = dict(line.text.split("=", 1) for line in commands(item.page) if is_assignment(line.text))
-    text = re.sub(r"\$(\w+)", lambda name: variables.get(name[1], f"${name[1]}").strip('"'), item.text)
-    program, *words = shlex.split(text)
+def as_python(program, words):
+    """Return a command that starts a module in another way as the command of Python for it, and any other unchanged."""
     if program == "sbatch":
-        assert (ROOT / words[0]).is_file(), f"there is no {words[0]}"
-        program = "python"
-        words = ["-m", "particle_grid.train", *words[1:]]
-    elif program == "torchrun":
+        path, *words = words
+        assert (ROOT / path).is_file(), f"there is no {path}"
+        program = "particle-grid"
+        words = ["train", *words]
+    if program == "torchrun":
         program = "python"
         words = words[words.index("-m") :]
     elif program == "docker" and words[0] == "run":
-        name, *words = words[words.index("particle_grid") + 1 :]
-        program = "python"
-        words = ["-m", f"particle_grid.{name}", *words]
-    elif program == "particle-grid":
+        program = "particle-grid"
+        words = words[words.index("particle_grid") + 1 :]
+    if program == "particle-grid":
         name, *words = words
         program = "python"
         words = ["-m", f"particle_grid.{name}", *words]
     elif program == "pytest":
         program = "python"
         words = ["-m", "pytest", *words]
-    match [program, *words]:
+    return [program, *words]
+
+
+def check(item, understood, monkeypatch):
+    """Assert that everything a command names exists."""
+    variables = dict(line.text.split("=", 1) for line in commands(item.page) if is_assignment(line.text))
+    text = re.sub(r"\$(\w+)", lambda name: variables.get(name[1], f"${name[1]}").strip('"'), item.text)
+    program, *words = shlex.split(text)
+    match as_python(program, words):
         case ["python", "-m", "pytest", *arguments]:
             check_pytest(arguments)
         case ["python", "-m", "particle_grid", name, *arguments] if name in AUTHORING:

@@ -21,6 +21,8 @@ from particle_grid.browser.records import (
 )
 from particle_grid.env import ParticleGrid
 from particle_grid.sim.state import allocate
+from particle_grid.sim.world import World
+from particle_grid.support.errors import UserError
 
 Fields = list[dict[str, Any]]
 
@@ -68,7 +70,11 @@ def world(env: ParticleGrid) -> dict[str, Any]:
 
     Its "stages" are the calls that make a step: names of the module's functions, and of the records that they take. A
     task that is not in the module has no rewards, no scores and no script.
+
+    Raises:
+        UserError: for worlds whose actions the module cannot convert.
     """
+    _refuse_conversion(env.world)
     buffers = session(env.world, env.task.sight)
     state = allocate(env.layout)._replace(
         own_in_sight=env.state.own_in_sight.copy(), others_in_sight=env.state.others_in_sight.copy()
@@ -96,6 +102,15 @@ def world(env: ParticleGrid) -> dict[str, Any]:
         "stages": _stages(env),
         "records": records,
     }
+
+
+def _refuse_conversion(settings: World) -> None:
+    """Raise UserError for worlds whose actions the module cannot convert."""
+    if settings.action_repeat > 1 or settings.dead_zone:
+        raise UserError(
+            f"The module has no action_repeat={settings.action_repeat} and no dead_zone={settings.dead_zone}: use 1 "
+            f"and 0."
+        )
 
 
 def is_scored(env: ParticleGrid) -> bool:

@@ -17,6 +17,7 @@ from particle_grid.sim.task import Task
 from particle_grid.sim.world import Layout, World
 
 SEED_WORDS = 2  # of 32 bits: seeds in a browser are whole numbers below 2**53
+ABSENT = ("action_repeat", "dead_zone")  # settings of worlds that the module does not have
 
 
 class Session(NamedTuple):
@@ -88,8 +89,8 @@ def layout_arrays(layout: Layout) -> Any:
 
 
 def _numbers(settings: Any) -> Any:
-    """Return the numbers of a dataclass, each of the kind that its default has."""
-    kinds = {field.name: type(field.default) for field in fields(settings)}
+    """Return the numbers of a dataclass, each of the kind that its default has, except those in ABSENT."""
+    kinds = {field.name: type(field.default) for field in fields(settings) if field.name not in ABSENT}
     chosen = {name: kind(getattr(settings, name)) for name, kind in kinds.items() if kind in (int, float, bool)}
     return _named(type(settings).__name__, chosen)
 

@@ -72,6 +72,8 @@ class Plan:
 
     tasks, variants: lists of overrides by label. common: overrides of every run. reference: the arm that others are
     compared with. reference_scores: the arm whose random actions score 0 and whose scripted policy scores 1.
+    null_control: the arm that should equal the reference, if there is one. steps_per_second: of a run on one core, for
+    the estimate of the time.
     """
 
     question: str
@@ -85,6 +87,8 @@ class Plan:
     tuning: Tuning
     seeds: list[int]
     thresholds: list[float]
+    null_control: str = ""
+    steps_per_second: int = 90_000
 
     def check(self) -> None:
         """Raise UserError if the plan contradicts itself, or is too small or too large."""
@@ -126,6 +130,8 @@ class Plan:
             raise UserError(
                 f"Seed {min(both)} is used for both tuning and testing: choose other seeds for one of them."
             )
+        if self.steps_per_second < 1:
+            raise UserError(f"steps_per_second={self.steps_per_second} is invalid: give a whole number, 1 or more.")
         if not all(map(math.isfinite, self.thresholds)) or len(set(self.thresholds)) < len(self.thresholds):
             raise UserError(f"thresholds={self.thresholds} is invalid: give different finite numbers.")
 
@@ -146,7 +152,7 @@ class Plan:
 
     def _check_references(self) -> None:
         """Refuse names of arms and tasks that the plan does not define."""
-        for key in ("reference", "reference_scores"):
+        for key in ("reference", "reference_scores", *(["null_control"] if self.null_control else [])):
             if (arm := getattr(self, key)) not in self.arms:
                 raise UserError(unknown(f"arm {arm!r}, which {key} names", arm, self.arms))
         for task in self.tuning.tasks:

@@ -13,18 +13,20 @@ from particle_grid.support.errors import UserError
 Statistic = Callable[..., np.ndarray]  # one or two arrays of scores, f64[..., tasks, runs] -> f64[..., K] or f64[...]
 RESAMPLES = 2000
 LEVEL = 0.95
+ALPHA = 0.05  # of each one-sided test
 
 
 def interquartile_mean(scores: np.ndarray) -> np.ndarray:
-    """Return the mean of the middle half of all runs of all tasks, f64[...].
+    """Return the mean of the middle half of the runs of each task, averaged over tasks, f64[...].
 
     A run that lies on the edge of the middle half counts in part. The interquartile mean is almost as robust as the
-    median, and uses more of the runs.
+    median, and uses more of the runs. Agarwal et al. take the middle half of the runs of all tasks together. That
+    weighs tasks differently for each arm: a task with the best or the worst runs counts little.
     """
-    x = np.sort(scores.reshape(*scores.shape[:-2], -1), -1)  # [..., tasks, runs] -> [..., n]
+    x = np.sort(scores, -1)
     n = x.shape[-1]
     weights = np.clip(np.minimum(np.arange(1, n + 1) - n / 4, 3 * n / 4 - np.arange(n)), 0, 1)
-    return (x * weights).sum(-1) / weights.sum()
+    return (x * weights).sum(-1).mean(-1) / weights.sum()
 
 
 def mean(scores: np.ndarray) -> np.ndarray:
@@ -53,6 +55,33 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def paired_difference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the mean of x - y over runs with the same seed, for each task, f64[..., tasks]."""
     return (x - y).mean(-1)
+
+
+def mean_difference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the mean of x minus the mean of y, f64[...]. Their runs need not belong together."""
+    return np.asarray(mean(x) - mean(y))
+
+
+def sample_ratio(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return how many times as many steps x needs as y, f64[...]: the geometric mean over tasks of ratios of means.
+
+    Args:
+        x, y: steps to a threshold, f64[..., tasks, runs]. A run that does not reach it counts as if it did at its last
+            step (a restricted mean), so the ratio is nearer to 1 than the true one.
+    """
+    return np.exp(np.log(x.mean(-1) / y.mean(-1)).mean(-1))
+
+
+def is_equivalent(
+    statistic: Statistic, *scores: np.ndarray, bounds: tuple[float, float], resamples: int = RESAMPLES, seed: int = 0
+) -> bool:
+    """Return whether two one-sided tests at level ALPHA show that a statistic lies within bounds (Schuirmann 1987).
+
+    They do if its interval of level 1 - 2 ALPHA lies within them. Without that, nothing is shown: too few runs and a
+    real difference look alike.
+    """
+    low, high = interval(statistic, *scores, resamples=resamples, level=1 - 2 * ALPHA, seed=seed)
+    return bool(bounds[0] < low and high < bounds[1])
 
 
 def interval(

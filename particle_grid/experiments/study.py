@@ -24,22 +24,14 @@ from particle_grid.settings.compose import config_folder
 from particle_grid.support import atomic, records
 from particle_grid.support.errors import UserError, UserRuntimeError, unknown
 
-# Estimates for a run on one core, before any has been measured.
-STEPS_PER_SECOND = 90_000
+# Estimates for a run on one core.
 SECONDS_PER_RUN = 20.0  # in addition to the time of its steps
 MEGABYTES_PER_RUN = 2.5
-
-
-RunAll = Callable[[Sequence[Job], Callable[[Job, str], None]], list[Job]]
+RunAll = Callable[[Sequence[Job], Callable[[Job, str], None]], list[Job]]  # see `run_all`
 
 
 def run_study(
-    name: str,
-    out: Path,
-    count: int = 0,
-    dry_run: bool = False,
-    report_only: bool = False,
-    launcher: Sequence[str] = (),
+    name: str, out: Path, count: int = 0, dry_run: bool = False, report_only: bool = False, launcher: Sequence[str] = ()
 ) -> None:
     """Run a study, except for the runs that are finished, and report.
 
@@ -52,13 +44,11 @@ def run_study(
         launcher: the name of one of Hydra's launchers and its settings; none for processes on this machine.
 
     Raises:
-        UserError: for an invalid plan, or a folder that holds runs of another one; if runs failed, once the report of
-            the others is written.
+        UserError: for an invalid plan, or a folder with runs of another; if runs failed, once the others are reported.
     """
     console = Console(markup=False)  # reasons and paths may look like markup
     path = find_plan(name)
     plan = read_plan(path)
-    check_launcher(launcher)
     figures.load_figure()  # fails now if Matplotlib is missing, instead of after hours of work
     refuse_another_plan(plan, out / "plan.yaml")
     at_once = 0 if launcher else count or cores()  # 0: the launcher knows
@@ -69,15 +59,29 @@ def run_study(
         raise UserError(f"{out} has no finished run of this plan: leave --report out to start them.")
     out.mkdir(parents=True, exist_ok=True)
     atomic.write(out / "plan.yaml", path.read_bytes())
+    run: RunAll = Launched(launcher, out.resolve()).run_all if launcher else partial(run_all, count=count)
+    carry_out(plan, out, None if report_only else run, at_once, console)
+
+
+def carry_out(plan: Plan, out: Path, run: RunAll | None, at_once: int, console: Console) -> None:
+    """Run the phases of a study, and report.
+
+    Args:
+        plan, out, console: see `run_study`.
+        run: runs jobs; None to report what is there.
+        at_once: runs at a time; 0 if that is not known.
+
+    Raises:
+        UserError: if runs failed, once the others are reported.
+    """
     with console.status("Measuring random actions and the scripted policy of each task"):
         reference_scores = measure_reference_scores(plan, out)
-    run: RunAll = Launched(launcher, out.resolve()).run_all if launcher else partial(run_all, count=count)
     tuning = plan.tuning_jobs(out)
-    if not report_only:
+    if run:
         run_phase("Tuning", list(tuning.values()), run, at_once, console)
     chosen = choose(plan, tuning_scores(tuning, reference_scores))
     tests = tests_with(plan, out, chosen)
-    if not report_only:
+    if run:
         run_phase("Testing", list(tests.values()), run, at_once, console)
     report(plan, out, chosen, reference_scores, tuning | tests, console)
 
@@ -96,8 +100,14 @@ def check_launcher(launcher: Sequence[str]) -> None:
 
 
 def refuse_another_plan(plan: Plan, path: Path) -> None:
-    """Raise UserError if the folder of a study holds runs of another plan. Only its question may be reworded."""
-    if path.exists() and replace(read_plan(path), question=plan.question) != plan:
+    """Raise UserError if the folder of a study holds runs of another plan.
+
+    Only its question may be reworded, and its estimate corrected.
+    """
+    if not path.exists():
+        return
+    there = replace(read_plan(path), question=plan.question, steps_per_second=plan.steps_per_second)
+    if there != plan:
         raise UserError(
             f"{path.parent} holds runs of another plan, which is in its plan.yaml: choose another folder with --out. A "
             f"plan does not change once its runs have been seen."
@@ -122,7 +132,7 @@ def announce(plan: Plan, out: Path, at_once: int, console: Console) -> int:
     tests = plan.test_jobs(out, dict.fromkeys(plan.arms, 0))
     jobs = [*tuning.values(), *tests.values()]
     done = sum(job.done for job in jobs)
-    seconds = (steps / STEPS_PER_SECOND + SECONDS_PER_RUN * len(jobs)) / (at_once or 1) * (1 - done / len(jobs))
+    seconds = (steps / plan.steps_per_second + SECONDS_PER_RUN * len(jobs)) / (at_once or 1) * (1 - done / len(jobs))
     pace = f"{at_once} at a time; about" if at_once else "on one core they would take about"
     lines = [
         plan.question,
@@ -130,7 +140,7 @@ def announce(plan: Plan, out: Path, at_once: int, console: Console) -> int:
         f"Tuning: {len(tuning)} runs ({plan.tuning.trials} sets of hyperparameters per arm, {len(plan.tuning.tasks)} "
         f"tasks, {len(plan.tuning.seeds)} seeds). Test: {len(tests)} runs ({len(plan.seeds)} new seeds).",
         f"{len(jobs)} runs, {steps / 1e6:.0f} million agent-steps in total; {done} runs are done; {pace} "
-        f"{timedelta(seconds=round(seconds))} at {STEPS_PER_SECOND:,} steps per second and core, plus "
+        f"{timedelta(seconds=round(seconds))} at {plan.steps_per_second:,} steps per second and core, plus "
         f"{SECONDS_PER_RUN:.0f} seconds per run; {MEGABYTES_PER_RUN * (len(jobs) - done):.0f} MB in {out}.",
     ]
     console.print("\n".join(lines), soft_wrap=True)

@@ -8,15 +8,19 @@ import numpy as np
 
 from particle_grid.evaluation import figures
 from particle_grid.experiments import stats
-from particle_grid.experiments.plan import TEST, Plan, RunKey
+from particle_grid.experiments.plan import Plan
 from particle_grid.experiments.study_scores import FEWEST, Rows, StudyResults, with_interval
 
 PROFILE = np.linspace(-0.25, 1.75, 81)  # thresholds of the performance profiles
 RELATIVE = {"better": 0.5, "difference": 0.0}  # columns that compare an arm with the reference: their neutral values
 POINTS = 60  # points of a learning curve
 REFERENCE_COLOUR = "#222222"
-# Of the other arms: those of M. Okabe and K. Ito, "Color Universal Design", 2008, that stand out from white, and brown.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b")
+# Of the other arms: those of M. Okabe and K. Ito, "Color Universal Design", 2008, that stand out from white, brown, and
+# some of P. Tol's muted scheme.
+COLOURS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b"),
+    *("#332288", "#882255", "#999933", "#777777"),
+)
 
 
 def draw(out: Path, results: StudyResults, summary: Rows, variant: str) -> dict[str, bytes]:
@@ -125,7 +129,7 @@ def draw_curves(figure: Any, results: StudyResults, variant: str) -> None:
     panels = figure.subplots(1, len(plan.tasks), squeeze=False)[0]
     for panel, task in zip(panels, plan.tasks, strict=True):
         for arm, colour in colours(plan).items():
-            keys = [RunKey(TEST, variant, arm, results.chosen[arm], task, seed) for seed in seeds]
+            keys = [results.test_key(variant, arm, task, seed) for seed in seeds]
             curves = [results.curves[key] for key in keys]
             x = np.linspace(0, min(curve.steps[-1] for curve in curves), POINTS)
             y = np.array([np.interp(x, curve.steps, curve.values) for curve in curves])  # [seeds, POINTS]

@@ -12,7 +12,15 @@ from particle_grid.experiments import study_plots
 from particle_grid.experiments.plan import TEST, TUNING, Plan, RunKey
 from particle_grid.experiments.pool import Job
 from particle_grid.experiments.study_plots import RELATIVE
-from particle_grid.experiments.study_scores import FEWEST, STILL, Rows, StudyResults, first_actions
+from particle_grid.experiments.study_scores import (
+    FEWEST,
+    SAME_SCORE,
+    SAME_STEPS,
+    STILL,
+    Rows,
+    StudyResults,
+    first_actions,
+)
 from particle_grid.support import atomic, records
 from particle_grid.support.errors import UserError
 
@@ -65,15 +73,32 @@ def write_report(out: Path, results: StudyResults, missing: Sequence[str]) -> No
             )
     summary = results.summary()
     records.write_rows(out / "summary.csv", summary)
-    sections = []
-    for variant in plan.variants:
-        images = study_plots.draw(out, results, summary, variant)
-        rows = [row for row in summary if (row["variant"], row["task"]) == (variant, "all")]
-        pictures = "".join(web_page.captioned(data, caption) for caption, data in images.items())
-        title, answer = html.escape(variant), html.escape(answer_text(plan, rows))
-        sections.append(f'<h2>{title}</h2><p class="answer">{answer}</p>{aggregate_table(plan, rows)}{pictures}')
+    sections = [
+        section(results, summary, variant, study_plots.draw(out, results, summary, variant))
+        for variant in plan.variants
+    ]
     text = (out / "plan.yaml").read_text("utf-8")
     atomic.write(out / "report.html", page(results, sections, missing, text).encode())
+
+
+def section(results: StudyResults, summary: Rows, variant: str, images: Mapping[str, bytes]) -> str:
+    """Return the part of the report about a variant: its answer, tables and figures."""
+    plan = results.plan
+    rows = [row for row in summary if row["variant"] == variant]
+    overall = [row for row in rows if row["task"] == "all"]
+    levels = ", ".join(
+        f"{level:.2f} in {task}" for task, level in zip(plan.tasks, results.equal_kl(variant), strict=True)
+    )
+    pictures = "".join(web_page.captioned(data, caption) for caption, data in images.items())
+    answer = html.escape(answer_text(plan, overall) + control_text(plan, overall))
+    return f"""<h2>{html.escape(variant)}</h2><p class="answer">{answer}</p>
+{task_table(plan, rows, "iqm")}{aggregate_table(plan, overall)}{pictures}
+<h3>Equivalence</h3>{equivalence_table(plan, overall)}
+<h3>Score at equal KL divergence</h3><p>Scores at the cumulative divergence that every run of a task reaches, in nats:
+{html.escape(levels)}. An arm that scores less than another learns less from an equally large change of its policy.</p>
+{task_table(plan, rows, "score_at_equal_kl")}
+<h3>Greedy minus sampled</h3><p>What the noise of the actions costs at the end of training.</p>
+{task_table(plan, rows, "greedy_minus_sampled")}"""
 
 
 def page(results: StudyResults, sections: Sequence[str], missing: Sequence[str], plan_text: str) -> str:
@@ -82,12 +107,56 @@ def page(results: StudyResults, sections: Sequence[str], missing: Sequence[str],
     body = f"""{"".join(f"<p><b>{html.escape(sentence)}</b></p>" for sentence in missing)}{"".join(sections)}
 <h2>How to read this</h2><p>Scores are normalised: 0 is random actions, 1 is the task's scripted policy, both measured
 with the actions of {html.escape(plan.reference_scores)} and used for all arms. The unit is the run. Intervals are 95%
-intervals of a bootstrap stratified by task, and are left out for fewer than {FEWEST} seeds. In a median of steps, runs
-that never reached the threshold count as the slowest.</p>
+intervals of a bootstrap stratified by task, and are left out for fewer than {FEWEST} seeds. They say nothing about
+other tasks. Interquartile means are those of each task, averaged over tasks. In a median of steps, runs that never
+reached the threshold count as the slowest; in a ratio of mean steps, they count as if they reached it at their last
+step, which moves the ratio towards 1. An arm is equivalent if two one-sided tests show it: difference of scores within
+{SAME_SCORE[1]:g}, ratio of steps between {SAME_STEPS[0]:g} and {SAME_STEPS[1]:g} with all runs at the threshold.</p>
 <h2>First actions</h2>{first_actions_table(results)}
 <h2>Tuning</h2>{tuning_table(results)}
 <h2>The plan</h2><pre>{html.escape(plan_text)}</pre>"""
     return web_page.page(plan.question, body)
+
+
+def task_table(plan: Plan, rows: Rows, name: str) -> str:
+    """Return the table of a column of the summary: a row for each arm, and a column for each task."""
+    found = {(row["arm"], row["task"]): row for row in rows}
+    body = [
+        [arm, *(interval_text(found[arm, task], name) for task in plan.tasks), interval_text(found[arm, "all"], name)]
+        for arm in plan.arms
+    ]
+    return web_page.table(["arm", *plan.tasks, "mean of tasks"], body)
+
+
+def equivalence_table(plan: Plan, overall: Rows) -> str:
+    """Return the table of what two one-sided tests show about each arm and the reference."""
+    header = ["arm", f"same final score as {plan.reference}"]
+    for threshold in plan.thresholds:
+        header += [f"ratio of steps to {threshold}", "same steps"]
+    body = []
+    for row in overall:
+        if row["arm"] == plan.reference:
+            continue
+        cells = [row["arm"] + (" (null control)" if row["arm"] == plan.null_control else ""), shown(row["same_score"])]
+        for threshold in plan.thresholds:
+            cells += [interval_text(row, f"ratio_{threshold}"), shown(row[f"same_steps_{threshold}"])]
+        body.append(cells)
+    return web_page.table(header, body)
+
+
+def shown(equivalent: bool) -> str:
+    """Return what a test of equivalence says."""
+    return "yes" if equivalent else "not shown"
+
+
+def control_text(plan: Plan, overall: Rows) -> str:
+    """Return whether the null control of a plan equals the reference, or nothing for a plan without one."""
+    for row in overall:
+        if row["arm"] == plan.null_control:
+            score = interval_text(row, "difference")
+            verdict = "is equivalent to" if row["same_score"] else "is not shown to be equivalent to"
+            return f" The null control {row['arm']} {verdict} {plan.reference} (difference of final scores {score})."
+    return ""
 
 
 def answer_text(plan: Plan, summary: Rows) -> str:
@@ -112,6 +181,8 @@ def answer_text(plan: Plan, summary: Rows) -> str:
 
 def interval_text(row: dict[str, Any], name: str) -> str:
     """Return a value and its interval, as in 0.71 [0.65, 0.80]; the value alone if there is no interval."""
+    if not np.isfinite(row[name]):
+        return "unknown"
     if not np.isfinite(row[f"{name}_low"]):
         return f"{row[name]:z.2f}"
     return f"{row[name]:z.2f} [{row[f'{name}_low']:z.2f}, {row[f'{name}_high']:z.2f}]"
@@ -139,13 +210,16 @@ def aggregate_table(plan: Plan, summary: Rows) -> str:
 
 
 def tuning_table(results: StudyResults) -> str:
-    """Return the table of the chosen hyperparameters, and what they gained over the first trial."""
+    """Return the table of all sets of hyperparameters that were tried, with the mean score of each in tuning."""
+    if results.plan.tuning.trials == 1:
+        return "<p>Nothing was tuned.</p>"
     body = []
-    for arm, trial in results.chosen.items():
-        pairs = results.plan.trials(arm)[trial]
-        hyperparameters = ", ".join(f"{key.split('.')[-1]} {value}" for key, value in pairs)
-        body.append([arm, hyperparameters, _tuning_score(results, arm, trial), _tuning_score(results, arm, 0)])
-    return web_page.table(["arm", "chosen hyperparameters", "mean score in tuning", "of the first trial"], body)
+    for arm, chosen in results.chosen.items():
+        for trial, pairs in enumerate(results.plan.trials(arm)):
+            hyperparameters = ", ".join(f"{key.split('.')[-1]} {value}" for key, value in pairs)
+            mark = "chosen" if trial == chosen else ""
+            body.append([arm, hyperparameters, _tuning_score(results, arm, trial), mark])
+    return web_page.table(["arm", "hyperparameters", "mean score in tuning", ""], body)
 
 
 def _tuning_score(results: StudyResults, arm: str, trial: int) -> str:
@@ -156,9 +230,15 @@ def _tuning_score(results: StudyResults, arm: str, trial: int) -> str:
 
 def first_actions_table(results: StudyResults) -> str:
     """Return the table of how each arm acts before training."""
-    header = ["arm", "root mean square of an axis", f"axes moved by less than {STILL}", "entropy of the move (nats)"]
+    header = [
+        "arm",
+        "root mean square of an axis",
+        "mean size",
+        f"axes moved by less than {STILL}",
+        "entropy of the move (nats)",
+    ]
     body = [
-        [arm, f"{found['rms']:.2f}", f"{found['still']:.0%}", f"{found['entropy']:.2f}"]
+        [arm, f"{found['rms']:.2f}", f"{found['mean']:.2f}", f"{found['still']:.0%}", f"{found['entropy']:.2f}"]
         for arm, found in first_actions(results.plan, results.chosen).items()
     ]
     return web_page.table(header, body)

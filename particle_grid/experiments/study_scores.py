@@ -18,7 +18,7 @@ from particle_grid.experiments.plan import TEST, Plan, RunKey
 from particle_grid.experiments.pool import Job
 from particle_grid.experiments.study_config import study_config
 from particle_grid.runs.build import build_env, build_policy
-from particle_grid.runs.curves import Curve, read_curve
+from particle_grid.runs.curves import Curve, Scalars, curve_of, read_scalars
 from particle_grid.runs.folder import REPAIR, RunFolder
 from particle_grid.runs.results import Results
 from particle_grid.runs.versions import upgraded_overrides
@@ -30,6 +30,8 @@ ReferenceScores = Mapping[tuple[str, str], Baseline]  # by variant and task
 FEWEST = 5  # runs per task that an interval needs
 SMOOTH = 5  # iterations, whose mean score must reach a threshold
 FIRST_ACTIONS = 100_000  # samples that show how an arm acts before training
+SAME_SCORE = (-0.05, 0.05)  # differences of final scores that count as equivalent
+SAME_STEPS = (0.8, 1.25)  # ratios of steps that count as equivalent
 STILL = 0.25  # share of an axis' reach; actions below it barely move an agent
 REFERENCE_SCORES = "reference_scores.json"
 OLD_REFERENCE_SCORES = "scales.json"  # name of the same file in earlier versions
@@ -95,13 +97,28 @@ def final_score(reference: Baseline, folder: RunFolder, results: Results, player
     return float(reference.normalise(_scores(folder, results, player)).mean())
 
 
-def learning_curve(reference: Baseline, folder: RunFolder, results: Results) -> Curve:
+def learning_curve(reference: Baseline, scalars: Scalars, folder: RunFolder, results: Results) -> Curve:
     """Return the learning curve of a finished run. The run itself logs scores normalised by its own action form."""
     random = _scores(folder, results, "random").mean()
     scripted = _scores(folder, results, "scripted").mean()
-    curve = read_curve(folder)
+    curve = curve_of(scalars, "env/normalised_score")
     raw = random + curve.values * (scripted - random)
     return replace(curve, values=reference.normalise(raw[:, None]))
+
+
+def cumulative_kl(scalars: Scalars) -> np.ndarray:
+    """Return how far a run's policy has moved after each iteration, f64[iterations], in nats; NaN if it is unknown.
+
+    It is the sum over iterations of the mean KL divergence of the policy from the one that collected the rollout.
+    """
+    return np.asarray(curve_of(scalars, "policy/kl").values.cumsum())
+
+
+def smoothed(scores: np.ndarray) -> np.ndarray:
+    """Return the mean of the last SMOOTH iterations at each iteration, and of all before the first SMOOTH."""
+    total = np.cumsum(scores)
+    total[SMOOTH:] = total[SMOOTH:] - total[:-SMOOTH]
+    return np.asarray(total / np.minimum(np.arange(1, len(scores) + 1), SMOOTH))
 
 
 def _scores(folder: RunFolder, results: Results, player: str) -> np.ndarray:
@@ -125,13 +142,14 @@ class StudyResults:
 
     chosen: by arm, the number of the trial whose hyperparameters were tested. rows: one for each run, as in
     results.csv: the fields of its key, its scores, its steps to each threshold (infinite if never), its minutes.
-    curves: normalised, by run.
+    curves: normalised, by run. kl: f64[iterations] by run, see `cumulative_kl`.
     """
 
     plan: Plan
     chosen: dict[str, int]
     rows: Rows
     curves: dict[RunKey, Curve]
+    kl: dict[RunKey, np.ndarray]
 
     @functools.cached_property
     def tests(self) -> dict[tuple[str, str, str, int], dict[str, Any]]:
@@ -152,23 +170,51 @@ class StudyResults:
         rows = [[self.tests[variant, arm, task, seed][key] for seed in seeds] for task in self.plan.tasks]
         return np.array(rows, float)
 
+    def test_key(self, variant: str, arm: str, task: str, seed: int) -> RunKey:
+        """Return the key of a run of the test."""
+        return RunKey(TEST, variant, arm, self.chosen[arm], task, seed)
+
+    def equal_kl(self, variant: str) -> np.ndarray:
+        """Return the cumulative KL divergence that every run of a task reaches, f64[tasks]."""
+        runs = list(itertools.product(self.plan.arms, self.complete_seeds(variant)))
+        ends = [
+            [self.kl[self.test_key(variant, arm, task, seed)][-1] for arm, seed in runs] for task in self.plan.tasks
+        ]
+        return np.array(ends, float).min(1)
+
+    def scores_at_kl(self, variant: str, arm: str) -> np.ndarray:
+        """Return the scores of an arm at `equal_kl`, f64[tasks, runs]; NaN if the divergence was not logged."""
+        found = []
+        for task, level in zip(self.plan.tasks, self.equal_kl(variant), strict=True):
+            keys = [self.test_key(variant, arm, task, seed) for seed in self.complete_seeds(variant)]
+            found.append([np.interp(level, self.kl[key], smoothed(self.curves[key].values)) for key in keys])
+        return np.array(found, float)
+
     def summary(self) -> Rows:
         """Return aggregates with 95% intervals: for each variant and arm a row over all tasks, and one per task."""
         plan = self.plan
         parts = {"all": slice(None)} | {task: slice(k, k + 1) for k, task in enumerate(plan.tasks)}
         rows = []
         for variant, arm in itertools.product(plan.variants, plan.arms):
-            reference = self.matrix(variant, plan.reference)
-            scores = self.matrix(variant, arm)
-            steps = {threshold: self.matrix(variant, arm, f"steps_to_{threshold}") for threshold in plan.thresholds}
+            columns = self._columns(variant, arm)
+            reference = self._columns(variant, plan.reference)
             for task, part in parts.items():
-                row: dict[str, Any] = {"variant": variant, "arm": arm, "task": task, "runs": scores[part].size}
-                row |= aggregates(scores[part], reference[part])
-                for threshold, reached in steps.items():
-                    row[f"steps_to_{threshold}"] = float(np.median(reached[part]))
-                    row[f"reached_{threshold}"] = float(np.isfinite(reached[part]).mean())
+                mine = {name: x[part] for name, x in columns.items()}
+                theirs = {name: x[part] for name, x in reference.items()}
+                row: dict[str, Any] = {"variant": variant, "arm": arm, "task": task, "runs": mine["sampled"].size}
+                row |= aggregates(mine["sampled"], theirs["sampled"])
+                row |= interval_columns("greedy_minus_sampled", stats.mean, mine["greedy"] - mine["sampled"])
+                row |= interval_columns("score_at_equal_kl", stats.interquartile_mean, mine["at_kl"])
+                row["same_score"] = _equivalent(stats.mean_difference, mine["sampled"], theirs["sampled"], SAME_SCORE)
+                for threshold in plan.thresholds:
+                    row |= step_columns(threshold, mine, theirs)
                 rows.append(row)
         return rows
+
+    def _columns(self, variant: str, arm: str) -> dict[str, np.ndarray]:
+        """Return what `summary` aggregates by name, each f64[tasks, runs]."""
+        names = ["sampled", "greedy", "steps", *(f"steps_to_{threshold}" for threshold in self.plan.thresholds)]
+        return {name: self.matrix(variant, arm, name) for name in names} | {"at_kl": self.scores_at_kl(variant, arm)}
 
 
 def collect(
@@ -181,45 +227,77 @@ def collect(
     """
     rows = []
     curves = {}
+    kl = {}
     for key, job in jobs.items():
         if not job.done:
             continue
         reference = reference_scores[key.variant, key.task]
         results = job.folder.read_results()
-        curve = learning_curve(reference, job.folder, results)
+        scalars = read_scalars(job.folder)
+        curve = learning_curve(reference, scalars, job.folder, results)
+        kl[key] = cumulative_kl(scalars)
         row: dict[str, Any] = key._asdict()
         row |= {player: final_score(reference, job.folder, results, player) for player in ("sampled", "greedy")}
         row |= {f"steps_to_{each}": steps_to(each, curve.steps, curve.values) for each in plan.thresholds}
-        rows.append(row | {"steps": int(curve.steps[-1]), "minutes": curve.minutes})
+        rows.append(row | {"steps": int(curve.steps[-1]), "minutes": curve.minutes, "kl": float(kl[key][-1])})
         curves[key] = curve
-    return StudyResults(plan, chosen, rows, curves)
+    return StudyResults(plan, chosen, rows, curves, kl)
 
 
-def aggregates(scores: np.ndarray, reference: np.ndarray) -> dict[str, np.ndarray]:
+def aggregates(scores: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
     """Return aggregates of an arm's scores, f64[tasks, runs], alone and against the reference's, with intervals."""
 
     def difference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return stats.paired_difference(x, y).mean(-1)
 
-    found = {
-        "iqm": with_interval(stats.interquartile_mean, scores),
-        "mean": with_interval(stats.mean, scores),
-        "better": with_interval(stats.probability_of_improvement, scores, reference),
-        "difference": with_interval(difference, scores, reference, paired=True),
+    columns = interval_columns("iqm", stats.interquartile_mean, scores)
+    columns |= interval_columns("mean", stats.mean, scores)
+    columns |= interval_columns("better", stats.probability_of_improvement, scores, reference)
+    return columns | interval_columns("difference", difference, scores, reference, paired=True)
+
+
+def step_columns(
+    threshold: float, mine: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Return how long an arm takes to reach a threshold: by itself, and as a ratio to the reference.
+
+    A run that does not reach it is censored at its last step. The ratio is then nearer to 1 than the true one, so it
+    shows no equivalence.
+    """
+    reached = mine[f"steps_to_{threshold}"]
+    columns: dict[str, Any] = {
+        f"steps_to_{threshold}": float(np.median(reached)),
+        f"reached_{threshold}": float(np.isfinite(reached).mean()),
     }
-    columns: dict[str, np.ndarray] = {}
-    for name, (value, low, high) in found.items():
-        columns |= {name: value, f"{name}_low": low, f"{name}_high": high}
-    return columns
+    theirs = reference[f"steps_to_{threshold}"]
+    censored = np.minimum(reached, mine["steps"]), np.minimum(theirs, reference["steps"])
+    columns |= interval_columns(f"ratio_{threshold}", stats.sample_ratio, *censored)
+    all_reached = np.isfinite(reached).all() and np.isfinite(theirs).all()
+    same = all_reached and _equivalent(stats.sample_ratio, reached, theirs, SAME_STEPS)
+    return columns | {f"same_steps_{threshold}": bool(same)}
+
+
+def _equivalent(statistic: stats.Statistic, x: np.ndarray, y: np.ndarray, bounds: tuple[float, float]) -> bool:
+    """Return whether two arms are shown to be equivalent, which fewer than FEWEST runs per task cannot show."""
+    return x.shape[-1] >= FEWEST and stats.is_equivalent(statistic, x, y, bounds=bounds)
+
+
+def interval_columns(
+    name: str, statistic: stats.Statistic, *scores: np.ndarray, paired: bool = False
+) -> dict[str, np.ndarray]:
+    """Return the value of a statistic and the ends of its interval as columns of the summary."""
+    value, low, high = with_interval(statistic, *scores, paired=paired)
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
 def with_interval(statistic: stats.Statistic, *scores: np.ndarray, paired: bool = False) -> np.ndarray:
     """Return the value of a statistic, and the low and the high end of its interval, f64[3, ...].
 
-    With fewer than FEWEST runs per task the ends are NaN: a bootstrap of so few runs is too narrow.
+    With fewer than FEWEST runs per task the ends are NaN, because a bootstrap of so few runs is too narrow; likewise if
+    scores are missing.
     """
     value = statistic(*scores)
-    if min(x.shape[-1] for x in scores) < FEWEST:
+    if min(x.shape[-1] for x in scores) < FEWEST or not all(np.isfinite(x).all() for x in scores):
         return np.array([value, np.full_like(value, np.nan), np.full_like(value, np.nan)])
     return np.array([value, *stats.interval(statistic, *scores, paired=paired)])
 
@@ -227,8 +305,8 @@ def with_interval(statistic: stats.Statistic, *scores: np.ndarray, paired: bool 
 def first_actions(plan: Plan, chosen: Mapping[str, int]) -> dict[str, dict[str, float]]:
     """Return how each arm acts before training: by arm, statistics of the actions of a fresh policy.
 
-    rms: root mean square along an axis. still: share of axes that move by less than STILL. entropy: of the nearest of
-    the nine discrete moves, in nats, at most log 9.
+    rms: root mean square along an axis. mean: mean size along an axis. still: share of axes that move by less than
+    STILL. entropy: of the nearest of the nine discrete moves, in nats, at most log 9.
     """
     variant = next(iter(plan.variants))
     task = next(iter(plan.tasks))
@@ -249,6 +327,7 @@ def _action_statistics(actions: np.ndarray) -> dict[str, float]:
     shares = nearest[nearest > 0]
     return {
         "rms": float(np.sqrt(np.mean(np.square(actions)))),
+        "mean": float(np.mean(np.abs(actions))),
         "still": float(np.mean(np.abs(actions) < STILL)),
         "entropy": float(-np.sum(shares * np.log(shares))),
     }

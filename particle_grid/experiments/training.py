@@ -14,13 +14,14 @@ from rich.console import Console
 
 from particle_grid.env import ParticleGrid
 from particle_grid.evaluation import match, record, scoring
-from particle_grid.evaluation.baseline import Baseline, baseline_for
+from particle_grid.evaluation.baseline import Baseline, baseline_for, stored
 from particle_grid.evaluation.clips import TAG, Clips
 from particle_grid.experiments.loggers import check_installed, open_loggers
 from particle_grid.experiments.pruning import pruning
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.dashboard import Dashboard
 from particle_grid.learn.distributed import ProcessGroup, choose_device, joined
+from particle_grid.learn.fast import cores, thread_count
 from particle_grid.learn.loggers.several import Loggers
 from particle_grid.learn.policy import Policy
 from particle_grid.learn.trainer import Result, ScalarLog, Trainer, check_minibatch
@@ -95,10 +96,9 @@ def assist(config: RunConfig, saved: Checkpoint | None, group: ProcessGroup) -> 
 
 
 def use_threads(settings: TrainerConfig) -> None:
-    """Give the simulator and the policy the number of threads in the settings."""
-    limit = numba.config.NUMBA_NUM_THREADS  # the limit of this process
-    numba.set_num_threads(min(settings.threads or limit, limit))
-    torch.set_num_threads(settings.threads or TORCH_THREADS)
+    """Give the simulator and the policy the number of threads in the settings, or a share of this machine's cores."""
+    numba.set_num_threads(min(thread_count(settings.threads), numba.config.NUMBA_NUM_THREADS))
+    torch.set_num_threads(settings.threads or min(TORCH_THREADS, cores()))
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,9 @@ def lead(run: Run, folder: RunFolder, call: Invocation, console: Console, live: 
     describe(run, folder, call)
     seeds = match.seeds(run.config.evaluations)
     steps = match.steps_for(run.env)
-    baseline = baseline_for(run.env, console, seeds or match.SEEDS, steps)
+    measured = partial(baseline_for, run.env, console, seeds or match.SEEDS, steps)
+    # Others would wait in their first update, and give up after some minutes, while this process measured a baseline.
+    baseline = measured() if run.group.size == 1 else stored(run.env, seeds or match.SEEDS, steps)
     introduce(run, folder, say)
     if live:
         say(f"To watch, in a browser on this machine: {live.address}")
@@ -175,7 +177,7 @@ def lead(run: Run, folder: RunFolder, call: Invocation, console: Console, live: 
             raise KeyboardInterrupt(result.signal or signal.SIGINT)
         results = Results()
         if seeds:
-            results = scoring.evaluate_policy(run.env, run.policy, baseline, console, seeds, steps)
+            results = scoring.evaluate_policy(run.env, run.policy, baseline or measured(), console, seeds, steps)
         results.write(folder.results)
         if run.config.clips:
             film(run, results, result.steps, folder)
@@ -208,7 +210,7 @@ def learn(
     run: Run,
     folder: RunFolder,
     call: Invocation,
-    baseline: Baseline,
+    baseline: Baseline | None,
     loggers: Loggers,
     console: Console,
     watchers: Sequence[ScalarLog],
@@ -233,12 +235,12 @@ def learn(
         return trainer.run()
 
 
-def normaliser(env: ParticleGrid, baseline: Baseline) -> Callable[[float], float] | None:
+def normaliser(env: ParticleGrid, baseline: Baseline | None) -> Callable[[float], float] | None:
     """Return the function from score to normalised score.
 
-    It is None for two teams, whose self-play shows no success.
+    It is None for two teams, whose self-play shows no success, and before the baseline is known.
     """
-    if env.task.teams > 1:
+    if env.task.teams > 1 or baseline is None:
         return None
     return lambda score: float(baseline.normalise(np.array([score])))
 

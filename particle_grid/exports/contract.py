@@ -10,13 +10,20 @@ from particle_grid.learn.heads import (
     BetaHead,
     BinsHead,
     CategoricalHead,
+    ClippedHead,
     GaussianHead,
     Head,
     HurdleHead,
+    JitterHead,
+    MixtureHead,
+    ProbitHead,
     SnappedHead,
+    SnappedMovesHead,
     SquashedHead,
     hurdle,
 )
+from particle_grid.learn.heads.clipped import MIXTURE_BOUNDS
+from particle_grid.learn.heads.probit import NormalMovesHead
 from particle_grid.learn.policy import Policy
 from particle_grid.runs.load import Checkpoint
 from particle_grid.runs.results import Results
@@ -43,13 +50,27 @@ ACTIONS = {
     "continuous": "moves along rows and columns, in units of the speed; the environment clips them to [-1, 1]",
 }
 NOISE = "sample = head_outputs + std * noise, with standard normal noise"
+OWN_NOISE = (
+    "head_outputs holds the means and, unless there is a std, then the raw deviations: std = exp(middle + reach "
+    "* tanh(raw + start)), with the numbers of log_std; sample = mean + std * noise, with standard normal noise"
+)
+ROUNDED = "action = sample, clipped to [-1, 1] and rounded"
 SAMPLING = {
     CategoricalHead: "head_outputs holds the logits of each component in turn; choose from the softmax of each",
     BinsHead: "head_outputs holds the logits of each component in turn; choose from the softmax of each; "
     "action = values[choice]",
     GaussianHead: f"{NOISE}; action = sample",
     SquashedHead: f"{NOISE}; action = tanh(sample)",
-    SnappedHead: f"{NOISE}; action = sample, clipped to [-1, 1] and rounded",
+    SnappedHead: f"{NOISE}; {ROUNDED}",
+    SnappedMovesHead: f"{NOISE}; {ROUNDED}",
+    ProbitHead: f"{OWN_NOISE}; {ROUNDED}",
+    ClippedHead: f"{OWN_NOISE}; action = sample, clipped to [-1, 1]",
+    MixtureHead: "head_outputs holds three logits, three shifts and three raw deviations for each component in turn; "
+    "choose k from the softmax of the logits; action = k-th of (-1, 0, 1) + its shift + std * noise, clipped to "
+    f"[-1, 1], with standard normal noise and std = exp({MIXTURE_BOUNDS.middle:g} + {MIXTURE_BOUNDS.reach:g} * "
+    "tanh(its raw deviation))",
+    JitterHead: "head_outputs holds the logits of each component in turn; choose from the softmax of each; action = "
+    "values[choice] + noise, uniform over the distance between two values, clipped to [-1, 1]",
     BetaHead: "alpha and beta = 1 + softplus of the first and the second half of head_outputs; "
     "action = 2 * Beta(alpha, beta) - 1",
     HurdleHead: "head_outputs holds six numbers for each component in turn; choose from the softmax of the first four, "
@@ -126,7 +147,16 @@ def _head_outputs(head: Head) -> dict[str, Any]:
         described["values"] = head.get_buffer("values").tolist()
     if isinstance(head, GaussianHead):
         described["std"] = head.log_std.exp().tolist()
+    if isinstance(head, NormalMovesHead):
+        described |= _deviation(head)
     return described
+
+
+def _deviation(head: NormalMovesHead) -> dict[str, Any]:
+    """Return the standard deviations that all observations share, or the numbers from which they are computed."""
+    if head.raw_log_std is not None:
+        return {"std": head.bounds.log_std(head.raw_log_std).exp().tolist()}
+    return {"log_std": head.bounds._asdict()}
 
 
 def _scores(saved: Checkpoint, results: Results) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Collect rollouts: act with a policy in environments, and record every step in a buffer."""
 
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from time import perf_counter
@@ -133,11 +132,7 @@ class EnvSplit:
         learning: bool[N], the agents that the policy plays.
     """
 
-    def __init__(
-        self, env: Env, opponents: TrainingOpponents | None, first: int, pool: Executor | None, device: torch.device
-    ) -> None:
-        if device.type == "cuda":
-            self._lock_pages(env.observations)
+    def __init__(self, env: Env, opponents: TrainingOpponents | None, first: int, pool: Executor | None) -> None:
         self.env = env
         self.opponents = opponents
         self.pool = pool
@@ -146,13 +141,6 @@ class EnvSplit:
         self.outcome = [torch.from_numpy(x) for x in (env.rewards, env.terminals, env.truncations)]
         self.learning = np.ones(env.num_agents, bool) if opponents is None else ~opponents.agents
         self._step: Future | tuple = ()
-
-    def _lock_pages(self, array: np.ndarray) -> None:
-        """Page-lock an array while this split lives, so that copies to the GPU run in the background."""
-        runtime = torch.cuda.cudart()
-        address = array.ctypes.data
-        torch.cuda.check_error(runtime.cudaHostRegister(address, array.nbytes, 0))
-        weakref.finalize(self, runtime.cudaHostUnregister, address)
 
     def start(self, actions: np.ndarray, moment: int) -> None:
         """Begin a step: in the pool if there is one, and in this thread otherwise."""
@@ -186,16 +174,14 @@ def check_envs(env: Env | Sequence[Env], policy: Policy) -> list[Env]:
     return envs
 
 
-def make_splits(
-    envs: Sequence[Env], opponents: Callable[[Any], TrainingOpponents | None], seed: int, device: torch.device
-) -> list[EnvSplit]:
+def make_splits(envs: Sequence[Env], opponents: Callable[[Any], TrainingOpponents | None], seed: int) -> list[EnvSplit]:
     """Reset each environment with its own seed, and assign columns of the buffers to its agents."""
     pool = similar_thread() if len(envs) > 1 else None
     splits: list[EnvSplit] = []
     first = 0
     for k, env in enumerate(envs):
         env.reset(seed + k * SPLIT_SEED)
-        splits.append(EnvSplit(env, opponents(env), first, pool, device))
+        splits.append(EnvSplit(env, opponents(env), first, pool))
         first += env.num_agents
     return splits
 
@@ -247,9 +233,7 @@ class Collector:
     def _collect(self, moment: int) -> list[dict[str, float]]:
         begin = perf_counter()
         self.seconds["simulate"] = 0.0
-        self.buffer.starts[0] = self.starts
-        self.buffer.state = self.state
-        states = [tuple(x[split.agents] for x in self.state) for split in self.splits]
+        states = self._begin()
         infos: list[dict[str, float]] = []
         for t in range(self.steps + 1):
             for k, split in enumerate(self.splits):
@@ -257,14 +241,32 @@ class Collector:
                     infos += self._finish_step(split, t - 1)
                 if t < self.steps:
                     states[k] = self._start_step(split, t, states[k], moment + t)
-        self.starts = self.buffer.starts[-1].clone()
-        self.state = tuple(torch.cat(parts) for parts in zip(*states, strict=True))
-        self._bootstrap()
+        self._end(states)
         self.seconds["infer"] = perf_counter() - begin - self.seconds["simulate"]
         return infos
 
+    def _begin(self) -> list[RecurrentState]:
+        """Record what the agents remember before the first step, and return it for each split."""
+        self.buffer.starts[0] = self.starts
+        self.buffer.state = self.state
+        return [tuple(x[split.agents] for x in self.state) for split in self.splits]
+
+    def _end(self, states: list[RecurrentState]) -> None:
+        """Keep what the agents of each split remember, and record the values of the last observations."""
+        self.starts = self.buffer.starts[-1].clone()
+        self.state = tuple(torch.cat(parts) for parts in zip(*states, strict=True))
+        self._bootstrap()
+
     def _start_step(self, split: EnvSplit, t: int, state: RecurrentState, moment: int) -> RecurrentState:
         """Choose actions for the agents of a split and begin to simulate them. Return the next recurrent state."""
+        actions, state = self._act(split, t, state)
+        begin = perf_counter()
+        split.start(actions, moment)
+        self.seconds["simulate"] += perf_counter() - begin
+        return state
+
+    def _act(self, split: EnvSplit, t: int, state: RecurrentState) -> tuple[np.ndarray, RecurrentState]:
+        """Choose and record the actions of step t of a split, and return them and the next recurrent state."""
         buffer = self.buffer
         here = (slice(t, t + 1), split.agents)
         buffer.obs[here].copy_(split.obs[None], non_blocking=True)  # the `.cpu()` below waits for this copy
@@ -272,24 +274,24 @@ class Collector:
         sample, logp = self.sample(out[0], self.generator)
         buffer.actions[t, split.agents] = sample
         buffer.logp[t, split.agents] = logp
-        actions = self.head.to_action(buffer.actions[t, split.agents]).cpu().numpy()
-        begin = perf_counter()
-        split.start(actions, moment)
-        self.seconds["simulate"] += perf_counter() - begin
-        return state
+        return self.head.to_action(buffer.actions[t, split.agents]).cpu().numpy(), state
 
     def _finish_step(self, split: EnvSplit, t: int) -> list[dict[str, float]]:
         """Wait for step t of a split, record its outcome, and return its infos."""
         begin = perf_counter()
-        buffer = self.buffer
         infos = split.finish()
         if split is self.splits[0]:
             self.watch()
+        self._record(split, t)
+        self.seconds["simulate"] += perf_counter() - begin
+        return infos
+
+    def _record(self, split: EnvSplit, t: int) -> None:
+        """Record the outcome of step t of a split."""
+        buffer = self.buffer
         for array, new in zip((buffer.rewards, buffer.terminals, buffer.truncations), split.outcome, strict=True):
             array[t, split.agents].copy_(new)
         buffer.starts[t + 1, split.agents] = buffer.terminals[t, split.agents] | buffer.truncations[t, split.agents]
-        self.seconds["simulate"] += perf_counter() - begin
-        return infos
 
     def _bootstrap(self) -> None:
         """Record the values of the observations after the last step."""

@@ -32,6 +32,7 @@ NOT_NEGATIVE = (
 DEVICE = re.compile(r"auto|cpu(:0)?|cuda(:\d+)?")
 OPTIMISERS = ("adam", "muon")
 FAST_MODES = ("auto", "off", "fp32", "bf16")
+GRAPH_MODES = ("auto", "on", "off")
 FRACTIONS = ("gamma", "gae_lambda", "scripted_opponents", "opponent_pool")
 
 
@@ -106,6 +107,10 @@ class TrainerConfig:
     #: times slower. auto: bf16 if the processor has instructions for it, otherwise fp32. See
     #: `particle_grid.learn.fast.accelerate`.
     fast: str = "auto"
+    #: Whether the steps of rollouts and updates are captured as CUDA graphs and replayed: auto, on or off. auto: on a
+    #: GPU, for a single process and unless `fast` is off. on: also on a CPU, where the same steps run in plain PyTorch
+    #: and are not captured, which is for tests. See `particle_grid.learn.gpu.graphs`.
+    graphs: str = "auto"
     #: Agent-steps between checkpoints. 0: only one at the end. Ctrl-C also saves a checkpoint.
     checkpoint_every: int = 2_000_000
     #: Seed of the environments, the samples and the order of minibatches.
@@ -128,6 +133,7 @@ class TrainerConfig:
         )
         self._require("optimiser", self.optimiser in OPTIMISERS, " or ".join(OPTIMISERS))
         self._require("fast", self.fast in FAST_MODES, f"one of {', '.join(FAST_MODES)}")
+        self._require("graphs", self.graphs in GRAPH_MODES, f"one of {', '.join(GRAPH_MODES)}")
         self._check_combinations()
 
     def _check_types(self) -> None:

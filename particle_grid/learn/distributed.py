@@ -130,13 +130,16 @@ def joined(cuda: bool) -> Iterator[ProcessGroup]:
     if here.size == 1:
         yield ProcessGroup()
         return
-    if cuda:
-        torch.cuda.set_device(here.local_rank % torch.cuda.device_count())  # Slurm may show each task only its own GPU
+    # Slurm may show each task only its own GPU.
+    device = torch.device("cuda", here.local_rank % torch.cuda.device_count()) if cuda else None
+    if device:
+        torch.cuda.set_device(device)
     backend = "nccl" if cuda else "gloo"
     if here.address is None:
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, device_id=device)
     else:
-        dist.init_process_group(backend, store=_meeting(here, here.address), rank=here.rank, world_size=here.size)
+        store = _meeting(here, here.address)
+        dist.init_process_group(backend, store=store, rank=here.rank, world_size=here.size, device_id=device)
     try:
         yield ProcessGroup(here.rank, here.size)
     finally:

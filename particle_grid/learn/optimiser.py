@@ -69,7 +69,7 @@ class Optimiser:
 
     Attributes:
         name: `adam` or `muon`.
-        learning_rate: of the next steps.
+        learning_rate: of the next steps. A CUDA graph reads it from a tensor, f32[], at each replay.
         gradient: the gradients of all parameters, one after the other, and padding.
         gradients: the views of it that belong to each parameter. A backward pass may write there, and make them the
             `grad` of the parameters; other gradients are copied.
@@ -79,7 +79,7 @@ class Optimiser:
         self.parameters = list(parameters)
         self.config = config
         self.name = config.optimiser
-        self.learning_rate = config.learning_rate
+        self.learning_rate: float | Tensor = config.learning_rate
         self.gradient, self.gradients = flat_gradients(self.parameters)
         self.padding = self.gradient[sum(x.numel() for x in self.parameters) :]
         adam: list[Slot] = []
@@ -114,7 +114,7 @@ class Optimiser:
         self._collect()
         total(self.gradient)
         if self.fused and all(x.grad is not None for x in self.parameters):
-            return torch.tensor(self.fused.step(self.gradient, self.config.max_grad_norm, self.learning_rate))
+            return torch.tensor(self.fused.step(self.gradient, self.config.max_grad_norm, float(self.learning_rate)))
         norm = torch.linalg.vector_norm(torch.linalg.vector_norm(self.gradient.view(-1, PART), dim=1))
         self.gradient.mul_((self.config.max_grad_norm / (norm + TINY_NORM)).clamp(max=1.0))
         wait = self.muon.start(self.learning_rate * self.config.muon_scale)
@@ -180,7 +180,7 @@ class Adam:
         self.slots = slots
         self.eps = eps
 
-    def step(self, rate: float) -> None:
+    def step(self, rate: float | Tensor) -> None:
         """Update the parameters that have gradients."""
         live = [slot for slot in self.slots if slot.parameter.grad is not None]
         if not live:
@@ -194,7 +194,7 @@ class Adam:
             [slot.moments["exp_avg_sq"] for slot in live],
             [],
             steps,
-            lr=rate,
+            lr=rate,  # type: ignore[arg-type]  # a number or a tensor
             beta1=BETA1,
             beta2=BETA2,
             weight_decay=0.0,
@@ -286,7 +286,7 @@ class Muon:
             if threads > 1:
                 self.pool = Pool(threads, torch.set_flush_denormal, False)  # so that all threads round alike
 
-    def start(self, rate: float) -> Callable[[], object]:
+    def start(self, rate: float | Tensor) -> Callable[[], object]:
         """Start to update the matrices that have gradients, and return a function that waits for the end."""
         live = [slot for slot in self.slots if slot.parameter.grad is not None]
         if self.pool:
@@ -295,16 +295,16 @@ class Muon:
             self._step(rate, slot)
         return lambda: None
 
-    def _step(self, rate: float, slot: Slot) -> None:
+    def _step(self, rate: float | Tensor, slot: Slot) -> None:
         """Update one matrix."""
-        rate *= ADAM_RMS * max(slot.parameter.shape) ** 0.5
+        rate = rate * (ADAM_RMS * max(slot.parameter.shape) ** 0.5)
         if not self.kernel:
             plain_step(slot, rate)
             return
         arrays = [x.detach().numpy() for x in (slot.parameter, slot.gradient, slot.moments["momentum_buffer"])]
         scratch = self.scratch.pop()
         try:
-            self.kernel(*arrays, np.float32(MOMENTUM), np.float32(rate), POLYNOMIALS, scratch)
+            self.kernel(*arrays, np.float32(MOMENTUM), np.float32(float(rate)), POLYNOMIALS, scratch)
         finally:  # Ctrl-C may arrive here
             self.scratch.append(scratch)
 
@@ -314,10 +314,10 @@ def has_kernel(matrix: Tensor) -> bool:
     return matrix.device.type == "cpu" and matrix.dtype == torch.float32 and min(matrix.shape) <= LARGEST
 
 
-def plain_step(slot: Slot, rate: float) -> None:
+def plain_step(slot: Slot, rate: float | Tensor) -> None:
     """Update one matrix in plain torch, with Nesterov's momentum."""
     mean = slot.moments["momentum_buffer"].lerp_(slot.gradient, 1 - MOMENTUM)
-    slot.parameter.sub_(orthogonal(slot.gradient.lerp(mean, MOMENTUM)), alpha=rate)
+    slot.parameter.sub_(rate * orthogonal(slot.gradient.lerp(mean, MOMENTUM)))
 
 
 def orthogonal(x: Tensor) -> Tensor:

@@ -89,8 +89,13 @@ class Policy(nn.Module):
         return obs[:, self.side**2 :] / 255
 
     def decide(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return outputs f32[..., K] and value f32[...] for x f32[..., hidden]."""
-        return self.actor(x), self.critic(x).squeeze(-1)
+        """Return outputs f32[..., K] and value f32[...] for x [..., hidden].
+
+        Autocast does not apply: in bfloat16, values around 3 are 0.016 apart, more than what one move changes.
+        """
+        x = x.to(self.actor.weight.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.actor(x), self.critic(x).squeeze(-1)
 
 
 class ConvEncoder(nn.Module):
@@ -137,12 +142,23 @@ class ConvLSTM(Policy):
         zeros = self.lstm.weight_hh.new_zeros(n, self.hidden)
         return zeros, zeros.clone()
 
-    def forward(self, obs: Tensor, starts: Tensor, state: RecurrentState) -> tuple[Tensor, Tensor, RecurrentState]:
-        """Return outputs, values and the next recurrent state, see this module."""
+    def compose(self) -> tuple[Tensor, Tensor]:
+        """Return the layers from the encoder and the features to the gates as one: weights and bias."""
+        weights = self.lstm.weight_ih @ self.linear.weight
+        return weights, self.lstm.weight_ih @ self.linear.bias + self.lstm.bias_ih + self.lstm.bias_hh
+
+    def forward(
+        self, obs: Tensor, starts: Tensor, state: RecurrentState, composed: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, RecurrentState]:
+        """Return outputs, values and the next recurrent state, see this module.
+
+        Args:
+            obs, starts, state: see this module.
+            composed: what `compose` returns, if it is known.
+        """
         flat = obs.flatten(0, 1)  # [T, N, observation size] -> [T * N, observation size]
         x = torch.cat([self.encoder(self.one_hot(flat)), self.features(flat)], 1)
-        into = self.lstm.weight_ih @ self.linear.weight
-        bias = self.lstm.weight_ih @ self.linear.bias + self.lstm.bias_ih + self.lstm.bias_hh
+        into, bias = composed or self.compose()
         gates = F.linear(x, into, bias).unflatten(0, starts.shape)  # [T * N, 4 hidden] -> [T, N, 4 hidden]
         hidden, state = self.recur(gates, starts, state)
         return *self.decide(hidden), state
@@ -206,14 +222,18 @@ class MLP(Policy):
 
 
 POLICIES = {"conv_lstm": ConvLSTM, "conv": Conv, "mlp": MLP}
+INIT_ACTIONS = ("rms", "moves")
 OPTIONS: dict[str, Any] = {
     "hidden": 128,  # number of hidden units, also of the LSTM; the default makes about 150k parameters
-    "head": "auto",  # distribution of continuous actions: hurdle (auto), bins, beta, gaussian, squashed, snapped
-    "bins": 9,  # number of values per axis with head=bins
+    "head": "auto",  # distribution of continuous actions: hurdle (auto), bins, beta, gaussian, squashed, snapped, ...
+    "bins": 9,  # number of values per axis with head=bins or jitter
     "log_std_min": -3.0,  # lower bound of a Gaussian's log standard deviation; below it, gradients explode
     "log_std_max": 0.5,  # upper bound; above it, nearly every sample is clipped at the ends of [-1, 1]
     "log_std_init": -0.5,  # initial value; a deviation of 0.6 covers most of the range with little clipping
+    "shared_std": False,  # whether one deviation serves all observations with head=probit or capg, as in a Gaussian
+    "move_entropy": False,  # whether the entropy with head=snapped is that of the moves instead of that of the sample
     "init_action_rms": None,  # RMS of the first actions along each axis, to start all heads alike (null: no change)
+    "init_actions": "rms",  # what init_action_rms is: rms, or moves for the distribution of such discrete actions, too
 }
 
 
@@ -257,8 +277,9 @@ def make_policy(name: str, vision: int, action_space: Space, **kwargs: Any) -> P
         vision: cells that an agent sees on each side.
         action_space: as in `particle_grid.learn.heads.make_head`.
         **kwargs: options of the policy: `hidden`, the number of units; those of `make_head`; `init_action_rms`, the
-            root mean square of the first actions along each axis, or None to leave it as it is; and what the policy's
-            own class takes by keyword only.
+            root mean square of the first actions along each axis, or None to leave it as it is; `init_actions`, one
+            of INIT_ACTIONS: with `moves`, the nearest discrete moves are as likely as with discrete actions of this
+            root mean square; and what the policy's own class takes by keyword only.
 
     Raises:
         UserError: for an unknown name or option, and for a value that is out of range.
@@ -270,6 +291,7 @@ def make_policy(name: str, vision: int, action_space: Space, **kwargs: Any) -> P
     own = {key: options.pop(key) for key in defaults.keys() - OPTIONS.keys()}
     hidden = options.pop("hidden")
     init_action_rms = options.pop("init_action_rms")
+    init_actions = options.pop("init_actions")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # with more, the decomposition that makes weights orthogonal rounds differently
     try:
@@ -277,8 +299,20 @@ def make_policy(name: str, vision: int, action_space: Space, **kwargs: Any) -> P
     finally:
         torch.set_num_threads(threads)
     if init_action_rms is not None:
-        policy.actor.bias.data[:] = policy.head.init_bias(init_action_rms)
+        policy.actor.bias.data[:] = _first_outputs(policy.head, init_action_rms, init_actions == "moves")
     return policy
+
+
+def _first_outputs(head: Head, rms: float, moves: bool) -> Tensor:
+    """Return the outputs with which a head starts. Raise UserError if its author did not provide for moves."""
+    if not moves:
+        return head.init_bias(rms)
+    if "moves" not in inspect.signature(head.init_bias).parameters:
+        raise UserError(
+            f"policy.init_actions=moves needs init_bias(rms, moves) of {type(head).__name__}: add the argument, or use "
+            f"policy.init_actions=rms."
+        )
+    return head.init_bias(rms, moves=True)
 
 
 def _constructed(name: str, kind: type[Policy], *arguments: Any, **own: Any) -> Policy:
@@ -311,5 +345,9 @@ def _check_options(vision: object, defaults: dict[str, Any], given: dict[str, An
         raise UserError(f"vision={vision!r} is invalid: give that of the environment, 1 to {MOST_VISION} cells.")
     if type(hidden) is not int or not 1 <= hidden <= MOST_UNITS:
         raise UserError(f"hidden={hidden!r} is not a number of units: give a whole number from 1 to {MOST_UNITS}.")
+    if options["init_actions"] not in INIT_ACTIONS:
+        raise UserError(f"policy.init_actions={options['init_actions']!r} is invalid: use {' or '.join(INIT_ACTIONS)}.")
+    if options["init_actions"] == "moves" and options["init_action_rms"] is None:
+        raise UserError("policy.init_actions=moves has no effect by itself: set policy.init_action_rms, too.")
     if options["init_action_rms"] is not None:
         check_number("policy.init_action_rms", options["init_action_rms"], 0, 1)

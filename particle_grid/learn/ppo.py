@@ -133,7 +133,7 @@ def ppo_loss(
     *,
     clip: float,
     value_coef: float,
-    entropy_coef: float,
+    entropy_coef: float | Tensor,
     total: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the clipped surrogate loss with value and entropy terms, and statistics of it.
@@ -145,14 +145,12 @@ def ppo_loss(
         valid: bool[T, n], the steps that are not truncated. All means are over these.
         clip: distance from 1 beyond which probability ratios are clipped.
         value_coef, entropy_coef: weights of the terms.
-        total: sums a tensor over the processes that share a minibatch, in place, and returns it. Loss and statistics
-            are then the shares of this process, which add up to the whole.
+        total: sums a tensor over the processes that share a minibatch, whose results then add up to the whole.
     """
     centre, std, count = moments(advantage, valid, total)
     advantage = normalised(advantage, valid, centre, std)
 
-    def mean(x: Tensor) -> Tensor:
-        """Return the share of this process in the mean over the valid steps."""
+    def mean(x: Tensor) -> Tensor:  # the share of this process in it
         return x.masked_fill(~valid, 0.0).sum() / count
 
     log_ratio = (logp - old_logp).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)

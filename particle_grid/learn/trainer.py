@@ -26,6 +26,7 @@ from particle_grid.learn.collect import (
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.distributed import ProcessGroup, choose_device
 from particle_grid.learn.fast import accelerate, accelerate_head
+from particle_grid.learn.gpu.graphs import GraphCollector, GraphUpdater, use_graphs
 from particle_grid.learn.interrupt import interrupted_by_signals
 from particle_grid.learn.policy import Policy
 from particle_grid.learn.update import Updater, minibatch_size
@@ -134,7 +135,10 @@ class Trainer(Uncopied):
             torch.set_num_threads(self.config.threads)
         self.device = choose_device(self.config.device)
         self.policy.to(self.device)
-        self.network, how = accelerate(self.policy, self.config.fast, self.device, self.config.threads)
+        self.graphs = use_graphs(self.config, self.device, self.group)
+        kernels = not self.graphs or self.device.type != "cpu"  # those on a CPU have memory of their own
+        fast = self.config.fast if kernels else "off"
+        self.network, how = accelerate(self.policy, fast, self.device, self.config.threads, self.graphs)
         self.loss, self.sample, exceptions = accelerate_head(self.policy.head, self.network)
         self.how = f"{how} {exceptions}".rstrip()
 
@@ -149,14 +153,16 @@ class Trainer(Uncopied):
         policy = self.policy
         seed = self.config.seed + self.group.rank * PROCESS_SEED  # other worlds and samples in each process
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        splits = make_splits(envs, opponents, seed, self.device)
+        splits = make_splits(envs, opponents, seed)
         learning = torch.from_numpy(np.concatenate([split.learning for split in splits])).to(self.device)
         second = torch.from_numpy(np.concatenate([second_team(env) for env in envs])).to(self.device)
         self.buffer = RolloutBuffer(
             self.config.rollout_length, len(learning), policy.observation_size, policy.head, self.device
         )
-        self.collector = Collector(splits, policy, self.network, self.sample, self.buffer, self.generator, watch)
-        self.updater = Updater(
+        collector = GraphCollector if self.graphs else Collector
+        self.collector = collector(splits, policy, self.network, self.sample, self.buffer, self.generator, watch)
+        updater = GraphUpdater if self.graphs else Updater
+        self.updater = updater(
             policy, self.network, self.loss, self.buffer, learning, second, self.config, self.generator, self.group
         )
         self.batch = self.updater.batch

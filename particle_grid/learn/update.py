@@ -97,16 +97,19 @@ class Updater:
         factor = self.schedule(steps)
         self.optimiser.learning_rate = self.config.learning_rate * factor
         batch = self._batch()
-        collected = defaultdict(list)
-        for _ in range(self.config.epochs):
-            for agents in self._minibatches():
-                statistics = self._minibatch(agents, batch, self.config.entropy_coef * factor)
-                for name, value in statistics.items():
-                    collected[name].append(value)
-        means = {name: torch.stack(list(map(torch.as_tensor, values))).mean() for name, values in collected.items()}
+        means = self._learn(batch, self.config.entropy_coef * factor)
         scalars = self._across_processes(means | self._iteration_statistics(batch.returns))
         self.seconds = perf_counter() - begin
         return scalars | {"optim/learning_rate": self.config.learning_rate * factor}
+
+    def _learn(self, batch: Batch, entropy_coef: float) -> dict[str, Tensor]:
+        """Take all optimiser steps, and return the means of their statistics."""
+        collected = defaultdict(list)
+        for _ in range(self.config.epochs):
+            for agents in self._minibatches():
+                for name, value in self._minibatch(agents, batch, entropy_coef).items():
+                    collected[name].append(value)
+        return {name: torch.stack(list(map(torch.as_tensor, values))).mean() for name, values in collected.items()}
 
     def schedule(self, steps: int) -> float:
         """Return the factor of the learning rate and of the entropy bonus after some agent-steps."""
@@ -135,7 +138,7 @@ class Updater:
         order = torch.randperm(len(self.learners), generator=self.generator, device=self.learners.device)
         yield from self.learners[order].tensor_split(count)
 
-    def _minibatch(self, agents: Tensor, batch: Batch, entropy_coef: float) -> dict[str, Tensor | float]:
+    def _minibatch(self, agents: Tensor, batch: Batch, entropy_coef: float | Tensor) -> dict[str, Tensor | float]:
         """Take one optimiser step on the whole sequences of some agents, and return statistics."""
         gradients = self._kernel_gradients if self.loss else self._gradients
         loss, statistics = gradients(agents, batch, entropy_coef)
@@ -144,7 +147,7 @@ class Updater:
         return {name: share * self.group.size for name, share in shares.items()} | {"optim/grad_norm": norm}
 
     def _gradients(
-        self, agents: Tensor, batch: Batch, entropy_coef: float
+        self, agents: Tensor, batch: Batch, entropy_coef: float | Tensor
     ) -> tuple[Tensor | float, Mapping[str, Tensor | float]]:
         """Set the gradients of the parameters, and return the loss of some agents' sequences and its statistics.
 
@@ -176,7 +179,7 @@ class Updater:
         return loss.detach(), statistics
 
     def _kernel_gradients(
-        self, agents: Tensor, batch: Batch, entropy_coef: float
+        self, agents: Tensor, batch: Batch, entropy_coef: float | Tensor
     ) -> tuple[Tensor | float, Mapping[str, Tensor | float]]:
         """Do the same as `_gradients` in kernels."""
         assert self.loss
@@ -186,7 +189,7 @@ class Updater:
             *(x.numpy() for x in batch),
             clip=self.config.clip,
             value_coef=self.config.value_coef,
-            entropy_coef=entropy_coef,
+            entropy_coef=float(entropy_coef),
             total=self.group.sum,
         )
         sums = self.fast.learn(self.inputs, agents, loss.chunk)

@@ -11,26 +11,38 @@ from particle_grid.env import ParticleGrid, action_space
 from particle_grid.learn.checkpoint import check_weights, load_weights
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.distributed import choose_device
+from particle_grid.learn.gpu.pinned import arrays_in_block
 from particle_grid.learn.policy import POLICIES, Policy, make_policy
 from particle_grid.runs.load import Checkpoint
 from particle_grid.runs.opponents import TeamOpponents
 from particle_grid.settings.run_config import RunConfig
+from particle_grid.sim.memory import buffer_shapes, check_memory
 from particle_grid.support.errors import UserError
 from particle_grid.support.registry import check_allowed
 
 
-def build_env(config: RunConfig) -> ParticleGrid:
+def build_env(config: RunConfig, pinned: bool = False) -> ParticleGrid:
     """Return the environment of a run.
+
+    Args:
+        config: the settings of the run.
+        pinned: whether its buffers belong in one block of page-locked memory, which a GPU copies in the background.
 
     Raises:
         UserError: if something is invalid, or the run names classes that may not be imported, its policy's included.
     """
     check_allowed(config.places())
-    return ParticleGrid(config.task, config.action, seed=config.seed, world=config.world, **config.task_params)
+    buf = None
+    if pinned:
+        check_memory(config.world)
+        buf = arrays_in_block(buffer_shapes(config.world, np.dtype(action_space(config.action).dtype)))
+    return ParticleGrid(config.task, config.action, seed=config.seed, buf=buf, world=config.world, **config.task_params)
 
 
 def build_env_splits(config: RunConfig, env: ParticleGrid) -> list[ParticleGrid]:
     """Return the environment of a run in as many parts as `trainer.env_splits` says, which divide its worlds.
+
+    For a GPU, even a single part is an environment of its own, in page-locked memory.
 
     Raises:
         UserError: if the worlds cannot be divided evenly.
@@ -41,10 +53,11 @@ def build_env_splits(config: RunConfig, env: ParticleGrid) -> list[ParticleGrid]
         raise UserError(
             f"trainer.env_splits={count} cannot share world.worlds={worlds} out evenly: give a divisor of it, or 1."
         )
-    if count == 1:
+    gpu = choose_device(config.trainer.device).type == "cuda"
+    if count == 1 and not gpu:
         return [env]
     world = replace(config.world, worlds=worlds // count)
-    return [build_env(replace(config, world=world, seed=config.seed + k)) for k in range(count)]
+    return [build_env(replace(config, world=world, seed=config.seed + k), pinned=gpu) for k in range(count)]
 
 
 def _default_splits(config: RunConfig) -> int:

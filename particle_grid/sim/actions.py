@@ -1,5 +1,6 @@
 """The two action forms: which actions are valid, what they cost, and which action leads towards a goal."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,14 @@ def check_form(action: Any) -> None:
         raise UserError(f"There is no action form {action!r}. Choose one of: {', '.join(ACTIONS)}.")
 
 
-def valid(actions: Any, buffer: np.ndarray, checked: bool) -> np.ndarray:
+def valid(actions: Any, buffer: np.ndarray, checked: bool, dead_zone: float = 0.0) -> np.ndarray:
     """Return actions as kernels take them: contiguous, with the shape and dtype of the action buffer.
 
     Args:
         actions: integers or floats, [N, 2].
         buffer: the environment's action buffer, int32 (discrete) or f32 (continuous) [N, 2].
         checked: also raise for actions that are out of range, NaN or infinite.
+        dead_zone: components of continuous actions that are smaller become 0.
 
     Raises:
         UserError: if shape, kind or, in checked mode, values are wrong.
@@ -36,6 +38,8 @@ def valid(actions: Any, buffer: np.ndarray, checked: bool) -> np.ndarray:
         actions = _converted(_as_array(actions, buffer), buffer, checked)
     if actions.shape != buffer.shape:
         raise UserError(f"actions have the shape {actions.shape}, but {len(buffer)} agents need {buffer.shape}.")
+    if dead_zone and buffer.dtype.kind == "f":
+        return np.where(np.abs(actions) < np.float32(dead_zone), ZERO, actions)
     return actions
 
 
@@ -71,6 +75,37 @@ def _check_range(actions: np.ndarray, low: int, high: int) -> None:
             f"The action {actions[wrong[0]]} of agent {wrong[0]} is not within [{low}, {high}]: clip it, or build the "
             f"environment with checked=False, which clips actions and lets agents with NaN stay."
         )
+
+
+def repeat(
+    advance: Callable[[np.ndarray], None],
+    times: int,
+    actions: np.ndarray,
+    rules: Rules,
+    rewards: np.ndarray,
+    truncations: np.ndarray,
+) -> None:
+    """Repeat a step that has been made, and write what all of them add up to.
+
+    An agent that respawns in one of them waits for its next action, and has no reward, as in a step that truncates.
+
+    Args:
+        advance: makes a step with some actions, and writes its rewards and truncations.
+        times: number of steps that the actions last.
+        actions: of the step that has been made, [N, 2].
+        rules: the rules of the simulation.
+        rewards: f32[N], the result is the mean of all steps.
+        truncations: bool[N], the result tells who respawned in any of them.
+    """
+    total = rewards.copy()
+    truncated = truncations.copy()
+    stay = actions.dtype.type(rules.centre)
+    for _ in range(times - 1):
+        advance(np.where(truncated[:, None], stay, actions))
+        total += rewards
+        truncated |= truncations
+    rewards[:] = np.where(truncated, 0, total / times)
+    truncations[:] = truncated
 
 
 def actions_for(aim: np.ndarray, observations: np.ndarray, rules: Rules, discrete: bool) -> np.ndarray:

@@ -21,11 +21,13 @@ DYNAMICS = ("kinematic", "inertial")
 POSITIONS_PER_MOVE = 8  # least number of float32 positions that a full move passes, so rounding changes it by 1/16
 MAX_SIDE = 1 << 20  # cells: float32 positions are too coarse beyond
 MAX_VISION, MAX_SPEED = 64, 64
+MAX_REPEAT = 64
 MAX_CELLS, MAX_ALL_CELLS = 1 << 31, 1 << 40  # cells of one world, and of all worlds
 MAX_ALL_AGENTS = 1 << 31
 
-_WHOLE = {"worlds": 1, "agents": 1, "height": 1, "width": 1, "vision": 1, "max_episode_steps": 0}  # smallest values
-_NUMBERS = ("speed", "lifespan", "walls", "acceleration", "drag", "action_cost")
+_WHOLE = {"worlds": 1, "agents": 1, "height": 1, "width": 1, "vision": 1, "max_episode_steps": 0}
+_WHOLE |= {"action_repeat": 1}  # smallest values
+_NUMBERS = ("speed", "lifespan", "walls", "acceleration", "drag", "action_cost", "dead_zone")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class World:
     acceleration: float = 0.25  # inertial only: velocity in cells per step that a full action adds along each axis
     drag: float = 0.1  # inertial only: share of the velocity that is lost in each step
     action_cost: float = 0.0  # share of the reward that penalises the mean square of an action's components
+    action_repeat: int = 1  # number of steps that an action lasts; its reward is their mean
+    dead_zone: float = 0.0  # continuous only: components of an action that are smaller than this count as 0
 
     def __post_init__(self) -> None:
         for setting in fields(self):
@@ -106,6 +110,8 @@ class World:
             raise UserError(
                 f"max_episode_steps={self.max_episode_steps} is too large: it must be below {1 << 31} steps (0: never)."
             )
+        if self.action_repeat > MAX_REPEAT:
+            raise UserError(f"action_repeat={self.action_repeat} is too large: give at most {MAX_REPEAT} steps.")
         if not (self.lifespan == 0 or 1 <= self.lifespan < 2**40):
             raise UserError(f"lifespan={self.lifespan} is out of range: expected steps, at least 1 (0: no respawns).")
 
@@ -136,6 +142,10 @@ class World:
         if not 0 <= self.action_cost < 1:
             raise UserError(
                 f"action_cost={self.action_cost} is out of range: it is a share of the reward, from 0 to below 1."
+            )
+        if not 0 <= self.dead_zone < 1:
+            raise UserError(
+                f"dead_zone={self.dead_zone} is out of range: it is the size of a component, from 0 to below 1."
             )
 
     def _check_capacity(self) -> None:

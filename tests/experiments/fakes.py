@@ -27,11 +27,12 @@ def write_results(folder: RunFolder, normalised: float | None = None, **scores: 
     Results(arrays, values).write(folder.results)
 
 
-def write_curve(folder: RunFolder, scores) -> None:
-    """Write a learning curve with a score every hundred steps."""
+def write_curve(folder: RunFolder, scores, kl: float | None = 0.1) -> None:
+    """Write a learning curve with a score and a KL divergence every hundred steps."""
+    moved = {} if kl is None else {"policy/kl": kl}
     with closing(TensorBoardLogger(folder.path)) as logger:
         for k, score in enumerate(scores, 1):
-            logger.log(100 * k, {"env/normalised_score": score, "perf/steps_per_second": 1000.0})
+            logger.log(100 * k, {"env/normalised_score": score, "perf/steps_per_second": 1000.0} | moved)
 
 
 def strength(overrides) -> float:

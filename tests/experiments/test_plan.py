@@ -109,6 +109,12 @@ def test_every_shipped_plan_runs_from_end_to_end(name):
     runs_to_its_end(shrunk(name, arms=3, tasks=2, variants=2))
 
 
+@pytest.mark.release
+@pytest.mark.parametrize("name", ["ladder", "still"])
+def test_every_arm_of_a_plan_with_its_own_settings_runs_from_end_to_end(name):
+    runs_to_its_end(shrunk(name, arms=None, tasks=1, variants=1))
+
+
 def refused(invoke, content, *arguments):
     """Return the sentence with which a plan is refused before anything is written."""
     Path("p.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -145,6 +151,8 @@ def test_the_name_of_a_plan_is_not_a_path(invoke, name):
     [
         ("reference: discrete", "reference: discret", "There is no arm 'discret', which reference names. Did you mean"),
         ("reference_scores: gaussian", "reference_scores: ???", "Missing mandatory value: reference_scores"),
+        ("thresholds: [0.5]", "thresholds: [0.5]\nnull_control: bins3", "There is no arm 'bins3', which null_control"),
+        ("thresholds: [0.5]", "thresholds: [0.5]\nsteps_per_second: 0", "steps_per_second=0 is invalid: give a whole"),
         ("tasks: [center], seeds", "tasks: [group], seeds", "There is no task 'group', which tuning.tasks names"),
         ("seeds: [100]", "seeds: [1]", "Seed 1 is used for both tuning and testing"),
         ("\nseeds: [0, 1]", "\nseeds: [0]", "The plan needs at least two seeds"),

@@ -21,6 +21,14 @@ def test_interquartile_means_equal_hand_computed_values(values, expected):
     assert stats.interquartile_mean(np.array([values], float)) == pytest.approx(expected)
 
 
+def test_the_interquartile_mean_weighs_all_tasks_equally():
+    easy, hard = [5.0, 6.0, 7.0, 8.0], [0.0, 0.0, 1.0, 9.0]
+    found = stats.interquartile_mean(np.array([easy, hard]))
+    assert found == pytest.approx((6.5 + 0.5) / 2)
+    alone = [stats.interquartile_mean(np.array([task])) for task in (easy, hard)]
+    assert found == pytest.approx(np.mean(alone))
+
+
 def test_the_interquartile_mean_of_many_normal_runs_is_their_mean():
     x = np.random.default_rng(0).normal(3, 1, (4, 20_000))
     assert stats.interquartile_mean(x) == pytest.approx(3, abs=0.02)
@@ -80,6 +88,42 @@ def test_intervals_contain_the_true_value_as_often_as_their_level_says():
         low, high = stats.interval(stats.mean, x, resamples=300, seed=k)
         held += low <= 2.5 <= high
     assert 0.88 < held / 300 < 0.98  # percentile intervals of few runs are slightly too narrow
+
+
+def test_the_interval_of_a_ratio_of_steps_contains_the_true_ratio_as_often_as_its_level_says():
+    generator = np.random.default_rng(0)
+    held = 0
+    for k in range(300):
+        x, y = (factor * generator.gamma(20, [[1.0], [50.0]], (2, 10)) for factor in (1.5, 1.0))
+        low, high = stats.interval(stats.sample_ratio, x, y, resamples=300, seed=k)
+        held += low <= 1.5 <= high
+    assert 0.88 < held / 300 < 0.98
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_equivalence_is_seldom_claimed_of_arms_that_differ_by_a_bound(sign):
+    generator = np.random.default_rng(0)
+    claimed = 0
+    for k in range(300):
+        x = generator.normal([[0.0], [5.0]], 0.05, (2, 10)) + sign * 0.05
+        y = generator.normal([[0.0], [5.0]], 0.05, (2, 10))
+        claimed += stats.is_equivalent(stats.mean_difference, x, y, bounds=(-0.05, 0.05), resamples=300, seed=k)
+    assert claimed / 300 < 0.1  # 0.05, except that percentile intervals of few runs are slightly too narrow
+
+
+def test_equivalence_of_equal_arms_is_shown_by_many_runs_and_not_by_few_noisy_ones():
+    generator = np.random.default_rng(0)
+    bounds = (-0.05, 0.05)
+    many = generator.normal(0, 0.02, (2, 1, 40))
+    noisy = generator.normal(0, 0.5, (2, 1, 5))
+    assert stats.is_equivalent(stats.mean_difference, *many, bounds=bounds)
+    assert not stats.is_equivalent(stats.mean_difference, *noisy, bounds=bounds)
+
+
+def test_a_ratio_of_steps_is_the_geometric_mean_over_tasks():
+    x, y = np.array([[4.0, 4.0], [1.0, 3.0]]), np.array([[1.0, 1.0], [2.0, 2.0]])
+    assert stats.sample_ratio(x, y) == pytest.approx(2.0)
+    assert stats.sample_ratio(y, x) == pytest.approx(0.5)
 
 
 def test_strata_remove_differences_between_tasks_from_the_interval():

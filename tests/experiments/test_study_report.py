@@ -13,8 +13,11 @@ from particle_grid import study
 from particle_grid.experiments import stats
 from particle_grid.experiments.plan import find_plan, read_plan
 from particle_grid.experiments.study_plots import colours
-from particle_grid.experiments.study_report import answer_text
+from particle_grid.experiments.study_report import answer_text, control_text
 from particle_grid.experiments.study_scores import with_interval
+from particle_grid.settings.compose import config_folder
+
+PLANS = sorted(path.stem for path in (config_folder() / "study").glob("*.yaml"))
 
 
 def test_a_report_shows_question_figures_and_plan_on_one_page_and_runs_nothing(trained, capsys):
@@ -31,6 +34,9 @@ def test_a_report_shows_question_figures_and_plan_on_one_page_and_runs_nothing(t
     assert "<td>-0.30</td>" in page, "two seeds have no interval"
     assert page.index("Too few seeds to tell the arms apart") < page.index("<table>")
     assert page.count("<figcaption>") == 2 * 4
+    for title in ("Equivalence", "Score at equal KL divergence", "Greedy minus sampled"):
+        assert page.count(f"<h3>{title}</h3>") == 2
+    assert page.count("<td>learning_rate") == 4, "all sets of hyperparameters are listed"
     Path("out/report.html").unlink()
     assert trained("smoke", "--out", "out", "--report") == 0
     assert Path("out/report.html").read_text() == page
@@ -81,6 +87,16 @@ def test_every_arm_has_a_colour_of_its_own_that_stands_out_from_white(name):
     for colour in found.values():
         red, green, blue = (int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5))
         assert 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 < 0.5
+
+
+@pytest.mark.parametrize(
+    ("same", "verdict"), [(True, "is equivalent to discrete"), (False, "is not shown to be equivalent to discrete")]
+)
+def test_the_answer_says_whether_the_null_control_equals_the_reference(same, verdict):
+    rows = [row | {"same_score": same} for row in rows_of({"discrete": (0, 0, 0), "bins3": (0.01, -0.02, 0.03)})]
+    said = control_text(read_plan(find_plan("ladder")), rows)
+    assert said == f" The null control bins3 {verdict} (difference of final scores 0.01 [-0.02, 0.03])."
+    assert control_text(read_plan(find_plan("reduced")), rows) == ""
 
 
 @pytest.mark.parametrize("runs", [2, 4, 5])

@@ -9,8 +9,19 @@ from hypothesis import strategies as st
 
 from particle_grid.evaluation.baseline import Baseline
 from particle_grid.experiments import study_scores
-from particle_grid.experiments.plan import find_plan, read_plan
-from particle_grid.experiments.study_scores import StudyResults, final_score, first_actions, learning_curve, steps_to
+from particle_grid.experiments.plan import TEST, RunKey, find_plan, read_plan
+from particle_grid.experiments.pool import Job
+from particle_grid.experiments.study_scores import (
+    StudyResults,
+    collect,
+    final_score,
+    first_actions,
+    learning_curve,
+    smoothed,
+    step_columns,
+    steps_to,
+)
+from particle_grid.runs.curves import read_scalars
 from particle_grid.runs.folder import RunFolder
 from tests.experiments.fakes import UNIT, write_curve, write_results
 
@@ -29,7 +40,7 @@ def test_all_arms_are_normalised_alike_regardless_of_their_own_scripts(tmp_path)
         results = folder.read_results()
         assert final_score(reference, folder, results) == pytest.approx(0.5)
         assert final_score(reference, folder, results, "greedy") == pytest.approx(0.0)
-        found.append(learning_curve(reference, folder, results).values)
+        found.append(learning_curve(reference, read_scalars(folder), folder, results).values)
     np.testing.assert_allclose(found, [[0.0, 0.1, 0.2, 0.3]] * 2, atol=1e-6)
 
 
@@ -107,5 +118,81 @@ def test_only_seeds_with_a_run_of_every_arm_and_task_are_compared():
         for seed in smoke.seeds
         if (arm, task, seed) != ("gaussian", "forage", 0)
     ]
-    results = StudyResults(smoke, dict.fromkeys(smoke.arms, 0), rows, {})
+    results = StudyResults(smoke, dict.fromkeys(smoke.arms, 0), rows, {}, {})
     assert results.matrix("kinematic", "discrete").tolist() == [[1.5], [1.5]]
+
+
+@given(st.lists(st.floats(-1, 2), min_size=1, max_size=30))
+def test_smoothed_scores_are_means_of_the_last_iterations(scores):
+    expected = [np.mean(scores[max(0, k - study_scores.SMOOTH) : k]) for k in range(1, len(scores) + 1)]
+    np.testing.assert_allclose(smoothed(np.array(scores)), expected, atol=1e-9)
+
+
+def finished(tmp_path, kl):
+    """Return the results of a study whose arms have the same curves, and move by `kl` nats in each iteration."""
+    smoke = plan()
+    jobs = {}
+    for variant in smoke.variants:
+        for arm in smoke.arms:
+            for task in smoke.tasks:
+                for seed in smoke.seeds:
+                    folder = RunFolder(tmp_path / variant / arm / f"{task}-{seed}")
+                    write_curve(folder, [k / 100 for k in range(1, 101)], kl[arm])
+                    write_results(folder, sampled=1.0, greedy=1.25, random=0.0, scripted=1.0)
+                    folder.write_overrides(["trainer.threads=1"])
+                    jobs[RunKey(TEST, variant, arm, 0, task, seed)] = Job(folder, ())
+    units = dict.fromkeys([(variant, task) for variant in smoke.variants for task in smoke.tasks], UNIT)
+    return collect(smoke, dict.fromkeys(smoke.arms, 0), units, jobs)
+
+
+def test_scores_are_compared_at_the_divergence_that_every_run_reaches(tmp_path):
+    results = finished(tmp_path, {"discrete": 0.1, "gaussian": 0.2})
+    np.testing.assert_allclose(results.equal_kl("kinematic"), [10.0, 10.0], rtol=1e-5)
+    np.testing.assert_allclose(results.scores_at_kl("kinematic", "discrete"), 0.98, atol=1e-4)  # of the last five
+    np.testing.assert_allclose(results.scores_at_kl("kinematic", "gaussian"), 0.48, atol=1e-4)
+    for row in results.summary():
+        assert row["greedy_minus_sampled"] == pytest.approx(0.25)
+        assert row["score_at_equal_kl"] == pytest.approx(0.98 if row["arm"] == "discrete" else 0.48, abs=1e-4)
+
+
+def test_runs_that_did_not_log_their_divergence_have_no_score_at_it(tmp_path):
+    results = finished(tmp_path, {"discrete": 0.1, "gaussian": None})
+    assert all(np.isnan(row["score_at_equal_kl"]) for row in results.summary())
+
+
+def columns_of(steps, budget=1000.0):
+    """Return what `step_columns` reads of an arm with these steps to a threshold."""
+    steps = np.array([steps])
+    return {"steps_to_0.5": steps, "steps": np.full(steps.shape, budget)}
+
+
+def test_a_run_that_never_reaches_a_threshold_is_censored_and_shows_no_equivalence():
+    reference = columns_of([500.0, 501, 502, 503, 504])
+    same = step_columns(0.5, columns_of([500.0, 501, 502, 503, 505]), reference)
+    assert same["same_steps_0.5"] is True
+    assert same["ratio_0.5"] == pytest.approx(1, abs=0.001)
+    censored = step_columns(0.5, columns_of([500.0, 501, 502, 503, np.inf]), reference)
+    assert censored["same_steps_0.5"] is False
+    assert censored["reached_0.5"] == 0.8
+    assert censored["ratio_0.5"] == pytest.approx((500 + 501 + 502 + 503 + 1000) / 2510)
+    slower = step_columns(0.5, columns_of([700.0, 701, 702, 703, 705]), reference)
+    assert slower["same_steps_0.5"] is False
+    few = step_columns(0.5, columns_of([500.0, 501]), columns_of([500.0, 501]))
+    assert few["same_steps_0.5"] is False
+    assert np.isnan(few["ratio_0.5_low"])
+
+
+NEAREST = ("ladder", "lattice")  # plans whose arms all begin with the distribution of discrete moves
+
+
+@pytest.mark.parametrize("name", ["ladder", "still", "lattice", "rates"])
+def test_every_arm_of_the_next_plans_can_be_built_and_starts_as_its_plan_says(name):
+    found = first_actions(plan(name), dict.fromkeys(plan(name).arms, 0))
+    assert set(found) == set(plan(name).arms)
+    if name in NEAREST:
+        for arm, each in found.items():
+            assert each["entropy"] == pytest.approx(found["discrete"]["entropy"], abs=0.15), arm
+    if name == "still":
+        assert found["gaussian_quiet"]["mean"] == pytest.approx(0.25, abs=0.01)
+        assert found["discrete"]["mean"] == pytest.approx(0.25, abs=0.01)
+        assert found["discrete82"]["entropy"] == pytest.approx(np.log(9), abs=0.01)

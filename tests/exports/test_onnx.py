@@ -100,14 +100,39 @@ def test_every_head_gives_the_same_actions_as_a_model(head):
     assert_same_steps(session_of(onnx.encode(policy, {}))[0], policy)
 
 
-@pytest.mark.parametrize("head", ["gaussian", "squashed", "snapped"])
+NORMAL = [
+    ("gaussian",),
+    ("squashed",),
+    ("snapped",),
+    ("snapped", "policy.move_entropy=true"),
+    ("capg", "policy.shared_std=true", "policy.log_std_init=-1.5"),  # hardly any sample is clipped
+]
+
+
+@pytest.mark.parametrize("head", NORMAL, ids=" ".join)
 def test_the_contract_of_a_normal_head_holds_its_standard_deviation(head):
-    config = make_config("task=center", "action=continuous", "policy=mlp", "policy.hidden=8", f"policy.head={head}")
+    name, *options = head
+    settings = ("task=center", "action=continuous", "policy=mlp", "policy.hidden=8", f"policy.head={name}", *options)
+    config = make_config(*settings)
     policy = build_policy(config)
     described = contract.describe(Checkpoint(config, 0, {}), policy, Results())["head_outputs"]
     generator = torch.Generator().manual_seed(0)
     samples = policy.head.sample(torch.zeros(100_000, 2), generator)[0]
     np.testing.assert_allclose(described["std"], samples.detach().std(0), rtol=0.02)
+
+
+@pytest.mark.parametrize("head", ["probit", "capg"])
+def test_the_contract_of_a_head_with_its_own_deviations_tells_how_to_compute_them(head):
+    policy = lively("mlp", "continuous", head=head)
+    config = make_config("task=center", "action=continuous", "policy=mlp", f"policy.head={head}")
+    numbers = contract.describe(Checkpoint(config, 0, {}), policy, Results())["head_outputs"]["log_std"]
+    out = torch.tensor([[0.0, 0.0, -0.7, 0.2]])
+    raw = out[0, 2:]
+    std = torch.exp(numbers["middle"] + numbers["reach"] * torch.tanh(raw + numbers["start"]))
+    samples = policy.head.sample(out.expand(100_000, -1), torch.Generator().manual_seed(0))[0].detach()
+    inside = policy.head.to_action(samples).abs() < (0.5 if head == "probit" else 1)
+    expected = torch.special.erf((0.5 if head == "probit" else 1) / std / 2**0.5)
+    torch.testing.assert_close(inside.float().mean(0), expected, rtol=0, atol=0.01)
 
 
 class Contrary(Policy):

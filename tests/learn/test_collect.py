@@ -7,37 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from particle_grid.learn.collect import EnvSplit
 from particle_grid.learn.policy import POLICIES
 from particle_grid.learn.trainer import Trainer
 from particle_grid.support.errors import UserError
 from tests.learn.toy import Toy
 from tests.learn.training import SMALL, make, stir
-
-
-class Driver:
-    """Records page-locked memory in place of a GPU's driver, so that no GPU is needed."""
-
-    def __init__(self):
-        self.locked = {}
-
-    def cudaHostRegister(self, address, size, flags):
-        self.locked[address] = size
-        return 0
-
-    def cudaHostUnregister(self, address):
-        del self.locked[address]
-
-
-def test_memory_is_page_locked_exactly_while_its_split_exists(monkeypatch):
-    driver = Driver()
-    monkeypatch.setattr(torch.cuda, "cudart", lambda: driver)
-    monkeypatch.setattr(torch.cuda, "check_error", lambda error: None)
-    env = Toy(8)
-    split = EnvSplit(env, None, 0, None, torch.device("cuda"))
-    assert driver.locked == {env.observations.ctypes.data: env.observations.nbytes}
-    del split
-    assert not driver.locked
 
 
 @pytest.mark.parametrize("splits", [1, 2])

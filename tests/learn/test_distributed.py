@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 
 from particle_grid.learn import checkpoint
 from particle_grid.learn.config import TrainerConfig
-from particle_grid.learn.distributed import ProcessGroup
+from particle_grid.learn.distributed import ProcessGroup, joined
 from particle_grid.learn.policy import make_policy
 from particle_grid.learn.ppo import ppo_loss
 from particle_grid.learn.trainer import Trainer
@@ -171,6 +171,20 @@ def test_processes_exchange_moments_and_gradients_once_per_minibatch_and_statist
     statistics = run.update()
     gradient = run.updater.optimiser.gradient.numel()
     assert Doubled.sizes == [4, gradient] * steps + [len(statistics) - 1]  # the learning rate needs no exchange
+
+
+def test_a_process_on_a_gpu_joins_the_group_with_the_gpu_of_its_local_rank(monkeypatch):
+    for name, value in (("RANK", 5), ("LOCAL_RANK", 1), ("WORLD_SIZE", 8)):
+        monkeypatch.setenv(name, str(value))
+    calls = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: calls.append(device))
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, device_id: calls.append((backend, device_id)))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    with joined(cuda=True) as group:
+        assert group == ProcessGroup(5, 8)
+    gpu = torch.device("cuda", 1)
+    assert calls == [gpu, ("nccl", gpu)]
 
 
 def test_a_minibatch_too_small_to_share_is_refused():

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from particle_grid.learn import fast
-from particle_grid.learn.fast import accelerate, compare
+from particle_grid.learn.fast import accelerate
+from particle_grid.learn.fast.compare import compare
 from particle_grid.learn.fast.conv import FastConv
 from particle_grid.learn.fast.conv_lstm import FastConvLSTM
 from particle_grid.learn.fast.kernels.tiles import HAS_BF16

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from particle_grid.learn.heads import HEADS, BetaHead, BinsHead, CategoricalHead, HurdleHead, make_head
-from particle_grid.learn.heads.hurdle import LARGEST, SHARE
+from particle_grid.learn.heads.numbers import SHARE
 from particle_grid.learn.policy import make_policy
 from particle_grid.support.errors import UserError
 
@@ -19,6 +19,7 @@ def categorical(nvec, out):
 
 
 BOX = Box(-1, 1, (2,))
+LINE = Box(-1, 1, (1,))
 MOVES = MultiDiscrete([3, 3])
 
 
@@ -139,43 +140,6 @@ def test_the_squashed_entropy_equals_the_mean_surprise_of_many_samples(means, lo
     assert abs(surprise.mean().item() - entropy) < noise + quadrature
 
 
-def hurdle_log_probs(out, x):
-    """Return the log-probabilities f32[n] of values x f32[n] of one component with outputs f32[6]."""
-    return HurdleHead(1).log_prob_and_entropy(out.expand(len(x), -1), x[:, None])[0]
-
-
-@given(seed=st.integers(0, 10_000), spread=st.floats(0.1, 10))
-@settings(max_examples=20)
-def test_the_atoms_and_the_density_of_a_hurdle_add_up_to_one(seed, spread):
-    out = spread * torch.randn(6, generator=torch.Generator().manual_seed(seed))
-    x = torch.linspace(-LARGEST, LARGEST, 40_000)
-    between = HurdleHead.unit * torch.trapezoid(hurdle_log_probs(out, x).exp(), x)
-    atoms = hurdle_log_probs(out, torch.tensor([-1.0, 0.0, 1.0])).exp().sum()
-    torch.testing.assert_close(between + atoms, torch.tensor(1.0), rtol=0, atol=1e-3)
-
-
-@given(seed=st.integers(0, 10_000), spread=st.floats(0.1, 10))
-@settings(max_examples=20)
-def test_samples_of_a_hurdle_are_as_frequent_as_their_probabilities(seed, spread):
-    n = 20_000
-    generator = torch.Generator().manual_seed(seed)
-    out = spread * torch.randn(6, generator=generator)
-    sample, logp = HurdleHead(1).sample(out.expand(n, -1), generator)
-    assert torch.equal(logp, hurdle_log_probs(out, sample[:, 0]))
-    for atom in (-1.0, 0.0, 1.0):
-        p = hurdle_log_probs(out, torch.tensor([atom])).exp().item()
-        assert abs((sample == atom).float().mean().item() - p) < 5 * 0.5 / math.sqrt(n)
-    # Between the atoms, the cumulative distribution is compared at a few points.
-    x = torch.linspace(-LARGEST, LARGEST, 40_001)
-    cumulative = HurdleHead.unit * torch.cumulative_trapezoid(hurdle_log_probs(out, x).exp(), x)
-    between = sample[(sample != 0) & (sample.abs() != 1)]
-    for k in (5_000, 15_000, 25_000, 35_000):
-        assert abs((between < x[k + 1]).sum().item() / n - cumulative[k].item()) < 5 * 0.5 / math.sqrt(n)
-    surprise = -logp.double()
-    entropy = HurdleHead(1).log_prob_and_entropy(out[None], sample[:1])[1].item()
-    assert abs(surprise.mean().item() - entropy) < 6 * surprise.std().item() / math.sqrt(n) + 1e-3
-
-
 def test_the_first_actions_of_a_hurdle_have_the_largest_entropy():
     def entropy(out):
         return HurdleHead(1).log_prob_and_entropy(out, torch.zeros(*out.shape[:-1], 1))[1]
@@ -193,16 +157,6 @@ def test_a_hurdle_begins_with_equally_likely_moves_and_few_values_between():
         assert abs((sample == atom).float().mean().item() - (1 - SHARE) / 3) < 0.01
 
 
-@pytest.mark.parametrize("largest", [10.0, 1e4])
-def test_gradients_of_a_hurdle_are_finite_for_large_outputs(largest):
-    generator = torch.Generator().manual_seed(0)
-    out = (largest * torch.randn(2000, 12, generator=generator)).requires_grad_()
-    sample, _ = HurdleHead(2).sample(out.detach(), generator)
-    logp, entropy = HurdleHead(2).log_prob_and_entropy(out, sample)
-    (logp + entropy).sum().backward()
-    assert out.grad.isfinite().all()
-
-
 def test_bins_are_evenly_spread_from_end_to_end():
     head = BinsHead(2, 5)
     assert head.outputs == 10
@@ -218,7 +172,7 @@ def test_snapped_actions_are_the_nearest_moves_with_the_density_of_the_sample():
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("name", ["squashed", "snapped", "beta", "bins", "hurdle"])
+@pytest.mark.parametrize("name", ["squashed", "snapped", "beta", "bins", "hurdle", "probit", "capg", "mixture"])
 def test_bounded_actions_lie_within_the_box(name):
     head = make_head(BOX, name)
     sample, _ = head.sample(10 * torch.randn(10_000, head.outputs), torch.Generator().manual_seed(1))
@@ -309,10 +263,14 @@ def test_an_initial_log_std_that_is_not_a_number_is_refused(start):
         (
             BOX,
             {"head": "normal"},
-            "There is no head 'normal'. There are: auto, beta, bins, gaussian, hurdle, snapped, squashed",
+            "There is no head 'normal'. There are: auto, beta, bins, capg, gaussian, hurdle, jitter, mixture, probit",
         ),
         (MultiDiscrete([3, 3]), {"head": "beta"}, "policy.head=beta is for continuous actions"),
-        (BOX, {"bins": 5}, "policy.bins=5 is for policy.head=bins: add that, or leave it out."),
+        (BOX, {"bins": 5}, "policy.bins=5 is for policy.head=bins or jitter: add that, or leave it out."),
+        (BOX, {"head": "beta", "bins": 5}, "policy.bins=5 is for policy.head=bins or jitter"),
+        (BOX, {"head": "gaussian", "shared_std": True}, "policy.shared_std=True is for policy.head=probit or capg"),
+        (BOX, {"head": "probit", "move_entropy": True}, "policy.move_entropy=True is for policy.head=snapped"),
+        (BOX, {"head": "probit", "shared_std": "no"}, "policy.shared_std='no' is invalid: give true or false."),
         (BOX, {"head": "bins", "bins": 1}, "policy.bins=1 is invalid"),
         (BOX, {"head": "bins", "bins": 2.5}, "policy.bins=2.5 is invalid"),
     ],

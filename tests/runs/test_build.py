@@ -205,6 +205,20 @@ def test_splits_divide_the_worlds_evenly_or_not_at_all():
         build_env_splits(replace(config, trainer=TrainerConfig(env_splits=4)), env)
 
 
+@pytest.mark.parametrize("action", ACTIONS)
+def test_for_a_gpu_the_buffers_of_each_split_are_in_one_block(action, monkeypatch):
+    monkeypatch.setattr("particle_grid.runs.build.choose_device", lambda name: torch.device("cuda"))
+    config = RunConfig("center", action, "mlp", world=World(2, 16, 24, 24), seed=3)
+    env = build_env(config)
+    for count in (1, 2):
+        splits = build_env_splits(replace(config, trainer=TrainerConfig(env_splits=count)), env)
+        assert len(splits) == count
+        for split in splits:
+            blocks = {id(getattr(split, name).base) for name in ("observations", "rewards", "terminals", "truncations")}
+            assert len(blocks) == 1
+    assert splits[0].observations.base is not splits[1].observations.base
+
+
 @needs_jit("holds for the kernels, but not for plain torch")
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("fast", ["fp32", "bf16"])

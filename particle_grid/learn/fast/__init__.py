@@ -8,15 +8,16 @@ import copy
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numba
 import torch
 from torch import Tensor
 
+from particle_grid.learn.fast.compare import compare
 from particle_grid.learn.fast.kernels.tiles import HAS_AMX, HAS_BF16
 from particle_grid.learn.heads import Head
-from particle_grid.learn.policy import CELLS, FEATURES, MLP, Conv, ConvLSTM, Network, Policy
+from particle_grid.learn.policy import MLP, Conv, ConvLSTM, Network, Policy
 from particle_grid.learn.ranks import ranks
 
 if TYPE_CHECKING:
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
 Sample = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TOLERANCE = 1e-4  # relative difference from the module, in float32
-COMPILED_TOLERANCE = 0.2  # the same for the worst parameter's gradient in bf16
-CPU = torch.device("cpu")
 ADVICE = 'The section "Speed" of docs/own.md says what helps.'
 
 
-def accelerate(policy: Policy, mode: str, device: torch.device, threads: int) -> tuple[Network, str]:
+def accelerate(
+    policy: Policy, mode: str, device: torch.device, threads: int, captured: bool = False
+) -> tuple[Network, str]:
     """Return what to call instead of a policy, and a sentence that describes it.
 
     If no fast implementation applies, this is the policy itself, and the sentence says why.
@@ -41,11 +42,15 @@ def accelerate(policy: Policy, mode: str, device: torch.device, threads: int) ->
             `auto` for bf16 if the processor or GPU has instructions for it, and fp32 otherwise.
         device: the device of the policy.
         threads: CPU threads; 0 for all cores.
+        captured: whether the caller captures CUDA graphs, in which the network will be called.
     """
     if mode == "off":
         return policy, f"The policy runs in plain torch on {device}."
     if device.type != "cpu":
-        return compiled(policy, mode, device, {"mode": "reduce-overhead"})  # with CUDA graphs
+        from particle_grid.learn.fast.gpu import compiled  # only if needed: few machines have a GPU
+
+        name = mode if mode != "auto" else "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        return compiled(policy, DTYPES[name], device, {} if captured else {"mode": "reduce-overhead"})
     reason = _why_no_kernels(policy)
     if reason:
         return policy, f"The policy runs in plain torch, several times slower than in kernels: {reason}. {ADVICE}"
@@ -112,27 +117,6 @@ def frozen(network: Network) -> AbstractContextManager[None]:
     return network.frozen() if hasattr(network, "frozen") else nullcontext()
 
 
-def compiled(policy: Policy, mode: str, device: torch.device, options: dict[str, Any]) -> tuple[Network, str]:
-    """Return what `accelerate` returns on a GPU.
-
-    Args:
-        policy, mode, device: as for `accelerate`.
-        options: keyword arguments of `torch.compile`.
-    """
-    from particle_grid.learn.fast.gpu import Compiled  # only if needed: few machines have a GPU
-
-    name = mode if mode != "auto" else "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    network = Compiled(policy, DTYPES[name], device, options)
-    try:
-        difference = compare(policy, network, device=device)
-    except RuntimeError as error:  # from the compiler, which needs Triton and a C compiler
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
-        return policy, f"The policy runs in plain torch on {device}, because it cannot be compiled: {reason}."
-    if not difference <= COMPILED_TOLERANCE:
-        return policy, f"The policy runs in plain torch on {device}: compiled, it differs by {difference:.1e}."
-    return network, f"The policy is compiled for {device}, in {name}; the first iteration takes a minute or two."
-
-
 def thread_count(threads: int) -> int:
     """Return the number of threads to use for a setting, in which 0 means all cores."""
     return threads or min(cores(), numba.config.NUMBA_NUM_THREADS)  # launchers of many runs set this variable
@@ -178,31 +162,3 @@ def _original(policy: Policy) -> Policy:
 def _shapes(policy: Policy) -> dict[str, torch.Size]:
     """Return the shape of each weight. Weights that are computed from others, or shared, have other names or none."""
     return {name: x.shape for name, x in policy.named_parameters()}
-
-
-@torch.enable_grad()  # even if called in the middle of a rollout
-def compare(policy: Policy, network: Network, steps: int = 3, agents: int = 16, device: torch.device = CPU) -> float:
-    """Return the largest relative difference between a policy and a fast implementation of it.
-
-    Outputs, recurrent state and the gradient of every parameter are compared, for random observations, starts and
-    states. Afterwards the parameters have no gradients.
-    """
-    generator = torch.Generator().manual_seed(0)
-    cells = torch.randint(0, CELLS, (steps, agents, policy.side**2), generator=generator)
-    features = torch.randint(0, 256, (steps, agents, FEATURES), generator=generator)
-    obs = torch.cat([cells, features], -1).to(device, torch.uint8)
-    starts = (torch.rand(steps, agents, generator=generator) < 0.3).to(device)
-    state = tuple((torch.rand(x.shape, generator=generator) - 0.5).to(device) for x in policy.initial_state(agents))
-    weights = torch.randn(steps, agents, policy.head.outputs + 1, generator=generator).to(device)
-    results = []
-    for net in (policy, network):
-        policy.zero_grad()
-        out, value, after = net(obs, starts, state)
-        ((out * weights[..., :-1]).sum() + (value * weights[..., -1]).sum()).backward()
-        gradients = [x.grad for x in policy.parameters() if x.grad is not None]
-        results.append([x.detach().clone() for x in (out, value, *after, *gradients)])
-    policy.zero_grad()
-    expected, got = results
-    if [x.shape for x in expected] != [x.shape for x in got]:
-        return float("inf")
-    return max(float((a - b).norm() / b.norm().clamp(min=1e-12)) for a, b in zip(got, expected, strict=True))

@@ -18,7 +18,7 @@ from torch import Tensor
 from particle_grid.learn import heads, ppo
 from particle_grid.learn.fast.kernels import loss_parts, losses
 from particle_grid.learn.fast.kernels.hurdle import hurdle_loss
-from particle_grid.learn.heads import BetaHead, CategoricalHead, GaussianHead, Head, HurdleHead
+from particle_grid.learn.heads import CategoricalHead, GaussianHead, Head
 from particle_grid.learn.heads.normal import NODES, WEIGHTS
 
 TOLERANCE = 1e-4  # relative difference of a kernel from its definition
@@ -150,7 +150,7 @@ class FusedLoss:
         """Return what the kernel needs of the head."""
         if isinstance(self.head, CategoricalHead):
             return np.array(self.head.nvec, np.int64)
-        if isinstance(self.head, BetaHead | HurdleHead):
+        if not isinstance(self.head, GaussianHead):
             return np.zeros(0, np.float32)
         with torch.no_grad():
             log_std = self.head.log_std.numpy()

@@ -50,14 +50,22 @@ class BetaHead(nn.Module):
         """Return the sample f32[..., A] in (0, 1), stretched to (-1, 1)."""
         return 2 * sample - 1
 
-    def init_bias(self, rms: float) -> Tensor:
+    def init_bias(self, rms: float, moves: bool = False) -> Tensor:
         """Return the outputs f32[K] with which actions have this root mean square along each axis.
 
-        Raises:
-            UserError: if no outputs do. With one peak it is smaller than that of a uniform distribution.
-        """
+        Args:
+            rms: root mean square. With one peak it is smaller than that of a uniform distribution.
+            moves: whether it is that of the nearest discrete moves.
 
-        def spread(out: float) -> float:  # the variance over [-1, 1] is 1 / (2 alpha + 1) if alpha = beta
-            return (2 * (1 + math.log1p(math.exp(out))) + 1) ** -0.5
+        Raises:
+            UserError: if no outputs do.
+        """
+        x = (torch.arange(4096, dtype=torch.float64) + 0.5) / 4096
+        actions = self.to_action(x)
+        squares = (actions.round() if moves else actions).square()
+
+        def spread(out: float) -> float:
+            a, b = self._shape(torch.tensor([out, out], dtype=torch.float64))
+            return float((((a - 1) * x.log() + (b - 1) * (-x).log1p()).softmax(0) @ squares).sqrt())
 
         return torch.full((self.outputs,), -solve(lambda out: spread(-out), rms, -20, 20))

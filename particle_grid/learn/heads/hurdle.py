@@ -6,13 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from particle_grid.learn.heads.numbers import solve
+from particle_grid.learn.heads.numbers import MOVES, SHARE, move_logits
 
-ATOMS = (-1.0, 0.0, 1.0)
+ATOMS = MOVES
 BETWEEN = len(ATOMS)  # the choice of a value between the atoms
 CHOICES = BETWEEN + 1
 OUTPUTS = CHOICES + 2  # for each component: logits of the choices, and the outputs for location and scale
-SHARE = 0.1  # probability of a value between the atoms if all outputs are 0
 LOG_ODDS = math.log(BETWEEN * SHARE / (1 - SHARE))  # added to the logit of that choice
 LOG_UNIT = LOG_ODDS - math.log(2)  # logarithm of what a unit of length counts, if an atom counts 1
 LEAST_LOG_SCALE = -3.0  # a twentieth of a move
@@ -91,10 +90,10 @@ class HurdleHead(nn.Module):
         """Return the sample itself."""
         return sample
 
-    def init_bias(self, rms: float) -> Tensor:
+    def init_bias(self, rms: float, moves: bool = False) -> Tensor:
         """Return the outputs f32[K] with which actions have this root mean square along each axis.
 
-        The probability of values between the atoms remains SHARE.
+        The probability of values between the atoms remains SHARE. `moves` changes nothing.
 
         Raises:
             UserError: if no outputs do.
@@ -103,12 +102,7 @@ class HurdleHead(nn.Module):
         x = torch.linspace(-LARGEST, LARGEST, 4097)
         density, _ = _truncated_logistic(location[..., :1], log_scale[..., :1], x)
         square = self.unit * float(torch.trapezoid(density.exp() * x.square(), x))
-        atoms = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
-
-        def spread(weight: float) -> float:
-            return float(((1 - SHARE) * ((weight * atoms).softmax(0) @ atoms) + SHARE * square).sqrt())
-
-        logits = (solve(spread, rms, -50, 50) * atoms).log_softmax(0) + math.log(BETWEEN)
+        logits = move_logits(rms, SHARE, square) - math.log((1 - SHARE) / BETWEEN)
         return F.pad(logits.float(), (0, OUTPUTS - BETWEEN)).repeat(self.components)
 
 

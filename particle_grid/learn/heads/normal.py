@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from particle_grid.learn.heads.numbers import check_number, solve
-from particle_grid.support.errors import UserError
+from particle_grid.learn.heads.numbers import action_rms, log_std_bounds, normal_quantiles, solve
+from particle_grid.learn.heads.probit import MOVE_EDGES, discrete_entropy, log_masses
 
-LARGEST_LOG_STD = 20.0  # beyond, samples all hit the mean or the edges of the box; much further, float32 overflows
 LOG_2PI = math.log(2 * math.pi)
 # Gauss-Hermite quadrature of a mean over a standard normal distribution: each entropy below is within 0.05 nats.
 NODES = (0.0, 1.3556261799742659, -1.3556261799742659, 2.8569700138728056, -2.8569700138728056)
@@ -31,21 +30,12 @@ class GaussianHead(nn.Module):
 
     def __init__(self, components: int, log_std_min: float, log_std_max: float, log_std_init: float) -> None:
         super().__init__()
-        check_number("log_std_min", log_std_min, -LARGEST_LOG_STD, LARGEST_LOG_STD)
-        check_number("log_std_max", log_std_max, -LARGEST_LOG_STD, LARGEST_LOG_STD)
-        if isinstance(log_std_init, bool) or not isinstance(log_std_init, int | float):
-            raise UserError(f"log_std_init={log_std_init!r} is not a number: give one between the bounds.")
-        self.middle = (log_std_max + log_std_min) / 2
-        self.reach = (log_std_max - log_std_min) / 2
-        if not abs(log_std_init - self.middle) < self.reach:  # after rounding, or atanh would be infinite
-            raise UserError(
-                f"log_std_init={log_std_init} is not between log_std_min={log_std_min} and log_std_max={log_std_max}: "
-                f"choose a number that is."
-            )
+        bounds = log_std_bounds(log_std_min, log_std_max, log_std_init)
+        self.middle = bounds.middle
+        self.reach = bounds.reach
         self.components = components
         self.outputs = components
-        start = math.atanh((log_std_init - self.middle) / self.reach)
-        self.raw_log_std = nn.Parameter(torch.full((self.outputs,), start))
+        self.raw_log_std = nn.Parameter(torch.full((self.outputs,), bounds.start))
 
     @property
     def log_std(self) -> Tensor:
@@ -82,17 +72,20 @@ class GaussianHead(nn.Module):
         """Return the sample itself. The environment clips it."""
         return sample
 
-    def init_bias(self, rms: float) -> Tensor:
+    def init_bias(self, rms: float, moves: bool = False) -> Tensor:
         """Set the standard deviation with which clipped actions have this root mean square, and return outputs of 0.
+
+        Args:
+            rms: root mean square along each axis.
+            moves: whether it is that of the nearest discrete moves.
 
         Raises:
             UserError: if no standard deviation does.
         """
-        normal = torch.special.ndtri((torch.arange(4096) + 0.5) / 4096)  # evenly spaced quantiles
+        normal = normal_quantiles()
 
         def spread(raw: float) -> float:
-            actions = self.to_action(normal * self._log_std(torch.tensor(raw)).exp())
-            return float(actions.clamp(-1, 1).square().mean().sqrt())
+            return float(action_rms(self.to_action(normal * self._log_std(torch.tensor(raw)).exp()), moves))
 
         nn.init.constant_(self.raw_log_std, solve(spread, rms, -3, 3))
         return torch.zeros(self.outputs)
@@ -130,3 +123,12 @@ class SnappedHead(GaussianHead):
     def to_action(self, sample: Tensor) -> Tensor:
         """Return the sample rounded and clipped, f32[..., A] in {-1, 0, 1}."""
         return sample.clamp(-1, 1).round()
+
+
+class SnappedMovesHead(SnappedHead):
+    """The same with the entropy of the snapped moves instead of that of the sample."""
+
+    def log_prob_and_entropy(self, out: Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log-probability of the normal sample and the entropy of the moves, both f32[...]."""
+        logp = self._log_prob(out, sample)
+        return logp, discrete_entropy(log_masses(out, self.log_std.expand_as(out), MOVE_EDGES)).sum(-1)

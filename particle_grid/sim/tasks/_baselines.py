@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 STORED = Path(__file__).parents[1] / "baselines.json"
 
 
@@ -22,3 +24,9 @@ def entries() -> list[dict[str, Any]]:
 def entry_for(settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the entry whose settings include all of these, or None."""
     return next((entry for entry in entries() if settings.items() <= entry["settings"].items()), None)
+
+
+def reference_scores(settings: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the stored scores of random actions and of the script with these settings, or None if there are none."""
+    entry = entry_for(settings)
+    return None if entry is None else (float(np.mean(entry["random"])), float(np.mean(entry["scripted"])))
