@@ -66,6 +66,8 @@ def test_the_page_opens_with_the_agent_that_was_asked_for(served, tmp_path):
     _, path = served("task=group", "agent=5", "seed=3", "checkpoint=pretrained")
     with Page(path, tmp_path / "profile", (1440, 900)) as page:
         assert page.run("[page.state.agent, page.state.seed, page.state.speed]") == [5, 3, 0]
+        page("Emulation.setDeviceMetricsOverride", width=1200, height=713, deviceScaleFactor=1, mobile=False)
+        assert page.run("document.getElementById('intro').getBoundingClientRect().height") > 0, "the rules of the game"
         assert page.run("page.state.sides.map(({ player }) => player)") == ["policy", "script"]
         page.until("document.getElementById('steer-left').getBoundingClientRect().width > 0")
         assert not page.errors

@@ -17,7 +17,8 @@ function open() {
 function introduce({ title, about, agent }) {
   document.title = title;
   document.querySelector("h1").textContent = title;
-  document.querySelector("header p").textContent = about;
+  $("intro").textContent = about;
+  $("intro").classList.remove("general");
   document.body.classList.toggle("game", agent !== undefined);
 }
 
