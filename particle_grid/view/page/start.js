@@ -18,6 +18,7 @@ function introduce({ title, about, agent }) {
   document.title = title;
   document.querySelector("h1").textContent = title;
   document.querySelector("header p").textContent = about;
+  document.body.classList.add("introduced");
   document.body.classList.toggle("game", agent !== undefined);
 }
 
