@@ -214,6 +214,7 @@ function describe() {
   document.querySelectorAll("#tasks button").forEach((button) => {
     button.setAttribute("aria-pressed", button.value === task.name);
   });
+  showTask();
   sides.forEach((side, k) => {
     side.offer(task, state.sides[k]);
     const { action, player } = state.sides[k];
@@ -228,6 +229,15 @@ function describe() {
   $("colour").value = state.colour;
   $("seed").value = state.seed;
   legend();
+}
+
+// Scroll the row of tasks, which is wider than a phone, to the one that is shown.
+function showTask() {
+  const row = $("tasks");
+  const chosen = row.querySelector("[aria-pressed=true]");
+  if (chosen) {
+    row.scrollLeft = chosen.offsetLeft - (row.clientWidth - chosen.offsetWidth) / 2;
+  }
 }
 
 function aboutScores({ unit, teams }) {
