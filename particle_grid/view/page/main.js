@@ -104,6 +104,7 @@ function load(until = 0) {
     }
     state.loading = false;
     show();
+    writeLink();
     new Set(state.sides.map(({ action }) => action)).forEach((action) => measure(action).catch(fail));
   });
 }
@@ -119,6 +120,7 @@ async function advance(steps) {
     round.earned = frames[round.side].earned;
     if (!round.running) {
       state.playing = false;
+      writeLink();
       finish();
     }
   }
