@@ -110,7 +110,7 @@ def game(run: RunConfig, saved: Checkpoint | None, agent: int, seed: int) -> str
     configs = {action: replace(run, action=action) for action in ACTIONS}
     contents.add(configs, [_player(SHIPPED, "the policy", saved)] if saved else [], sizes=())
     sides = {"left": f"{run.action}:{SHIPPED if saved else 'script'}", "right": f"{run.action}:script"}
-    words = {"title": f"Play {run.task}", "about": RULES}
+    words = {"title": f"Play {run.task.replace('_', ' ')}", "about": RULES}
     return joined(contents, extra={"usual": {**words, **sides, "agent": agent, "seed": seed, "speed": 0, "size": 0}})
 
 

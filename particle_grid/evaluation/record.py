@@ -110,7 +110,7 @@ def about(env: ParticleGrid, baseline: Baseline | None) -> About:
     """Return what a page says about the task of an environment, with the lines of a baseline if there is one."""
     lines = {"random": baseline.random, "script": baseline.scripted} if baseline else {}
     references = {whose: np.mean(scores, 0).tolist() for whose, scores in lines.items()}
-    return About(purpose(type(env.task)), env.unit, team_names(env.task), references)
+    return About(f"{purpose(type(env.task)).removesuffix('.')}.", env.unit, team_names(env.task), references)
 
 
 def filming(env: ParticleGrid, camera: Camera, every: int, take: Callable[[np.ndarray], None]) -> Callable[[], None]:

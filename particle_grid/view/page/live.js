@@ -50,7 +50,7 @@ function isLatest(side) {
 }
 
 function offer() {
-  players()[0].label = `latest: ${labelOf(shown)}`;
+  players()[0].label = `latest: ${labelOf(shown).replace("after ", "")}`;
   players().find(({ name }) => name === moments[0][1]).label = labelOf(run.first);
   sides.forEach((side, k) => side.offer(state.task, state.sides[k]));
   const slider = $("moment");

@@ -104,6 +104,7 @@ function load(until = 0) {
     }
     state.loading = false;
     show();
+    writeLink();
     new Set(state.sides.map(({ action }) => action)).forEach((action) => measure(action).catch(fail));
   });
 }
@@ -119,6 +120,7 @@ async function advance(steps) {
     round.earned = frames[round.side].earned;
     if (!round.running) {
       state.playing = false;
+      writeLink();
       finish();
     }
   }
@@ -214,6 +216,7 @@ function describe() {
   document.querySelectorAll("#tasks button").forEach((button) => {
     button.setAttribute("aria-pressed", button.value === task.name);
   });
+  showTask();
   sides.forEach((side, k) => {
     side.offer(task, state.sides[k]);
     const { action, player } = state.sides[k];
@@ -228,6 +231,15 @@ function describe() {
   $("colour").value = state.colour;
   $("seed").value = state.seed;
   legend();
+}
+
+// Scroll the row of tasks, which is wider than a phone, to the one that is shown.
+function showTask() {
+  const row = $("tasks");
+  const chosen = row.querySelector("[aria-pressed=true]");
+  if (chosen) {
+    row.scrollLeft = chosen.offsetLeft - (row.clientWidth - chosen.offsetWidth) / 2;
+  }
 }
 
 function aboutScores({ unit, teams }) {

@@ -76,7 +76,7 @@ function agentIn(side, { action }, { agent, task }) {
 function drawAgent(element, sides, state) {
   if (state.agent === null) {
     const more = state.task.recording ? "" : ", what it may do next and what it expects";
-    element.innerHTML = `<p class="muted">Click an agent to see what it sees${more}.</p>`;
+    element.innerHTML = `<p class="muted small">Click an agent to see what it sees${more}.</p>`;
     return;
   }
   element.innerHTML = sides.map((side, k) => (side.frame.seen ? agentIn(side, state.sides[k], state) : "")).join("");
