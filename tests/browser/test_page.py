@@ -170,30 +170,6 @@ def test_the_page_opens_on_a_gallery_of_its_tasks_from_which_one_opens_a_task(br
 
 
 @needs_browser
-def test_the_address_follows_a_choice_while_the_page_is_paused(browser):
-    visit(browser, f"{GROUP}&t=1")
-    change(browser, "seed", "17")
-    assert "seed=17" in browser.run("location.hash")
-    press(browser, "#tasks button[value=scatter]")
-    browser.until(f"page.state.task.name === 'scatter' && {OPEN}")
-    assert "task=scatter" in browser.run("location.hash")
-
-
-@needs_browser
-def test_a_low_window_introduces_the_gallery_and_a_phone_shows_the_task_in_its_row(everything, tmp_path):
-    with Page(everything, tmp_path / "profile") as opened:
-        opened("Emulation.setDeviceMetricsOverride", width=1200, height=713, deviceScaleFactor=1, mobile=False)
-        assert opened.run("document.querySelector('header p').getBoundingClientRect().height") > 0
-        opened("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
-        visit(opened, "task=scatter")
-        assert opened.run(
-            """(() => { const chosen = document.querySelector("#tasks [aria-pressed=true]");
-            const { left, right } = chosen.getBoundingClientRect();
-            return left >= 0 && right <= innerWidth; })()"""
-        )
-
-
-@needs_browser
 @pytest.mark.parametrize("size", [(1440, 900), (1200, 713), (1024, 600)])
 @pytest.mark.parametrize("link", [GROUP, "task=predator_prey"])
 def test_all_controls_are_in_the_window_at_once(size, link, everything, tmp_path):
