@@ -1,5 +1,6 @@
 """One training run from its settings to its results: build, train, evaluate, save."""
 
+import json
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -40,6 +41,7 @@ from particle_grid.runs.results import Results
 from particle_grid.settings.invocation import Invocation
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.sim import tasks
+from particle_grid.support.errors import UserError
 
 if TYPE_CHECKING:
     from particle_grid.browser.live import Live
@@ -57,12 +59,25 @@ def prepared(config: RunConfig) -> Iterator[ProcessGroup]:
     """Yield the processes that train together, once they have what they need for it.
 
     Raises:
-        UserError: for a logger that is not installed, or processes that do not find each other.
+        UserError: for a logger that is not installed, or processes that do not find each other or differ in settings.
     """
     check_installed(config)
     use_threads(config.trainer)
     with joined(choose_device(config.trainer.device).type == "cuda") as group:
+        check_alike(config, group)
         yield group
+
+
+def check_alike(config: RunConfig, group: ProcessGroup) -> None:
+    """Raise UserError if the first process has other settings: their weights would differ, without a sign of it."""
+    mine = {key: json.dumps(value, default=str) for key, value in config.flat().items()}
+    firsts = json.loads(group.share(json.dumps(mine)))
+    for key in mine | firsts:
+        if mine.get(key) != firsts.get(key):
+            raise UserError(
+                f"Process {group.rank} has {key}={mine.get(key)}, and the first one has {key}={firsts.get(key)}: start "
+                f"all processes with the same command."
+            )
 
 
 def train(

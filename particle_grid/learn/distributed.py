@@ -8,6 +8,7 @@ agents. Their weights stay equal, because they start from the same weights and t
 
 import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,14 +79,16 @@ class ProcessGroup:
     def sum(self, x: Tensor) -> Tensor:
         """Sum x over the processes, in place, and return it."""
         if self.size > 1:
-            dist.all_reduce(x)
+            with _exchanging():
+                dist.all_reduce(x)
         return x
 
     def share(self, text: str) -> str:
         """Return the text that the first process passes."""
         texts = [text]
         if self.size > 1:
-            dist.broadcast_object_list(texts)
+            with _exchanging():
+                dist.broadcast_object_list(texts)
         return texts[0]
 
     def gather(self, state: dict[str, Any], device: torch.device) -> list[dict[str, Any]]:
@@ -104,7 +107,9 @@ class ProcessGroup:
         sizes[self.rank] = buffer.tell()
         counts = self.sum(sizes).tolist()
         if self.rank:
-            dist.send(torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8).to(device), 0)
+            content = torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8).to(device)
+            with _exchanging():
+                dist.send(content, 0)
             return []
         return [_receive(rank, count, device) for rank, count in enumerate(counts[1:], 1)]  # one at a time saves memory
 
@@ -112,8 +117,22 @@ class ProcessGroup:
 def _receive(rank: int, count: int, device: torch.device) -> dict[str, Any]:
     """Receive a state of `count` bytes that another process sends."""
     content = torch.empty(count, dtype=torch.uint8, device=device)
-    dist.recv(content, rank)
+    with _exchanging():
+        dist.recv(content, rank)
     return torch.load(io.BytesIO(content.cpu().numpy().tobytes()), map_location="cpu", weights_only=True)
+
+
+@contextmanager
+def _exchanging() -> Iterator[None]:
+    """Turn what torch raises in an exchange, once another process has ended, into UserRuntimeError."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = re.sub(r"^\[\S+\] ", "", str(error)).partition(". ")[0]  # without gloo's source and advice
+        raise UserRuntimeError(
+            f"Another process of this run has ended or cannot be reached ({reason}): see what it printed, and start "
+            f"all processes again; a run that has a checkpoint can be resumed."
+        ) from error
 
 
 @contextmanager
@@ -136,6 +155,7 @@ def joined(cuda: bool) -> Iterator[ProcessGroup]:
         torch.cuda.set_device(device)
     backend = "nccl" if cuda else "gloo"
     if here.address is None:
+        _check_torchrun(here)
         dist.init_process_group(backend, device_id=device)
     else:
         store = _meeting(here, here.address)
@@ -146,12 +166,27 @@ def joined(cuda: bool) -> Iterator[ProcessGroup]:
         dist.destroy_process_group()
 
 
+def _check_torchrun(here: Ranks) -> None:
+    """Raise UserError if not all variables are set that torchrun sets, and torch needs."""
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if missing:
+        raise UserError(
+            f"WORLD_SIZE={here.size} is set without {', '.join(missing)}: start the processes with torchrun, or unset "
+            f"WORLD_SIZE to train in this process alone."
+        )
+
+
 def _meeting(here: Ranks, address: tuple[str, int]) -> dist.Store:
     """Return the store over which the tasks of srun find each other, once all of them are there."""
     host, port = address
     try:
         return dist.TCPStore(host, port, here.size, is_master=here.rank == 0, timeout=PATIENCE)
     except dist.DistError as error:
+        if "EADDRINUSE" in str(error):
+            raise UserRuntimeError(
+                f"Port {port} is in use on this machine: set MASTER_PORT to a free one for all tasks, or start "
+                f"each of them only once."
+            ) from error
         raise UserRuntimeError(
             f"Task {here.rank} of {here.size} did not meet the others at {host}:{port} within {PATIENCE.seconds} s "
             f"({str(error).splitlines()[0]}): start all of them with srun, set MASTER_ADDR and MASTER_PORT to the host "

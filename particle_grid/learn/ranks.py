@@ -14,6 +14,7 @@ TASKS_PER_NODE = ("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE")
 STEPS = 1 << 31  # numbers of steps are below it; a batch script may have a special one above it
 FIRST_PORT = 20_000  # ports from here on are not given to outgoing connections
 PORTS = 10_000
+LAST_PORT = 65_535
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def _of_slurm() -> Ranks:
     host = os.environ.get("MASTER_ADDR") or first_host(_text(*NODES) or "localhost")
     usual = FIRST_PORT + (_number("SLURM_JOB_ID") + _number("SLURM_STEP_ID")) % PORTS  # steps run side by side
     port = _number("MASTER_PORT", default=usual)
+    if not 0 < port <= LAST_PORT:
+        raise UserError(f"MASTER_PORT={port} is not a port: choose a free one up to {LAST_PORT}, or unset it.")
     return Ranks(_number(TASK), size, _number("SLURM_LOCALID"), _tasks_here(size), (host, port))
 
 

@@ -81,7 +81,7 @@ def build_policy(config: RunConfig, weights: Mapping[str, torch.Tensor] | None =
     if weights is not None and config.policy in POLICIES:
         with torch.device("meta"):
             # Without weights, which the initialisation would compute with.
-            check_weights(make(**options | {"init_action_rms": None}), weights)
+            check_weights(make(**options | {"init_action_rms": None, "init_actions": "rms"}), weights)
     torch.manual_seed(config.seed)
     policy = make(**options)
     if weights is not None:

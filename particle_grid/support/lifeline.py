@@ -1,7 +1,7 @@
 """No process outlives the command that started it.
 
 A command that starts processes does so inside `leading()`. Each process that imports the package calls `follow()`,
-which does nothing unless a leader is named in its environment. So:
+which does nothing unless a leader is named in its environment, or torchrun has started it. So:
 
 - SIGTERM, SIGHUP and Ctrl-C raise KeyboardInterrupt in the leader, which sends SIGTERM to its processes, waits until
   they have saved their work, and lets the exception pass.
@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any
 
 PARENT = "PARTICLE_GRID_PARENT"  # environment variable: process id of the leader
+TORCHRUN = "TORCHELASTIC_RUN_ID"  # environment variable: torchrun sets it, and leaves its processes behind if killed
 PERIOD = 0.5  # seconds between two looks at the leader
 GRACE = 3  # seconds between SIGTERM and SIGALRM
 DELAY = 0.01  # seconds until a signal that was postponed is sent again
@@ -34,6 +35,8 @@ TERMINATING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasatt
 def follow() -> None:
     """Start a thread that ends this process soon after its leader, if it has one. Windows has no parents to watch."""
     leader = os.environ.get(PARENT, "")
+    if not leader and os.environ.get(TORCHRUN) and os.name == "posix":
+        leader = str(os.getppid())
     if leader.isdecimal() and os.name == "posix":
         threading.Thread(target=_watch, args=(int(leader), os.getppid()), name="lifeline", daemon=True).start()
 

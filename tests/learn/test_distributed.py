@@ -1,6 +1,7 @@
 """Two processes that learn together compute what one process would with the agents of both."""
 
 import random
+import socket
 from dataclasses import replace
 from typing import ClassVar
 
@@ -146,6 +147,51 @@ def test_a_single_process_sums_nothing():
     assert ProcessGroup().sum(x).tolist() == [1, 2]
 
 
+EXCHANGES = {
+    "all_reduce": lambda group: group.sum(torch.zeros(1)),
+    "broadcast_object_list": lambda group: group.share(""),
+    "send": lambda group: group.gather({}, torch.device("cpu")),
+    "recv": lambda group: replace(group, rank=0).gather({}, torch.device("cpu")),
+}
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_a_process_says_that_another_one_has_ended(monkeypatch, exchange):
+    def closed(*_):
+        raise RuntimeError("[/pytorch/pair.cc:537] Read error [10.0.0.1]:554: Connection reset by peer. Check logs.")
+
+    for name in EXCHANGES:
+        monkeypatch.setattr(dist, name, closed if name == exchange else lambda *_: None)
+    reason = r"ended or cannot be reached \(Read error \[10.0.0.1\]:554: Connection reset by peer\): see what it"
+    with pytest.raises(ValueError, match=reason):
+        EXCHANGES[exchange](ProcessGroup(1, 2))
+
+
+def test_a_process_without_the_variables_of_torchrun_says_so(monkeypatch):
+    for name in ("RANK", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    with (
+        pytest.raises(ValueError, match="WORLD_SIZE=2 is set without RANK, MASTER_ADDR: start the processes with"),
+        joined(cuda=False),
+    ):
+        pass
+
+
+def test_a_task_of_srun_whose_port_is_in_use_says_so(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with socket.socket() as server:
+        server.bind(("", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        srun = {"SLURM_PROCID": 0, "SLURM_NTASKS": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+        for name, value in srun.items():
+            monkeypatch.setenv(name, str(value))
+        with pytest.raises(ValueError, match=f"Port {port} is in use on this machine: set MASTER_PORT to a free one"):
+            joined(cuda=False).__enter__()
+
+
 class Doubled(ProcessGroup):
     """One of two processes, the other of which always has the same numbers. Records the sizes of what they exchange."""
 
@@ -174,7 +220,8 @@ def test_processes_exchange_moments_and_gradients_once_per_minibatch_and_statist
 
 
 def test_a_process_on_a_gpu_joins_the_group_with_the_gpu_of_its_local_rank(monkeypatch):
-    for name, value in (("RANK", 5), ("LOCAL_RANK", 1), ("WORLD_SIZE", 8)):
+    torchrun = {"RANK": 5, "LOCAL_RANK": 1, "WORLD_SIZE": 8, "MASTER_ADDR": "localhost", "MASTER_PORT": 29500}
+    for name, value in torchrun.items():
         monkeypatch.setenv(name, str(value))
     calls = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)

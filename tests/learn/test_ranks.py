@@ -62,6 +62,7 @@ def test_ranks_are_those_that_torchrun_or_srun_set(started, variables, expected)
         ({"WORLD_SIZE": "abc"}, "The environment variable WORLD_SIZE=abc is not a number: unset it, or"),
         ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK=2 is not below WORLD_SIZE=2: start the processes with"),
         (FEW | {"SLURM_NTASKS": "-1"}, "The environment variable SLURM_NTASKS=-1 is not a number"),
+        (FEW | {"MASTER_PORT": "99999"}, "MASTER_PORT=99999 is not a port: choose a free one up to 65535, or unset"),
         (FEW | {"SLURM_PROCID": "7"}, "SLURM_PROCID=7 is not below SLURM_NTASKS=2: start the processes with"),
     ],
 )

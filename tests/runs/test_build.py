@@ -14,7 +14,7 @@ from particle_grid.learn import checkpoint
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.policy import make_policy
 from particle_grid.learn.trainer import Trainer
-from particle_grid.runs.build import build_env, build_env_splits, opponents_for
+from particle_grid.runs.build import build_env, build_env_splits, build_policy, opponents_for
 from particle_grid.runs.opponents import AT_PLAY, SELVES, PastSelves, TeamOpponents
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.sim.world import World
@@ -232,3 +232,12 @@ def test_a_run_learns_the_same_with_any_number_of_threads(fast, action):
         Trainer(env, policy, config).run()
         weights.append(torch.cat([x.detach().flatten() for x in policy.parameters()]))
     assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize("head", ["hurdle", "probit", "capg", "mixture", "jitter"])
+def test_a_policy_that_started_with_the_distribution_of_moves_can_be_built_again(head):
+    options = {"hidden": 16, "head": head, "init_action_rms": 0.5, "init_actions": "moves"}
+    config = RunConfig(task="group", action="continuous", policy="mlp", policy_options=options)
+    weights = build_policy(config).state_dict()
+    again = build_policy(config, weights).state_dict()
+    assert all(torch.equal(again[name], weight) for name, weight in weights.items())

@@ -1,7 +1,10 @@
 """Signals end a command at a moment at which it can end."""
 
 import ctypes
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -57,3 +60,15 @@ def test_another_thread_can_run_a_command():
     thread.start()
     thread.join()
     assert ran
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no parents to watch")
+def test_a_process_that_torchrun_started_ends_soon_after_torchrun_is_killed():
+    worker = "import particle_grid, time; print(0, flush=True); time.sleep(600)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
+    environment = os.environ | {lifeline.TORCHRUN: "none"}
+    environment.pop(lifeline.PARENT, None)
+    torchrun = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment)
+    assert torchrun.stdout.readline() == b"0\n"
+    torchrun.kill()
+    assert torchrun.communicate(timeout=60)[0] == b""  # the worker has closed it
