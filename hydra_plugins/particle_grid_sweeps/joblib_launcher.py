@@ -86,7 +86,7 @@ class JoblibLauncher(SideBySideLauncher):
     def __init__(self, n_jobs: int, **_: Any) -> None:
         from particle_grid.support.errors import UserError
 
-        if n_jobs < 1 and n_jobs != -1:
+        if type(n_jobs) is not int or (n_jobs < 1 and n_jobs != -1):
             raise UserError(
                 f"hydra.launcher.n_jobs={n_jobs} is invalid: give a number of processes, or -1 for all cores."
             )

@@ -53,6 +53,14 @@ def test_a_missing_plugin_of_hydra_is_reported_with_the_command_that_installs_it
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("n_jobs", [0, -2, 1.5, "two", True, None])
+def test_a_number_of_processes_that_is_none_is_refused(n_jobs):
+    with pytest.raises(
+        ValueError, match=rf"hydra\.launcher\.n_jobs={n_jobs} is invalid: give a number of processes, or"
+    ):
+        JoblibLauncher(n_jobs)
+
+
 @pytest.mark.parametrize("variables", [{"WORLD_SIZE": "2"}, {"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}])
 def test_a_sweep_in_several_processes_is_refused(call, monkeypatch, variables):
     for name, value in variables.items():
