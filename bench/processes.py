@@ -226,8 +226,16 @@ def arguments() -> argparse.Namespace:
     add("--overhead", type=float, default=0.0, help="with --rate: seconds of each optimiser step whatever its size")
     add("--json", metavar="PATH", help="where to write the figures")
     options = parser.parse_args()
-    if options.processes < 2:
-        parser.error(f"--processes {options.processes}: give 2 or more")
+    for name, least in (("processes", 2), ("agents", 1), ("size", 1), ("minibatch", 2)):
+        if getattr(options, name) < least:
+            parser.error(f"--{name} {getattr(options, name)}: give {least} or more")
+    if min(options.plan) < 1:
+        parser.error(f"--plan {min(options.plan)}: give numbers of processes, 1 or more")
+    for name in ("rate", "overhead", "latency"):
+        if not 0 <= getattr(options, name) < math.inf:
+            parser.error(f"--{name} {getattr(options, name)}: give 0 or more")
+    if not options.bandwidth > 0:
+        parser.error(f"--bandwidth {options.bandwidth}: give more than 0")
     return options
 
 
@@ -239,9 +247,7 @@ def measure(options: argparse.Namespace) -> Parts:
     parts = bench.parts(times)
     exchanges = {f"ms for {name}": float(np.median(times[name]) * 1e3) for name in (GRADIENT, SUMS)}
     found = {"seconds of an iteration alone": parts.iteration, "ms of overhead per step": parts.overhead * 1e3}
-    title = (
-        f"{options.task}, {options.agents} agents and one thread per process, minibatches of {TrainerConfig.minibatch}"
-    )
+    title = f"{options.task}, {options.agents} agents and one thread per process, minibatches of {options.minibatch}"
     report(title, COLUMNS, list(bench.rows(times)), options.json, **found, **exchanges)
     print(*(f"{name}: {value:.3f}" for name, value in (found | exchanges).items()), sep="\n")
     return parts

@@ -148,6 +148,26 @@ def test_options_that_cannot_be_measured_are_refused_in_a_sentence(options, mess
     assert message in str(stopped.value.code) + capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--processes", "1"], "--processes 1: give 2 or more"),
+        (["--minibatch", "0"], "--minibatch 0: give 2 or more"),
+        (["--rate", "-1"], "--rate -1.0: give 0 or more"),
+        (["--overhead", "nan"], "--overhead nan: give 0 or more"),
+        (["--rate", "1e6", "--plan", "8", "0"], "--plan 0: give numbers of processes, 1 or more"),
+        (["--rate", "1e6", "--bandwidth", "0"], "--bandwidth 0.0: give more than 0"),
+    ],
+)
+def test_processes_that_cannot_be_measured_or_computed_are_refused(options, message, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(BENCH)
+    monkeypatch.setattr(sys, "argv", ["processes.py", *options])
+    with pytest.raises(SystemExit) as stopped:
+        importlib.import_module("processes").main()
+    assert stopped.value.code == 2
+    assert f"error: {message}\n" in capsys.readouterr().err
+
+
 def times(scores, final):
     """Return the times to each level for scores after one, two, ... million steps, and a final score."""
     with pytest.MonkeyPatch.context() as patch:
