@@ -110,3 +110,18 @@ def test_a_run_killed_at_a_random_moment_and_started_again_ends_like_an_uninterr
     assert "ended earlier, nothing to train" in ended[0][1]
     expected = tmp_path / "whole" / FOLDER / "checkpoint.pt"
     assert (parts / FOLDER / "checkpoint.pt").read_bytes() == expected.read_bytes()
+
+
+def test_a_damaged_checkpoint_is_kept_and_the_run_starts_again_once_it_is_removed(call):
+    assert call(train.main, *AUTO, FEW)[0] == 0
+    (FOLDER / "results.json").unlink()
+    saved = FOLDER / "checkpoint.pt"
+    saved.write_bytes(saved.read_bytes()[:-100])
+    damaged = saved.read_bytes()
+    code, _, err = call(train.main, *AUTO, FEW)
+    assert code == 1
+    assert err.endswith("use another one, or remove it to train again.\n")
+    assert err.count("\n") == 1
+    assert saved.read_bytes() == damaged
+    saved.unlink()
+    assert call(train.main, *AUTO, FEW)[0] == 0

@@ -83,7 +83,7 @@ def load(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # a damaged file fails in any part of the reader, with any of a dozen exceptions
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__} while reading"
         raise UserError(
-            f"{path} is not a checkpoint or is damaged ({reason}): use another one, or train again."
+            f"{path} is not a checkpoint or is damaged ({reason}): use another one, or remove it to train again."
         ) from error
     check_version(path, state)
     return state
