@@ -331,7 +331,7 @@ def test_a_round_is_timed_compared_with_the_script_and_the_policy_and_shown_agai
     visit(browser, f"{GROUP}&t=5&agent=7")
     press(browser, "#steer-left")
     browser.until("page.round()?.running")
-    assert "Join your own colour" in browser.run("document.getElementById('round').textContent")
+    browser.until("document.getElementById('round').textContent.includes('Join your own colour')")
     browser("Input.dispatchKeyEvent", type="keyDown", key="ArrowUp")
     browser.until("!page.round().running && page.round().rivals.length === 2")
     assert browser.run("page.state.steps") == 105
