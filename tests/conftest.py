@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import logging
+import signal
 import sys
 
 import pytest
@@ -10,6 +11,14 @@ from hypothesis import settings
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("repeatable")
+
+
+@pytest.fixture
+def heeded(number):
+    """Heed a signal that tests in the background, or below nohup, ignore."""
+    before = signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    signal.signal(number, before)
 
 
 @pytest.fixture

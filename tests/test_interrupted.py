@@ -42,6 +42,7 @@ def test_a_signal_saves_a_checkpoint_that_can_be_resumed_and_has_its_own_exit_co
     assert checkpoint.load(tmp_path / "run" / "checkpoint.pt")["steps"] > 0
 
 
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize("number", ENDING)
 def test_a_run_interrupted_in_its_first_iteration_says_so_and_leaves_no_folder(call, monkeypatch, number):
     monkeypatch.setattr(Trainer, "rollout", lambda trainer: signal.raise_signal(number))

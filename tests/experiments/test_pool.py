@@ -110,14 +110,6 @@ def press(number, *paths):
     threading.Thread(target=wait).start()
 
 
-@pytest.fixture
-def heeded(number):
-    """Heed a signal that tests in the background, or below nohup, ignore."""
-    before = signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    yield
-    signal.signal(number, before)
-
-
 @pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_let_runs_save_and_they_resume_later(tmp_path, number):

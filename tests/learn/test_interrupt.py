@@ -21,6 +21,7 @@ def test_ctrl_c_finishes_the_iteration_saves_and_restores_the_handler(tmp_path):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_termination_signal_acts_like_ctrl_c_unless_it_is_ignored(number, tmp_path):
     path = tmp_path / "checkpoint.pt"
@@ -39,6 +40,7 @@ def test_a_termination_signal_acts_like_ctrl_c_unless_it_is_ignored(number, tmp_
         signal.signal(number, signal.SIG_DFL)
 
 
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_in_the_first_iteration_ends_the_run_at_once(number, tmp_path):
     before = signal.getsignal(number)

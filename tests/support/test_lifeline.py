@@ -13,6 +13,7 @@ import pytest
 from particle_grid.support import lifeline
 
 
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize("number", [signal.SIGINT, *lifeline.TERMINATING])
 def test_a_signal_while_the_compiler_calls_back_waits_until_it_has_returned(number):
     done = []
