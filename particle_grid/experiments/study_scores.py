@@ -116,9 +116,8 @@ def cumulative_kl(scalars: Scalars) -> np.ndarray:
 
 def smoothed(scores: np.ndarray) -> np.ndarray:
     """Return the mean of the last SMOOTH iterations at each iteration, and of all before the first SMOOTH."""
-    total = np.cumsum(scores)
-    total[SMOOTH:] = total[SMOOTH:] - total[:-SMOOTH]
-    return np.asarray(total / np.minimum(np.arange(1, len(scores) + 1), SMOOTH))
+    means = np.convolve(scores, np.ones(SMOOTH) / SMOOTH)[: len(scores)]  # as if scores before the first were 0
+    return np.asarray(means * (SMOOTH / np.minimum(np.arange(1, len(scores) + 1), SMOOTH)))
 
 
 def _scores(folder: RunFolder, results: Results, player: str) -> np.ndarray:
@@ -131,8 +130,7 @@ def steps_to(threshold: float, steps: np.ndarray, scores: np.ndarray) -> float:
     """Return the first step at which the mean score of the last SMOOTH iterations reaches a threshold, or infinity."""
     if len(scores) < SMOOTH or np.isnan(scores).any():
         return float("inf")
-    means = np.convolve(scores, np.ones(SMOOTH) / SMOOTH, "valid")  # means of iterations k to k + SMOOTH - 1
-    reached = np.flatnonzero(means >= threshold)
+    reached = np.flatnonzero(smoothed(scores)[SMOOTH - 1 :] >= threshold)
     return float(steps[reached[0] + SMOOTH - 1]) if len(reached) else float("inf")
 
 
@@ -195,12 +193,11 @@ class StudyResults:
         plan = self.plan
         parts = {"all": slice(None)} | {task: slice(k, k + 1) for k, task in enumerate(plan.tasks)}
         rows = []
-        for variant, arm in itertools.product(plan.variants, plan.arms):
-            columns = self._columns(variant, arm)
-            reference = self._columns(variant, plan.reference)
+        columns = {key: self._columns(*key) for key in itertools.product(plan.variants, plan.arms)}
+        for variant, arm in columns:
             for task, part in parts.items():
-                mine = {name: x[part] for name, x in columns.items()}
-                theirs = {name: x[part] for name, x in reference.items()}
+                mine = {name: x[part] for name, x in columns[variant, arm].items()}
+                theirs = {name: x[part] for name, x in columns[variant, plan.reference].items()}
                 row: dict[str, Any] = {"variant": variant, "arm": arm, "task": task, "runs": mine["sampled"].size}
                 row |= aggregates(mine["sampled"], theirs["sampled"])
                 row |= interval_columns("greedy_minus_sampled", stats.mean, mine["greedy"] - mine["sampled"])

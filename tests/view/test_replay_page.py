@@ -22,6 +22,14 @@ def seek(page, step):
     page.run(f"page.seek({step})")
 
 
+@pytest.fixture
+def short(tmp_path):
+    """Return the path of a recording of five steps."""
+    replay, *_ = record(ParticleGrid("group", "discrete", agents=40, height=40, width=40, vision=3), 5)
+    replay.write(tmp_path / "a.html")
+    return tmp_path / "a.html"
+
+
 @needs_browser
 @pytest.mark.parametrize(("task", "action"), [("forage", "discrete"), ("puffer", "continuous")])
 def test_a_browser_shows_the_pixels_of_the_renderer_in_any_order_of_frames(task, action, tmp_path):
@@ -117,14 +125,11 @@ def test_all_cells_have_one_size_at_every_zoom(size, tmp_path):
 
 
 @needs_browser
-def test_zooming_keeps_the_cell_under_the_pointer_and_dragging_moves_the_picture(tmp_path):
-    env = ParticleGrid("group", "discrete", agents=40, height=40, width=40, vision=3)
-    replay, *_ = record(env, 5)
-    replay.write(tmp_path / "a.html")
+def test_zooming_keeps_the_cell_under_the_pointer_and_dragging_moves_the_picture(short, tmp_path):
     under = """((x, y) => { const { picture, frame } = page.sides()[0];
         const box = picture.canvas.getBoundingClientRect();
         return picture.at({ clientX: box.x + x * box.width, clientY: box.y + y * box.height }, frame); })"""
-    with Page(tmp_path / "a.html", tmp_path / "profile") as page:
+    with Page(short, tmp_path / "profile") as page:
         page.run("page.seek(1)")
         before = page.run(f"{under}(0.31, 0.62)")
         wheel(page, -600, 0.31, 0.62)
@@ -150,11 +155,8 @@ def test_zooming_keeps_the_cell_under_the_pointer_and_dragging_moves_the_picture
 
 
 @needs_browser
-def test_two_fingers_zoom_and_one_then_moves_the_picture(tmp_path):
-    env = ParticleGrid("group", "discrete", agents=40, height=40, width=40, vision=3)
-    replay, *_ = record(env, 5)
-    replay.write(tmp_path / "a.html")
-    with Page(tmp_path / "a.html", tmp_path / "profile", (390, 844)) as page:
+def test_two_fingers_zoom_and_one_then_moves_the_picture(short, tmp_path):
+    with Page(short, tmp_path / "profile", (390, 844)) as page:
         page("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
         page("Emulation.setTouchEmulationEnabled", enabled=True)
         page.run("page.seek(1)")
