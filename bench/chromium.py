@@ -21,7 +21,7 @@ class NavigatedError(Exception):
 class Page:
     """A page in its own browser process. `errors` lists what went wrong in the page's scripts."""
 
-    def __init__(self, path: Path, profile: Path, size: tuple[int, int] = (1200, 800), ready: str = OPEN) -> None:
+    def __init__(self, address: str, profile: Path, size: tuple[int, int] = (1200, 800), ready: str = OPEN) -> None:
         (read_commands, commands), (answers, write_answers) = os.pipe(), os.pipe()
 
         def join() -> None:  # the browser reads from 3 and writes to 4
@@ -42,7 +42,7 @@ class Page:
         target = self("Target.createTarget", url="about:blank")["targetId"]
         self._session = self("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self("Runtime.enable")
-        self("Page.navigate", url=path.as_uri())
+        self("Page.navigate", url=address)
         self.until(ready)
 
     def __call__(self, method: str, **params: object) -> dict:

@@ -29,7 +29,7 @@ COLOURS = 128
 def frames(path: Path, profile: Path) -> list[Image.Image]:
     """Open a page at the moment, make its steps, and return a picture of each."""
     result = []
-    with Page(path, profile, WINDOW) as browser:
+    with Page(path.as_uri(), profile, WINDOW) as browser:
         width, height = WINDOW
         browser("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=SCALE, mobile=False)
         browser("Emulation.setScrollbarsHidden", hidden=True)

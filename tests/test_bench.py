@@ -35,6 +35,7 @@ QUICK = {
     "soak": ["--minutes", "0.1"],
     "start": ["--runs", "1"],
     "train": ["--agents", "1024", "--size", "128", "--seconds", "1", "--baseline", str(BENCH.parent)],
+    "watch": ["--seconds", "1"],
 }
 
 
@@ -46,7 +47,7 @@ def test_every_program_is_tested():
 @pytest.mark.slow
 @needs_jit("compiled kernels are what they measure")
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[needs_browser] if name == "recording" else []) for name in QUICK]
+    "name", [pytest.param(name, marks=[needs_browser] if name in ("recording", "watch") else []) for name in QUICK]
 )
 def test_an_interrupted_program_prints_one_word_and_exits_with_code_130(name, tmp_path):
     process = subprocess.Popen(

@@ -273,6 +273,7 @@ def test_a_typed_node_is_converted_and_checked_by_its_class():
         ({"steps": 1.5}, "part.steps=1.5 is invalid: give a whole number"),
         ({"steps": None}, "part.steps=null is invalid: give a whole number"),
         ({"steps": 1, "on": 3.5}, "part.on=3.5 is invalid: give true or false, such as true"),
+        ({"steps": 1, "on": 2}, "part.on=2 is invalid: give true or false"),
         ({"steps": 1, "label": [1]}, r"part.label=\[1\] is invalid: give a word or null"),
         ({}, "part.steps is required"),
         ({"steps": 1, "rat": 1}, "There is no key 'rat' in part. Did you mean rate?"),

@@ -64,7 +64,7 @@ def test_a_large_world_is_cut_unless_its_size_is_chosen(served):
 @needs_browser
 def test_the_page_opens_with_the_agent_that_was_asked_for(served, tmp_path):
     _, path = served("task=group", "agent=5", "seed=3", "checkpoint=pretrained")
-    with Page(path, tmp_path / "profile", (1440, 900)) as page:
+    with Page(path.as_uri(), tmp_path / "profile", (1440, 900)) as page:
         assert page.run("[page.state.agent, page.state.seed, page.state.speed]") == [5, 3, 0]
         page("Emulation.setDeviceMetricsOverride", width=1200, height=713, deviceScaleFactor=1, mobile=False)
         assert page.run("document.getElementById('intro').getBoundingClientRect().height") > 0, "the rules of the game"

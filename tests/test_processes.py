@@ -121,9 +121,10 @@ def test_tasks_of_srun_that_do_not_find_each_other_end_with_a_sentence(tmp_path)
     code = (
         "from datetime import timedelta\nfrom particle_grid import train\nfrom particle_grid.learn import distributed\n"
     )
-    code += "distributed.PATIENCE = timedelta(seconds=2)\ntrain.main()"
+    code += "distributed.PATIENCE, distributed.SILENCE = timedelta(seconds=2), 0.5\ntrain.main()"
     [(process, said)] = run_all(srun(2)[1:], tmp_path, "-c", code, *TRAIN[2:])
     assert process.returncode == 1
+    assert "Task 1 of 2 waits at localhost:" in said
     assert "error: Task 1 of 2 did not meet the others at localhost:" in said
     assert "within 2 s (" in said
     assert "start all of them with srun" in said

@@ -26,6 +26,7 @@ class RayLauncher(SideBySideLauncher):
 
         ray = optional.load("ray", "ray", "hydra/launcher=ray")
         ray.init(ignore_reinit_error=True, **self.init)
+        self._check_gpus(ray)
         share = str(max(1, int(self.task.get("num_cpus", 1))))
         remote = ray.remote(runtime_env={"env_vars": dict.fromkeys(THREADS, share)}, **self.task)(run_job)
         with lifeline.leading():
@@ -37,6 +38,17 @@ class RayLauncher(SideBySideLauncher):
                     ray.cancel(task)  # raises KeyboardInterrupt in a job, which saves its progress
                 ray.wait(tasks, num_returns=len(tasks), timeout=60)
                 raise
+
+    def _check_gpus(self, ray: Any) -> None:
+        """Raise UserError if jobs need GPUs that a cluster on this machine does not have; others may still grow."""
+        from particle_grid.support.errors import UserError
+
+        wanted, there = self.task.get("num_gpus") or 0, ray.cluster_resources().get("GPU", 0)
+        if there < wanted and self.init.get("address") == "local":
+            raise UserError(
+                f"hydra.launcher.task.num_gpus={wanted} cannot be had, because Ray finds {there:g} GPU(s) on this "
+                f"machine: give 0, or the address of a cluster as hydra.launcher.init.address."
+            )
 
 
 def run_job(jobs: Jobs, number: int, overrides: list[str]) -> JobReturn:

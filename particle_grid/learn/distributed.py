@@ -9,6 +9,8 @@ agents. Their weights stay equal, because they start from the same weights and t
 import io
 import os
 import re
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from particle_grid.support.errors import UserError, UserRuntimeError
 
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"  # the GPUs that CUDA shows a process; those after a -1 are hidden
 PATIENCE = timedelta(minutes=5)  # for the tasks of srun to start Python and import PyTorch
+SILENCE = 10.0  # seconds that a task waits for the others before it says so
 
 
 def choose_device(name: str) -> torch.device:
@@ -179,6 +182,9 @@ def _check_torchrun(here: Ranks) -> None:
 def _meeting(here: Ranks, address: tuple[str, int]) -> dist.Store:
     """Return the store over which the tasks of srun find each other, once all of them are there."""
     host, port = address
+    waiting = f"Task {here.rank} of {here.size} waits at {host}:{port} for the others, up to {PATIENCE.seconds} s."
+    timer = threading.Timer(SILENCE, print, (waiting,), {"file": sys.stderr, "flush": True})
+    timer.start()
     try:
         return dist.TCPStore(host, port, here.size, is_master=here.rank == 0, timeout=PATIENCE)
     except dist.DistError as error:
@@ -192,3 +198,5 @@ def _meeting(here: Ranks, address: tuple[str, int]) -> dist.Store:
             f"({str(error).splitlines()[0]}): start all of them with srun, set MASTER_ADDR and MASTER_PORT to the host "
             f"of the first task and a free port, or unset SLURM_PROCID to train in this process alone."
         ) from error
+    finally:
+        timer.cancel()

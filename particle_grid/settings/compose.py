@@ -151,6 +151,8 @@ def typed(cls: type[T], node: DictConfig) -> T:
         values[key] = int(value) if whole else value
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{node._get_full_key(key)}={value} is invalid: give a finite number.")
+        if types[str(key)] in (bool, "bool") and isinstance(value, int) and value not in (0, 1):
+            raise UserError(f"{node._get_full_key(key)}={value} is invalid: give true or false.")
     try:
         return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values)))
     except OmegaConfBaseException as error:

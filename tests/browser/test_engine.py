@@ -75,7 +75,7 @@ window.run = (name) => play(Engine, bytes, descriptions[name], {SEED}, {MANY});
 </script>""",
         "utf-8",
     )
-    with Page(page, tmp_path / "profile", ready="window.run") as browser:
+    with Page(page.as_uri(), tmp_path / "profile", ready="window.run") as browser:
         found = {name: browser.run(f"run({json.dumps(name)})") for name in known}
         assert not browser.errors
     assert found == {name: value for name, (_, value) in known.items()}

@@ -27,16 +27,6 @@ TRAINER = TrainerConfig(total_steps=TOTAL)
 RUN = RunConfig("group", "discrete", "conv", policy_options={"hidden": 16}, world=WORLD, trainer=TRAINER, name="mine")
 
 
-class Address:
-    """The address of a page, in the place of a path."""
-
-    def __init__(self, text):
-        self.text = text
-
-    def as_uri(self):
-        return self.text
-
-
 @pytest.fixture
 def policy():
     return build_policy(RUN)
@@ -116,7 +106,7 @@ def test_only_this_machine_gets_the_page_and_nothing_but_the_page(path, host, st
 
 @needs_browser
 def test_the_page_follows_a_run_and_goes_back_to_its_moments(served, policy, tmp_path):
-    with Page(Address(served.address), tmp_path / "profile", (1440, 900)) as page:
+    with Page(served.address, tmp_path / "profile", (1440, 900)) as page:
         page.until("document.getElementById('moment-at')?.textContent")
         assert [side["player"] for side in page.run("page.state.sides")] == ["at0", "latest"]
         steps = page.run("page.state.steps")

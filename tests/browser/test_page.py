@@ -34,7 +34,7 @@ def everything(tmp_path_factory):
 
 @pytest.fixture
 def browser(everything, tmp_path):
-    with Page(everything, tmp_path / "profile", (1440, 900)) as opened:
+    with Page(everything.as_uri(), tmp_path / "profile", (1440, 900)) as opened:
         yield opened
         assert not opened.errors
 
@@ -173,7 +173,7 @@ def test_the_page_opens_on_a_gallery_of_its_tasks_from_which_one_opens_a_task(br
 @pytest.mark.parametrize("size", [(1440, 900), (1200, 713), (1024, 600)])
 @pytest.mark.parametrize("link", [GROUP, "task=predator_prey"])
 def test_all_controls_are_in_the_window_at_once(size, link, everything, tmp_path):
-    with Page(everything, tmp_path / "profile", size) as opened:
+    with Page(everything.as_uri(), tmp_path / "profile", size) as opened:
         opened("Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1, mobile=False)
         visit(opened, link)
         opened.run("window.dispatchEvent(new Event('resize'))")
@@ -386,7 +386,7 @@ def test_the_mouse_paints_both_worlds(tool, code, browser):
 def test_what_goes_wrong_is_said_in_one_sentence_on_the_page(before, after, sentence, everything, tmp_path):
     broken = tmp_path / "broken.html"
     broken.write_text(everything.read_text("utf-8").replace(before, after), "utf-8")
-    with Page(broken, tmp_path / "profile", ready="document.getElementById('problem')?.textContent") as opened:
+    with Page(broken.as_uri(), tmp_path / "profile", ready="document.getElementById('problem')?.textContent") as opened:
         text = opened.run("document.getElementById('problem').textContent")
         assert sentence in text
         assert "\n" not in text

@@ -80,7 +80,7 @@ def test_a_task_with_a_reward_in_numpy_has_worlds_and_policies_but_no_scores(own
 
 @needs_browser
 def test_a_task_with_a_reward_in_numpy_is_played_without_scores(own, tmp_path):
-    with Page(own, tmp_path / "profile", (1440, 900)) as browser:
+    with Page(own.as_uri(), tmp_path / "profile", (1440, 900)) as browser:
         browser.run("location.hash = '#task=ours:Corner&agents=256&agent=3&left=discrete:mine&right=discrete:random'")
         browser.until(f"page.state.task.name === 'ours:Corner' && {OPEN}")
         assert browser.run("page.state.sides.map(({ player }) => player)") == ["mine", "random"]

@@ -15,7 +15,7 @@ pytestmark = needs_browser
 def browser(tmp_path):
     path = tmp_path / "page.html"
     page.write(path, shipped_tasks(), [])
-    with Page(path, tmp_path / "profile") as opened:
+    with Page(path.as_uri(), tmp_path / "profile") as opened:
         yield opened
         assert not opened.errors
 

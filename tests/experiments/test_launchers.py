@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -51,6 +52,14 @@ def test_a_missing_plugin_of_hydra_is_reported_with_the_command_that_installs_it
     assert code == 1
     assert 'pip install "particle-grid[sweep]"' in err
     assert err.count("\n") == 1
+
+
+def test_runs_that_need_a_gpu_do_not_wait_for_one_on_a_machine_without(call, monkeypatch):
+    ray = SimpleNamespace(init=lambda **_: None, cluster_resources=lambda: {"CPU": 2.0})
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    code, _, err = call("-m", "hydra/launcher=ray", "hydra.launcher.task.num_gpus=0.5", "seed=0,1", QUIET)
+    assert code == 1
+    assert err.startswith("error: hydra.launcher.task.num_gpus=0.5 cannot be had, because Ray finds 0 GPU(s)")
 
 
 @pytest.mark.parametrize("n_jobs", [0, -2, 1.5, "two", True, None])

@@ -37,7 +37,7 @@ def test_a_browser_shows_the_pixels_of_the_renderer_in_any_order_of_frames(task,
     title = "</script><script>throw 1</script>"  # a title that a user might choose
     replay, fields, _ = record(env, 20, world=1, title=title)
     replay.write(tmp_path / "a.html")
-    with Page(tmp_path / "a.html", tmp_path / "profile") as page:
+    with Page((tmp_path / "a.html").as_uri(), tmp_path / "profile") as page:
         assert page.run("document.title") == page.run("document.querySelector('h1').textContent") == title
         page.run("page.state.trails = false")
         for k in (0, 19, 3, 12, 11, 0):
@@ -54,7 +54,7 @@ def test_a_browser_plays_automatically_and_follows_the_clicked_agent(tmp_path):
     replay, *_ = record(env, 30)
     replay.write(tmp_path / "a.html")
     row, column = (int(x) - 3 for x in env.state.position[:, 7])
-    with Page(tmp_path / "a.html", tmp_path / "profile") as page:
+    with Page((tmp_path / "a.html").as_uri(), tmp_path / "profile") as page:
         page.wait(0.5)
         assert 3 <= page.run("page.state.steps") <= 25
         change_scrub(page, 30)
@@ -105,7 +105,7 @@ def test_all_cells_have_one_size_at_every_zoom(size, tmp_path):
     env = ParticleGrid("scatter", "discrete", agents=60, height=50, width=70, vision=3)
     replay, *_ = record(env, 3)
     replay.write(tmp_path / "a.html")
-    with Page(tmp_path / "a.html", tmp_path / "profile", size) as page:
+    with Page((tmp_path / "a.html").as_uri(), tmp_path / "profile", size) as page:
         page.run("page.state.trails = false; page.seek(3)")
         for turn in (0, -70, -200, 35, -400, -2000, 800):
             wheel(page, turn, 0.3, 0.6)
@@ -129,7 +129,7 @@ def test_zooming_keeps_the_cell_under_the_pointer_and_dragging_moves_the_picture
     under = """((x, y) => { const { picture, frame } = page.sides()[0];
         const box = picture.canvas.getBoundingClientRect();
         return picture.at({ clientX: box.x + x * box.width, clientY: box.y + y * box.height }, frame); })"""
-    with Page(short, tmp_path / "profile") as page:
+    with Page(short.as_uri(), tmp_path / "profile") as page:
         page.run("page.seek(1)")
         before = page.run(f"{under}(0.31, 0.62)")
         wheel(page, -600, 0.31, 0.62)
@@ -156,7 +156,7 @@ def test_zooming_keeps_the_cell_under_the_pointer_and_dragging_moves_the_picture
 
 @needs_browser
 def test_two_fingers_zoom_and_one_then_moves_the_picture(short, tmp_path):
-    with Page(short, tmp_path / "profile", (390, 844)) as page:
+    with Page(short.as_uri(), tmp_path / "profile", (390, 844)) as page:
         page("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
         page("Emulation.setTouchEmulationEnabled", enabled=True)
         page.run("page.seek(1)")
@@ -186,7 +186,7 @@ def test_the_picture_stays_on_the_followed_agent(tmp_path):
     env = ParticleGrid("group", "discrete", agents=40, height=60, width=60, vision=3)
     replay, *_ = record(env, 20)
     replay.write(tmp_path / "a.html")
-    with Page(tmp_path / "a.html", tmp_path / "profile") as page:
+    with Page((tmp_path / "a.html").as_uri(), tmp_path / "profile") as page:
         page.run("page.seek(1)")
         page.key("n")
         page.until("page.state.agent === 0")
@@ -212,7 +212,7 @@ def test_charts_show_the_range_and_references_of_each_team(task, tmp_path):
     about = About("A sentence", "apples", teams, references)
     replay, *_ = record(env, 20, 1, about=about)
     replay.write(tmp_path / "a.html")
-    with Page(tmp_path / "a.html", tmp_path / "profile") as page:
+    with Page((tmp_path / "a.html").as_uri(), tmp_path / "profile") as page:
         seek(page, 20)
         charts = page.run("page.charts()")
         drawn = page.run("[...document.querySelectorAll('#charts figure')].map((each) => each.textContent)")
@@ -242,7 +242,7 @@ def test_a_page_with_several_runs_shows_the_selected_one(tmp_path):
     envs = [ParticleGrid(task, action, agents=20, height=20 + k, width=30) for k, (task, action) in enumerate(cases)]
     replays, fields, _ = zip(*(record(env, 5, title=f"run {k}") for k, env in enumerate(envs)), strict=True)
     write_page(tmp_path / "a.html", replays)
-    with Page(tmp_path / "a.html", tmp_path / "profile") as page:
+    with Page((tmp_path / "a.html").as_uri(), tmp_path / "profile") as page:
         assert page.run("document.title") == "run 0"
         for k in (2, 1, 0):
             page.run(f"document.querySelector('#tasks button[value=\"{k}\"]').click()")
@@ -261,7 +261,7 @@ def test_speeds_are_multiples_of_the_rate_of_the_recording(tmp_path):
     env = ParticleGrid("group", "discrete", agents=20, height=20, width=30)
     replay, *_ = record(env, 40)
     replay.write(tmp_path / "a.html")
-    with Page(tmp_path / "a.html", tmp_path / "profile") as page:
+    with Page((tmp_path / "a.html").as_uri(), tmp_path / "profile") as page:
         speeds = page.run("[...document.querySelectorAll('#speed button')].map((each) => each.textContent)")
         assert speeds == [
             "\N{VULGAR FRACTION ONE QUARTER}\N{MULTIPLICATION SIGN}",
