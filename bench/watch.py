@@ -29,7 +29,7 @@ COLUMNS = ["case", "CPU ms per iteration", "times unwatched", "lowest", "highest
 
 
 def block(trainer: Trainer, page: Page, live: Live | None, playing: bool) -> float:
-    """Train for longer than PAUSE and return the CPU seconds of an iteration, those of the server's threads included."""
+    """Train for longer than PAUSE and return the CPU seconds of an iteration, with those of the server's threads."""
     if page.run("page.state.playing") != playing:
         page.run("document.getElementById('play').click()")
     count, cpu, end = 0, time.process_time(), time.perf_counter() + 1.2 * PAUSE
