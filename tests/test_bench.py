@@ -27,6 +27,7 @@ QUICK = {
     "gallery": ["--out", "docs"],
     "gpu": ["--device", "cpu"],
     "learn": ["--out", "learn", "--tasks", "center", "--seeds", "1"],
+    "page": ["--agents", "256", "--seconds", "1"],
     "peers": ["--seconds", "1"],
     "search": ["--out", "search", "--tasks", "center", "--seeds", "1"],
     "recording": ["--out", "page.gif"],
@@ -38,6 +39,8 @@ QUICK = {
     "watch": ["--seconds", "1"],
 }
 
+IN_BROWSER = ("page", "recording", "watch")
+
 
 def test_every_program_is_tested():
     programs = [path.stem for path in BENCH.glob("*.py") if "__main__" in path.read_text("utf-8")]
@@ -47,7 +50,7 @@ def test_every_program_is_tested():
 @pytest.mark.slow
 @needs_jit("compiled kernels are what they measure")
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[needs_browser] if name in ("recording", "watch") else []) for name in QUICK]
+    "name", [pytest.param(name, marks=[needs_browser] if name in IN_BROWSER else []) for name in QUICK]
 )
 def test_an_interrupted_program_prints_one_word_and_exits_with_code_130(name, tmp_path):
     process = subprocess.Popen(
