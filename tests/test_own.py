@@ -277,7 +277,7 @@ def test_colours_without_names_and_blobs_without_bounds_are_rendered(write_task)
     write_task(attribute="teams = 1; kinds = ('one',)", init="layout.mix_colours(3); layout.blob(5e-324)")
     env = ParticleGrid("mine:Task", agents=6, height=20, width=20)
     env.reset(0)
-    assert list(env.legend().values()) == ["one", "colour 2", "colour 3"]
+    assert list(env.legend().values()) == ["one", "orange", "yellow"]
 
 
 def test_a_class_that_is_not_a_policy_is_refused(folder):

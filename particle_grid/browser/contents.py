@@ -16,11 +16,10 @@ from particle_grid.evaluation.match import steps_for
 from particle_grid.learn.policy import Policy
 from particle_grid.runs.build import build_env
 from particle_grid.settings.run_config import RunConfig
-from particle_grid.sim.task import legend_words, purpose, team_names
-from particle_grid.sim.world import AGENT_1, World
+from particle_grid.sim.task import purpose, team_names
+from particle_grid.sim.world import World
 from particle_grid.support.errors import UserError
 
-HUES = {AGENT_1: "blue", AGENT_1 + 1: "orange", AGENT_1 + 2: "yellow", AGENT_1 + 3: "purple"}  # of CELL_COLOURS
 SIZES = (256, 512, 1024, 2048, 4096)  # agents that one can choose
 LEVELS = 11  # weights are multiples of their median size over this, and take about six bits each
 # What one sees.
@@ -90,18 +89,10 @@ def _words(env: ParticleGrid) -> dict[str, Any]:
         "look": LOOKS.get(env.task_name, ""),
         "unit": env.unit,
         "teams": team_names(env.task) if env.task.teams > 1 else ["all agents"],
-        "legend": _legend(env),
+        "legend": env.legend(),
         "steps": steps_for(env),
         "unscored": "" if is_scored(env) else UNSCORED,
     }
-
-
-def _legend(env: ParticleGrid) -> dict[int, str]:
-    """Return labels of cell codes, with hues for the colours of a task that does not name them."""
-    labels = env.legend()
-    kinds, _ = legend_words(env.task)
-    colours = [code for code in labels if code >= AGENT_1]
-    return labels | ({code: HUES[code] for code in colours} if len(colours) > 1 and not kinds else {})
 
 
 def _described(player: Player) -> dict[str, Any]:

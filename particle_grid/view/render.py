@@ -16,6 +16,7 @@ from particle_grid.view.window import Window
 
 RENDER_MODES = ("rgb_array", "ansi", "human")
 PIXELS = 720  # maximum size of a picture in pixels, along each side
+HUES = ("blue", "orange", "yellow", "purple")  # of agents, from AGENT_1 on: see `CELL_COLOURS`
 
 
 def check_mode(mode: Any) -> None:
@@ -87,6 +88,6 @@ def cell_labels(layout: Layout, task: Task) -> dict[int, str]:
     colours = np.unique(layout.colour).tolist()
     for code in colours:
         number = code - AGENT_1
-        plain = f"colour {number + 1}" if len(colours) > 1 else "agent"
+        plain = HUES[number] if len(colours) > 1 else "agent"
         labels[code] = kinds[number] if number < len(kinds) else plain
     return labels

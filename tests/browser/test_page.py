@@ -299,7 +299,10 @@ def test_the_controls_of_looks_change_colours_and_trails(browser):
     press(browser, "#trails")
     assert not browser.run("page.state.trails")
     press(browser, "#theme")
-    assert browser.run("document.documentElement.dataset.theme") == "dark"
+    browser("Page.reload")
+    browser.until("window.page && page.ready()")
+    assert browser.run("document.documentElement.dataset.theme") == "dark", "it is remembered"
+    assert browser.run("document.title").startswith("group – particle_grid")
 
 
 @needs_browser

@@ -72,7 +72,7 @@ def test_a_legend_names_each_colour_below_the_picture_and_wraps():
     env = playing()
     plain, labelled = (Camera(env.world, zoom=5, legend=x).look(env.state) for x in (None, env.legend()))
     assert (labelled[: len(plain)] == plain).all()
-    assert env.legend() == {WALL: "wall", 3: "colour 1", 4: "colour 2", 5: "colour 3", 6: "colour 4"}
+    assert env.legend() == {WALL: "wall", 3: "blue", 4: "orange", 5: "yellow", 6: "purple"}
     strip, narrow = labelled[len(plain) :], draw_legend(env.legend(), 90)
     assert len(narrow) > len(strip)
     for image in (strip, narrow):

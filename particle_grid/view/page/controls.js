@@ -132,15 +132,25 @@ function useKeys() {
   window.addEventListener("blur", () => round?.keys.clear());
 }
 
+// What a browser keeps for this page, unless it keeps nothing.
+const kept = {
+  get(key) { try { return localStorage.getItem(key); } catch { return null; } },
+  set(key, value) { try { localStorage.setItem(key, value); } catch { /* shown until the page is closed */ } },
+};
+
 function useTheme() {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const apply = (theme) => {
     document.documentElement.dataset.theme = theme;
     $("theme").setAttribute("aria-pressed", theme === "dark");
   };
-  apply(dark.matches ? "dark" : "light");
-  dark.addEventListener("change", () => apply(dark.matches ? "dark" : "light"));
-  $("theme").addEventListener("click", () => apply(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
+  const usual = () => kept.get("particle_grid.theme") ?? (dark.matches ? "dark" : "light");
+  apply(usual());
+  dark.addEventListener("change", () => apply(usual()));
+  $("theme").addEventListener("click", () => {
+    apply(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+    kept.set("particle_grid.theme", document.documentElement.dataset.theme);
+  });
   $("copy").addEventListener("click", async () => {
     writeLink();
     try {

@@ -44,6 +44,7 @@ async function draw(task, canvas, { worker }) {
 
 function showGallery() {
   state.playing = false;
+  document.title = TITLE;
   return next(async () => {
     if ($("cards").children.length === 0) {
       $("cards").replaceChildren(...DATA.tasks.map(cardOf));

@@ -10,6 +10,7 @@ const MEASURED = 1000; // seed of the references
 const LEAST_ROOM = 280; // pixels of a world, even if its controls are then below the window
 const BELOW = 24; // pixels around the controls
 const NOBODY = { steer: null, scripted: false };
+const TITLE = document.title;
 const $ = (id) => document.getElementById(id);
 const still = window.matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -212,6 +213,8 @@ function describe() {
   $("score-about").textContent = task.unscored || (task.recording ? aboutRecorded(task) : aboutScores(task));
   if (task.recording) {
     introduce(headOf(task));
+  } else if (!DATA.usual) {
+    document.title = `${task.name.replace("_", " ")} – ${TITLE}`;
   }
   document.querySelectorAll("#tasks button").forEach((button) => {
     button.setAttribute("aria-pressed", button.value === task.name);
