@@ -47,7 +47,7 @@ class Herd:
     settings: ClassVar[dict[str, Any]] = {
         "world": {"worlds": 128, "agents": 32, "height": 48, "width": 48, "lifespan": 300, "max_episode_steps": 512},
         "trainer": {
-            "total_steps": 20_000_000,
+            "total_steps": 40_000_000,
             "scripted_opponents": 1.0,
             "gamma": 0.95,
             "gae_lambda": 0.9,

@@ -45,7 +45,7 @@ class TrainerConfig:
         UserTypeError: if a value has the wrong type.
     """
 
-    #: Agent-steps to train for. Tasks that ship have their own defaults, 4 to 20 million: minutes on two cores, enough
+    #: Agent-steps to train for. Tasks that ship have their own defaults, 4 to 40 million: minutes on two cores, enough
     #: for visible progress. The last iteration may overshoot by less than a batch.
     total_steps: int = 6_000_000
     #: Steps per rollout, which is also the length of backpropagation through time.

@@ -55,7 +55,7 @@ class Puffer:
             "max_episode_steps": 512,
         },
         "trainer": {
-            "total_steps": 16_000_000,
+            "total_steps": 24_000_000,
             "minibatch": 8192,  # agents obstruct each other: half as many updates, half as noisy, make fewer jams
             "gamma": 0.98,  # the word is fifty steps away: at 0.9, what is earned there counts for nothing at the start
             "gae_lambda": 0.95,
