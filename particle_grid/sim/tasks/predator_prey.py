@@ -28,6 +28,7 @@ class PredatorPrey:
         "world": {"worlds": 4, "agents": 1024, "height": 256, "width": 256, "lifespan": 300},
         "trainer": {
             "total_steps": 12_000_000,
+            "second_team_weight": 30.0,  # prey learn well only if they count most; predators learn all the same
             "scripted_opponents": 1.0,  # prey that only face hunters as good as the learned ones find no escape
             "entropy_coef": 0.003,  # both teams are rarely rewarded: a larger bonus would drown the rewards
             "gae_lambda": 1.0,  # with less, hunters that see no prey yet follow errors of the value, away from the prey
