@@ -159,6 +159,11 @@ class Bench:
         self.gradient = answers[0][2]
         return max(seconds for seconds, _, _ in answers)
 
+    def end(self) -> None:
+        """Let the processes end."""
+        for end in self.ends:
+            end.send("")
+
     def cases(self) -> dict[str, Callable[[], float]]:
         """Return all cases."""
         counts = {ALONE: 1, HALF: 1} | dict.fromkeys((BESIDE, SHARED, OWN, GRADIENT, SUMS), len(self.ends))
@@ -244,6 +249,7 @@ def measure(options: argparse.Namespace) -> Parts:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(options, folder)
         times = interleaved(bench.cases(), options.seconds)
+        bench.end()
     parts = bench.parts(times)
     exchanges = {f"ms for {name}": float(np.median(times[name]) * 1e3) for name in (GRADIENT, SUMS)}
     found = {"seconds of an iteration alone": parts.iteration, "ms of overhead per step": parts.overhead * 1e3}
