@@ -2,7 +2,7 @@
 
 const SPEEDS = DATA.recordings // steps per second, for a recording as multiples of its own rate
   ? [["¼×", 0.25], ["½×", 0.5], ["1×", 1], ["3×", 3], ["10×", 10]] : [["1×", 12], ["4×", 48], ["max", Infinity]];
-const BUSY = 30; // milliseconds that the steps between two pictures should take at the highest speed
+const BUSY = 12; // milliseconds that the steps between two pictures should take at the highest speed
 const AT_ONCE = 64; // steps between two pictures, at most
 const LINKED = 500; // milliseconds between two links
 const CHARTED = 100; // milliseconds between two charts
