@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from particle_grid.env import action_space
+from particle_grid.learn.heads import HEADS
 from particle_grid.learn.policy import make_policy
 from tests.cases import needs_browser, needs_jit
 
@@ -24,6 +25,7 @@ BENCH = Path(__file__).parents[1] / "bench"
 DOCS = BENCH.parent / "docs"
 QUICK = {
     "browser": ["--agents", "64", "--seconds", "1"],
+    "distil": ["--out", "distil", "--tasks", "group", "--arms", "discrete", "--seeds", "1"],
     "gallery": ["--out", "docs"],
     "gpu": ["--device", "cpu"],
     "learn": ["--out", "learn", "--tasks", "center", "--seeds", "1"],
@@ -226,3 +228,29 @@ def test_the_table_of_learning_results_is_that_of_their_rows(monkeypatch):
     lines = [line.strip("| ").split(" | ") for line in whole.splitlines()[2:]]
     printed = [f"| {' | '.join(line[column] for column in columns)} |" for line in lines]
     assert "\n".join(printed) in (DOCS / "learning.md").read_text("utf-8")
+
+
+@pytest.fixture
+def distil(monkeypatch):
+    monkeypatch.syspath_prepend(BENCH)
+    return importlib.import_module("distil")
+
+
+@pytest.mark.parametrize("head", ["discrete", *HEADS])
+def test_the_samples_that_a_head_learns_from_are_the_moves_of_the_expert(head, distil):
+    form, options = ("discrete", {}) if head == "discrete" else ("continuous", {"head": head})
+    policy = make_policy("mlp", 1, action_space(form), hidden=4, **options)
+    moves = torch.cartesian_prod(torch.arange(-1.0, 2), torch.arange(-1.0, 2))
+    actions = distil.as_vectors(policy.head.to_action(distil.as_samples(policy, moves)))
+    np.testing.assert_allclose(actions, moves, atol=0.05 if head in ("beta", "squashed") else 1e-6)
+    logp, _ = policy.head.log_prob_and_entropy(torch.zeros(9, policy.head.outputs), distil.as_samples(policy, moves))
+    assert torch.isfinite(logp).all()
+
+
+def test_the_share_of_the_signal_does_not_depend_on_the_number_of_samples(distil):
+    generator = torch.Generator().manual_seed(0)
+    for count in (2, 64):
+        noise = torch.randn(count, 20_000, 4, generator=generator)
+        assert distil.share_of_signal(noise) == pytest.approx(0, abs=0.01)
+        assert distil.share_of_signal(noise + 1) == pytest.approx(0.5, abs=0.01)
+        assert distil.share_of_signal(torch.ones_like(noise)) == pytest.approx(1)
