@@ -302,7 +302,7 @@ def test_the_controls_of_looks_change_colours_and_trails(browser):
     browser("Page.reload")
     browser.until("window.page && page.ready()")
     assert browser.run("document.documentElement.dataset.theme") == "dark", "it is remembered"
-    assert browser.run("document.title").startswith("group – particle_grid")
+    assert browser.run("document.title").startswith("group \N{EN DASH} particle_grid")
 
 
 @needs_browser
