@@ -18,6 +18,8 @@ import argparse
 import copy
 import csv
 import itertools
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,10 @@ from particle_grid.learn.heads.normal import SquashedHead
 from particle_grid.learn.policy import Policy
 from particle_grid.runs.build import build_env
 from particle_grid.settings.compose import composed
+from particle_grid.settings.errors import print_error
 from particle_grid.settings.run_config import RunConfig
+from particle_grid.support.atomic import check_place
+from particle_grid.support.errors import UserError, unknown
 
 SETTLED = 128  # steps of the expert before its moves count
 SHOWN = 64  # steps whose moves the layer is fitted to
@@ -188,8 +193,7 @@ def measured(plan: Plan, arm: str, task: str, seed: int) -> dict[str, Any]:
     """Return the row of an arm."""
     expert = load_policy(task, "discrete").policy
     world = build_env(settings_of(plan, task, plan.arms[plan.reference_scores].overrides, seed))
-    console = Console(stderr=True)
-    baseline = baseline_for(world, console, SEEDS, steps_for(world))
+    baseline = baseline_for(world, Console(stderr=True), SEEDS, steps_for(world))
     shown = show(expert, world, seed)
     run = build(settings_of(plan, task, plan.arms[arm].overrides, seed), None, ProcessGroup())
     use_threads(run.config.trainer)
@@ -215,8 +219,20 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """Measure the arms that are not measured yet, and print a table of all."""
+def chosen(kind: str, names: list[str] | None, known: Iterable[str]) -> list[str]:
+    """Return the names of a command line, or all.
+
+    Raises:
+        UserError: for one that is not in the plan.
+    """
+    for name in names or []:
+        if name not in known:
+            raise UserError(unknown(f"{kind} {name!r} in the plan", name, known))
+    return names or list(known)
+
+
+def options() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plan", default="ladder", help="a plan of conf/study, or the path of one")
     parser.add_argument("--arms", nargs="+", help="(default: all of the plan)")
@@ -224,20 +240,39 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("outputs/distil"), help="folder for the results")
     args = parser.parse_args()
-    plan = read_plan(find_plan(args.plan))
-    path = args.out / "distil.csv"
+    if args.seeds < 1:
+        parser.error(f"--seeds {args.seeds}: give 1 or more")
+    return args
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure the arms that are not measured yet, and print a table of all."""
+    path = find_plan(args.plan)
+    plan = read_plan(path)
+    tasks, arms = chosen("task", args.tasks, plan.tasks), chosen("arm", args.arms, plan.arms)
+    path = args.out / f"{path.stem}.csv"
+    check_place(path, make=True)
     args.out.mkdir(parents=True, exist_ok=True)
-    rows = list(csv.DictReader(path.open(encoding="utf-8"))) if path.exists() else []
+    rows: list[dict[str, Any]] = list(csv.DictReader(path.open(encoding="utf-8"))) if path.exists() else []
     done = {(row["task"], row["arm"], int(row["seed"])) for row in rows}
-    wanted = list(itertools.product(args.tasks or plan.tasks, args.arms or plan.arms, range(args.seeds)))
+    wanted = list(itertools.product(tasks, arms, range(args.seeds)))
     for task, arm, seed in announced("Distilling", [key for key in wanted if key not in done]):
         rows.append(measured(plan, arm, task, seed))
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-    (args.out / "distil.md").write_text(table(rows), "utf-8")
+    path.with_suffix(".md").write_text(table(rows), "utf-8")
     print(table(rows))
+
+
+def main() -> None:
+    """Run the probe."""
+    args = options()
+    try:
+        run(args)
+    except Exception as error:
+        sys.exit(print_error(error))
 
 
 if __name__ == "__main__":
