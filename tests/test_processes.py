@@ -132,6 +132,22 @@ def test_tasks_of_srun_that_do_not_find_each_other_end_with_a_sentence(tmp_path)
     assert list(Path(tmp_path).iterdir()) == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_task_of_srun_that_waits_for_others_ends_at_a_signal(rank, tmp_path):
+    code = "from particle_grid import train\nfrom particle_grid.learn import distributed\n"
+    code += "distributed.SILENCE = 0.0\ntrain.main()"
+    [process] = start_all([srun(2)[rank]], tmp_path, "-c", code, *TRAIN[2:])
+    try:
+        assert any("waits at localhost:" in line for line in iter(process.stdout.readline, ""))
+        process.terminate()
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert said.endswith("interrupted\n")
+
+
 # Substitutes for Slurm's programs. srun starts the tasks of a job, and asks them once to save, as before a time limit.
 SRUN = """while [[ $1 == --* ]]; do shift; done
 for k in $(seq 0 $((SLURM_NTASKS - 1))); do

@@ -9,8 +9,10 @@ agents. Their weights stay equal, because they start from the same weights and t
 import io
 import os
 import re
+import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ from particle_grid.support.errors import UserError, UserRuntimeError
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"  # the GPUs that CUDA shows a process; those after a -1 are hidden
 PATIENCE = timedelta(minutes=5)  # for the tasks of srun to start Python and import PyTorch
 SILENCE = 10.0  # seconds that a task waits for the others before it says so
+STEP = 0.2  # seconds between two looks for them
 
 
 def choose_device(name: str) -> torch.device:
@@ -180,23 +183,68 @@ def _check_torchrun(here: Ranks) -> None:
 
 
 def _meeting(here: Ranks, address: tuple[str, int]) -> dist.Store:
-    """Return the store over which the tasks of srun find each other, once all of them are there."""
+    """Return the store over which the tasks of srun find each other, once all of them are there.
+
+    It waits in short steps, so that a signal ends it.
+    """
     host, port = address
+    _check_host(host)
     waiting = f"Task {here.rank} of {here.size} waits at {host}:{port} for the others, up to {PATIENCE.seconds} s."
     timer = threading.Timer(SILENCE, print, (waiting,), {"file": sys.stderr, "flush": True})
     timer.start()
+    end = time.monotonic() + PATIENCE.total_seconds()
     try:
-        return dist.TCPStore(host, port, here.size, is_master=here.rank == 0, timeout=PATIENCE)
-    except dist.DistError as error:
-        if "EADDRINUSE" in str(error):
-            raise UserRuntimeError(
-                f"Port {port} is in use on this machine: set MASTER_PORT to a free one for all tasks, or start "
-                f"each of them only once."
-            ) from error
-        raise UserRuntimeError(
-            f"Task {here.rank} of {here.size} did not meet the others at {host}:{port} within {PATIENCE.seconds} s "
-            f"({str(error).splitlines()[0]}): start all of them with srun, set MASTER_ADDR and MASTER_PORT to the host "
-            f"of the first task and a free port, or unset SLURM_PROCID to train in this process alone."
-        ) from error
+        while here.rank and not _answers(host, port):
+            _wait_until(end, here, address, "nobody answers there")
+        store = _store(here, address)
+        while (there := store.add("tasks", 0)) < here.size:
+            _wait_until(end, here, address, f"{there} of them came")
+        return store
     finally:
         timer.cancel()
+
+
+def _check_host(host: str) -> None:
+    """Raise UserRuntimeError for a host that has no address."""
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError as error:
+        raise UserRuntimeError(
+            f"The first task of this run is on {host} according to MASTER_ADDR or to Slurm's list of nodes, which is "
+            f"not found ({error.strerror}): set MASTER_ADDR to its name or address for all tasks, or unset "
+            f"SLURM_PROCID to train in this process alone."
+        ) from None
+
+
+def _answers(host: str, port: int) -> bool:
+    """Return whether a server listens at a port."""
+    try:
+        socket.create_connection((host, port), timeout=STEP).close()
+    except OSError:
+        return False
+    return True
+
+
+def _store(here: Ranks, address: tuple[str, int]) -> dist.Store:
+    """Return the store of the first task, in which this one is counted."""
+    try:
+        store = dist.TCPStore(*address, here.size, here.rank == 0, timeout=PATIENCE, wait_for_workers=False)
+    except dist.DistError as error:
+        raise UserRuntimeError(
+            f"Port {address[1]} cannot be used on this machine ({str(error).splitlines()[0]}): set MASTER_PORT to a "
+            f"free one for all tasks, or start each of them only once."
+        ) from error
+    store.add("tasks", 1)
+    return store
+
+
+def _wait_until(end: float, here: Ranks, address: tuple[str, int], reason: str) -> None:
+    """Wait for a moment, or raise UserRuntimeError if the end has come."""
+    if time.monotonic() > end:
+        host, port = address
+        raise UserRuntimeError(
+            f"Task {here.rank} of {here.size} did not meet the others at {host}:{port} within {PATIENCE.seconds} s "
+            f"({reason}): start all of them with srun, set MASTER_ADDR and MASTER_PORT to the host of the first task "
+            f"and a free port, or unset SLURM_PROCID to train in this process alone."
+        )
+    time.sleep(STEP)

@@ -188,8 +188,19 @@ def test_a_task_of_srun_whose_port_is_in_use_says_so(monkeypatch):
         srun = {"SLURM_PROCID": 0, "SLURM_NTASKS": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
         for name, value in srun.items():
             monkeypatch.setenv(name, str(value))
-        with pytest.raises(ValueError, match=f"Port {port} is in use on this machine: set MASTER_PORT to a free one"):
+        with pytest.raises(
+            ValueError, match=rf"Port {port} cannot be used on this machine \(.*\): set MASTER_PORT to a "
+        ):
             joined(cuda=False).__enter__()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_task_of_srun_whose_first_host_is_unknown_says_so_at_once(rank, monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    for name, value in {"SLURM_PROCID": rank, "SLURM_NTASKS": 2, "MASTER_ADDR": "no.such.host.invalid"}.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(ValueError, match=r"is on no\.such\.host\.invalid according to MASTER_ADDR"):
+        joined(cuda=False).__enter__()
 
 
 class Doubled(ProcessGroup):
