@@ -17,6 +17,7 @@ network, so that hidden numbers and values are equal, and a new layer of outputs
 import argparse
 import copy
 import csv
+import io
 import itertools
 import sys
 from collections.abc import Iterable
@@ -48,7 +49,7 @@ from particle_grid.runs.build import build_env
 from particle_grid.settings.compose import composed
 from particle_grid.settings.errors import print_error
 from particle_grid.settings.run_config import RunConfig
-from particle_grid.support.atomic import check_place
+from particle_grid.support import atomic
 from particle_grid.support.errors import UserError, unknown
 
 SETTLED = 128  # steps of the expert before its moves count
@@ -251,17 +252,18 @@ def run(args: argparse.Namespace) -> None:
     plan = read_plan(path)
     tasks, arms = chosen("task", args.tasks, plan.tasks), chosen("arm", args.arms, plan.arms)
     path = args.out / f"{path.stem}.csv"
-    check_place(path, make=True)
+    atomic.check_place(path, make=True)
     args.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = list(csv.DictReader(path.open(encoding="utf-8"))) if path.exists() else []
     done = {(row["task"], row["arm"], int(row["seed"])) for row in rows}
     wanted = list(itertools.product(tasks, arms, range(args.seeds)))
     for task, arm, seed in announced("Distilling", [key for key in wanted if key not in done]):
         rows.append(measured(plan, arm, task, seed))
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        atomic.write(path, text.getvalue().encode())
     path.with_suffix(".md").write_text(table(rows), "utf-8")
     print(table(rows))
 

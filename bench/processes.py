@@ -26,11 +26,12 @@ from interrupt import until_interrupted
 from timing import interleaved, report, show, timed
 
 from particle_grid.env import ParticleGrid, action_space
-from particle_grid.learn.config import TrainerConfig
+from particle_grid.learn.config import FAST_MODES, TrainerConfig
 from particle_grid.learn.distributed import ProcessGroup
 from particle_grid.learn.optimiser import Optimiser
 from particle_grid.learn.policy import make_policy
 from particle_grid.learn.trainer import Trainer
+from particle_grid.sim import tasks
 from particle_grid.sim.world import World
 
 ALONE, HALF = "alone", "alone, half the minibatch"
@@ -218,11 +219,11 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--processes", type=int, default=2, help="to measure; default: %(default)s")
-    add("--task", default="group", help="default: %(default)s")
+    add("--task", default="group", choices=tasks.names(), help="default: %(default)s")
     add("--agents", type=int, default=World.agents, help="of each process; default: %(default)s")
     add("--size", type=int, default=World.height, help="cells along each side of a world; default: %(default)s")
     add("--minibatch", type=int, default=TrainerConfig.minibatch, help="of a process alone; default: %(default)s")
-    add("--fast", default=TrainerConfig.fast, help="precision of the kernels; default: %(default)s")
+    add("--fast", default=TrainerConfig.fast, choices=FAST_MODES, help="precision of the kernels; default: %(default)s")
     add("--seconds", type=float, default=120.0, help="of measurement, and 5 rounds at least; default: %(default)s")
     add("--plan", type=int, nargs="+", default=[2, 4, 8, 16, 64, 256, 1000], help="numbers of processes to compute")
     add("--latency", type=float, default=30e-6, help="seconds until a message arrives; default: %(default)s")
@@ -239,8 +240,12 @@ def arguments() -> argparse.Namespace:
     for name in ("rate", "overhead", "latency"):
         if not 0 <= getattr(options, name) < math.inf:
             parser.error(f"--{name} {getattr(options, name)}: give 0 or more")
-    if not options.bandwidth > 0:
+    if not 0 < options.bandwidth < math.inf:
         parser.error(f"--bandwidth {options.bandwidth}: give more than 0")
+    if options.overhead and not options.rate:
+        parser.error(f"--overhead {options.overhead} is measured: leave it out, or give --rate, too")
+    if options.json and options.rate:
+        parser.error(f"--json {options.json} is for measurements: leave out --rate")
     return options
 
 

@@ -163,6 +163,8 @@ def test_options_that_cannot_be_measured_are_refused_in_a_sentence(options, mess
         (["--overhead", "nan"], "--overhead nan: give 0 or more"),
         (["--rate", "1e6", "--plan", "8", "0"], "--plan 0: give numbers of processes, 1 or more"),
         (["--rate", "1e6", "--bandwidth", "0"], "--bandwidth 0.0: give more than 0"),
+        (["--overhead", "0.001"], "--overhead 0.001 is measured: leave it out, or give --rate, too"),
+        (["--rate", "1e6", "--json", "a.json"], "--json a.json is for measurements: leave out --rate"),
     ],
 )
 def test_processes_that_cannot_be_measured_or_computed_are_refused(options, message, monkeypatch, capsys):

@@ -249,9 +249,9 @@ def test_invalid_arguments_of_eval_give_one_sentence(call, arguments, message):
         ("evaluations=10001", "evaluations=10001 is invalid: give at most 10000"),
         ("trainer.fast=yes", "trainer.fast='yes' is out of range: it must be one of auto, off, fp32, bf16"),
         ("trainer.env_splits=3", "trainer.env_splits=3 cannot share world.worlds=1 out evenly"),
-        ("trainer.scripted_opponents=0.5", "trainer.scripted_opponents=0.5 is invalid: task group has no two teams"),
-        ("trainer.opponent_pool=0.5", "trainer.opponent_pool=0.5 is invalid: task group has no two teams"),
-        ("trainer.second_team_weight=2", "trainer.second_team_weight=2.0 is invalid: task group has no two teams"),
+        ("trainer.scripted_opponents=0.5", "trainer.scripted_opponents=0.5 is invalid: task group has only one team"),
+        ("trainer.opponent_pool=0.5", "trainer.opponent_pool=0.5 is invalid: task group has only one team"),
+        ("trainer.second_team_weight=2", "trainer.second_team_weight=2.0 is invalid: task group has only one team"),
         ("logger=tensorbord", "There is no logger 'tensorbord'. Did you mean tensorboard?"),
     ],
 )

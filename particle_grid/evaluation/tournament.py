@@ -80,7 +80,7 @@ def arena(policies: Mapping[str, Checkpoint]) -> ParticleGrid:
     configs = [saved.config for saved in policies.values()]
     env = build_env(next((config for config in configs if config.action == "continuous"), configs[0]))
     if env.task.teams != 2:
-        raise UserError(f"task={env.task_name} has no two teams that could play each other: compare with eval.")
+        raise UserError(f"task={env.task_name} has only one team: compare policies with eval.")
     return env
 
 

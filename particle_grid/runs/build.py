@@ -107,8 +107,8 @@ def check_teams(env: ParticleGrid, settings: TrainerConfig) -> None:
     """Raise UserError for a weight of the second team in a task without one."""
     if settings.second_team_weight and env.task.teams < 2:
         raise UserError(
-            f"trainer.second_team_weight={settings.second_team_weight} is invalid: task {env.task_name} has no two "
-            f"teams; leave it at 0."
+            f"trainer.second_team_weight={settings.second_team_weight} is invalid: task {env.task_name} has only one "
+            f"team; leave it at 0."
         )
 
 

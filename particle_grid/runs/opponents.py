@@ -75,7 +75,7 @@ def _agents(env: ParticleGrid, key: str, share: float, taken: int) -> tuple[np.n
     if not share:
         return np.zeros(env.num_agents, bool), taken
     if env.task.teams != 2:
-        raise UserError(f"trainer.{key}={share} is invalid: task {env.task_name} has no two teams; leave it at 0.")
+        raise UserError(f"trainer.{key}={share} is invalid: task {env.task_name} has only one team; leave it at 0.")
     half = min(round(share * env.world.worlds / 2), (env.world.worlds - taken) // 2)
     if not half:
         raise UserError(

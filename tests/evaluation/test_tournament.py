@@ -150,7 +150,7 @@ def test_a_policy_that_was_trained_on_another_task_is_announced(invoke, enter):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["task=group"], "task=group has no two teams"),
+        (["task=group"], "task=group has only one team"),
         (["checkpoints=[none*/checkpoint.pt]"], "checkpoints=none*/checkpoint.pt matches no file"),
         (["checkpoints=[far/checkpoint.pt]"], "far sees 3 cells in each direction, but here world.vision=5"),
         (["seeds=0"], "seeds=0 is invalid: give a whole number, 1 or more"),

@@ -188,9 +188,7 @@ def test_a_task_of_srun_whose_port_is_in_use_says_so(monkeypatch):
         srun = {"SLURM_PROCID": 0, "SLURM_NTASKS": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
         for name, value in srun.items():
             monkeypatch.setenv(name, str(value))
-        with pytest.raises(
-            ValueError, match=rf"Port {port} cannot be used on this machine \(.*\): set MASTER_PORT to a "
-        ):
+        with pytest.raises(ValueError, match=rf"Port {port} cannot be used on this machine \(.*\): set MASTER_"):
             joined(cuda=False).__enter__()
 
 

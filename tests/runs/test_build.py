@@ -62,7 +62,7 @@ def test_opponents_play_each_team_in_equal_shares_of_the_worlds(task, worlds, sc
 def test_a_task_with_one_team_has_no_opponents(task, config):
     env = small(task, "discrete")
     assert opponents_for(a_policy(env), TrainerConfig())(env) is None
-    with pytest.raises(ValueError, match=f"task {task} has no two teams"):
+    with pytest.raises(ValueError, match=f"task {task} has only one team"):
         opponents_for(a_policy(env), config)(env)
 
 
