@@ -19,7 +19,6 @@ import copy
 import csv
 import io
 import itertools
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +46,6 @@ from particle_grid.learn.heads.normal import SquashedHead
 from particle_grid.learn.policy import Policy
 from particle_grid.runs.build import build_env
 from particle_grid.settings.compose import composed
-from particle_grid.settings.errors import print_error
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.support import atomic
 from particle_grid.support.errors import UserError, unknown
@@ -246,8 +244,9 @@ def options() -> argparse.Namespace:
     return args
 
 
-def run(args: argparse.Namespace) -> None:
+def main() -> None:
     """Measure the arms that are not measured yet, and print a table of all."""
+    args = options()
     path = find_plan(args.plan)
     plan = read_plan(path)
     tasks, arms = chosen("task", args.tasks, plan.tasks), chosen("arm", args.arms, plan.arms)
@@ -266,15 +265,6 @@ def run(args: argparse.Namespace) -> None:
         atomic.write(path, text.getvalue().encode())
     path.with_suffix(".md").write_text(table(rows), "utf-8")
     print(table(rows))
-
-
-def main() -> None:
-    """Run the probe."""
-    args = options()
-    try:
-        run(args)
-    except Exception as error:
-        sys.exit(print_error(error))
 
 
 if __name__ == "__main__":

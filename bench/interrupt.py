@@ -1,17 +1,23 @@
-"""The exit of benchmarks on Ctrl-C, and on signals that a trainer handles."""
+"""How benchmarks end: on errors, on Ctrl-C, and on signals that a trainer handles."""
 
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from particle_grid.settings.errors import print_error
 from particle_grid.support import lifeline
 
 
 def until_interrupted(main: Callable[[], None]) -> None:
-    """Run the main function of a benchmark. An interruption ends it with one word and its exit code, see `lifeline`."""
+    """Run the main function of a benchmark.
+
+    An error ends it as it ends a command, and an interruption with one word and its exit code, see `lifeline`.
+    """
     try:
         main()
+    except Exception as error:
+        sys.exit(print_error(error))
     except KeyboardInterrupt as interrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(lifeline.exit_code(interrupt))

@@ -17,7 +17,6 @@ training, divided by that of the best tenth; two teams have no such value.
 
 import argparse
 import csv
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ from particle_grid.env import ACTIONS
 from particle_grid.experiments.pool import Job, run_all
 from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.load import ship
-from particle_grid.settings.errors import print_error
 from particle_grid.sim import tasks
 from particle_grid.sim.task import team_names
 from particle_grid.support.registry import registered
@@ -134,16 +132,8 @@ def options() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run the benchmark."""
-    chosen = options()
-    try:
-        learn(chosen)
-    except Exception as error:
-        sys.exit(print_error(error))
-
-
-def learn(chosen: argparse.Namespace) -> None:
     """Train the runs that are not finished yet, and write the results."""
+    chosen = options()
     wanted = [
         {"task": task, "action": action, "seed": seed}
         for seed in range(chosen.seeds)

@@ -24,7 +24,8 @@ from particle_grid.learn.distributed import ProcessGroup
 from particle_grid.learn.trainer import Trainer
 from particle_grid.settings.compose import composed
 
-UNWATCHED, BESIDE, WATCHED = "unwatched", "beside a browser", "watched"
+UNWATCHED = "unwatched"
+BESIDE, WATCHED = "beside a browser", "watched"
 COLUMNS = ["case", "CPU ms per iteration", "times unwatched", "lowest", "highest", "rounds"]
 
 
@@ -32,7 +33,8 @@ def block(trainer: Trainer, page: Page, live: Live | None, playing: bool) -> flo
     """Train for longer than PAUSE and return the CPU seconds of an iteration, with those of the server's threads."""
     if page.run("page.state.playing") != playing:
         page.run("document.getElementById('play').click()")
-    count, cpu, end = 0, time.process_time(), time.perf_counter() + 1.2 * PAUSE
+    count, cpu = 0, time.process_time()
+    end = time.perf_counter() + 1.2 * PAUSE
     while time.perf_counter() < end:
         trainer.rollout()
         trainer.update()
