@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -177,10 +178,11 @@ def test_a_table_of_runs_with_other_overrides_is_refused(invoke, monkeypatch):
     curves = SimpleNamespace(teams=lambda: [{"team": 1} | dict.fromkeys((*MEASURED, *TIMES), 1.0)])
     monkeypatch.setitem(learn.__globals__, "Curves", lambda folder: curves)
     monkeypatch.setitem(learn.__globals__, "plot", lambda *_: None)
+    ended = partial(learn.__globals__["until_interrupted"], learn)
     arguments = ["--tasks", "center", "--actions", "discrete", "--seeds", "2", "--out", "out"]
-    assert invoke(learn, *arguments, "--overrides", "trainer.gamma=0.9")[0] == 0
+    assert invoke(ended, *arguments, "--overrides", "trainer.gamma=0.9")[0] == 0
     table = Path("out/learning.md").read_text()
-    code, _, err = invoke(learn, *arguments, "--overrides", "trainer.gamma=0.95")
+    code, _, err = invoke(ended, *arguments, "--overrides", "trainer.gamma=0.95")
     assert (code, err.count("\n")) == (1, 1)
     assert "error: out/center-discrete-0 holds a run that was started with trainer.gamma=0.9, and this one has" in err
     assert Path("out/learning.md").read_text() == table
