@@ -9,9 +9,17 @@ import subprocess
 import time
 from pathlib import Path
 
+from particle_grid.support.errors import UserError
+
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 LONGEST_WAIT = 120  # seconds
 OPEN = "window.page && window.page.ready()"
+
+
+def check_browser() -> None:
+    """Raise UserError if there is no browser, before work that would be in vain."""
+    if not BROWSER:
+        raise UserError("There is no Chromium on the path: install it.")
 
 
 class NavigatedError(Exception):
@@ -94,6 +102,11 @@ class Page:
     def click(self, x: float, y: float) -> None:
         for kind in ("mousePressed", "mouseReleased"):
             self("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def set_playing(self, playing: bool) -> None:
+        """Let the page of the simulator play, or pause it."""
+        if self.run("page.state.playing") != playing:
+            self.run("document.getElementById('play').click()")
 
     def key(self, key: str) -> None:
         for kind in ("keyDown", "keyUp"):

@@ -17,7 +17,6 @@ network, so that hidden numbers and values are equal, and a new layer of outputs
 import argparse
 import copy
 import csv
-import io
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -47,7 +46,7 @@ from particle_grid.learn.policy import Policy
 from particle_grid.runs.build import build_env
 from particle_grid.settings.compose import composed
 from particle_grid.settings.run_config import RunConfig
-from particle_grid.support import atomic
+from particle_grid.support import atomic, records
 from particle_grid.support.errors import UserError, unknown
 
 SETTLED = 128  # steps of the expert before its moves count
@@ -258,11 +257,7 @@ def main() -> None:
     wanted = list(itertools.product(tasks, arms, range(args.seeds)))
     for task, arm, seed in announced("Distilling", [key for key in wanted if key not in done]):
         rows.append(measured(plan, arm, task, seed))
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-        atomic.write(path, text.getvalue().encode())
+        records.write_rows(path, rows)
     path.with_suffix(".md").write_text(table(rows), "utf-8")
     print(table(rows))
 

@@ -37,7 +37,6 @@ from particle_grid.learn.distributed import ProcessGroup, choose_device
 from particle_grid.learn.trainer import Trainer
 from particle_grid.settings.compose import composed
 from particle_grid.support import atomic
-from particle_grid.support.errors import UserError
 
 PARTS = ("check", "profile", "matrix", "learn")
 WARM = 4  # iterations before a measurement: compilations and captures
@@ -214,10 +213,7 @@ def options() -> argparse.Namespace:
 def main() -> None:
     """Run the chosen parts."""
     chosen = options()
-    try:
-        device = choose_device(chosen.device)
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from error
+    device = choose_device(chosen.device)
     chosen.json.parent.mkdir(parents=True, exist_ok=True)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     report = Report(chosen.json, chosen.budget, {"device": name, "torch": torch.__version__})

@@ -16,7 +16,6 @@ training, divided by that of the best tenth; two teams have no such value.
 """
 
 import argparse
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.load import ship
 from particle_grid.sim import tasks
 from particle_grid.sim.task import team_names
+from particle_grid.support import records
 from particle_grid.support.registry import registered
 
 POINTS = 100
@@ -149,10 +149,7 @@ def main() -> None:
     finished = [(row, job.folder) for row, job in zip(wanted, jobs, strict=True) if job.done]
     rows = [row | team for row, folder in finished for team in Curves(folder).teams()]
     rows.sort(key=lambda row: (row["task"], ACTIONS.index(row["action"]), row["team"], row["seed"]))
-    with (chosen.out / "learning.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    records.write_rows(chosen.out / "learning.csv", rows)
     (chosen.out / "learning.md").write_text(table(rows), "utf-8")
     print(table(rows))
     plot(chosen.out, rows, chosen.out / "learning.png")

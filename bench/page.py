@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from chromium import BROWSER, Page
+from chromium import Page, check_browser
 from interrupt import until_interrupted
 from timing import interleaved, report
 
@@ -38,8 +38,7 @@ def play(browser: Page, link: str, steps: list[float]) -> float:
     browser.run(f"location.hash = '{link}'")
     browser.until("page.ready()")
     browser.wait(1)
-    if not browser.run("page.state.playing"):
-        browser.run("document.getElementById('play').click()")
+    browser.set_playing(True)
     browser.wait(1)
     pictures, before = browser.run("[window.pictures, page.state.steps]")
     begin = time.perf_counter()
@@ -57,8 +56,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--json", help="also write the figures to this file")
     args = parser.parse_args()
-    if not BROWSER:
-        raise SystemExit("error: there is no Chromium on the path: install it.")
+    check_browser()
     print("Writing the page", flush=True)
     steps: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -8,7 +8,7 @@ import io
 import tempfile
 from pathlib import Path
 
-from chromium import BROWSER, Page
+from chromium import Page, check_browser
 from interrupt import until_interrupted
 from PIL import Image
 from rich.progress import track
@@ -57,8 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/assets/page.gif"))
     out = parser.parse_args().out
-    if not BROWSER:
-        raise SystemExit("error: a recording needs Chromium: install it, and put it on the path.")
+    check_browser()
     print("Writing the page", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "page.html"

@@ -17,7 +17,6 @@ where teams differ, only its scores after training count.
 """
 
 import argparse
-import csv
 import json
 import os
 import shutil
@@ -36,7 +35,7 @@ from interrupt import until_interrupted
 from particle_grid.env import ACTIONS
 from particle_grid.runs.folder import RunFolder
 from particle_grid.sim import tasks
-from particle_grid.support import atomic
+from particle_grid.support import atomic, records
 
 ROOT = Path(__file__).parents[1]
 Row = dict[str, Any]
@@ -166,10 +165,7 @@ def write(out: Path, runs: list[Run]) -> None:
     rows = [row for run in runs if run.folder.results.exists() for row in run.rows()]
     if not rows:
         return
-    with (out / "search.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    records.write_rows(out / "search.csv", rows)
     atomic.write(out / "search.md", table(rows).encode())
 
 

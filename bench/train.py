@@ -241,10 +241,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure all cases and print their tables."""
     options = arguments()
-    try:
-        bench = Bench(options)
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from None
+    bench = Bench(options)
     bench.measure()
     columns = [*COLUMNS[:-1], FASTER, PARTS] if options.baseline else COLUMNS
     gains = list(bench.gains())

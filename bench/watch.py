@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from chromium import BROWSER, Page
+from chromium import Page, check_browser
 from interrupt import until_interrupted
 from timing import interleaved, report
 
@@ -31,8 +31,7 @@ COLUMNS = ["case", "CPU ms per iteration", "times unwatched", "lowest", "highest
 
 def block(trainer: Trainer, page: Page, live: Live | None, playing: bool) -> float:
     """Train for longer than PAUSE and return the CPU seconds of an iteration, with those of the server's threads."""
-    if page.run("page.state.playing") != playing:
-        page.run("document.getElementById('play').click()")
+    page.set_playing(playing)
     count, cpu = 0, time.process_time()
     end = time.perf_counter() + 1.2 * PAUSE
     while time.perf_counter() < end:
@@ -63,8 +62,7 @@ def main() -> None:
     parser.add_argument("--json", help="also write the figures to this file")
     parser.add_argument("--overrides", nargs="*", default=[], help="settings of the run")
     args = parser.parse_args()
-    if not BROWSER:
-        raise SystemExit("error: there is no Chromium on the path: install it.")
+    check_browser()
     print("Starting a run and its page", flush=True)
     config = composed(["trainer.threads=1", "trainer.total_steps=1e12", *args.overrides])
     use_threads(config.trainer)

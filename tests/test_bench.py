@@ -93,12 +93,25 @@ def test_the_benchmark_for_gpus_runs_on_a_cpu_and_names_what_it_skipped(tmp_path
     assert {name.split()[0] for name in names} == {"check", "profile", "matrix", "learn"}
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_the_benchmark_for_gpus_needs_one(monkeypatch):
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """Return a function that runs a program, and returns the exit code and the errors with which it refuses to."""
     monkeypatch.syspath_prepend(BENCH)
-    monkeypatch.setattr(sys, "argv", ["gpu.py"])
-    with pytest.raises(SystemExit, match="error: device=cuda is not available, because torch finds no GPU"):
-        importlib.import_module("gpu").main()
+
+    def run(name, *options):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *options])
+        with pytest.raises(SystemExit) as stopped:
+            importlib.import_module("interrupt").until_interrupted(importlib.import_module(name).main)
+        return stopped.value.code, capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_benchmark_for_gpus_needs_one(refused):
+    code, err = refused("gpu")
+    assert code == 1
+    assert err.startswith("error: device=cuda is not available, because torch finds no GPU")
 
 
 @pytest.mark.slow
@@ -146,12 +159,10 @@ def test_the_bound_counts_each_product_of_the_conv_lstm_forward_twice_and_backwa
         (["--minibatch", "33"], "must be a multiple of trainer.rollout_length=32"),
     ],
 )
-def test_options_that_cannot_be_measured_are_refused_in_a_sentence(options, message, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(BENCH)
-    monkeypatch.setattr(sys, "argv", ["train.py", "--agents", "64", "--size", "32", *options])
-    with pytest.raises(SystemExit) as stopped:
-        importlib.import_module("train").main()
-    assert message in str(stopped.value.code) + capsys.readouterr().err
+def test_options_that_cannot_be_measured_are_refused_in_a_sentence(options, message, refused):
+    code, err = refused("train", "--agents", "64", "--size", "32", *options)
+    assert code
+    assert message in err
 
 
 @pytest.mark.parametrize(
@@ -167,13 +178,25 @@ def test_options_that_cannot_be_measured_are_refused_in_a_sentence(options, mess
         (["--rate", "1e6", "--json", "a.json"], "--json a.json is for measurements: leave out --rate"),
     ],
 )
-def test_processes_that_cannot_be_measured_or_computed_are_refused(options, message, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(BENCH)
-    monkeypatch.setattr(sys, "argv", ["processes.py", *options])
-    with pytest.raises(SystemExit) as stopped:
-        importlib.import_module("processes").main()
-    assert stopped.value.code == 2
-    assert f"error: {message}\n" in capsys.readouterr().err
+def test_processes_that_cannot_be_measured_or_computed_are_refused(options, message, refused):
+    code, err = refused("processes", *options)
+    assert code == 2
+    assert f"error: {message}\n" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--arms", "unknown"], "There is no arm 'unknown' in the plan."),
+        (["--tasks", "unknown"], "There is no task 'unknown' in the plan."),
+        (["--plan", "unknown"], "There is no plan 'unknown'."),
+        (["--seeds", "0"], "--seeds 0: give 1 or more"),
+    ],
+)
+def test_arms_that_cannot_be_distilled_are_refused(options, message, refused):
+    code, err = refused("distil", *options)
+    assert code
+    assert f"error: {message}" in err
 
 
 def times(scores, final):

@@ -116,12 +116,15 @@ def test_processes_on_two_nodes_take_the_steps_of_one_process_with_all_agents(tm
         torch.testing.assert_close(weights[name], expected, rtol=1e-4, atol=1e-5, msg=name)
 
 
+def altered(change):
+    """Return a program that trains after a change to the module that lets tasks find each other."""
+    imports = ["from datetime import timedelta", "from particle_grid import train"]
+    return "\n".join([*imports, "from particle_grid.learn import distributed", change, "train.main()"])
+
+
 @pytest.mark.slow
 def test_tasks_of_srun_that_do_not_find_each_other_end_with_a_sentence(tmp_path):
-    code = (
-        "from datetime import timedelta\nfrom particle_grid import train\nfrom particle_grid.learn import distributed\n"
-    )
-    code += "distributed.PATIENCE, distributed.SILENCE = timedelta(seconds=2), 0.5\ntrain.main()"
+    code = altered("distributed.PATIENCE, distributed.SILENCE = timedelta(seconds=2), 0.5")
     [(process, said)] = run_all(srun(2)[1:], tmp_path, "-c", code, *TRAIN[2:])
     assert process.returncode == 1
     assert "Task 1 of 2 waits at localhost:" in said
@@ -135,9 +138,7 @@ def test_tasks_of_srun_that_do_not_find_each_other_end_with_a_sentence(tmp_path)
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_task_of_srun_that_waits_for_others_ends_at_a_signal(rank, tmp_path):
-    code = "from particle_grid import train\nfrom particle_grid.learn import distributed\n"
-    code += "distributed.SILENCE = 0.0\ntrain.main()"
-    [process] = start_all([srun(2)[rank]], tmp_path, "-c", code, *TRAIN[2:])
+    [process] = start_all([srun(2)[rank]], tmp_path, "-c", altered("distributed.SILENCE = 0.0"), *TRAIN[2:])
     try:
         assert any("waits at localhost:" in line for line in iter(process.stdout.readline, ""))
         process.terminate()

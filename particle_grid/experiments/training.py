@@ -30,13 +30,12 @@ from particle_grid.runs.build import (
     build_env,
     build_env_splits,
     build_policy,
-    check_teams,
     opponents_for,
     second_team,
 )
 from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.load import Checkpoint
-from particle_grid.runs.opponents import opponent_agents
+from particle_grid.runs.opponents import check_two_teams, opponent_agents
 from particle_grid.runs.results import Results
 from particle_grid.settings.invocation import Invocation
 from particle_grid.settings.run_config import RunConfig
@@ -151,7 +150,7 @@ def build(config: RunConfig, saved: Checkpoint | None, group: ProcessGroup) -> R
     env = build_env(config)
     splits = build_env_splits(config, env)
     check_minibatch(config.trainer, group)
-    check_teams(env, config.trainer)
+    check_two_teams(env, "second_team_weight", config.trainer.second_team_weight)
     for split in splits:
         opponent_agents(split, config.trainer)
     policy = build_policy(config, saved.weights if saved else None)

@@ -103,15 +103,6 @@ def second_team(env: ParticleGrid) -> np.ndarray:
     return env.team(1) if env.task.teams > 1 else np.zeros(env.num_agents, bool)
 
 
-def check_teams(env: ParticleGrid, settings: TrainerConfig) -> None:
-    """Raise UserError for a weight of the second team in a task without one."""
-    if settings.second_team_weight and env.task.teams < 2:
-        raise UserError(
-            f"trainer.second_team_weight={settings.second_team_weight} is invalid: task {env.task_name} has only one "
-            f"team; leave it at 0."
-        )
-
-
 def opponents_for(policy: Policy, settings: TrainerConfig) -> Callable[[ParticleGrid], TeamOpponents | None]:
     """Return a function that makes the opponents for a training environment, or None if there are none.
 

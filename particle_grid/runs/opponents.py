@@ -70,12 +70,17 @@ def opponent_agents(env: ParticleGrid, settings: TrainerConfig) -> list[np.ndarr
     return masks
 
 
+def check_two_teams(env: ParticleGrid, key: str, value: float) -> None:
+    """Raise UserError for a setting of the trainer about two teams in a task with one, unless it is 0."""
+    if value and env.task.teams < 2:
+        raise UserError(f"trainer.{key}={value} is invalid: task {env.task_name} has only one team; leave it at 0.")
+
+
 def _agents(env: ParticleGrid, key: str, share: float, taken: int) -> tuple[np.ndarray, int]:
     """Return which agents are opponents in a share of the worlds, bool[N], and how many worlds are taken then."""
     if not share:
         return np.zeros(env.num_agents, bool), taken
-    if env.task.teams != 2:
-        raise UserError(f"trainer.{key}={share} is invalid: task {env.task_name} has only one team; leave it at 0.")
+    check_two_teams(env, key, share)
     half = min(round(share * env.world.worlds / 2), (env.world.worlds - taken) // 2)
     if not half:
         raise UserError(
