@@ -35,7 +35,7 @@ from particle_grid.env import ParticleGrid
 from particle_grid.evaluation.baseline import baseline_for
 from particle_grid.evaluation.match import SEEDS, evaluate, steps_for
 from particle_grid.evaluation.players import policy_player
-from particle_grid.experiments.plan import Plan, find_plan, read_plan
+from particle_grid.experiments.study.plan import Plan, find_plan, read_plan
 from particle_grid.experiments.training import build, use_threads
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.distributed import ProcessGroup

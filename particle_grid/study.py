@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from particle_grid.cli import ending_in_one_line, parser_of, refuse_several_processes
-from particle_grid.experiments.study import check_launcher, run_study
+from particle_grid.experiments.study.run import check_launcher, run_study
 from particle_grid.support import lifeline
 from particle_grid.support.errors import UserError
 from particle_grid.support.output import lasting_output

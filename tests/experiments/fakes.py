@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from particle_grid import study
 from particle_grid.evaluation.baseline import Baseline
-from particle_grid.experiments import study as steps
-from particle_grid.experiments import study_plots, study_report, study_scores
+from particle_grid.experiments.study import plots, report, scores
+from particle_grid.experiments.study import run as steps
 from particle_grid.learn.loggers.tensorboard import TensorBoardLogger
 from particle_grid.runs.folder import RunFolder
 from particle_grid.runs.results import Results
@@ -92,8 +92,8 @@ class Trained:
 @pytest.fixture
 def without_figures(monkeypatch):
     """Skip slow steps that other tests cover: figures, and the first actions of each arm."""
-    monkeypatch.setattr(study_plots, "draw", lambda *_: {})
-    monkeypatch.setattr(study_report, "first_actions", lambda *_: {})
+    monkeypatch.setattr(plots, "draw", lambda *_: {})
+    monkeypatch.setattr(report, "first_actions", lambda *_: {})
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def trained(monkeypatch, tmp_path):
     command = Trained()
     monkeypatch.setattr(sys, "argv", sys.argv)
     monkeypatch.setattr(steps, "run_all", command.run_all)
-    monkeypatch.setattr(study_scores.baseline, "measure", lambda env, seeds, steps: UNIT)
+    monkeypatch.setattr(scores.baseline, "measure", lambda env, seeds, steps: UNIT)
     monkeypatch.chdir(tmp_path)
     return command
 

@@ -10,8 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from particle_grid import study
-from particle_grid.experiments import plan
-from particle_grid.experiments.plan import find_plan, read_plan
+from particle_grid.experiments.study import plan
+from particle_grid.experiments.study.plan import find_plan, read_plan
 from particle_grid.settings.compose import config_folder
 
 FOLDER = config_folder() / "study"

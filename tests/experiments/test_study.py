@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from particle_grid.experiments.plan import TUNING, RunKey, find_plan, read_plan
-from particle_grid.experiments.study import choose, time_left
+from particle_grid.experiments.study.plan import TUNING, RunKey, find_plan, read_plan
+from particle_grid.experiments.study.run import choose, time_left
 from tests.experiments.fakes import fake_run
 
 pytestmark = pytest.mark.usefixtures("without_figures")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from particle_grid.experiments.plan import find_plan, read_plan
-from particle_grid.experiments.study_config import check_runs, composed, study_config
+from particle_grid.experiments.study.config import check_runs, composed, study_config
+from particle_grid.experiments.study.plan import find_plan, read_plan
 from particle_grid.settings.compose import config_folder, run_config
 
 PLANS = sorted(path.stem for path in (config_folder() / "study").glob("*.yaml"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from particle_grid import study
-from particle_grid.experiments.plan import find_plan, read_plan
+from particle_grid.experiments.study.plan import find_plan, read_plan
 from tests.experiments.fakes import fake_run, reference_scores
 
 RUN = "test/kinematic/gaussian/center-1/"

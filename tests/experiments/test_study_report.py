@@ -11,10 +11,10 @@ import pytest
 
 from particle_grid import study
 from particle_grid.experiments import stats
-from particle_grid.experiments.plan import find_plan, read_plan
-from particle_grid.experiments.study_plots import colours
-from particle_grid.experiments.study_report import answer_text, control_text
-from particle_grid.experiments.study_scores import with_interval
+from particle_grid.experiments.study.plan import find_plan, read_plan
+from particle_grid.experiments.study.plots import colours
+from particle_grid.experiments.study.report import answer_text, control_text
+from particle_grid.experiments.study.scores import with_interval
 from particle_grid.settings.compose import config_folder
 
 PLANS = sorted(path.stem for path in (config_folder() / "study").glob("*.yaml"))

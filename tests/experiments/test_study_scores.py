@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from particle_grid.evaluation.baseline import Baseline
-from particle_grid.experiments import study_scores
-from particle_grid.experiments.plan import TEST, RunKey, find_plan, read_plan
 from particle_grid.experiments.pool import Job
-from particle_grid.experiments.study_scores import (
+from particle_grid.experiments.study import scores as study_scores
+from particle_grid.experiments.study.plan import TEST, RunKey, find_plan, read_plan
+from particle_grid.experiments.study.scores import (
     StudyResults,
     collect,
     final_score,

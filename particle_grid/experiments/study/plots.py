@@ -8,8 +8,8 @@ import numpy as np
 
 from particle_grid.evaluation import figures
 from particle_grid.experiments import stats
-from particle_grid.experiments.plan import Plan
-from particle_grid.experiments.study_scores import FEWEST, Rows, StudyResults, with_interval
+from particle_grid.experiments.study.plan import Plan
+from particle_grid.experiments.study.scores import FEWEST, Rows, StudyResults, with_interval
 
 PROFILE = np.linspace(-0.25, 1.75, 81)  # thresholds of the performance profiles
 RELATIVE = {"better": 0.5, "difference": 0.0}  # columns that compare an arm with the reference: their neutral values

@@ -14,9 +14,9 @@ import torch
 from particle_grid.evaluation import baseline, match
 from particle_grid.evaluation.baseline import Baseline
 from particle_grid.experiments import stats
-from particle_grid.experiments.plan import TEST, Plan, RunKey
 from particle_grid.experiments.pool import Job
-from particle_grid.experiments.study_config import study_config
+from particle_grid.experiments.study.config import study_config
+from particle_grid.experiments.study.plan import TEST, Plan, RunKey
 from particle_grid.runs.build import build_env, build_policy
 from particle_grid.runs.curves import Curve, Scalars, curve_of, read_scalars
 from particle_grid.runs.folder import REPAIR, RunFolder

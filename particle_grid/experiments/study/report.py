@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from particle_grid.evaluation import web_page
-from particle_grid.experiments import study_plots
-from particle_grid.experiments.plan import TEST, TUNING, Plan, RunKey
 from particle_grid.experiments.pool import Job
-from particle_grid.experiments.study_plots import RELATIVE
-from particle_grid.experiments.study_scores import (
+from particle_grid.experiments.study import plots
+from particle_grid.experiments.study.plan import TEST, TUNING, Plan, RunKey
+from particle_grid.experiments.study.plots import RELATIVE
+from particle_grid.experiments.study.scores import (
     FEWEST,
     SAME_SCORE,
     SAME_STEPS,
@@ -74,8 +74,7 @@ def write_report(out: Path, results: StudyResults, missing: Sequence[str]) -> No
     summary = results.summary()
     records.write_rows(out / "summary.csv", summary)
     sections = [
-        section(results, summary, variant, study_plots.draw(out, results, summary, variant))
-        for variant in plan.variants
+        section(results, summary, variant, plots.draw(out, results, summary, variant)) for variant in plan.variants
     ]
     text = (out / "plan.yaml").read_text("utf-8")
     atomic.write(out / "report.html", page(results, sections, missing, text).encode())

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from particle_grid.evaluation import figures
-from particle_grid.experiments.plan import Plan, RunKey, find_plan, read_plan
 from particle_grid.experiments.pool import Job, Launched, run_all
-from particle_grid.experiments.study_config import check_runs
-from particle_grid.experiments.study_report import missing_runs, write_report
-from particle_grid.experiments.study_scores import ReferenceScores, collect, final_score, measure_reference_scores
+from particle_grid.experiments.study.config import check_runs
+from particle_grid.experiments.study.plan import Plan, RunKey, find_plan, read_plan
+from particle_grid.experiments.study.report import missing_runs, write_report
+from particle_grid.experiments.study.scores import ReferenceScores, collect, final_score, measure_reference_scores
 from particle_grid.learn.fast import cores
 from particle_grid.settings.compose import config_folder
 from particle_grid.support import atomic, records

@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from particle_grid.experiments.plan import Plan
+from particle_grid.experiments.study.plan import Plan
 from particle_grid.settings.compose import compose_train, config_folder, register_groups, run_config
 from particle_grid.settings.run_config import RunConfig
 from particle_grid.support.errors import UserError
