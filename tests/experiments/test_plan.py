@@ -78,6 +78,8 @@ def shrunk(name, arms, tasks, variants):
     plan["arms"] = {arm: plan["arms"][arm] for arm in kept}
     for arm in plan["arms"].values():
         arm["overrides"] += SMALL
+    chains = {label: [arm for arm in chain if arm in kept] for label, chain in plan.get("chains", {}).items()}
+    plan["chains"] = {label: chain for label, chain in chains.items() if len(chain) > 1}
     plan["tasks"] = {key: plan["tasks"][key] for key in list(plan["tasks"])[-tasks:]}
     plan["variants"] = {key: plan["variants"][key] for key in list(plan["variants"])[-variants:]}
     plan["seeds"] = plan["seeds"][:2]
@@ -153,6 +155,13 @@ def test_the_name_of_a_plan_is_not_a_path(invoke, name):
         ("reference_scores: gaussian", "reference_scores: ???", "Missing mandatory value: reference_scores"),
         ("thresholds: [0.5]", "thresholds: [0.5]\nnull_control: bins3", "There is no arm 'bins3', which null_control"),
         ("thresholds: [0.5]", "thresholds: [0.5]\nsteps_per_second: 0", "steps_per_second=0 is invalid: give a whole"),
+        ("range: [discrete, gaussian]", "range: [discrete, beta]", "There is no arm 'beta', which chains.range names"),
+        (
+            "range: [discrete, gaussian]",
+            "range: [discrete]",
+            "chains.range=['discrete'] is invalid: give two different",
+        ),
+        ("range: [discrete, gaussian]", "range: [gaussian, gaussian]", "is invalid: give two different arms or more"),
         ("tasks: [center], seeds", "tasks: [group], seeds", "There is no task 'group', which tuning.tasks names"),
         ("seeds: [100]", "seeds: [1]", "Seed 1 is used for both tuning and testing"),
         ("\nseeds: [0, 1]", "\nseeds: [0]", "The plan needs at least two seeds"),

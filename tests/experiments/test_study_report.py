@@ -29,12 +29,13 @@ def test_a_report_shows_question_figures_and_plan_on_one_page_and_runs_nothing(t
     page = Path("out/report.html").read_text()
     assert "Does a study run from end to end?" in page
     assert "tuning: {tasks: [center]" in page
-    assert page.count("data:image/png;base64,") == 2 * 4
+    assert page.count("data:image/png;base64,") == 2 * 7
     assert not re.search(r"https?://", page)
     assert "<td>-0.30</td>" in page, "two seeds have no interval"
     assert page.index("Too few seeds to tell the arms apart") < page.index("<table>")
-    assert page.count("<figcaption>") == 2 * 4
-    for title in ("Equivalence", "Score at equal KL divergence", "Greedy minus sampled"):
+    assert page.count("<figcaption>") == 2 * 7
+    assert page.count("<td>discrete to gaussian</td>") == 2
+    for title in ("Single changes", "Equivalence", "Score at equal KL divergence", "Greedy minus sampled"):
         assert page.count(f"<h3>{title}</h3>") == 2
     assert page.count("<td>learning_rate") == 4, "all sets of hyperparameters are listed"
     Path("out/report.html").unlink()

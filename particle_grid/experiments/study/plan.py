@@ -72,8 +72,9 @@ class Plan:
 
     tasks, variants: lists of overrides by label. common: overrides of every run. reference: the arm that others are
     compared with. reference_scores: the arm whose random actions score 0 and whose scripted policy scores 1.
-    null_control: the arm that should equal the reference, if there is one. steps_per_second: of a run on one core, for
-    the estimate of the time.
+    null_control: the arm that should equal the reference, if there is one. chains: by label, arms in an order in which
+    each differs from the one before it in one thing; the report shows what each of these changes costs.
+    steps_per_second: of a run on one core, for the estimate of the time.
     """
 
     question: str
@@ -88,6 +89,7 @@ class Plan:
     seeds: list[int]
     thresholds: list[float]
     null_control: str = ""
+    chains: dict[str, list[str]] = field(default_factory=dict)
     steps_per_second: int = 90_000
 
     def check(self) -> None:
@@ -155,6 +157,12 @@ class Plan:
         for key in ("reference", "reference_scores", *(["null_control"] if self.null_control else [])):
             if (arm := getattr(self, key)) not in self.arms:
                 raise UserError(unknown(f"arm {arm!r}, which {key} names", arm, self.arms))
+        for label, arms in self.chains.items():
+            for arm in arms:
+                if arm not in self.arms:
+                    raise UserError(unknown(f"arm {arm!r}, which chains.{label} names", arm, self.arms))
+            if len(arms) < 2 or len(set(arms)) < len(arms):
+                raise UserError(f"chains.{label}={arms} is invalid: give two different arms or more.")
         for task in self.tuning.tasks:
             if task not in self.tasks:
                 raise UserError(unknown(f"task {task!r}, which tuning.tasks names", task, self.tasks))

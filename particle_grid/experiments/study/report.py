@@ -1,6 +1,7 @@
 """The report of a study: summary.csv, and one web page with all tables and figures."""
 
 import html
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from particle_grid.evaluation import web_page
 from particle_grid.experiments.pool import Job
 from particle_grid.experiments.study import plots
+from particle_grid.experiments.study.chains import chain_rows
 from particle_grid.experiments.study.plan import TEST, TUNING, Plan, RunKey
 from particle_grid.experiments.study.plots import RELATIVE
 from particle_grid.experiments.study.scores import (
@@ -72,18 +74,23 @@ def write_report(out: Path, results: StudyResults, missing: Sequence[str]) -> No
                 f"without --report, or see error.txt in the folders of failed runs in {out / 'test' / variant}."
             )
     summary = results.summary()
+    chains = chain_rows(results)
     records.write_rows(out / "summary.csv", summary)
+    if chains:
+        records.write_rows(out / "chains.csv", chains)
     sections = [
-        section(results, summary, variant, plots.draw(out, results, summary, variant)) for variant in plan.variants
+        section(results, summary, chains, variant, plots.draw(out, results, summary, chains, variant))
+        for variant in plan.variants
     ]
     text = (out / "plan.yaml").read_text("utf-8")
     atomic.write(out / "report.html", page(results, sections, missing, text).encode())
 
 
-def section(results: StudyResults, summary: Rows, variant: str, images: Mapping[str, bytes]) -> str:
+def section(results: StudyResults, summary: Rows, chains: Rows, variant: str, images: Mapping[str, bytes]) -> str:
     """Return the part of the report about a variant: its answer, tables and figures."""
     plan = results.plan
     rows = [row for row in summary if row["variant"] == variant]
+    changes = [row for row in chains if row["variant"] == variant]
     overall = [row for row in rows if row["task"] == "all"]
     levels = ", ".join(
         f"{level:.2f} in {task}" for task, level in zip(plan.tasks, results.equal_kl(variant), strict=True)
@@ -92,6 +99,7 @@ def section(results: StudyResults, summary: Rows, variant: str, images: Mapping[
     answer = html.escape(answer_text(plan, overall) + control_text(plan, overall))
     return f"""<h2>{html.escape(variant)}</h2><p class="answer">{answer}</p>
 {task_table(plan, rows, "iqm")}{aggregate_table(plan, overall)}{pictures}
+{chain_tables(plan, changes)}
 <h3>Equivalence</h3>{equivalence_table(plan, overall)}
 <h3>Score at equal KL divergence</h3><p>Scores at the cumulative divergence that every run of a task reaches, in nats:
 {html.escape(levels)}. An arm that scores less than another learns less from an equally large change of its policy.</p>
@@ -125,6 +133,26 @@ def task_table(plan: Plan, rows: Rows, name: str) -> str:
         for arm in plan.arms
     ]
     return web_page.table(["arm", *plan.tasks, "mean of tasks"], body)
+
+
+def chain_tables(plan: Plan, changes: Rows) -> str:
+    """Return a table for each chain of a plan: a row for each change, with the difference that it makes."""
+    if not changes:
+        return ""
+    tasks = [*plan.tasks, "all"]
+    header = ["change", *plan.tasks, "mean of tasks", *(f"ratio of steps to {each}" for each in plan.thresholds)]
+    text = "<h3>Single changes</h3><p>Differences of interquartile means, and of unpaired runs.</p>"
+    for chain, arms in plan.chains.items():
+        body = []
+        for pair in itertools.pairwise(arms):
+            found = {
+                row["task"]: row for row in changes if (row["chain"], row["before"], row["after"]) == (chain, *pair)
+            }
+            cells = [interval_text(found[task], "difference") for task in tasks]
+            cells += [interval_text(found["all"], f"ratio_{threshold}") for threshold in plan.thresholds]
+            body.append([" to ".join(pair), *cells])
+        text += f"<h4>{html.escape(chain)}</h4>{web_page.table(header, body)}"
+    return text
 
 
 def equivalence_table(plan: Plan, overall: Rows) -> str:

@@ -102,11 +102,13 @@ def check_launcher(launcher: Sequence[str]) -> None:
 def refuse_another_plan(plan: Plan, path: Path) -> None:
     """Raise UserError if the folder of a study holds runs of another plan.
 
-    Only its question may be reworded, and its estimate corrected.
+    Only its question may be reworded, its estimate corrected, and its chains of arms, which say what is compared but
+    not what is run.
     """
     if not path.exists():
         return
-    there = replace(read_plan(path), question=plan.question, steps_per_second=plan.steps_per_second)
+    changeable = {"question", "steps_per_second", "chains"}
+    there = replace(read_plan(path), **{name: getattr(plan, name) for name in changeable})
     if there != plan:
         raise UserError(
             f"{path.parent} holds runs of another plan, which is in its plan.yaml: choose another folder with --out. A "

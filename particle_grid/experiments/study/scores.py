@@ -193,7 +193,8 @@ class StudyResults:
         plan = self.plan
         parts = {"all": slice(None)} | {task: slice(k, k + 1) for k, task in enumerate(plan.tasks)}
         rows = []
-        columns = {key: self._columns(*key) for key in itertools.product(plan.variants, plan.arms)}
+        keys = itertools.product(plan.variants, plan.arms)
+        columns = {key: self.columns(*key) | {"at_kl": self.scores_at_kl(*key)} for key in keys}
         for variant, arm in columns:
             for task, part in parts.items():
                 mine = {name: x[part] for name, x in columns[variant, arm].items()}
@@ -208,10 +209,10 @@ class StudyResults:
                 rows.append(row)
         return rows
 
-    def _columns(self, variant: str, arm: str) -> dict[str, np.ndarray]:
-        """Return what `summary` aggregates by name, each f64[tasks, runs]."""
+    def columns(self, variant: str, arm: str) -> dict[str, np.ndarray]:
+        """Return what is aggregated over the runs of an arm, by name, each f64[tasks, runs]."""
         names = ["sampled", "greedy", "steps", *(f"steps_to_{threshold}" for threshold in self.plan.thresholds)]
-        return {name: self.matrix(variant, arm, name) for name in names} | {"at_kl": self.scores_at_kl(variant, arm)}
+        return {name: self.matrix(variant, arm, name) for name in names}
 
 
 def collect(
@@ -258,8 +259,7 @@ def step_columns(
 ) -> dict[str, Any]:
     """Return how long an arm takes to reach a threshold: by itself, and as a ratio to the reference.
 
-    A run that does not reach it is censored at its last step. The ratio is then nearer to 1 than the true one, so it
-    shows no equivalence.
+    With censored runs, the ratio is nearer to 1 than the true one, so it shows no equivalence.
     """
     reached = mine[f"steps_to_{threshold}"]
     columns: dict[str, Any] = {
@@ -267,11 +267,17 @@ def step_columns(
         f"reached_{threshold}": float(np.isfinite(reached).mean()),
     }
     theirs = reference[f"steps_to_{threshold}"]
-    censored = np.minimum(reached, mine["steps"]), np.minimum(theirs, reference["steps"])
-    columns |= interval_columns(f"ratio_{threshold}", stats.sample_ratio, *censored)
+    ratio = interval_columns(
+        f"ratio_{threshold}", stats.sample_ratio, *(censored(x, threshold) for x in (mine, reference))
+    )
     all_reached = np.isfinite(reached).all() and np.isfinite(theirs).all()
     same = all_reached and _equivalent(stats.sample_ratio, reached, theirs, SAME_STEPS)
-    return columns | {f"same_steps_{threshold}": bool(same)}
+    return columns | ratio | {f"same_steps_{threshold}": bool(same)}
+
+
+def censored(columns: Mapping[str, np.ndarray], threshold: float) -> np.ndarray:
+    """Return the steps to a threshold, f64[tasks, runs]. Runs that never reach it count as if their last step did."""
+    return np.minimum(columns[f"steps_to_{threshold}"], columns["steps"])
 
 
 def _equivalent(statistic: stats.Statistic, x: np.ndarray, y: np.ndarray, bounds: tuple[float, float]) -> bool:

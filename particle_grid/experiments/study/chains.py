@@ -1,0 +1,44 @@
+"""What single changes cost: the differences between neighbours in the chains of a plan."""
+
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+
+from particle_grid.experiments import stats
+from particle_grid.experiments.study.scores import Rows, StudyResults, censored, interval_columns
+
+
+def chain_rows(results: StudyResults) -> Rows:
+    """Return what each change costs: for each variant, chain and change a row over all tasks, and one per task.
+
+    `difference` is that of the final scores. `ratio` is that of the steps to each threshold: more than 1 if the arm
+    after the change needs more. Runs of different arms have nothing in common, so they are not paired.
+    """
+    plan = results.plan
+    parts = {"all": slice(None)} | {task: slice(k, k + 1) for k, task in enumerate(plan.tasks)}
+    rows = []
+    for variant in plan.variants:
+        columns = {arm: results.columns(variant, arm) for arm in plan.arms}
+        for chain, arms in plan.chains.items():
+            for (before, after), (task, part) in itertools.product(itertools.pairwise(arms), parts.items()):
+                pair = [{name: x[part] for name, x in columns[arm].items()} for arm in (after, before)]
+                row = {"variant": variant, "chain": chain, "before": before, "after": after, "task": task}
+                rows.append(row | change(pair[0], pair[1], plan.thresholds))
+    return rows
+
+
+def change(
+    after: Mapping[str, np.ndarray], before: Mapping[str, np.ndarray], thresholds: list[float]
+) -> dict[str, np.ndarray]:
+    """Return the columns of a row of `chain_rows` for two arms, given what `StudyResults.columns` has of them."""
+    columns = interval_columns("difference", iqm_difference, after["sampled"], before["sampled"])
+    for threshold in thresholds:
+        steps = [censored(x, threshold) for x in (after, before)]
+        columns |= interval_columns(f"ratio_{threshold}", stats.sample_ratio, *steps)
+    return columns
+
+
+def iqm_difference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the difference of interquartile means, f64[...]. Along a chain, those of neighbours add up."""
+    return np.asarray(stats.interquartile_mean(x) - stats.interquartile_mean(y))

@@ -1,0 +1,57 @@
+"""What each change in a chain of arms costs."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from particle_grid.experiments.study.chains import chain_rows
+from particle_grid.experiments.study.plan import find_plan, read_plan
+from particle_grid.experiments.study.scores import StudyResults
+
+ARMS = ("discrete", "snapped", "gaussian")
+CHAINS = {"there": list(ARMS), "back": list(reversed(ARMS))}
+
+
+def results(scores, steps):
+    """Return the results of a study with a chain of three arms.
+
+    Args:
+        scores, steps: final scores and steps to the threshold, f64[arms, tasks, seeds].
+    """
+    smoke = read_plan(find_plan("smoke"))
+    arms = {arm: smoke.arms["gaussian"] for arm in ARMS}
+    plan = replace(smoke, arms=arms, chains=CHAINS, variants={"only": []}, seeds=list(range(scores.shape[-1])))
+    rows = [
+        {"phase": "test", "variant": "only", "arm": arm, "task": task, "seed": seed, "steps": 1000, "greedy": 0.0}
+        | {"sampled": scores[a, t, seed], "steps_to_0.5": steps[a, t, seed]}
+        for a, arm in enumerate(ARMS)
+        for t, task in enumerate(plan.tasks)
+        for seed in plan.seeds
+    ]
+    return StudyResults(plan, dict.fromkeys(ARMS, 0), rows, {}, {})
+
+
+def test_changes_add_up_along_a_chain_and_are_opposite_on_the_way_back():
+    generator = np.random.default_rng(0)
+    scores, steps = generator.normal(size=(3, 2, 9)), generator.uniform(100, 900, (3, 2, 9))
+    rows = chain_rows(results(scores, steps))
+    assert len(rows) == 2 * 2 * 3
+    found = {(row["before"], row["after"], row["task"]): row for row in rows}
+    middle = np.sort(scores, -1)[..., 3:6].sum(-1) + 0.75 * np.sort(scores, -1)[..., [2, 6]].sum(-1)
+    levels = dict(zip(ARMS, middle / 4.5, strict=True))  # the middle half of nine runs, by task
+    for (before, after, task), row in found.items():
+        part = {"all": [0, 1], "center": [0], "forage": [1]}[task]
+        assert row["difference"] == pytest.approx((levels[after] - levels[before])[part].mean())
+        assert row["difference_low"] < row["difference"] < row["difference_high"]
+        assert row["difference"] == pytest.approx(-found[after, before, task]["difference"])
+        assert row["ratio_0.5"] == pytest.approx(1 / found[after, before, task]["ratio_0.5"])
+
+
+def test_a_change_after_which_fewer_runs_reach_the_threshold_needs_more_steps():
+    scores = np.zeros((3, 2, 5))
+    steps = np.full((3, 2, 5), 500.0)
+    steps[1, :, :2] = np.inf  # of the arm in the middle; their last step is 1000
+    found = {(row["before"], row["after"], row["task"]): row["ratio_0.5"] for row in chain_rows(results(scores, steps))}
+    assert found["discrete", "snapped", "all"] == pytest.approx((2 * 1000 + 3 * 500) / (5 * 500))
+    assert found["snapped", "gaussian", "forage"] == pytest.approx(5 * 500 / (2 * 1000 + 3 * 500))
