@@ -101,6 +101,7 @@ ELSEWHERE = {
     "python -m particle_grid.train task=center resume=auto": "tests/test_processes.py runs examples/train.sbatch",
     "python -m particle_grid.train task=group name=large resume=auto": HOURS,
     "python -m particle_grid.study full *": HOURS,
+    "python tests/experiments/recompute.py": "tests/experiments/test_archives.py calls it",
     "python examples/benchmarl_mappo.py": "BenchMARL does not work with the TorchRL that is installed for the tests",
     "python -m particle_grid.baselines*": WRITES,
     "python -m particle_grid.browser.build": WRITES,

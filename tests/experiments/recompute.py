@@ -1,0 +1,177 @@
+"""Recompute the published numbers of each study from its archive, by other code: nothing of particle_grid is imported.
+
+    python tests/experiments/recompute.py
+
+Reads `runs.tar.xz` in each folder of docs/study: the scores of each run from its results.json, its learning curve with
+TensorBoard's own reader, and what 0 and 1 mean from reference_scores.json (scales.json in older archives). Prints the
+largest differences from `results.csv`, `summary.csv` and `chains.csv`, which the command `study` wrote, and how many
+runs differ in their steps to a threshold. Takes a minute for each study.
+"""
+
+import csv
+import json
+import math
+import random
+import statistics
+import tarfile
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+FOLDERS = sorted(path.parent for path in Path(__file__).parents[2].glob("docs/study/*/runs.tar.xz"))
+OLD_NAMES = {"policy, sampled": "sampled", "policy, greedy": "greedy", "random actions": "random", "script": "scripted"}
+WINDOW = 5  # iterations whose mean score must reach a threshold
+RESAMPLES = 1000
+
+
+def extracted(archive, folder):
+    """Extract an archive, and return the folder of the study in it."""
+    with tarfile.open(archive) as file:
+        file.extractall(folder, filter="data")
+    [study] = Path(folder).iterdir()
+    return study
+
+
+def mean_score(results, player):
+    """Return the mean over evaluations and teams."""
+    return statistics.fmean(x for row in results[player]["scores"] for x in row)
+
+
+def read_results(path):
+    return {OLD_NAMES.get(name, name): entry for name, entry in json.loads(path.read_text()).items()}
+
+
+def zero_and_one(study, variant, task):
+    """Return the raw scores that count as 0 and 1."""
+    path = next(p for p in (study / "reference_scores.json", study / "scales.json") if p.exists())
+    entry = json.loads(path.read_text())[f"{variant}/{task}"]
+    return [statistics.fmean(x for row in entry[name] for x in row) for name in ("random", "scripted")]
+
+
+def final_scores(study):
+    """Return the normalised scores of the test runs by variant, task and arm, each a dict by seed."""
+    found = defaultdict(dict)
+    for path in sorted(study.glob("test/*/*/*/results.json")):
+        variant, arm, name = path.parent.parts[-3:]
+        task, _, seed = name.rpartition("-")
+        zero, one = zero_and_one(study, variant, task)
+        found[variant, task, arm][int(seed)] = (mean_score(read_results(path), "sampled") - zero) / (one - zero)
+    return found
+
+
+def first_reached(run, study, threshold):
+    """Return the agent-steps at which the mean score of a few iterations reaches a threshold, or infinity."""
+    variant, _, name = run.parts[-3:]
+    zero, one = zero_and_one(study, variant, name.rpartition("-")[0])
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    tags = events.Tags()["scalars"]
+    scores = []
+    for event in events.Scalars("env/score" if "env/score" in tags else "score"):  # the old name
+        scores.append((event.value - zero) / (one - zero))
+        if len(scores) >= WINDOW and statistics.fmean(scores[-WINDOW:]) >= threshold:
+            return float(event.step)
+    return math.inf
+
+
+def middle_half(values):
+    """Return the mean of the values between the quartiles, of which those at the edge count in part."""
+    quarter = len(values) / 4
+    total = weight = 0.0
+    for rank, value in enumerate(sorted(values)):
+        share = max(0.0, min(rank + 1, len(values) - quarter) - max(rank, quarter))
+        total += share * value
+        weight += share
+    return total / weight
+
+
+def chance_of_more(x, y):
+    """Return how often a value of x is above one of y; ties count half."""
+    return statistics.fmean((a > b) + 0.5 * (a == b) for a in x for b in y)
+
+
+def over_tasks(function, *scores):
+    """Return the mean over tasks of a function of one or two arms' scores, each a list by task."""
+    return statistics.fmean(function(*each) for each in zip(*scores, strict=True))
+
+
+def bootstrap(function, scores, source):
+    """Return the 95% percentile interval of a function of scores by task, resampled within tasks."""
+    drawn = sorted(
+        over_tasks(function, [[source.choice(task) for _ in task] for task in scores]) for _ in range(RESAMPLES)
+    )
+    return drawn[int(0.025 * RESAMPLES)], drawn[int(0.975 * RESAMPLES)]
+
+
+def aggregates(found, plan, variant, arm, tasks):
+    """Return the columns of summary.csv that come from final scores."""
+    seeds = complete_seeds(found, plan, variant)
+    mine, theirs = (
+        [[found[variant, task, name][seed] for seed in seeds] for task in tasks] for name in (arm, plan["reference"])
+    )
+    low, high = bootstrap(middle_half, mine, random.Random(0))
+    return {
+        "runs": len(tasks) * len(seeds),
+        "iqm": over_tasks(middle_half, mine),
+        "iqm_low": low,
+        "iqm_high": high,
+        "mean": over_tasks(statistics.fmean, mine),
+        "better": over_tasks(chance_of_more, mine, theirs),
+        "difference": over_tasks(lambda x, y: statistics.fmean(a - b for a, b in zip(x, y, strict=True)), mine, theirs),
+    }
+
+
+def complete_seeds(found, plan, variant):
+    """Return the seeds that every arm has finished on every task."""
+    return sorted(set.intersection(*(set(found[variant, t, arm]) for t in plan["tasks"] for arm in plan["arms"])))
+
+
+def chain_differences(path, plan, found):
+    """Return the largest difference from the column of chains.csv about final scores; nothing without the file."""
+    worst = {}
+    for row in rows(path) if path.exists() else []:
+        tasks = list(plan["tasks"]) if row["task"] == "all" else [row["task"]]
+        before, after = (
+            aggregates(found, plan, row["variant"], row[name], tasks)["iqm"] for name in ("before", "after")
+        )
+        worst["chain"] = max(worst.get("chain", 0.0), abs(after - before - float(row["difference"])))
+    return worst
+
+
+def differences(folder, curves=True):
+    """Return the largest difference from each published column, by name; infinity if one has other rows."""
+    worst = defaultdict(float)
+    with tempfile.TemporaryDirectory() as place:
+        study = extracted(Path(folder) / "runs.tar.xz", place)
+        plan = yaml.safe_load((study / "plan.yaml").read_text())
+        found = final_scores(study)
+        for row in rows(Path(folder) / "summary.csv"):
+            tasks = list(plan["tasks"]) if row["task"] == "all" else [row["task"]]
+            for name, value in aggregates(found, plan, row["variant"], row["arm"], tasks).items():
+                worst[name] = max(worst[name], abs(value - float(row[name])))
+        worst |= chain_differences(Path(folder) / "chains.csv", plan, found)
+        published = [row for row in rows(Path(folder) / "results.csv") if row["phase"] == "test"]
+        missing = len(published) != sum(map(len, found.values()))
+        worst["sampled"] = math.inf if missing else 0.0
+        for row in published:
+            key = row["variant"], row["task"], row["arm"]
+            worst["sampled"] = max(worst["sampled"], abs(found[key][int(row["seed"])] - float(row["sampled"])))
+            run = study / "test" / row["variant"] / row["arm"] / f"{row['task']}-{row['seed']}"
+            for threshold in plan["thresholds"] if curves else []:
+                name = f"steps_to_{threshold}"
+                worst[name] += first_reached(run, study, threshold) != float(row[name])  # number of differing runs
+    return dict(worst)
+
+
+def rows(path):
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+if __name__ == "__main__":
+    for place in FOLDERS:
+        print(place.name)
+        for column, difference in differences(place).items():
+            print(f"    {column:12} {difference:.2g}")
