@@ -18,6 +18,7 @@ POSITIVE = (
     "adam_eps",
     "muon_scale",
     "anneal_power",
+    "awr_temperature",
 )
 NOT_NEGATIVE = (
     "learning_rate",
@@ -30,6 +31,7 @@ NOT_NEGATIVE = (
     "seed",
 )
 DEVICE = re.compile(r"auto|cpu(:0)?|cuda(:\d+)?")
+OBJECTIVES = ("ppo", "awr")
 OPTIMISERS = ("adam", "muon")
 FAST_MODES = ("auto", "off", "fp32", "bf16")
 GRAPH_MODES = ("auto", "on", "off")
@@ -70,6 +72,12 @@ class TrainerConfig:
     gamma: float = 0.9
     #: Trade-off between bias (0) and variance (1) of the advantages. With many neighbours, variance does more harm.
     gae_lambda: float = 0.8
+    #: What the policy learns from: ppo, the clipped surrogate; or awr, advantage-weighted regression, which needs
+    #: several `epochs` and runs without a kernel for the loss. See `particle_grid.learn.ppo.policy_terms`.
+    objective: str = "ppo"
+    #: Temperature of `objective=awr`, in standard deviations of the advantages. The lower it is, the more only the best
+    #: actions count.
+    awr_temperature: float = 1.0
     #: Clipping range of PPO: the distance from 1 beyond which a probability ratio gets no gradient.
     clip: float = 0.2
     #: Weight of the value loss.
@@ -131,6 +139,7 @@ class TrainerConfig:
         self._require(
             "device", bool(DEVICE.fullmatch(self.device)), "auto, cpu, cuda, or one of several GPUs such as cuda:1"
         )
+        self._require("objective", self.objective in OBJECTIVES, " or ".join(OBJECTIVES))
         self._require("optimiser", self.optimiser in OPTIMISERS, " or ".join(OPTIMISERS))
         self._require("fast", self.fast in FAST_MODES, f"one of {', '.join(FAST_MODES)}")
         self._require("graphs", self.graphs in GRAPH_MODES, f"one of {', '.join(GRAPH_MODES)}")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+LARGEST_WEIGHT = 20.0  # of an action with objective=awr, as its authors chose
 LOG_RATIO_LIMIT = 20.0  # exp(20) = 5e8 is finite in float32, as is its square; ratios are clipped far below
 
 
@@ -122,6 +123,24 @@ def ratio_statistics(
     }
 
 
+def policy_terms(
+    objective: str, logp: Tensor, ratio: Tensor, advantage: Tensor, clip: float, temperature: float
+) -> Tensor:
+    """Return the loss of the policy in each step, f32[T, n].
+
+    Args:
+        objective: `ppo` for the clipped surrogate; `awr` for advantage-weighted regression (Peng et al. 2019,
+            arXiv:1910.00177), which has no probability ratios: each action becomes more likely in proportion to
+            exp(advantage / temperature).
+        logp, ratio, advantage: f32[T, n]; advantages are normalised.
+        clip: of `ppo`, the distance from 1 beyond which probability ratios are clipped.
+        temperature: of `awr`.
+    """
+    if objective == "awr":
+        return -logp * (advantage / temperature).exp().clamp(max=LARGEST_WEIGHT)
+    return -torch.min(advantage * ratio, advantage * ratio.clamp(1 - clip, 1 + clip))
+
+
 def ppo_loss(
     logp: Tensor,
     entropy: Tensor,
@@ -134,17 +153,19 @@ def ppo_loss(
     clip: float,
     value_coef: float,
     entropy_coef: float | Tensor,
+    objective: str = "ppo",
+    awr_temperature: float = 1.0,
     total: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the clipped surrogate loss with value and entropy terms, and statistics of it.
+    """Return the loss of the policy with value and entropy terms, and statistics of it.
 
     Args:
         logp, entropy, value: f32[T, n], of the policy now, with gradient.
         old_logp: f32[T, n], log-probability of the action when it was taken.
         advantage, returns: f32[T, n]. Advantages are normalised here.
         valid: bool[T, n], the steps that are not truncated. All means are over these.
-        clip: distance from 1 beyond which probability ratios are clipped.
-        value_coef, entropy_coef: weights of the terms.
+        clip, objective, awr_temperature: of the policy's term, see `policy_terms`.
+        value_coef, entropy_coef: weights of the other terms.
         total: sums a tensor over the processes that share a minibatch, whose results then add up to the whole.
     """
     centre, std, count = moments(advantage, valid, total)
@@ -155,10 +176,8 @@ def ppo_loss(
 
     log_ratio = (logp - old_logp).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     ratio = log_ratio.exp()
-    policy_loss = -mean(torch.min(advantage * ratio, advantage * ratio.clamp(1 - clip, 1 + clip)))
+    policy = policy_terms(objective, logp, ratio, advantage, clip, awr_temperature)
     error = (value - returns).masked_fill(~valid, 0.0)  # before squaring: the gradient of NaN, masked later, is NaN
-    value_loss = 0.5 * mean(error.square())
-    mean_entropy = mean(entropy)
-    loss = policy_loss + value_coef * value_loss - entropy_coef * mean_entropy
-    terms = {"loss/policy": policy_loss, "loss/value": value_loss, "policy/entropy": mean_entropy}
+    terms = {"loss/policy": mean(policy), "loss/value": 0.5 * mean(error.square()), "policy/entropy": mean(entropy)}
+    loss = terms["loss/policy"] + value_coef * terms["loss/value"] - entropy_coef * terms["policy/entropy"]
     return loss, {name: x.detach() for name, x in terms.items()} | ratio_statistics(log_ratio, ratio, clip, mean)

@@ -139,7 +139,7 @@ class Trainer(Uncopied):
         kernels = not self.graphs or self.device.type != "cpu"  # those on a CPU have memory of their own
         fast = self.config.fast if kernels else "off"
         self.network, how = accelerate(self.policy, fast, self.device, self.config.threads, self.graphs)
-        self.loss, self.sample, exceptions = accelerate_head(self.policy.head, self.network)
+        self.loss, self.sample, exceptions = accelerate_head(self.policy.head, self.network, self.config.objective)
         self.how = f"{how} {exceptions}".rstrip()
 
     def _make_parts(

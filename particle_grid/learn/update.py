@@ -172,6 +172,8 @@ class Updater:
             clip=self.config.clip,
             value_coef=self.config.value_coef,
             entropy_coef=entropy_coef,
+            objective=self.config.objective,
+            awr_temperature=self.config.awr_temperature,
             total=self.group.sum,
         )
         self.optimiser.zero_grad()

@@ -97,10 +97,10 @@ def batch(seed=0, shape=(5, 6)):
     return [*differentiable, old_logp, torch.randn(shape), torch.randn(shape), torch.rand(shape) < 0.7]
 
 
-def loss_and_gradients(arguments):
+def loss_and_gradients(arguments, **options):
     for x in arguments[:3]:
         x.grad = None
-    loss, statistics = ppo_loss(*arguments, **SETTINGS)
+    loss, statistics = ppo_loss(*arguments, **SETTINGS, **options)
     loss.backward()
     return loss.detach(), statistics, [x.grad for x in arguments[:3]]
 
@@ -125,6 +125,22 @@ def test_the_loss_equals_the_textbook_loss_of_the_valid_steps(seed):
     assert set(statistics) == set(names)
     torch.testing.assert_close(statistics["policy/kl"], ((ratio - 1) - ratio.log()).mean().detach())
     torch.testing.assert_close(statistics["policy/clip_fraction"], ((ratio - 1).abs() > 0.2).float().mean())
+
+
+@given(seed=st.integers(0, 1000), temperature=st.sampled_from([0.2, 1.0, 5.0]))
+@settings(max_examples=25)
+def test_advantage_weighted_regression_raises_the_likelihood_of_actions_by_their_weight(seed, temperature):
+    arguments = batch(seed)
+    logp, *_, advantage, _, valid = arguments
+    _, expected, others = loss_and_gradients(arguments)
+    _, statistics, gradients = loss_and_gradients(arguments, objective="awr", awr_temperature=temperature)
+    standard = (advantage - advantage[valid].mean()) / (advantage[valid].std(unbiased=False) + 1e-8)
+    weights = (standard / temperature).exp().clamp(max=20)
+    torch.testing.assert_close(statistics["loss/policy"], -(weights * logp.detach())[valid].mean())
+    torch.testing.assert_close(gradients[0], (-weights / valid.sum()).masked_fill(~valid, 0.0))
+    torch.testing.assert_close(gradients[1:], others[1:])  # the other terms do not depend on the objective
+    for name in expected.keys() - {"loss/policy"}:
+        torch.testing.assert_close(statistics[name], expected[name])
 
 
 @given(seed=st.integers(0, 1000), noise=st.sampled_from([1.0, 1e6, float("inf"), float("nan")]))

@@ -179,17 +179,23 @@ def toward(target):
 
 
 @pytest.mark.parametrize(
-    ("name", "form"),
-    [("conv_lstm", "discrete"), ("conv_lstm", "continuous"), ("conv", "discrete"), ("mlp", "continuous")],
+    ("name", "form", "objective"),
+    [
+        *(("conv_lstm", "discrete", "ppo"), ("conv_lstm", "continuous", "ppo"), ("conv", "discrete", "ppo")),
+        *(("mlp", "continuous", "ppo"), ("mlp", "discrete", "awr"), ("conv_lstm", "continuous", "awr")),
+    ],
 )
-def test_a_simple_task_is_learnt(name, form):
+def test_a_simple_task_is_learnt(name, form, objective):
     target = [2, 0] if form == "discrete" else [0.5, -0.5]
     env = Toy(n=32, space=SPACES[form], ends=0.05, reward=toward(np.array(target)))
     config = replace(
         SMALL, total_steps=32 * 8 * 60, minibatch=64, epochs=1, learning_rate=1e-2, gamma=0.5, reward_scale=1.0
     )
+    config = replace(config, objective=objective, epochs=4 if objective == "awr" else 1)
     record = Record()
-    make(name, form, config, env, loggers=[record]).run()
+    trainer = make(name, form, config, env, loggers=[record])
+    assert ("trainer.objective=awr" in trainer.how) == (name == "mlp" and objective == "awr")  # beside kernels
+    trainer.run()
     rewards = [x["episode/reward"] for x in record.scalars]
     assert rewards[0] < 0.4
     assert np.mean(rewards[-5:]) > 0.75

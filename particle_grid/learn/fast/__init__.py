@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Sample = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TOLERANCE = 1e-4  # relative difference from the module, in float32
+NO_KERNEL = "The loss runs in plain torch, which is slower: there is no kernel for trainer.objective={}."
 ADVICE = 'The section "Speed" of docs/own.md says what helps.'
 
 
@@ -97,17 +98,17 @@ def _kernels(policy: Policy, dtype: torch.dtype, threads: int) -> Network:
     return FastConvLSTM(policy, dtype, threads)
 
 
-def accelerate_head(head: Head, network: Network) -> tuple["FusedLoss | None", Sample, str]:
+def accelerate_head(head: Head, network: Network, objective: str = "ppo") -> tuple["FusedLoss | None", Sample, str]:
     """Return the loss of a head in kernels, or None, how to sample from it, and a sentence for each that has no kernel.
 
-    Kernels are used beside a network in kernels only.
+    Kernels are used beside a network in kernels only, and compute the loss of PPO only.
     """
     if not hasattr(network, "learn"):
         return None, head.sample, ""
     from particle_grid.learn.fast.loss import fused_loss
     from particle_grid.learn.fast.sampling import fused_sampler
 
-    loss, how_loss = fused_loss(head)
+    loss, how_loss = fused_loss(head) if objective == "ppo" else (None, NO_KERNEL.format(objective))
     sampler, how_sample = fused_sampler(head)
     return loss, sampler or head.sample, " ".join([how_loss] * (loss is None) + [how_sample] * (sampler is None))
 
