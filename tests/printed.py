@@ -113,6 +113,7 @@ ELSEWHERE = {
     "python docs/generate.py": "rewrites pages: tests/test_docs.py compares what it would write",
     "python bench/search.py *": HOURS,
     "python bench/distil.py*": HOURS,
+    "python bench/foreign.py*": HOURS,
     "python bench/gpu.py --check": GPU,
     "python bench/gpu.py --profile": GPU,
     "python bench/gpu.py --matrix *": GPU,

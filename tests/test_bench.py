@@ -26,6 +26,7 @@ DOCS = BENCH.parent / "docs"
 QUICK = {
     "browser": ["--agents", "64", "--seconds", "1"],
     "distil": ["--out", "distil", "--tasks", "group", "--arms", "discrete", "--seeds", "1"],
+    "foreign": ["--out", "foreign", "--env", "Pendulum-v1", "--steps", "100000"],
     "gallery": ["--out", "docs"],
     "gpu": ["--device", "cpu"],
     "learn": ["--out", "learn", "--tasks", "center", "--seeds", "1"],
@@ -197,6 +198,43 @@ def test_arms_that_cannot_be_distilled_are_refused(options, message, refused):
     code, err = refused("distil", *options)
     assert code
     assert f"error: {message}" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--env", "Unknown-v0"], "Unknown-v0 cannot be used: Environment `Unknown` doesn't exist."),
+        (["--env", "CartPole-v1"], "The actions of CartPole-v1 are Discrete(2), not a Box: choose another --env."),
+        (["--env", "Pendulum-v1", "--arms", "discrete"], "Pendulum-v1 has no discrete actions: leave the arm discrete"),
+        (["--env", "Pendulum-v1", "--arms", "beta", "--steps", "1"], "No episode of Pendulum-v1 ended in the last"),
+        (["--seeds", "4"], "--seeds 4: give 5 or more"),
+    ],
+)
+def test_environments_that_cannot_be_used_are_refused(options, message, refused):
+    code, err = refused("foreign", *options)
+    assert code
+    assert f"error: {message}" in err
+
+
+@pytest.fixture
+def gym(monkeypatch):
+    """Three copies of Pendulum, which ends after 200 steps, as the trainer sees them."""
+    monkeypatch.syspath_prepend(BENCH)
+    foreign = importlib.import_module("foreign")
+    monkeypatch.setattr(foreign, "COPIES", 3)
+    return foreign.Gym("Pendulum-v1", discrete=False)
+
+
+def test_an_environment_of_gymnasium_truncates_when_it_resets_and_not_before(gym):
+    gym.reset(0)
+    for step in range(1, 404):
+        _, rewards, terminals, truncations, infos = gym.step(np.full((3, 1), 2.0, np.float32))
+        resets = step in (201, 402)
+        assert (truncations == resets).all()
+        assert (rewards[truncations] == 0).all()
+        assert not terminals.any()
+        assert len(infos) == (3 if step in (200, 401) else 0)  # the returns of the episodes that have ended
+        assert np.abs(gym.observations.view(np.float32)).max() <= 10
 
 
 def times(scores, final):
