@@ -284,7 +284,7 @@ class Muon:
             size = max(muon.scratch_size(*slot.parameter.shape) for slot in slots)
             self.scratch.extend(np.zeros(size, np.float32) for _ in range(threads))
             if threads > 1:
-                self.pool = Pool(threads, torch.set_flush_denormal, False)  # so that all threads round alike
+                self.pool = Pool(threads, torch.set_flush_denormal, True)  # as in the thread that updates
 
     def start(self, rate: float | Tensor) -> Callable[[], object]:
         """Start to update the matrices that have gradients, and return a function that waits for the end."""

@@ -15,6 +15,7 @@ from particle_grid.learn.collect import RolloutBuffer
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.distributed import ProcessGroup
 from particle_grid.learn.fast import thread_count
+from particle_grid.learn.fast.denormals import denormals_as_zero
 from particle_grid.learn.heads import GaussianHead
 from particle_grid.learn.optimiser import Optimiser
 from particle_grid.learn.policy import Network, Policy
@@ -105,10 +106,11 @@ class Updater:
     def _learn(self, batch: Batch, entropy_coef: float) -> dict[str, Tensor]:
         """Take all optimiser steps, and return the means of their statistics."""
         collected = defaultdict(list)
-        for _ in range(self.config.epochs):
-            for agents in self._minibatches():
-                for name, value in self._minibatch(agents, batch, entropy_coef).items():
-                    collected[name].append(value)
+        with denormals_as_zero():
+            for _ in range(self.config.epochs):
+                for agents in self._minibatches():
+                    for name, value in self._minibatch(agents, batch, entropy_coef).items():
+                        collected[name].append(value)
         return {name: torch.stack(list(map(torch.as_tensor, values))).mean() for name, values in collected.items()}
 
     def schedule(self, steps: int) -> float:

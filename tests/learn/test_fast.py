@@ -304,6 +304,18 @@ def test_weights_that_kernels_do_not_accept_are_the_reported_reason(change, why)
     assert why in how
 
 
+@pytest.mark.parametrize("kind", ["conv_lstm", "conv", "mlp"])
+def test_saturated_weights_are_no_reason_to_leave_kernels(kind):
+    policy = lively(kind=kind)
+    with torch.no_grad():
+        for x in policy.parameters():
+            x.mul_(100)
+    before = {name: x.clone() for name, x in policy.state_dict().items()}
+    network, how = accelerate(policy, "fp32", CPU, 1)
+    assert network is not policy, how
+    assert all(torch.equal(x, before[name]) for name, x in policy.state_dict().items())
+
+
 @pytest.mark.parametrize(("has", "name"), [(True, "bf16"), (False, "fp32")])
 def test_auto_selects_bf16_if_the_processor_supports_it(monkeypatch, has, name):
     monkeypatch.setattr(fast, "has_bf16", lambda: has)

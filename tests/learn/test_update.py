@@ -234,3 +234,20 @@ def test_minibatches_have_nearly_equal_size_and_never_exceed_the_batch(monkeypat
     make(config=replace(SMALL, minibatch=800, epochs=1, total_steps=1)).run()
     make(config=replace(SMALL, minibatch=24, epochs=1, total_steps=1)).run()
     assert sizes == [8, 3, 3, 2]
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "muon"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_running_means_of_vanished_gradients_become_zero_instead_of_denormal(optimiser, threads):
+    """A processor computes with denormal numbers many times more slowly."""
+    run = make("mlp", config=replace(SMALL, optimiser=optimiser, threads=threads, entropy_coef=0.0, value_coef=0.0))
+    run.rollout()
+    means = [x for slot in run.updater.optimiser.slots for name, x in slot.moments.items() if name != "step"]
+    for x in means:
+        x.fill_(2e-38)
+    run.buffer.values.zero_()  # no advantage, and so no gradient
+    for _ in range(3):
+        run.update()
+    smallest = torch.finfo(torch.float32).tiny
+    assert all(((x == 0) | (x.abs() >= smallest)).all() for x in means)
+    assert any((x == 0).all() for x in means)

@@ -65,7 +65,7 @@ def _with_kernels(policy: Policy, mode: str, threads: int) -> tuple[Network, str
         name = "fp32"  # only `TorchConvLSTM` multiplies matrices in bf16 on any processor
     threads = thread_count(threads)
     torch_threads = torch.get_num_threads()
-    twin = copy.deepcopy(policy).requires_grad_(True)  # so that frozen policies can be compared, and gradients survive
+    twin = _with_random_weights(policy)
     difference = compare(twin, _kernels(twin, torch.float32, 1))
     if not difference <= TOLERANCE:
         torch.set_num_threads(torch_threads)
@@ -76,6 +76,21 @@ def _with_kernels(policy: Policy, mode: str, threads: int) -> tuple[Network, str
         )
     on = "one thread" if threads == 1 else f"up to {threads} threads"
     return _kernels(policy, DTYPES[name], threads), f"The policy runs in {name} kernels on {on}."
+
+
+@torch.no_grad()
+def _with_random_weights(policy: Policy) -> Policy:
+    """Return a copy to compare, which may be trained even if the policy is frozen.
+
+    Its weights are neither 0, which would hide a change of the module, nor so large that units saturate, since the
+    gradients of saturated units are little more than rounding errors.
+    """
+    twin = copy.deepcopy(policy).requires_grad_(True)
+    generator = torch.Generator().manual_seed(0)
+    for weight in twin.parameters():
+        inputs = weight[0].numel() if weight.ndim > 1 else 1
+        weight.copy_(torch.randn(weight.shape, generator=generator) / max(10, inputs) ** 0.5)
+    return twin
 
 
 def _kernels(policy: Policy, dtype: torch.dtype, threads: int) -> Network:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from particle_grid.learn.fast.denormals import denormals_as_zero
 from particle_grid.learn.fast.kernels.columns import add_rows, clear, gather, scatter
 from particle_grid.learn.fast.kernels.products import MULTIPLE_COLUMNS, MULTIPLE_ROWS
 from particle_grid.learn.policy import Policy, RecurrentState
@@ -27,7 +28,6 @@ SMALL_CHUNK = 8  # agents when learning, whose data of all steps stays in the ca
 LARGE_CHUNK = 16  # a few percent faster, if there are enough of them for many threads
 MANY_AGENTS = 256
 PARTS_PER_THREAD = 2  # when acting
-DENORMAL = np.float32(1e-40)
 MOST_PARTS = 32  # sums of gradients that are kept apart until all agents are done
 
 # The loss of some agents: takes their outputs f32[T, at least n, K + 1] and numbers i64[n], writes the gradient of the
@@ -318,12 +318,10 @@ class FastNetwork:
                 run(k)
 
         others = [self.pool.submit(work) for _ in range(min(self.threads, count) - 1)]
-        before = bool(DENORMAL * np.float32(1) == 0)  # this thread's setting
-        torch.set_flush_denormal(True)
         try:
-            work()
+            with denormals_as_zero():
+                work()
         finally:
-            torch.set_flush_denormal(before)
             wait(others)
         for other in others:
             other.result()
