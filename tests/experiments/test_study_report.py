@@ -44,6 +44,17 @@ def test_a_report_shows_question_figures_and_plan_on_one_page_and_runs_nothing(t
     assert len(trained.done) == before
 
 
+def test_a_plan_without_thresholds_and_chains_is_reported_without_their_figures(trained):
+    text = find_plan("smoke").read_text("utf-8")
+    text = text.replace("thresholds: [0.5]", "thresholds: []").replace("  range: [discrete, gaussian]", "  {}")
+    Path("plain.yaml").write_text(text)
+    assert trained("plain.yaml", "--out", "out") == 0
+    page = Path("out/report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2 * 5
+    assert "Single changes" not in page
+    assert not Path("out/chains.csv").exists()
+
+
 def rows_of(differences):
     """Return the rows of a summary by the differences of the arms: value, low and high end."""
     names = ("difference", "difference_low", "difference_high")

@@ -45,11 +45,12 @@ def draw(out: Path, results: StudyResults, summary: Rows, chains: Rows, variant:
         "profiles": lambda figure: draw_profiles(figure, results, variant),
         "tasks": lambda figure: draw_tasks(figure, results.plan, mine),
         "curves": lambda figure: draw_curves(figure, results, variant),
-        "steps": lambda figure: draw_steps(figure, results, variant),
         "kl": lambda figure: draw_kl(figure, results, variant),
     }
     if changes:
         names = {"chains": lambda figure: draw_chains(figure, results.plan, mine, changes)} | names
+    if results.plan.thresholds:
+        names["steps"] = lambda figure: draw_steps(figure, results, variant)
     written = captions(results.plan, len(results.complete_seeds(variant)))
     images = {}
     for name, drawing in names.items():
@@ -180,7 +181,7 @@ def draw_waterfall(panel: Any, arms: Sequence[str], levels: Sequence[float], cha
 def draw_steps(figure: Any, results: StudyResults, variant: str) -> None:
     """Draw the share of the runs that have reached each threshold by each step."""
     plan = results.plan
-    figure.set_size_inches(3.2 * len(plan.tasks), 2.6 * max(1, len(plan.thresholds)))
+    figure.set_size_inches(3.2 * len(plan.tasks), 2.6 * len(plan.thresholds))
     panels = figure.subplots(len(plan.thresholds), len(plan.tasks), squeeze=False)
     for arm, colour in colours(plan).items():
         columns = results.columns(variant, arm)
