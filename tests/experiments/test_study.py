@@ -81,11 +81,35 @@ def test_failed_runs_do_not_stop_the_others_and_are_repeated_later(trained, caps
     assert trained("smoke", "--out", "out") == 1  # one seed is left, which has no spread
     said = capsys.readouterr()
     assert "failed: it was told to, by [/seed=1]" in said.out  # printed literally, not as markup
-    assert "Fewer than two seeds have a finished run of every arm and task in inertial" in said.err
+    without = "Without tables, because fewer than two seeds have a finished run of every arm and task: inertial."
+    assert without in said.out
+    assert without in Path("out/report.html").read_text()
+    assert {row["variant"] for row in rows("out/summary.csv")} == {"kinematic"}
+    assert said.err.startswith("error: 4 of 20 runs failed")
     trained.failing.clear()
     before = len(trained.done)
     assert trained("smoke", "--out", "out") == 0
     assert len(trained.done) == before + 4
+
+
+def test_a_study_that_has_only_been_tuned_is_reported_without_a_test(trained, capsys):
+    plan = smoke()
+    for job in plan.tuning_jobs(Path("out")).values():
+        fake_run(job)
+    assert trained("smoke", "--out", "out", "--report") == 0
+    assert not trained.done
+    page = Path("out/report.html").read_text()
+    assert "Not finished yet in the test phase, of 8 runs per arm: discrete 8, gaussian 8." in page
+    assert "every arm and task: kinematic, inertial." in page
+    assert "<th>center</th><th>mean of tasks</th>" in page
+    assert page.count("<td>learning_rate") == 4
+    assert not Path("out/summary.csv").exists()
+    untuned = SMOKE.replace("trials: 2", "trials: 1")
+    Path("untuned.yaml").write_text(untuned)
+    fake_run(next(iter(read_plan(Path("untuned.yaml")).test_jobs(Path("two"), dict.fromkeys(plan.arms, 0)).values())))
+    capsys.readouterr()
+    assert trained("untuned.yaml", "--out", "two", "--report") == 1
+    assert "error: Fewer than two seeds have a finished run of every arm and task" in capsys.readouterr().err
 
 
 def test_the_report_and_the_exit_code_tell_which_runs_failed_and_what_is_left_out(trained, capsys):

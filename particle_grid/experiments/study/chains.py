@@ -18,7 +18,7 @@ def chain_rows(results: StudyResults) -> Rows:
     plan = results.plan
     parts = {"all": slice(None)} | {task: slice(k, k + 1) for k, task in enumerate(plan.tasks)}
     rows = []
-    for variant in plan.variants:
+    for variant in results.variants:
         columns = {arm: results.columns(variant, arm) for arm in plan.arms}
         for chain, arms in plan.chains.items():
             for (before, after), (task, part) in itertools.product(itertools.pairwise(arms), parts.items()):

@@ -52,6 +52,11 @@ def missing_runs(jobs: Mapping[RunKey, Job], results: StudyResults) -> list[str]
         seeds += [f"seed {seed} in {variant}" for seed in plan.seeds if seed not in complete]
     if seeds:
         said.append(f"Left out of all tables and figures, for all arms, to keep pairs complete: {', '.join(seeds)}.")
+    if variants := [variant for variant in plan.variants if variant not in results.variants]:
+        said.append(
+            f"Without tables, because fewer than two seeds have a finished run of every arm and task: "
+            f"{', '.join(variants)}."
+        )
     return said
 
 
@@ -64,23 +69,21 @@ def write_report(out: Path, results: StudyResults, missing: Sequence[str]) -> No
         missing: sentences about what the study lacks.
 
     Raises:
-        UserError: if a variant has fewer than two complete seeds.
+        UserError: if there is nothing to show: no tuning, and no variant with two complete seeds.
     """
-    plan = results.plan
-    for variant in plan.variants:
-        if len(results.complete_seeds(variant)) < 2:
-            raise UserError(
-                f"Fewer than two seeds have a finished run of every arm and task in {variant}: repeat the command "
-                f"without --report, or see error.txt in the folders of failed runs in {out / 'test' / variant}."
-            )
+    if not results.variants and results.plan.tuning.trials == 1:
+        raise UserError(
+            f"Fewer than two seeds have a finished run of every arm and task: repeat the command without --report, or "
+            f"see error.txt in the folders of failed runs in {out / 'test'}."
+        )
     summary = results.summary()
     chains = chain_rows(results)
-    records.write_rows(out / "summary.csv", summary)
-    if chains:
-        records.write_rows(out / "chains.csv", chains)
+    for name, rows in (("summary.csv", summary), ("chains.csv", chains)):
+        if rows:
+            records.write_rows(out / name, rows)
     sections = [
         section(results, summary, chains, variant, plots.draw(out, results, summary, chains, variant))
-        for variant in plan.variants
+        for variant in results.variants
     ]
     text = (out / "plan.yaml").read_text("utf-8")
     atomic.write(out / "report.html", page(results, sections, missing, text).encode())
@@ -237,21 +240,24 @@ def aggregate_table(plan: Plan, summary: Rows) -> str:
 
 
 def tuning_table(results: StudyResults) -> str:
-    """Return the table of all sets of hyperparameters that were tried, with the mean score of each in tuning."""
+    """Return the table of all sets of hyperparameters that were tried, with the mean scores of each in tuning."""
     if results.plan.tuning.trials == 1:
         return "<p>Nothing was tuned.</p>"
+    tasks = results.plan.tuning.tasks
     body = []
     for arm, chosen in results.chosen.items():
         for trial, pairs in enumerate(results.plan.trials(arm)):
             hyperparameters = ", ".join(f"{key.split('.')[-1]} {value}" for key, value in pairs)
             mark = "chosen" if trial == chosen else ""
-            body.append([arm, hyperparameters, _tuning_score(results, arm, trial), mark])
-    return web_page.table(["arm", "hyperparameters", "mean score in tuning", ""], body)
+            scores = [_tuning_score(results, arm, trial, each) for each in [*([task] for task in tasks), tasks]]
+            body.append([arm, hyperparameters, *scores, mark])
+    return web_page.table(["arm", "hyperparameters", *tasks, "mean of tasks", ""], body)
 
 
-def _tuning_score(results: StudyResults, arm: str, trial: int) -> str:
-    wanted = (TUNING, arm, trial)
-    scores = [row["sampled"] for row in results.rows if (row["phase"], row["arm"], row["trial"]) == wanted]
+def _tuning_score(results: StudyResults, arm: str, trial: int, tasks: Sequence[str]) -> str:
+    """Return the mean score of a set of hyperparameters over the seeds of some tasks."""
+    tuning = [row for row in results.rows if (row["phase"], row["arm"], row["trial"]) == (TUNING, arm, trial)]
+    scores = [row["sampled"] for row in tuning if row["task"] in tasks]
     return f"{np.mean(scores):z.2f}" if scores else "failed"
 
 

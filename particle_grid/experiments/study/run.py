@@ -267,7 +267,7 @@ def report(
     for sentence in missing:
         console.print(sentence, soft_wrap=True)
     write_report(out, results, missing)
-    for name in ("report.html", "results.csv", "summary.csv"):
+    for name in ("report.html", "results.csv", *(["summary.csv"] if results.variants else [])):
         console.print(f"Saved: {out / name}", soft_wrap=True)
     if failed := [job for job in jobs.values() if job.failed]:
         raise UserRuntimeError(

@@ -155,6 +155,11 @@ class StudyResults:
         tests = [row for row in self.rows if row["phase"] == TEST]
         return {(row["variant"], row["arm"], row["task"], row["seed"]): row for row in tests}
 
+    @functools.cached_property
+    def variants(self) -> list[str]:
+        """Return the variants of the plan with two complete seeds or more. Only these have tables."""
+        return [variant for variant in self.plan.variants if len(self.complete_seeds(variant)) > 1]
+
     def complete_seeds(self, variant: str) -> list[int]:
         """Return the seeds for which every arm has finished every task. Only these are compared, as pairs."""
         pairs = list(itertools.product(self.plan.arms, self.plan.tasks))
@@ -193,7 +198,7 @@ class StudyResults:
         plan = self.plan
         parts = {"all": slice(None)} | {task: slice(k, k + 1) for k, task in enumerate(plan.tasks)}
         rows = []
-        keys = itertools.product(plan.variants, plan.arms)
+        keys = itertools.product(self.variants, plan.arms)
         columns = {key: self.columns(*key) | {"at_kl": self.scores_at_kl(*key)} for key in keys}
         for variant, arm in columns:
             for task, part in parts.items():
