@@ -55,3 +55,5 @@ def test_a_change_after_which_fewer_runs_reach_the_threshold_needs_more_steps():
     found = {(row["before"], row["after"], row["task"]): row["ratio_0.5"] for row in chain_rows(results(scores, steps))}
     assert found["discrete", "snapped", "all"] == pytest.approx((2 * 1000 + 3 * 500) / (5 * 500))
     assert found["snapped", "gaussian", "forage"] == pytest.approx(5 * 500 / (2 * 1000 + 3 * 500))
+    steps[:] = np.inf
+    assert all(np.isnan(row["ratio_0.5"]) for row in chain_rows(results(scores, steps)))

@@ -35,6 +35,7 @@ def test_a_report_shows_question_figures_and_plan_on_one_page_and_runs_nothing(t
     assert page.index("Too few seeds to tell the arms apart") < page.index("<table>")
     assert page.count("<figcaption>") == 2 * 7
     assert page.count("<td>discrete to gaussian</td>") == 2
+    assert page.count("<td>gaussian</td><td>forage</td><td>not shown</td>") == 2
     for title in ("Single changes", "Equivalence", "Score at equal KL divergence", "Greedy minus sampled"):
         assert page.count(f"<h3>{title}</h3>") == 2
     assert page.count("<td>learning_rate") == 4, "all sets of hyperparameters are listed"
@@ -67,14 +68,14 @@ def rows_of(differences):
         (
             (-0.1, -0.2, -0.05),
             (-0.3, -0.4, -0.2),
-            "Over all tasks, every other arm scores less than discrete: snapped -0.10, gaussian -0.30 "
+            "Scores compared with discrete, averaged over tasks, which may differ: less: snapped -0.10, gaussian -0.30 "
             "(random actions 0, script 1).",
         ),
         (
             (0.1, 0.05, 0.2),
             (0.0, -0.1, 0.1),
-            "Over all tasks, the other arms differ. They score more than discrete: snapped +0.10; about as much as "
-            "discrete: gaussian +0.00 (random actions 0, script 1).",
+            "Scores compared with discrete, averaged over tasks, which may differ: more: snapped +0.10; no difference "
+            "shown: gaussian +0.00 (random actions 0, script 1).",
         ),
         (
             (-0.1, np.nan, np.nan),

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from particle_grid.experiments import stats
-from particle_grid.experiments.study.scores import Rows, StudyResults, censored, interval_columns
+from particle_grid.experiments.study.scores import Rows, StudyResults, interval_columns, ratio_columns
 
 
 def chain_rows(results: StudyResults) -> Rows:
     """Return what each change costs: for each variant, chain and change a row over all tasks, and one per task.
 
     `difference` is that of the final scores. `ratio` is that of the steps to each threshold: more than 1 if the arm
-    after the change needs more. Runs of different arms have nothing in common, so they are not paired.
+    after the change needs more. A run that never reaches a threshold counts as if its last step did, and the ratio is
+    NaN if no run of either arm does. Runs are not paired: those with the same seed have little in common.
     """
     plan = results.plan
     parts = {"all": slice(None)} | {task: slice(k, k + 1) for k, task in enumerate(plan.tasks)}
@@ -34,8 +35,7 @@ def change(
     """Return the columns of a row of `chain_rows` for two arms, given what `StudyResults.columns` has of them."""
     columns = interval_columns("difference", iqm_difference, after["sampled"], before["sampled"])
     for threshold in thresholds:
-        steps = [censored(x, threshold) for x in (after, before)]
-        columns |= interval_columns(f"ratio_{threshold}", stats.sample_ratio, *steps)
+        columns |= ratio_columns(threshold, after, before)
     return columns
 
 

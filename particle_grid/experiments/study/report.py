@@ -103,7 +103,7 @@ def section(results: StudyResults, summary: Rows, chains: Rows, variant: str, im
     return f"""<h2>{html.escape(variant)}</h2><p class="answer">{answer}</p>
 {task_table(plan, rows, "iqm")}{aggregate_table(plan, overall)}{pictures}
 {chain_tables(plan, changes)}
-<h3>Equivalence</h3>{equivalence_table(plan, overall)}
+<h3>Equivalence</h3>{equivalence_table(plan, rows)}
 <h3>Score at equal KL divergence</h3><p>Scores at the cumulative divergence that every run of a task reaches, in nats:
 {html.escape(levels)}. An arm that scores less than another learns less from an equally large change of its policy.</p>
 {task_table(plan, rows, "score_at_equal_kl")}
@@ -158,16 +158,20 @@ def chain_tables(plan: Plan, changes: Rows) -> str:
     return text
 
 
-def equivalence_table(plan: Plan, overall: Rows) -> str:
-    """Return the table of what two one-sided tests show about each arm and the reference."""
-    header = ["arm", f"same final score as {plan.reference}"]
+def equivalence_table(plan: Plan, rows: Rows) -> str:
+    """Return the table of what two one-sided tests show about each arm and the reference, by task and over all.
+
+    Opposite differences on two tasks may cancel, so the mean of tasks shows less than each task by itself.
+    """
+    header = ["arm", "task", f"same final score as {plan.reference}"]
     for threshold in plan.thresholds:
         header += [f"ratio of steps to {threshold}", "same steps"]
     body = []
-    for row in overall:
+    for row in rows:
         if row["arm"] == plan.reference:
             continue
-        cells = [row["arm"] + (" (null control)" if row["arm"] == plan.null_control else ""), shown(row["same_score"])]
+        arm = row["arm"] + (" (null control)" if row["arm"] == plan.null_control else "")
+        cells = [arm, "mean of tasks" if row["task"] == "all" else row["task"], shown(row["same_score"])]
         for threshold in plan.thresholds:
             cells += [interval_text(row, f"ratio_{threshold}"), shown(row[f"same_steps_{threshold}"])]
         body.append(cells)
@@ -195,18 +199,15 @@ def answer_text(plan: Plan, summary: Rows) -> str:
     if not all(np.isfinite(row["difference_low"]) for row in others.values()):
         shown = ", ".join(f"{arm} {row['difference']:+z.2f}" for arm, row in others.items())
         return f"Too few seeds to tell the arms apart (fewer than {FEWEST}). Differences to {plan.reference}: {shown}."
-    verdicts: dict[str, list[str]] = {"less than": [], "more than": [], "about as much as": []}
+    verdicts: dict[str, list[str]] = {"less": [], "more": [], "no difference shown": []}
     for arm, row in others.items():
-        above = "more than" if row["difference_low"] > 0 else "about as much as"
-        verdicts["less than" if row["difference_high"] < 0 else above].append(f"{arm} {row['difference']:+z.2f}")
-    found = {verdict: ", ".join(arms) for verdict, arms in verdicts.items() if arms}
-    if len(found) == 1:
-        [(verdict, arms)] = found.items()
-        return (
-            f"Over all tasks, every other arm scores {verdict} {plan.reference}: {arms} (random actions 0, script 1)."
-        )
-    parts = "; ".join(f"{verdict} {plan.reference}: {arms}" for verdict, arms in found.items())
-    return f"Over all tasks, the other arms differ. They score {parts} (random actions 0, script 1)."
+        above = "more" if row["difference_low"] > 0 else "no difference shown"
+        verdicts["less" if row["difference_high"] < 0 else above].append(f"{arm} {row['difference']:+z.2f}")
+    parts = "; ".join(f"{verdict}: {', '.join(arms)}" for verdict, arms in verdicts.items() if arms)
+    return (
+        f"Scores compared with {plan.reference}, averaged over tasks, which may differ: {parts} (random actions 0, "
+        f"script 1)."
+    )
 
 
 def interval_text(row: dict[str, Any], name: str) -> str:

@@ -272,17 +272,23 @@ def step_columns(
         f"reached_{threshold}": float(np.isfinite(reached).mean()),
     }
     theirs = reference[f"steps_to_{threshold}"]
-    ratio = interval_columns(
-        f"ratio_{threshold}", stats.sample_ratio, *(censored(x, threshold) for x in (mine, reference))
-    )
+    ratio = ratio_columns(threshold, mine, reference)
     all_reached = np.isfinite(reached).all() and np.isfinite(theirs).all()
     same = all_reached and _equivalent(stats.sample_ratio, reached, theirs, SAME_STEPS)
     return columns | ratio | {f"same_steps_{threshold}": bool(same)}
 
 
-def censored(columns: Mapping[str, np.ndarray], threshold: float) -> np.ndarray:
-    """Return the steps to a threshold, f64[tasks, runs]. Runs that never reach it count as if their last step did."""
-    return np.minimum(columns[f"steps_to_{threshold}"], columns["steps"])
+def ratio_columns(
+    threshold: float, mine: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return the ratio of the steps that two arms take to a threshold. It is NaN if no run of either reaches it.
+
+    Runs that never reach it count as if their last step did.
+    """
+    steps = [np.minimum(x[f"steps_to_{threshold}"], x["steps"]) for x in (mine, theirs)]
+    if not any(np.isfinite(x[f"steps_to_{threshold}"]).any() for x in (mine, theirs)):
+        steps = [np.full_like(x, np.nan) for x in steps]
+    return interval_columns(f"ratio_{threshold}", stats.sample_ratio, *steps)
 
 
 def _equivalent(statistic: stats.Statistic, x: np.ndarray, y: np.ndarray, bounds: tuple[float, float]) -> bool:
