@@ -4,9 +4,10 @@
     python bench/foreign.py --env Pendulum-v1 --steps 300000     # any environment with a Box of actions
 
 LunarLander comes with both action forms: four discrete actions, or a Box of two engines. The arm `discrete` uses the
-former, if an environment has them; the others act in the Box with the heads of particle_grid. The policy is two layers
-of 64 units on normalised numbers, and the trainer is PPO with Adam, as usual for these environments. Each arm gets
-the learning rate with the best mean score over the tuning seeds, and is tested with new seeds.
+former, if an environment has them; the others act in the Box with the heads of particle_grid. The discrete actions
+cannot fire two engines at once, so arms are compared with `bins3`, three choices for each engine. The policy is two
+layers of 64 units on normalised numbers, and the trainer is PPO with Adam, as usual for these environments. Each arm
+gets the learning rate with the best mean score over the tuning seeds, and is tested with new seeds.
 
 The score of a run is the mean return of the episodes that end in the last tenth of its steps. Runs use one thread, one
 after the other, and each arm has a file of its own: to use more cores, start commands with other --arms.
@@ -37,8 +38,8 @@ from particle_grid.support import atomic, records
 from particle_grid.support.errors import UserError
 
 ARMS: dict[str, dict[str, Any]] = {
-    "discrete": {},
     "bins3": {"head": "bins", "bins": 3},
+    "discrete": {},
     "bins9": {"head": "bins", "bins": 9},
     "hurdle": {"head": "hurdle"},
     "beta": {"head": "beta"},
@@ -80,6 +81,8 @@ class Gym:
         self.terminals = np.zeros(COPIES, bool)
         self.truncations = np.zeros(COPIES, bool)
         self.ended = np.zeros(COPIES, bool)
+        self.steps = 0  # of all copies
+        self.returns: list[tuple[int, float]] = []  # of each episode, and the step at which it ended
 
     def observe(self, numbers: np.ndarray) -> None:
         self.observations.view(np.float32)[:] = np.clip(numbers, -10, 10).reshape(COPIES, -1)
@@ -98,11 +101,10 @@ class Gym:
         self.rewards[:] = np.where(self.ended, 0, rewards)
         self.terminals[:] = terminals
         self.ended = terminals | truncations
-        returns = infos["episode"]["r"][self.ended] if self.ended.any() else []
-        return (
-            *(self.observations, self.rewards, self.terminals, self.truncations),
-            [{"episode_return": float(each)} for each in returns],
-        )
+        self.steps += COPIES
+        if self.ended.any():
+            self.returns += [(self.steps, float(each)) for each in infos["episode"]["r"][self.ended]]
+        return self.observations, self.rewards, self.terminals, self.truncations, []
 
 
 class FloatMLP(Policy):
@@ -119,17 +121,6 @@ class FloatMLP(Policy):
         return *self.decide(self.layers(obs.view(torch.float32))), state
 
 
-class Returns:
-    """A logger that keeps the mean return of the episodes of each iteration."""
-
-    def __init__(self) -> None:
-        self.points: list[tuple[int, float]] = []
-
-    def log(self, step: int, scalars: dict[str, float]) -> None:
-        if "episode/return" in scalars:
-            self.points.append((step, scalars["episode/return"]))
-
-
 def trained(name: str, steps: int, arm: str, rate: float, seed: int) -> dict[str, Any]:
     """Train an arm on one thread, and return its row."""
     torch.set_num_threads(1)
@@ -141,9 +132,8 @@ def trained(name: str, steps: int, arm: str, rate: float, seed: int) -> dict[str
         gae_lambda=0.95, reward_scale=1.0, optimiser="adam", anneal_power=1.0, device="cpu", threads=1, seed=seed,
         checkpoint_every=0,
     )  # fmt: skip
-    returns = Returns()
-    Trainer(env, policy, config, [returns]).run()
-    last = [score for step, score in returns.points if step > (1 - LAST) * steps]
+    Trainer(env, policy, config).run()
+    last = [score for step, score in env.returns if step > (1 - LAST) * steps]
     if not last:
         raise UserError(f"No episode of {name} ended in the last tenth of {steps} steps: give more --steps.")
     return {"env": name, "steps": steps, "arm": arm, "rate": rate, "seed": seed, "score": float(np.mean(last))}

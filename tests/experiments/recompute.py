@@ -4,8 +4,8 @@
 
 Reads `runs.tar.xz` in each folder of docs/study: the scores of each run from its results.json, its learning curve with
 TensorBoard's own reader, and what 0 and 1 mean from reference_scores.json (scales.json in older archives). Prints the
-largest differences from `results.csv`, `summary.csv` and `chains.csv`, which the command `study` wrote, and how many
-runs differ in their steps to a threshold. Takes a minute for each study.
+largest differences from what `results.csv`, `summary.csv` and `chains.csv` have about final scores, and how many runs
+differ in their steps to a threshold. The command `study` wrote these files. Takes a minute for each study.
 """
 
 import csv
@@ -128,40 +128,60 @@ def complete_seeds(found, plan, variant):
     return sorted(set.intersection(*(set(found[variant, t, arm]) for t in plan["tasks"] for arm in plan["arms"])))
 
 
+def larger(worst, difference):
+    """Return the larger of two differences, where NaN counts as infinite."""
+    return max(worst, math.inf if math.isnan(difference) else abs(difference))
+
+
 def chain_differences(path, plan, found):
     """Return the largest difference from the column of chains.csv about final scores; nothing without the file."""
-    worst = {}
-    for row in rows(path) if path.exists() else []:
+    if not path.exists():
+        return {}
+    published = rows(path)
+    changes = sum(len(arms) - 1 for arms in plan["chains"].values())
+    variants = {variant for variant, _, _ in found}
+    worst = 0.0 if len(published) == len(variants) * changes * (len(plan["tasks"]) + 1) else math.inf
+    for row in published:
+        levels = []
+        for name in ("before", "after"):
+            seeds = complete_seeds(found, plan, row["variant"])
+            tasks = list(plan["tasks"]) if row["task"] == "all" else [row["task"]]
+            scores = [[found[row["variant"], task, row[name]][seed] for seed in seeds] for task in tasks]
+            levels.append(over_tasks(middle_half, scores))
+        worst = larger(worst, levels[1] - levels[0] - float(row["difference"]))
+    return {"chain": worst}
+
+
+def summary_differences(path, plan, found):
+    """Return the largest difference from each column of summary.csv about final scores."""
+    published = rows(path)
+    variants = {variant for variant, _, _ in found}
+    complete = len(published) == len(variants) * len(plan["arms"]) * (len(plan["tasks"]) + 1)
+    worst = defaultdict(float) if complete else defaultdict(lambda: math.inf)
+    for row in published:
         tasks = list(plan["tasks"]) if row["task"] == "all" else [row["task"]]
-        before, after = (
-            aggregates(found, plan, row["variant"], row[name], tasks)["iqm"] for name in ("before", "after")
-        )
-        worst["chain"] = max(worst.get("chain", 0.0), abs(after - before - float(row["difference"])))
+        for name, value in aggregates(found, plan, row["variant"], row["arm"], tasks).items():
+            worst[name] = larger(worst[name], value - float(row[name]))
     return worst
 
 
 def differences(folder, curves=True):
-    """Return the largest difference from each published column, by name; infinity if one has other rows."""
-    worst = defaultdict(float)
+    """Return the largest difference from each published column, by name; infinity if rows are missing or too many."""
     with tempfile.TemporaryDirectory() as place:
         study = extracted(Path(folder) / "runs.tar.xz", place)
         plan = yaml.safe_load((study / "plan.yaml").read_text())
         found = final_scores(study)
-        for row in rows(Path(folder) / "summary.csv"):
-            tasks = list(plan["tasks"]) if row["task"] == "all" else [row["task"]]
-            for name, value in aggregates(found, plan, row["variant"], row["arm"], tasks).items():
-                worst[name] = max(worst[name], abs(value - float(row[name])))
+        worst = summary_differences(Path(folder) / "summary.csv", plan, found)
         worst |= chain_differences(Path(folder) / "chains.csv", plan, found)
         published = [row for row in rows(Path(folder) / "results.csv") if row["phase"] == "test"]
-        missing = len(published) != sum(map(len, found.values()))
-        worst["sampled"] = math.inf if missing else 0.0
+        worst["sampled"] = 0.0 if len(published) == sum(map(len, found.values())) else math.inf
         for row in published:
-            key = row["variant"], row["task"], row["arm"]
-            worst["sampled"] = max(worst["sampled"], abs(found[key][int(row["seed"])] - float(row["sampled"])))
+            own = found[row["variant"], row["task"], row["arm"]].get(int(row["seed"]), math.inf)
+            worst["sampled"] = larger(worst["sampled"], own - float(row["sampled"]))
             run = study / "test" / row["variant"] / row["arm"] / f"{row['task']}-{row['seed']}"
             for threshold in plan["thresholds"] if curves else []:
-                name = f"steps_to_{threshold}"
-                worst[name] += first_reached(run, study, threshold) != float(row[name])  # number of differing runs
+                name = f"steps_to_{threshold}"  # the number of runs that differ
+                worst[name] = worst.get(name, 0) + (first_reached(run, study, threshold) != float(row[name]))
     return dict(worst)
 
 
