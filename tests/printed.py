@@ -124,6 +124,7 @@ ELSEWHERE = {
     "python -m pytest tests/learn/test_gpu.py": "part of the default suite",
     "python -m particle_grid.study reduced": HOURS,
     "python -m particle_grid.study ladder": HOURS,
+    "python -m particle_grid.study still": HOURS,
     "python -m particle_grid new": NAME,
     "python -m particle_grid check": NAME,
     "python -m particle_grid.train": NAME,
