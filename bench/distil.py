@@ -16,18 +16,18 @@ network, so that hidden numbers and values are equal, and a new layer of outputs
 
 import argparse
 import copy
-import csv
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from interrupt import until_interrupted
+from resumable import completed
 from rich.console import Console
-from timing import announced
 from torch import Tensor
 
 from particle_grid.api import load_policy
@@ -46,7 +46,6 @@ from particle_grid.learn.policy import Policy
 from particle_grid.runs.build import build_env
 from particle_grid.settings.compose import composed
 from particle_grid.settings.run_config import RunConfig
-from particle_grid.support import atomic, records
 from particle_grid.support.errors import UserError, unknown
 
 SETTLED = 128  # steps of the expert before its moves count
@@ -187,7 +186,7 @@ def settings_of(plan: Plan, task: str, overrides: list[str], seed: int) -> RunCo
     return composed(given)
 
 
-def measured(plan: Plan, arm: str, task: str, seed: int) -> dict[str, Any]:
+def measured(plan: Plan, task: str, arm: str, seed: int) -> dict[str, Any]:
     """Return the row of an arm."""
     expert = load_policy(task, "discrete").policy
     world = build_env(settings_of(plan, task, plan.arms[plan.reference_scores].overrides, seed))
@@ -250,14 +249,8 @@ def main() -> None:
     plan = read_plan(path)
     tasks, arms = chosen("task", args.tasks, plan.tasks), chosen("arm", args.arms, plan.arms)
     path = args.out / f"{path.stem}.csv"
-    atomic.check_place(path, make=True)
-    args.out.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = list(csv.DictReader(path.open(encoding="utf-8"))) if path.exists() else []
-    done = {(row["task"], row["arm"], int(row["seed"])) for row in rows}
-    wanted = list(itertools.product(tasks, arms, range(args.seeds)))
-    for task, arm, seed in announced("Distilling", [key for key in wanted if key not in done]):
-        rows.append(measured(plan, arm, task, seed))
-        records.write_rows(path, rows)
+    wanted = itertools.product(tasks, arms, range(args.seeds))
+    rows = completed("Distilling", path, ("task", "arm", "seed"), wanted, partial(measured, plan))
     path.with_suffix(".md").write_text(table(rows), "utf-8")
     print(table(rows))
 

@@ -14,9 +14,9 @@ after the other, and each arm has a file of its own: to use more cores, start co
 """
 
 import argparse
-import csv
 import itertools
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,15 @@ import torch
 from gymnasium.spaces import Box, MultiDiscrete
 from gymnasium.wrappers import vector
 from interrupt import until_interrupted
-from timing import announced
+from resumable import completed
 from torch import Tensor, nn
 
 from particle_grid.experiments import stats
+from particle_grid.experiments.study.scores import with_interval
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.heads import Head, make_head
 from particle_grid.learn.policy import Policy, RecurrentState, orthogonal
 from particle_grid.learn.trainer import Trainer
-from particle_grid.support import atomic, records
 from particle_grid.support.errors import UserError
 
 ARMS: dict[str, dict[str, Any]] = {
@@ -142,13 +142,8 @@ def trained(name: str, steps: int, arm: str, rate: float, seed: int) -> dict[str
 def run_missing(arm: str, pairs: list[tuple[float, int]], args: argparse.Namespace) -> dict[tuple[float, int], float]:
     """Train the runs of an arm that are not in its file yet; return the scores of all by learning rate and seed."""
     path = args.out / f"{args.env}-{args.steps}" / f"{arm}.csv"
-    atomic.check_place(path, make=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = list(csv.DictReader(path.open(encoding="utf-8"))) if path.exists() else []
-    done = {(float(row["rate"]), int(row["seed"])) for row in rows}
-    for rate, seed in announced(f"Training {arm}", [pair for pair in pairs if pair not in done]):
-        rows.append(trained(args.env, args.steps, arm, rate, seed))
-        records.write_rows(path, rows)
+    train = partial(trained, args.env, args.steps, arm)
+    rows = completed(f"Training {arm}", path, ("rate", "seed"), pairs, train)
     return {(float(row["rate"]), int(row["seed"])): float(row["score"]) for row in rows}
 
 
@@ -165,15 +160,15 @@ def table(found: dict[str, tuple[float, np.ndarray]]) -> str:
     first, (_, reference) = next(iter(found.items()))
     lines = [f"| arm | learning rate | interquartile mean return | difference from `{first}` |", "|---|---|---|---|"]
     for arm, (rate, scores) in found.items():
-        cells = [f"`{arm}`", f"{rate:g}", with_interval(stats.interquartile_mean, scores)]
-        lines.append("| " + " | ".join([*cells, with_interval(stats.mean_difference, scores, reference)]) + " |")
+        cells = [f"`{arm}`", f"{rate:g}", interval_text(stats.interquartile_mean, scores)]
+        lines.append("| " + " | ".join([*cells, interval_text(stats.mean_difference, scores, reference)]) + " |")
     return "\n".join(lines) + "\n"
 
 
-def with_interval(statistic: Callable[..., np.ndarray], *values: np.ndarray) -> str:
+def interval_text(statistic: Callable[..., np.ndarray], *values: np.ndarray) -> str:
     """Return a statistic with its 95% interval, as text."""
-    low, high = stats.interval(statistic, *values)
-    return f"{float(statistic(*values)):.1f} [{float(low):.1f}, {float(high):.1f}]"
+    value, low, high = with_interval(statistic, *values)
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def check_env(name: str, arms: list[str]) -> None:

@@ -186,34 +186,40 @@ def test_processes_that_cannot_be_measured_or_computed_are_refused(options, mess
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("command", "message"),
     [
-        (["--arms", "unknown"], "There is no arm 'unknown' in the plan."),
-        (["--tasks", "unknown"], "There is no task 'unknown' in the plan."),
-        (["--plan", "unknown"], "There is no plan 'unknown'."),
-        (["--seeds", "0"], "--seeds 0: give 1 or more"),
+        ("distil --arms unknown", "There is no arm 'unknown' in the plan."),
+        ("distil --tasks unknown", "There is no task 'unknown' in the plan."),
+        ("distil --plan unknown", "There is no plan 'unknown'."),
+        ("distil --seeds 0", "--seeds 0: give 1 or more"),
+        ("foreign --env Unknown-v0", "Unknown-v0 cannot be used: Environment `Unknown` doesn't exist."),
+        ("foreign --env CartPole-v1", "The actions of CartPole-v1 are Discrete(2), not a Box: choose another --env."),
+        ("foreign --env Pendulum-v1 --arms discrete", "Pendulum-v1 has no discrete actions: leave the arm discrete"),
+        ("foreign --env Pendulum-v1 --arms beta --steps 1", "No episode of Pendulum-v1 ended in the last"),
+        ("foreign --seeds 4", "--seeds 4: give 5 or more"),
     ],
 )
-def test_arms_that_cannot_be_distilled_are_refused(options, message, refused):
-    code, err = refused("distil", *options)
+def test_arms_that_cannot_be_measured_are_refused(command, message, refused):
+    code, err = refused(*command.split())
     assert code
     assert f"error: {message}" in err
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--env", "Unknown-v0"], "Unknown-v0 cannot be used: Environment `Unknown` doesn't exist."),
-        (["--env", "CartPole-v1"], "The actions of CartPole-v1 are Discrete(2), not a Box: choose another --env."),
-        (["--env", "Pendulum-v1", "--arms", "discrete"], "Pendulum-v1 has no discrete actions: leave the arm discrete"),
-        (["--env", "Pendulum-v1", "--arms", "beta", "--steps", "1"], "No episode of Pendulum-v1 ended in the last"),
-        (["--seeds", "4"], "--seeds 4: give 5 or more"),
-    ],
-)
-def test_environments_that_cannot_be_used_are_refused(options, message, refused):
-    code, err = refused("foreign", *options)
-    assert code
-    assert f"error: {message}" in err
+def test_rows_that_a_file_has_are_not_measured_again(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(BENCH)
+    completed = importlib.import_module("resumable").completed
+    measured = []
+
+    def measure(rate, seed):
+        measured.append((rate, seed))
+        return {"rate": rate, "seed": seed, "score": 10 * rate + seed}
+
+    keys = [(1e-3, 0), (1e-3, 1), (0.5, 0)]
+    path = tmp_path / "new" / "rows.csv"
+    for count in (0, 2, 3, 3):
+        rows = completed("Measuring", path, ("rate", "seed"), keys[:count], measure)
+        assert [float(row["score"]) for row in rows] == [10 * rate + seed for rate, seed in keys[:count]]
+    assert measured == keys
 
 
 @pytest.fixture
