@@ -30,7 +30,7 @@ from resumable import completed
 from torch import Tensor, nn
 
 from particle_grid.experiments import stats
-from particle_grid.experiments.study.scores import with_interval
+from particle_grid.experiments.study.summary import with_interval
 from particle_grid.learn.config import TrainerConfig
 from particle_grid.learn.heads import Head, make_head
 from particle_grid.learn.policy import Policy, RecurrentState, orthogonal

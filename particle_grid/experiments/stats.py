@@ -4,7 +4,7 @@ Scores are f64[..., tasks, runs]: the unit is the run, not the agent and not the
 The methods are those of Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", 2021.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -132,3 +132,42 @@ def _check(scores: tuple[np.ndarray, ...], paired: bool, resamples: int, level: 
         raise UserError(f"level={level} is invalid: give a share above 0 and below 1, such as {LEVEL}.")
     if type(resamples) is not int or resamples < 1:
         raise UserError(f"resamples={resamples} is invalid: give a whole number, 1 or more, such as {RESAMPLES}.")
+
+
+def permutation_test(
+    statistic: Statistic, x: np.ndarray, y: np.ndarray, resamples: int = 5 * RESAMPLES, seed: int = 0
+) -> float:
+    """Return the two-sided p-value of a statistic that is 0 if x and y come from the same distribution.
+
+    It is the share of random exchanges of runs between x and y, within each task, after which the statistic is at least
+    as far from 0. The exchange that leaves everything in place counts, so that p is never 0 (Phipson and Smyth 2010).
+
+    Args:
+        statistic: function of x and y.
+        x, y: f64[tasks, runs].
+        resamples: number of exchanges.
+        seed: of the exchanges.
+
+    Raises:
+        UserError: see `interval`.
+    """
+    _check((x, y), False, resamples, LEVEL)
+    pooled = np.concatenate([x, y], 1)
+    exchanged = np.random.default_rng(seed).permuted(np.tile(pooled, (resamples, 1, 1)), axis=-1)
+    found = np.abs(statistic(exchanged[..., : x.shape[1]], exchanged[..., x.shape[1] :]))
+    rounding = 1e-12 * np.abs(pooled).max()
+    return float((1 + np.sum(found >= np.abs(statistic(x, y)) - rounding)) / (1 + resamples))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number: those below a level are wrong together with at most this probability.
+
+    See Holm 1979. NaN, of a test that was not made, remains NaN and is not counted.
+    """
+    corrected = [float("nan")] * len(p)
+    made = [k for k in np.argsort(p) if np.isfinite(p[k])]
+    least = 0.0
+    for rank, k in enumerate(made):
+        least = max(least, min(1.0, (len(made) - rank) * p[k]))
+        corrected[k] = least
+    return corrected

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from particle_grid import study
 from particle_grid.evaluation.baseline import Baseline
-from particle_grid.experiments.study import plots, report, scores
+from particle_grid.experiments.study import plots, scores, tables
 from particle_grid.experiments.study import run as steps
 from particle_grid.learn.loggers.tensorboard import TensorBoardLogger
 from particle_grid.runs.folder import RunFolder
@@ -93,7 +93,7 @@ class Trained:
 def without_figures(monkeypatch):
     """Skip slow steps that other tests cover: figures, and the first actions of each arm."""
     monkeypatch.setattr(plots, "draw", lambda *_: {})
-    monkeypatch.setattr(report, "first_actions", lambda *_: {})
+    monkeypatch.setattr(tables, "first_actions", lambda *_: {})
 
 
 @pytest.fixture

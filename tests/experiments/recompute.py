@@ -62,18 +62,46 @@ def final_scores(study):
     return found
 
 
-def first_reached(run, study, threshold):
-    """Return the agent-steps at which the mean score of a few iterations reaches a threshold, or infinity."""
+def smooth_curve(run, study):
+    """Return the agent-steps of a run and the mean score of the last few iterations at each of them, as pairs."""
     variant, _, name = run.parts[-3:]
     zero, one = zero_and_one(study, variant, name.rpartition("-")[0])
     events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
     tags = events.Tags()["scalars"]
     scores = []
+    curve = []
     for event in events.Scalars("env/score" if "env/score" in tags else "score"):  # the old name
         scores.append((event.value - zero) / (one - zero))
-        if len(scores) >= WINDOW and statistics.fmean(scores[-WINDOW:]) >= threshold:
-            return float(event.step)
-    return math.inf
+        if len(scores) >= WINDOW:
+            curve.append((float(event.step), statistics.fmean(scores[-WINDOW:])))
+    return curve
+
+
+def first_reached(curve, threshold):
+    """Return the agent-steps at which a curve reaches a threshold, or infinity."""
+    return next((step for step, score in curve if score >= threshold), math.inf)
+
+
+def wrong_steps(study, plan, published):
+    """Return the number of runs whose published steps to each threshold differ from those of their curves."""
+    curves = {}
+    for row in published:
+        place = (row["variant"], row["task"], row["arm"], row["seed"])
+        run = study / "test" / row["variant"] / row["arm"] / f"{row['task']}-{row['seed']}"
+        curves[place] = smooth_curve(run, study)
+    ends = defaultdict(list)
+    for (variant, task, arm, _), curve in curves.items():
+        if arm == plan["reference"]:
+            ends[variant, task].append(curve[-1][1])
+    wrong = {}
+    for threshold in plan["thresholds"]:
+        name = f"steps_to_{threshold}"
+        wrong[name] = 0
+        for row in published:
+            unit = statistics.fmean(ends[row["variant"], row["task"]]) if plan.get("relative_thresholds") else 1.0
+            curve = curves[row["variant"], row["task"], row["arm"], row["seed"]]
+            wrong[name] += first_reached(curve, threshold * unit) != float(row[name])
+    return wrong
 
 
 def middle_half(values):
@@ -178,10 +206,7 @@ def differences(folder, curves=True):
         for row in published:
             own = found[row["variant"], row["task"], row["arm"]].get(int(row["seed"]), math.inf)
             worst["sampled"] = larger(worst["sampled"], own - float(row["sampled"]))
-            run = study / "test" / row["variant"] / row["arm"] / f"{row['task']}-{row['seed']}"
-            for threshold in plan["thresholds"] if curves else []:
-                name = f"steps_to_{threshold}"  # the number of runs that differ
-                worst[name] = worst.get(name, 0) + (first_reached(run, study, threshold) != float(row[name]))
+        worst |= wrong_steps(study, plan, published) if curves else {}
     return dict(worst)
 
 

@@ -155,6 +155,7 @@ def test_the_name_of_a_plan_is_not_a_path(invoke, name):
         ("reference_scores: gaussian", "reference_scores: ???", "Missing mandatory value: reference_scores"),
         ("thresholds: [0.5]", "thresholds: [0.5]\nnull_control: bins3", "There is no arm 'bins3', which null_control"),
         ("thresholds: [0.5]", "thresholds: [0.5]\nsteps_per_second: 0", "steps_per_second=0 is invalid: give a whole"),
+        ("thresholds: [0.5]", "thresholds: [0.5, 1.5]\nrelative_thresholds: true", "give shares above 0 and up to 1"),
         ("range: [discrete, gaussian]", "range: [discrete, beta]", "There is no arm 'beta', which chains.range names"),
         (
             "range: [discrete, gaussian]",

@@ -1,5 +1,6 @@
 """Statistics compared with closed forms and known values."""
 
+import itertools
 import math
 
 import numpy as np
@@ -147,6 +148,31 @@ def test_the_same_seed_gives_the_same_interval():
     x = np.random.default_rng(0).normal(size=(2, 5))
     assert stats.interval(stats.interquartile_mean, x, seed=1) == stats.interval(stats.interquartile_mean, x, seed=1)
     assert stats.interval(stats.interquartile_mean, x, seed=1) != stats.interval(stats.interquartile_mean, x, seed=2)
+
+
+def test_a_permutation_test_finds_equal_arms_different_as_often_as_its_level_says():
+    generator = np.random.default_rng(0)
+    found = 0
+    for k in range(300):
+        x, y = generator.normal([[[0.0], [5.0]]], 1, (2, 2, 8))
+        found += stats.permutation_test(stats.mean_difference, x, y, resamples=400, seed=k) <= 0.05
+    assert 0.02 < found / 300 < 0.08
+
+
+def test_a_permutation_test_of_few_runs_agrees_with_all_exchanges():
+    x, y = np.array([[3.0, 4.0, 5.0]]), np.array([[0.0, 1.0, 2.5]])
+    pooled = np.concatenate([x[0], y[0]])
+    sums = [sum(pooled[k] for k in chosen) for chosen in itertools.combinations(range(6), 3)]
+    as_far = [abs(2 * total - pooled.sum()) >= abs(x.sum() - y.sum()) for total in sums]
+    found = stats.permutation_test(stats.mean_difference, x, y, resamples=20_000)
+    assert found == pytest.approx(np.mean(as_far), abs=0.01)
+    assert stats.permutation_test(stats.mean_difference, x, x) == 1
+
+
+def test_holms_correction_equals_a_hand_computed_example():
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert stats.holm([0.9, float("nan"), 0.8]) == pytest.approx([1.0, float("nan"), 1.0], nan_ok=True)
+    assert stats.holm([]) == []
 
 
 @pytest.mark.parametrize(

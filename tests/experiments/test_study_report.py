@@ -14,7 +14,7 @@ from particle_grid.experiments import stats
 from particle_grid.experiments.study.plan import find_plan, read_plan
 from particle_grid.experiments.study.plots import colours
 from particle_grid.experiments.study.report import answer_text, control_text
-from particle_grid.experiments.study.scores import with_interval
+from particle_grid.experiments.study.summary import with_interval
 from particle_grid.settings.compose import config_folder
 
 PLANS = sorted(path.stem for path in (config_folder() / "study").glob("*.yaml"))
@@ -35,8 +35,15 @@ def test_a_report_shows_question_figures_and_plan_on_one_page_and_runs_nothing(t
     assert page.index("Too few seeds to tell the arms apart") < page.index("<table>")
     assert page.count("<figcaption>") == 2 * 7
     assert page.count("<td>discrete to gaussian</td>") == 2
-    assert page.count("<td>gaussian</td><td>forage</td><td>not shown</td>") == 2
-    for title in ("Single changes", "Equivalence", "Score at equal KL divergence", "Greedy minus sampled"):
+    assert page.count("<td>gaussian</td><td>forage</td><td>unknown</td><td>not shown</td>") == 2
+    assert page.count("<h2>Changes of the gaps</h2>") == 1
+    assert page.count("<td>inertial</td><td>gaussian</td>") == 1
+    for title in (
+        "Single changes",
+        "Differences and equivalence",
+        "Score at equal KL divergence",
+        "Greedy minus sampled",
+    ):
         assert page.count(f"<h3>{title}</h3>") == 2
     assert page.count("<td>learning_rate") == 4, "all sets of hyperparameters are listed"
     Path("out/report.html").unlink()

@@ -1,6 +1,7 @@
 """The scores of a study are normalised alike for all arms and compared over complete seeds."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,17 +11,18 @@ from hypothesis import strategies as st
 from particle_grid.evaluation.baseline import Baseline
 from particle_grid.experiments.pool import Job
 from particle_grid.experiments.study import scores as study_scores
+from particle_grid.experiments.study.first_actions import first_actions
 from particle_grid.experiments.study.plan import TEST, RunKey, find_plan, read_plan
 from particle_grid.experiments.study.scores import (
     StudyResults,
     collect,
     final_score,
-    first_actions,
     learning_curve,
     smoothed,
-    step_columns,
     steps_to,
+    threshold_levels,
 )
+from particle_grid.experiments.study.summary import step_columns, summary_rows
 from particle_grid.runs.curves import read_scalars
 from particle_grid.runs.folder import RunFolder
 from tests.experiments.fakes import UNIT, write_curve, write_results
@@ -128,9 +130,20 @@ def test_smoothed_scores_are_means_of_the_last_iterations(scores):
     np.testing.assert_allclose(smoothed(np.array(scores)), expected, atol=1e-9)
 
 
-def finished(tmp_path, kl):
+def test_relative_thresholds_are_shares_of_where_the_reference_ends(tmp_path):
+    relative = replace(plan(), thresholds=[0.48], relative_thresholds=True)
+    results = finished(tmp_path, {"discrete": 0.1, "gaussian": 0.1}, relative)
+    levels = threshold_levels(relative, results.curves)
+    assert levels == {place: [pytest.approx(0.48 * 0.98, abs=1e-5)] for place in levels}  # the last five: 0.96 to 1
+    assert {row["steps_to_0.48"] for row in results.rows} == {5000.0}  # the mean of 0.46 to 0.50 is above 0.4704
+    assert threshold_levels(plan(), results.curves) == {place: [0.5] for place in levels}
+    lost = {key: curve for key, curve in results.curves.items() if key.arm != "discrete"}
+    assert np.isnan(list(threshold_levels(relative, lost).values())).all()
+
+
+def finished(tmp_path, kl, study=None):
     """Return the results of a study whose arms have the same curves, and move by `kl` nats in each iteration."""
-    smoke = plan()
+    smoke = study or plan()
     jobs = {}
     for variant in smoke.variants:
         for arm in smoke.arms:
@@ -150,14 +163,14 @@ def test_scores_are_compared_at_the_divergence_that_every_run_reaches(tmp_path):
     np.testing.assert_allclose(results.equal_kl("kinematic"), [10.0, 10.0], rtol=1e-5)
     np.testing.assert_allclose(results.scores_at_kl("kinematic", "discrete"), 0.98, atol=1e-4)  # of the last five
     np.testing.assert_allclose(results.scores_at_kl("kinematic", "gaussian"), 0.48, atol=1e-4)
-    for row in results.summary():
+    for row in summary_rows(results):
         assert row["greedy_minus_sampled"] == pytest.approx(0.25)
         assert row["score_at_equal_kl"] == pytest.approx(0.98 if row["arm"] == "discrete" else 0.48, abs=1e-4)
 
 
 def test_runs_that_did_not_log_their_divergence_have_no_score_at_it(tmp_path):
     results = finished(tmp_path, {"discrete": 0.1, "gaussian": None})
-    assert all(np.isnan(row["score_at_equal_kl"]) for row in results.summary())
+    assert all(np.isnan(row["score_at_equal_kl"]) for row in summary_rows(results))
 
 
 def columns_of(steps, budget=1000.0):

@@ -74,7 +74,8 @@ class Plan:
     compared with. reference_scores: the arm whose random actions score 0 and whose scripted policy scores 1.
     null_control: the arm that should equal the reference, if there is one. chains: by label, arms in an order in which
     each differs from the one before it in one thing; the report shows what each of these changes costs.
-    steps_per_second: of a run on one core, for the estimate of the time.
+    thresholds: normalised scores whose steps are reported, or, if relative_thresholds, shares of the score at which the
+    reference ends. steps_per_second: of a run on one core, for the estimate of the time.
     """
 
     question: str
@@ -88,6 +89,7 @@ class Plan:
     tuning: Tuning
     seeds: list[int]
     thresholds: list[float]
+    relative_thresholds: bool = False
     null_control: str = ""
     chains: dict[str, list[str]] = field(default_factory=dict)
     steps_per_second: int = 90_000
@@ -136,6 +138,8 @@ class Plan:
             raise UserError(f"steps_per_second={self.steps_per_second} is invalid: give a whole number, 1 or more.")
         if not all(map(math.isfinite, self.thresholds)) or len(set(self.thresholds)) < len(self.thresholds):
             raise UserError(f"thresholds={self.thresholds} is invalid: give different finite numbers.")
+        if self.relative_thresholds and not all(0 < threshold <= 1 for threshold in self.thresholds):
+            raise UserError(f"thresholds={self.thresholds} is invalid: give shares above 0 and up to 1.")
 
     def _check_search(self) -> None:
         """Refuse search spaces that have too few or too many sets of hyperparameters."""

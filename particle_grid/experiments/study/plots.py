@@ -10,7 +10,8 @@ import numpy as np
 from particle_grid.evaluation import figures
 from particle_grid.experiments import stats
 from particle_grid.experiments.study.plan import Plan
-from particle_grid.experiments.study.scores import FEWEST, Rows, StudyResults, smoothed, with_interval
+from particle_grid.experiments.study.scores import Rows, StudyResults, smoothed
+from particle_grid.experiments.study.summary import FEWEST, with_interval
 
 PROFILE = np.linspace(-0.25, 1.75, 81)  # thresholds of the performance profiles
 RELATIVE = {"better": 0.5, "difference": 0.0}  # columns that compare an arm with the reference: their neutral values

@@ -1,27 +1,26 @@
-"""The report of a study: summary.csv, and one web page with all tables and figures."""
+"""The report of a study: its tables as CSV files, and one web page with all tables and figures."""
 
 import html
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from particle_grid.evaluation import web_page
 from particle_grid.experiments.pool import Job
 from particle_grid.experiments.study import plots
-from particle_grid.experiments.study.chains import chain_rows
+from particle_grid.experiments.study.comparisons import chain_rows, gap_rows
 from particle_grid.experiments.study.plan import TEST, TUNING, Plan, RunKey
-from particle_grid.experiments.study.plots import RELATIVE
-from particle_grid.experiments.study.scores import (
-    FEWEST,
-    SAME_SCORE,
-    SAME_STEPS,
-    STILL,
-    Rows,
-    StudyResults,
-    first_actions,
+from particle_grid.experiments.study.scores import Rows, StudyResults
+from particle_grid.experiments.study.summary import FEWEST, SAME_SCORE, SAME_STEPS, summary_rows
+from particle_grid.experiments.study.tables import (
+    aggregate_table,
+    chain_tables,
+    equivalence_table,
+    first_actions_table,
+    interval_text,
+    task_table,
+    tuning_table,
 )
 from particle_grid.support import atomic, records
 from particle_grid.support.errors import UserError
@@ -76,15 +75,18 @@ def write_report(out: Path, results: StudyResults, missing: Sequence[str]) -> No
             f"Fewer than two seeds have a finished run of every arm and task: repeat the command without --report, or "
             f"see error.txt in the folders of failed runs in {out / 'test'}."
         )
-    summary = results.summary()
+    summary = summary_rows(results)
     chains = chain_rows(results)
-    for name, rows in (("summary.csv", summary), ("chains.csv", chains)):
+    gaps = gap_rows(results)
+    for name, rows in (("summary.csv", summary), ("chains.csv", chains), ("gaps.csv", gaps)):
         if rows:
             records.write_rows(out / name, rows)
     sections = [
         section(results, summary, chains, variant, plots.draw(out, results, summary, chains, variant))
         for variant in results.variants
     ]
+    if gaps:
+        sections.append(gap_section(results.plan, gaps))
     text = (out / "plan.yaml").read_text("utf-8")
     atomic.write(out / "report.html", page(results, sections, missing, text).encode())
 
@@ -103,7 +105,7 @@ def section(results: StudyResults, summary: Rows, chains: Rows, variant: str, im
     return f"""<h2>{html.escape(variant)}</h2><p class="answer">{answer}</p>
 {task_table(plan, rows, "iqm")}{aggregate_table(plan, overall)}{pictures}
 {chain_tables(plan, changes)}
-<h3>Equivalence</h3>{equivalence_table(plan, rows)}
+<h3>Differences and equivalence</h3>{equivalence_table(plan, rows)}
 <h3>Score at equal KL divergence</h3><p>Scores at the cumulative divergence that every run of a task reaches, in nats:
 {html.escape(levels)}. An arm that scores less than another learns less from an equally large change of its policy.</p>
 {task_table(plan, rows, "score_at_equal_kl")}
@@ -120,7 +122,9 @@ with the actions of {html.escape(plan.reference_scores)} and used for all arms. 
 intervals of a bootstrap stratified by task, and are left out for fewer than {FEWEST} seeds. They say nothing about
 other tasks. Interquartile means are those of each task, averaged over tasks. In a median of steps, runs that never
 reached the threshold count as the slowest; in a ratio of mean steps, they count as if they reached it at their last
-step, which moves the ratio towards 1. An arm is equivalent if two one-sided tests show it: difference of scores within
+step, which moves the ratio towards 1. {thresholds_text(plan)}p-values are those of a permutation test of mean scores:
+how often chance alone makes such a difference. Holm's method corrects them for all arms and tasks of a variant, and
+those over all tasks for all arms. An arm is equivalent if two one-sided tests show it: difference of scores within
 {SAME_SCORE[1]:g}, ratio of steps between {SAME_STEPS[0]:g} and {SAME_STEPS[1]:g} with all runs at the threshold.</p>
 <h2>First actions</h2>{first_actions_table(results)}
 <h2>Tuning</h2>{tuning_table(results)}
@@ -128,59 +132,27 @@ step, which moves the ratio towards 1. An arm is equivalent if two one-sided tes
     return web_page.page(plan.question, body)
 
 
-def task_table(plan: Plan, rows: Rows, name: str) -> str:
-    """Return the table of a column of the summary: a row for each arm, and a column for each task."""
-    found = {(row["arm"], row["task"]): row for row in rows}
-    body = [
-        [arm, *(interval_text(found[arm, task], name) for task in plan.tasks), interval_text(found[arm, "all"], name)]
-        for arm in plan.arms
-    ]
-    return web_page.table(["arm", *plan.tasks, "mean of tasks"], body)
-
-
-def chain_tables(plan: Plan, changes: Rows) -> str:
-    """Return a table for each chain of a plan: a row for each change, with the difference that it makes."""
-    if not changes:
-        return ""
+def gap_section(plan: Plan, gaps: Rows) -> str:
+    """Return the part of the report about how variants change the gaps between each arm and the reference."""
+    first = gaps[0]["first"]
     tasks = [*plan.tasks, "all"]
-    header = ["change", *plan.tasks, "mean of tasks", *(f"ratio of steps to {each}" for each in plan.thresholds)]
-    text = "<h3>Single changes</h3><p>Differences of interquartile means, and of unpaired runs.</p>"
-    for chain, arms in plan.chains.items():
-        body = []
-        for pair in itertools.pairwise(arms):
-            found = {
-                row["task"]: row for row in changes if (row["chain"], row["before"], row["after"]) == (chain, *pair)
-            }
-            cells = [interval_text(found[task], "difference") for task in tasks]
-            cells += [interval_text(found["all"], f"ratio_{threshold}") for threshold in plan.thresholds]
-            body.append([" to ".join(pair), *cells])
-        text += f"<h4>{html.escape(chain)}</h4>{web_page.table(header, body)}"
-    return text
-
-
-def equivalence_table(plan: Plan, rows: Rows) -> str:
-    """Return the table of what two one-sided tests show about each arm and the reference, by task and over all.
-
-    Opposite differences on two tasks may cancel, so the mean of tasks shows less than each task by itself.
-    """
-    header = ["arm", "task", f"same final score as {plan.reference}"]
-    for threshold in plan.thresholds:
-        header += [f"ratio of steps to {threshold}", "same steps"]
     body = []
-    for row in rows:
-        if row["arm"] == plan.reference:
-            continue
-        arm = row["arm"] + (" (null control)" if row["arm"] == plan.null_control else "")
-        cells = [arm, "mean of tasks" if row["task"] == "all" else row["task"], shown(row["same_score"])]
-        for threshold in plan.thresholds:
-            cells += [interval_text(row, f"ratio_{threshold}"), shown(row[f"same_steps_{threshold}"])]
-        body.append(cells)
-    return web_page.table(header, body)
+    for variant, arm in dict.fromkeys((row["variant"], row["arm"]) for row in gaps):
+        found = {row["task"]: row for row in gaps if (row["variant"], row["arm"]) == (variant, arm)}
+        body.append([variant, arm, *(interval_text(found[task], "change") for task in tasks)])
+    return f"""<h2>Changes of the gaps</h2><p>The difference to {html.escape(plan.reference)} in each variant, less that
+in {html.escape(first)}. Below 0, an arm falls further behind; above 0, it catches up.</p>
+{web_page.table(["variant", "arm", *plan.tasks, "mean of tasks"], body)}"""
 
 
-def shown(equivalent: bool) -> str:
-    """Return what a test of equivalence says."""
-    return "yes" if equivalent else "not shown"
+def thresholds_text(plan: Plan) -> str:
+    """Return what the thresholds are shares of, or nothing if they are scores."""
+    if not plan.relative_thresholds:
+        return ""
+    return (
+        f"Thresholds are shares of the score at which the learning curves of {html.escape(plan.reference)} end, in the "
+        f"mean over its runs. "
+    )
 
 
 def control_text(plan: Plan, overall: Rows) -> str:
@@ -208,71 +180,3 @@ def answer_text(plan: Plan, summary: Rows) -> str:
         f"Scores compared with {plan.reference}, averaged over tasks, which may differ: {parts} (random actions 0, "
         f"script 1)."
     )
-
-
-def interval_text(row: dict[str, Any], name: str) -> str:
-    """Return a value and its interval, as in 0.71 [0.65, 0.80]; the value alone if there is no interval."""
-    if not np.isfinite(row[name]):
-        return "unknown"
-    if not np.isfinite(row[f"{name}_low"]):
-        return f"{row[name]:z.2f}"
-    return f"{row[name]:z.2f} [{row[f'{name}_low']:z.2f}, {row[f'{name}_high']:z.2f}]"
-
-
-def steps_text(row: dict[str, Any], threshold: float) -> str:
-    """Return the median steps to a threshold, and the share of runs that reached it."""
-    steps = row[f"steps_to_{threshold}"]
-    share = f"({row[f'reached_{threshold}']:.0%})"
-    return f"{steps / 1e6:.2f}M {share}" if np.isfinite(steps) else f"never {share}"
-
-
-def aggregate_table(plan: Plan, summary: Rows) -> str:
-    """Return the table of aggregates over all tasks, with a row for each arm."""
-    header = ["arm", "runs", "interquartile mean", "mean", f"P(more than {plan.reference})", "paired difference"]
-    header += [f"median steps to {threshold} (share)" for threshold in plan.thresholds]
-    body = []
-    for row in summary:
-        is_reference = row["arm"] == plan.reference
-        cells = [row["arm"], str(row["runs"]), interval_text(row, "iqm"), interval_text(row, "mean")]
-        cells += ["" if is_reference else interval_text(row, name) for name in RELATIVE]
-        cells += [steps_text(row, threshold) for threshold in plan.thresholds]
-        body.append(cells)
-    return web_page.table(header, body)
-
-
-def tuning_table(results: StudyResults) -> str:
-    """Return the table of all sets of hyperparameters that were tried, with the mean scores of each in tuning."""
-    if results.plan.tuning.trials == 1:
-        return "<p>Nothing was tuned.</p>"
-    tasks = results.plan.tuning.tasks
-    body = []
-    for arm, chosen in results.chosen.items():
-        for trial, pairs in enumerate(results.plan.trials(arm)):
-            hyperparameters = ", ".join(f"{key.split('.')[-1]} {value}" for key, value in pairs)
-            mark = "chosen" if trial == chosen else ""
-            scores = [_tuning_score(results, arm, trial, each) for each in [*([task] for task in tasks), tasks]]
-            body.append([arm, hyperparameters, *scores, mark])
-    return web_page.table(["arm", "hyperparameters", *tasks, "mean of tasks", ""], body)
-
-
-def _tuning_score(results: StudyResults, arm: str, trial: int, tasks: Sequence[str]) -> str:
-    """Return the mean score of a set of hyperparameters over the seeds of some tasks."""
-    tuning = [row for row in results.rows if (row["phase"], row["arm"], row["trial"]) == (TUNING, arm, trial)]
-    scores = [row["sampled"] for row in tuning if row["task"] in tasks]
-    return f"{np.mean(scores):z.2f}" if scores else "failed"
-
-
-def first_actions_table(results: StudyResults) -> str:
-    """Return the table of how each arm acts before training."""
-    header = [
-        "arm",
-        "root mean square of an axis",
-        "mean size",
-        f"axes moved by less than {STILL}",
-        "entropy of the move (nats)",
-    ]
-    body = [
-        [arm, f"{found['rms']:.2f}", f"{found['mean']:.2f}", f"{found['still']:.0%}", f"{found['entropy']:.2f}"]
-        for arm, found in first_actions(results.plan, results.chosen).items()
-    ]
-    return web_page.table(header, body)

@@ -1,4 +1,4 @@
-"""The scores of a study: normalised alike for all arms, and aggregated over runs."""
+"""The scores of a study's runs, normalised alike for all arms."""
 
 import functools
 import itertools
@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from particle_grid.evaluation import baseline, match
 from particle_grid.evaluation.baseline import Baseline
-from particle_grid.experiments import stats
 from particle_grid.experiments.pool import Job
 from particle_grid.experiments.study.config import study_config
 from particle_grid.experiments.study.plan import TEST, Plan, RunKey
-from particle_grid.runs.build import build_env, build_policy
+from particle_grid.runs.build import build_env
 from particle_grid.runs.curves import Curve, Scalars, curve_of, read_scalars
 from particle_grid.runs.folder import REPAIR, RunFolder
 from particle_grid.runs.results import Results
@@ -27,12 +25,7 @@ from particle_grid.support.errors import UserError
 
 Rows = list[dict[str, Any]]
 ReferenceScores = Mapping[tuple[str, str], Baseline]  # by variant and task
-FEWEST = 5  # runs per task that an interval needs
 SMOOTH = 5  # iterations, whose mean score must reach a threshold
-FIRST_ACTIONS = 100_000  # samples that show how an arm acts before training
-SAME_SCORE = (-0.05, 0.05)  # differences of final scores that count as equivalent
-SAME_STEPS = (0.8, 1.25)  # ratios of steps that count as equivalent
-STILL = 0.25  # share of an axis' reach; actions below it barely move an agent
 REFERENCE_SCORES = "reference_scores.json"
 OLD_REFERENCE_SCORES = "scales.json"  # name of the same file in earlier versions
 MEASURE_AGAIN = "Remove this file, and the same command measures it again."
@@ -193,27 +186,6 @@ class StudyResults:
             found.append([np.interp(level, self.kl[key], smoothed(self.curves[key].values)) for key in keys])
         return np.array(found, float)
 
-    def summary(self) -> Rows:
-        """Return aggregates with 95% intervals: for each variant and arm a row over all tasks, and one per task."""
-        plan = self.plan
-        parts = {"all": slice(None)} | {task: slice(k, k + 1) for k, task in enumerate(plan.tasks)}
-        rows = []
-        keys = itertools.product(self.variants, plan.arms)
-        columns = {key: self.columns(*key) | {"at_kl": self.scores_at_kl(*key)} for key in keys}
-        for variant, arm in columns:
-            for task, part in parts.items():
-                mine = {name: x[part] for name, x in columns[variant, arm].items()}
-                theirs = {name: x[part] for name, x in columns[variant, plan.reference].items()}
-                row: dict[str, Any] = {"variant": variant, "arm": arm, "task": task, "runs": mine["sampled"].size}
-                row |= aggregates(mine["sampled"], theirs["sampled"])
-                row |= interval_columns("greedy_minus_sampled", stats.mean, mine["greedy"] - mine["sampled"])
-                row |= interval_columns("score_at_equal_kl", stats.interquartile_mean, mine["at_kl"])
-                row["same_score"] = _equivalent(stats.mean_difference, mine["sampled"], theirs["sampled"], SAME_SCORE)
-                for threshold in plan.thresholds:
-                    row |= step_columns(threshold, mine, theirs)
-                rows.append(row)
-        return rows
-
     def columns(self, variant: str, arm: str) -> dict[str, np.ndarray]:
         """Return what is aggregated over the runs of an arm, by name, each f64[tasks, runs]."""
         names = ["sampled", "greedy", "steps", *(f"steps_to_{threshold}" for threshold in self.plan.thresholds)]
@@ -228,7 +200,7 @@ def collect(
     Raises:
         UserError: if a file of a run is damaged.
     """
-    rows = []
+    rows: dict[RunKey, dict[str, Any]] = {}
     curves = {}
     kl = {}
     for key, job in jobs.items():
@@ -239,109 +211,33 @@ def collect(
         scalars = read_scalars(job.folder)
         curve = learning_curve(reference, scalars, job.folder, results)
         kl[key] = cumulative_kl(scalars)
-        row: dict[str, Any] = key._asdict()
-        row |= {player: final_score(reference, job.folder, results, player) for player in ("sampled", "greedy")}
-        row |= {f"steps_to_{each}": steps_to(each, curve.steps, curve.values) for each in plan.thresholds}
-        rows.append(row | {"steps": int(curve.steps[-1]), "minutes": curve.minutes, "kl": float(kl[key][-1])})
+        scores = {player: final_score(reference, job.folder, results, player) for player in ("sampled", "greedy")}
+        time = {"steps": int(curve.steps[-1]), "minutes": curve.minutes, "kl": float(kl[key][-1])}
+        rows[key] = key._asdict() | scores | time
         curves[key] = curve
-    return StudyResults(plan, chosen, rows, curves, kl)
+    levels = threshold_levels(plan, curves)
+    for key, curve in curves.items():
+        for threshold, level in zip(plan.thresholds, levels[key.variant, key.task], strict=True):
+            rows[key][f"steps_to_{threshold}"] = steps_to(level, curve.steps, curve.values)
+    return StudyResults(plan, chosen, list(rows.values()), curves, kl)
 
 
-def aggregates(scores: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
-    """Return aggregates of an arm's scores, f64[tasks, runs], alone and against the reference's, with intervals."""
+def threshold_levels(plan: Plan, curves: Mapping[RunKey, Curve]) -> dict[tuple[str, str], list[float]]:
+    """Return the normalised scores that the thresholds of a plan stand for, by variant and task.
 
-    def difference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return stats.paired_difference(x, y).mean(-1)
-
-    columns = interval_columns("iqm", stats.interquartile_mean, scores)
-    columns |= interval_columns("mean", stats.mean, scores)
-    columns |= interval_columns("better", stats.probability_of_improvement, scores, reference)
-    return columns | interval_columns("difference", difference, scores, reference, paired=True)
-
-
-def step_columns(
-    threshold: float, mine: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    """Return how long an arm takes to reach a threshold: by itself, and as a ratio to the reference.
-
-    With censored runs, the ratio is nearer to 1 than the true one, so it shows no equivalence.
+    If they are relative to the reference, they are shares of where its curves end in the test, in the mean over its
+    runs. They are NaN, which no run reaches, if it has none or ends no better than random actions.
     """
-    reached = mine[f"steps_to_{threshold}"]
-    columns: dict[str, Any] = {
-        f"steps_to_{threshold}": float(np.median(reached)),
-        f"reached_{threshold}": float(np.isfinite(reached).mean()),
-    }
-    theirs = reference[f"steps_to_{threshold}"]
-    ratio = ratio_columns(threshold, mine, reference)
-    all_reached = np.isfinite(reached).all() and np.isfinite(theirs).all()
-    same = all_reached and _equivalent(stats.sample_ratio, reached, theirs, SAME_STEPS)
-    return columns | ratio | {f"same_steps_{threshold}": bool(same)}
-
-
-def ratio_columns(
-    threshold: float, mine: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Return the ratio of the steps that two arms take to a threshold. It is NaN if no run of either reaches it.
-
-    Runs that never reach it count as if their last step did.
-    """
-    steps = [np.minimum(x[f"steps_to_{threshold}"], x["steps"]) for x in (mine, theirs)]
-    if not any(np.isfinite(x[f"steps_to_{threshold}"]).any() for x in (mine, theirs)):
-        steps = [np.full_like(x, np.nan) for x in steps]
-    return interval_columns(f"ratio_{threshold}", stats.sample_ratio, *steps)
-
-
-def _equivalent(statistic: stats.Statistic, x: np.ndarray, y: np.ndarray, bounds: tuple[float, float]) -> bool:
-    """Return whether two arms are shown to be equivalent, which fewer than FEWEST runs per task cannot show."""
-    return x.shape[-1] >= FEWEST and stats.is_equivalent(statistic, x, y, bounds=bounds)
-
-
-def interval_columns(
-    name: str, statistic: stats.Statistic, *scores: np.ndarray, paired: bool = False
-) -> dict[str, np.ndarray]:
-    """Return the value of a statistic and the ends of its interval as columns of the summary."""
-    value, low, high = with_interval(statistic, *scores, paired=paired)
-    return {name: value, f"{name}_low": low, f"{name}_high": high}
-
-
-def with_interval(statistic: stats.Statistic, *scores: np.ndarray, paired: bool = False) -> np.ndarray:
-    """Return the value of a statistic, and the low and the high end of its interval, f64[3, ...].
-
-    With fewer than FEWEST runs per task the ends are NaN, because a bootstrap of so few runs is too narrow; likewise if
-    scores are missing.
-    """
-    value = statistic(*scores)
-    if min(x.shape[-1] for x in scores) < FEWEST or not all(np.isfinite(x).all() for x in scores):
-        return np.array([value, np.full_like(value, np.nan), np.full_like(value, np.nan)])
-    return np.array([value, *stats.interval(statistic, *scores, paired=paired)])
-
-
-def first_actions(plan: Plan, chosen: Mapping[str, int]) -> dict[str, dict[str, float]]:
-    """Return how each arm acts before training: by arm, statistics of the actions of a fresh policy.
-
-    rms: root mean square along an axis. mean: mean size along an axis. still: share of axes that move by less than
-    STILL. entropy: of the nearest of the nine discrete moves, in nats, at most log 9.
-    """
-    variant = next(iter(plan.variants))
-    task = next(iter(plan.tasks))
-    found = {}
-    for arm in plan.arms:
-        config = study_config(plan.overrides(variant, arm, task, 0, plan.trials(arm)[chosen[arm]]))
-        policy = build_policy(config)
-        out = policy.actor.bias.detach().expand(FIRST_ACTIONS, -1)  # observations hardly matter yet
-        sample = policy.head.sample(out, torch.Generator().manual_seed(0))[0]
-        actions = policy.head.to_action(sample).detach().numpy()
-        found[arm] = _action_statistics((actions - 1.0 if config.action == "discrete" else actions).clip(-1, 1))
-    return found
-
-
-def _action_statistics(actions: np.ndarray) -> dict[str, float]:
-    """Return statistics of actions, f32[N, 2] in [-1, 1]."""
-    nearest = np.bincount(np.rint(actions).astype(int) @ [3, 1] + 4, minlength=9) / len(actions)
-    shares = nearest[nearest > 0]
-    return {
-        "rms": float(np.sqrt(np.mean(np.square(actions)))),
-        "mean": float(np.mean(np.abs(actions))),
-        "still": float(np.mean(np.abs(actions) < STILL)),
-        "entropy": float(-np.sum(shares * np.log(shares))),
-    }
+    levels = {}
+    for variant, task in itertools.product(plan.variants, plan.tasks):
+        end = 1.0
+        if plan.relative_thresholds:
+            place = (TEST, variant, plan.reference, task)
+            ends = [
+                smoothed(curve.values)[-1]
+                for key, curve in curves.items()
+                if (key.phase, key.variant, key.arm, key.task) == place
+            ]
+            end = float(np.mean(ends)) if ends else 0.0
+        levels[variant, task] = [threshold * end if end > 0 else float("nan") for threshold in plan.thresholds]
+    return levels

@@ -1,11 +1,11 @@
-"""What each change in a chain of arms costs."""
+"""What each change in a chain of arms costs, and whether variants change the gaps between arms."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from particle_grid.experiments.study.chains import chain_rows
+from particle_grid.experiments.study.comparisons import chain_rows, gap_rows
 from particle_grid.experiments.study.plan import find_plan, read_plan
 from particle_grid.experiments.study.scores import StudyResults
 
@@ -57,3 +57,28 @@ def test_a_change_after_which_fewer_runs_reach_the_threshold_needs_more_steps():
     assert found["snapped", "gaussian", "forage"] == pytest.approx(5 * 500 / (2 * 1000 + 3 * 500))
     steps[:] = np.inf
     assert all(np.isnan(row["ratio_0.5"]) for row in chain_rows(results(scores, steps)))
+
+
+def test_the_change_of_a_gap_is_that_of_the_difference_to_the_reference():
+    smoke = read_plan(find_plan("smoke"))
+    plan = replace(smoke, seeds=list(range(20)))
+    generator = np.random.default_rng(0)
+    gaps = {("kinematic", "center"): -0.1, ("kinematic", "forage"): -0.2}
+    gaps |= {("inertial", "center"): -0.5, ("inertial", "forage"): -0.2}
+    rows = [
+        {"phase": "test", "variant": variant, "arm": arm, "task": task, "seed": seed}
+        | {"sampled": 1 + gap * (arm == "gaussian") + generator.normal(0, 0.01)}
+        for (variant, task), gap in gaps.items()
+        for arm in plan.arms
+        for seed in plan.seeds
+    ]
+    found = {row["task"]: row for row in gap_rows(StudyResults(plan, dict.fromkeys(plan.arms, 0), rows, {}, {}))}
+    assert {(row["variant"], row["first"], row["arm"]) for row in found.values()} == {
+        ("inertial", "kinematic", "gaussian")
+    }
+    for task, gap, change in (("center", -0.5, -0.4), ("forage", -0.2, 0.0), ("all", -0.35, -0.2)):
+        assert found[task]["gap"] == pytest.approx(gap, abs=0.01)
+        assert found[task]["change"] == pytest.approx(change, abs=0.015)
+        assert found[task]["change_low"] < found[task]["change"] < found[task]["change_high"]
+    assert found["center"]["change_high"] < -0.3
+    assert found["forage"]["change_low"] < 0 < found["forage"]["change_high"]

@@ -1,4 +1,4 @@
-"""What single changes cost: the differences between neighbours in the chains of a plan."""
+"""Comparisons beyond those with the reference: what single changes cost, and whether variants change the gaps."""
 
 import itertools
 from collections.abc import Mapping
@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from particle_grid.experiments import stats
-from particle_grid.experiments.study.scores import Rows, StudyResults, interval_columns, ratio_columns
+from particle_grid.experiments.study.scores import Rows, StudyResults
+from particle_grid.experiments.study.summary import interval_columns, parts, ratio_columns
 
 
 def chain_rows(results: StudyResults) -> Rows:
@@ -17,12 +18,11 @@ def chain_rows(results: StudyResults) -> Rows:
     NaN if no run of either arm does. Runs are not paired: those with the same seed have little in common.
     """
     plan = results.plan
-    parts = {"all": slice(None)} | {task: slice(k, k + 1) for k, task in enumerate(plan.tasks)}
     rows = []
     for variant in results.variants:
         columns = {arm: results.columns(variant, arm) for arm in plan.arms}
         for chain, arms in plan.chains.items():
-            for (before, after), (task, part) in itertools.product(itertools.pairwise(arms), parts.items()):
+            for (before, after), (task, part) in itertools.product(itertools.pairwise(arms), parts(results).items()):
                 pair = [{name: x[part] for name, x in columns[arm].items()} for arm in (after, before)]
                 row = {"variant": variant, "chain": chain, "before": before, "after": after, "task": task}
                 rows.append(row | change(pair[0], pair[1], plan.thresholds))
@@ -42,3 +42,27 @@ def change(
 def iqm_difference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the difference of interquartile means, f64[...]. Along a chain, those of neighbours add up."""
     return np.asarray(stats.interquartile_mean(x) - stats.interquartile_mean(y))
+
+
+def gap_rows(results: StudyResults) -> Rows:
+    """Return how variants change the gaps between arms: for each variant but the first and each arm, as `chain_rows`.
+
+    `gap` is the arm's mean score less the reference's in that variant, and `change` is this less the same in the first
+    variant: below 0 if the arm falls further behind.
+    """
+    plan = results.plan
+    scores = {variant: {arm: results.matrix(variant, arm) for arm in plan.arms} for variant in results.variants}
+    rows = []
+    for variant, arm, (task, part) in itertools.product(results.variants[1:], plan.arms, parts(results).items()):
+        if arm == plan.reference:
+            continue
+        first = results.variants[0]
+        pairs = [[scores[each][name][part] for name in (arm, plan.reference)] for each in (variant, first)]
+        row = {"variant": variant, "first": first, "arm": arm, "task": task}
+        row |= interval_columns("gap", stats.mean_difference, *pairs[0])
+        rows.append(row | interval_columns("change", _change_of_gap, *pairs[0], *pairs[1]))
+    return rows
+
+
+def _change_of_gap(x: np.ndarray, y: np.ndarray, first_x: np.ndarray, first_y: np.ndarray) -> np.ndarray:
+    return np.asarray(stats.mean_difference(x, y) - stats.mean_difference(first_x, first_y))
