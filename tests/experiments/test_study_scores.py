@@ -195,10 +195,10 @@ def test_a_run_that_never_reaches_a_threshold_is_censored_and_shows_no_equivalen
     assert np.isnan(few["ratio_0.5_low"])
 
 
-NEAREST = ("ladder", "lattice", "learner")  # plans whose arms all begin with the distribution of discrete moves
+NEAREST = ("confirm", "ladder", "lattice", "learner")  # plans whose arms all begin with the distribution of discrete moves
 
 
-@pytest.mark.parametrize("name", ["ladder", "still", "lattice", "rates", "learner", "repeat", "resolution"])
+@pytest.mark.parametrize("name", ["confirm", "ladder", "still", "lattice", "rates", "learner", "repeat", "resolution"])
 def test_every_arm_of_the_next_plans_can_be_built_and_starts_as_its_plan_says(name):
     found = first_actions(plan(name), dict.fromkeys(plan(name).arms, 0))
     assert set(found) == set(plan(name).arms)
