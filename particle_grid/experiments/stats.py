@@ -4,16 +4,19 @@ Scores are f64[..., tasks, runs]: the unit is the run, not the agent and not the
 The methods are those of Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", 2021.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 
 import numpy as np
 
 from particle_grid.support.errors import UserError
 
-Statistic = Callable[..., np.ndarray]  # one or two arrays of scores, f64[..., tasks, runs] -> f64[..., K] or f64[...]
-RESAMPLES = 2000
+Statistic = Callable[..., np.ndarray]  # arrays of scores, f64[..., tasks, runs] -> f64[..., K] or f64[...]
+RESAMPLES = 5000
+EXCHANGES = 50_000  # of runs, in a permutation test
 LEVEL = 0.95
-ALPHA = 0.05  # of each one-sided test
+ALPHA = 0.05  # level of tests
 
 
 def interquartile_mean(scores: np.ndarray) -> np.ndarray:
@@ -52,11 +55,6 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return 0.5 + 0.5 * (more.mean((-3, -2, -1)) - less.mean((-3, -2, -1)))
 
 
-def paired_difference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the mean of x - y over runs with the same seed, for each task, f64[..., tasks]."""
-    return (x - y).mean(-1)
-
-
 def mean_difference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the mean of x minus the mean of y, f64[...]. Their runs need not belong together."""
     return np.asarray(mean(x) - mean(y))
@@ -67,7 +65,7 @@ def sample_ratio(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
     Args:
         x, y: steps to a threshold, f64[..., tasks, runs]. A run that does not reach it counts as if it did at its last
-            step (a restricted mean), so the ratio is nearer to 1 than the true one.
+            step (a restricted mean). If only runs of x do not, the true ratio is larger; if only runs of y, smaller.
     """
     return np.exp(np.log(x.mean(-1) / y.mean(-1)).mean(-1))
 
@@ -85,49 +83,56 @@ def is_equivalent(
 
 
 def interval(
-    statistic: Statistic,
-    *scores: np.ndarray,
-    paired: bool = False,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
-    seed: int = 0,
+    statistic: Statistic, *scores: np.ndarray, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the low and the high end of a confidence interval, each of the shape of the statistic.
 
     They are percentiles of a bootstrap stratified by task: each resample has as many runs of each task as the scores.
+    Percentiles are further out than the level says, because few runs have a spread that is too small and uncertain
+    (Hesterberg, "What Teachers Should Know About the Bootstrap", 2015). For the mean of one task they are right, except
+    that five runs have no resamples far enough out: a 95% interval then holds in 0.91 of all cases. For the mean of
+    several tasks they are slightly too far out.
 
     Args:
         statistic: function of the scores.
-        scores: one or two arrays, f64[tasks, runs].
-        paired: draw the same runs from all arrays, for statistics of runs with the same seeds.
+        scores: arrays, f64[tasks, runs].
         resamples: number of resamples.
         level: of confidence.
         seed: of the resampling.
 
     Raises:
         UserError: for scores with gaps or with fewer than two runs, which show no spread, and for arrays of different
-            tasks or, if paired, of different runs.
+            tasks.
     """
-    _check(scores, paired, resamples, level)
+    _check(scores, resamples, level)
     generator = np.random.default_rng(seed)
-
-    def draw(x: np.ndarray) -> np.ndarray:
-        return generator.integers(0, x.shape[1], (resamples, *x.shape))
-
-    shared = draw(scores[0]) if paired else None
-    drawn = [np.take_along_axis(x[None], draw(x) if shared is None else shared, -1) for x in scores]
-    ends = np.quantile(statistic(*drawn), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    drawn = [np.take_along_axis(x[None], generator.integers(0, x.shape[1], (resamples, *x.shape)), -1) for x in scores]
+    tail = expanded_tail((1 - level) / 2, min(x.shape[1] for x in scores))
+    ends = np.quantile(statistic(*drawn), [tail, 1 - tail], axis=0)
     return ends[0], ends[1]
 
 
-def _check(scores: tuple[np.ndarray, ...], paired: bool, resamples: int, level: float) -> None:
+def expanded_tail(tail: float, runs: int) -> float:
+    """Return the share of resamples beyond an end of an interval, given the probability of being wrong there.
+
+    A normal distribution has this share beyond the point to which the interval of a mean extends: Student's quantile,
+    times a factor for the spread of resamples. The quantile is a series in 1 / (runs - 1), from Abramowitz and Stegun
+    1964, 26.7.5. It is within 0.001 for ten runs at a level of 95%, and within 0.01 for five.
+    """
+    z = NormalDist().inv_cdf(1 - tail)
+    degrees = runs - 1
+    student = z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+    student += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * degrees**3)
+    return NormalDist().cdf(-student * math.sqrt(runs / degrees))
+
+
+def _check(scores: tuple[np.ndarray, ...], resamples: int, level: float) -> None:
     for x in scores:
         if x.ndim != 2 or x.shape[1] < 2 or not np.isfinite(x).all():
             raise UserError(f"Scores {list(x.shape)} have no interval: give finite [tasks, runs] with 2 runs or more.")
     shapes = [list(x.shape) for x in scores]
-    if len({shape[0] for shape in shapes}) > 1 or (paired and len({shape[1] for shape in shapes}) > 1):
-        alike = "tasks and runs" if paired else "tasks"
-        raise UserError(f"Scores {shapes} do not match: give equally many {alike} in each array.")
+    if len({shape[0] for shape in shapes}) > 1:
+        raise UserError(f"Scores {shapes} do not match: give equally many tasks in each array.")
     if not 0 < level < 1:
         raise UserError(f"level={level} is invalid: give a share above 0 and below 1, such as {LEVEL}.")
     if type(resamples) is not int or resamples < 1:
@@ -135,15 +140,15 @@ def _check(scores: tuple[np.ndarray, ...], paired: bool, resamples: int, level: 
 
 
 def permutation_test(
-    statistic: Statistic, x: np.ndarray, y: np.ndarray, resamples: int = 5 * RESAMPLES, seed: int = 0
+    statistic: Statistic, x: np.ndarray, y: np.ndarray, resamples: int = EXCHANGES, seed: int = 0
 ) -> float:
-    """Return the two-sided p-value of a statistic that is 0 if x and y come from the same distribution.
+    """Return the two-sided p-value of a difference between x and y, if both come from the same distribution.
 
     It is the share of random exchanges of runs between x and y, within each task, after which the statistic is at least
     as far from 0. The exchange that leaves everything in place counts, so that p is never 0 (Phipson and Smyth 2010).
 
     Args:
-        statistic: function of x and y.
+        statistic: function of x and y that changes its sign if these are exchanged.
         x, y: f64[tasks, runs].
         resamples: number of exchanges.
         seed: of the exchanges.
@@ -151,7 +156,7 @@ def permutation_test(
     Raises:
         UserError: see `interval`.
     """
-    _check((x, y), False, resamples, LEVEL)
+    _check((x, y), resamples, LEVEL)
     pooled = np.concatenate([x, y], 1)
     exchanged = np.random.default_rng(seed).permuted(np.tile(pooled, (resamples, 1, 1)), axis=-1)
     found = np.abs(statistic(exchanged[..., : x.shape[1]], exchanged[..., x.shape[1] :]))
@@ -160,9 +165,9 @@ def permutation_test(
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number: those below a level are wrong together with at most this probability.
+    """Return p-values corrected for their number (Holm 1979): that any is below a level by chance has that probability.
 
-    See Holm 1979. NaN, of a test that was not made, remains NaN and is not counted.
+    NaN, of a test that was not made, remains NaN and is not counted.
     """
     corrected = [float("nan")] * len(p)
     made = [k for k in np.argsort(p) if np.isfinite(p[k])]

@@ -9,6 +9,7 @@ differ in their steps to a threshold. The command `study` wrote these files. Tak
 """
 
 import csv
+import itertools
 import json
 import math
 import random
@@ -24,6 +25,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 FOLDERS = sorted(path.parent for path in Path(__file__).parents[2].glob("docs/study/*/runs.tar.xz"))
 OLD_NAMES = {"policy, sampled": "sampled", "policy, greedy": "greedy", "random actions": "random", "script": "scripted"}
 WINDOW = 5  # iterations whose mean score must reach a threshold
+LEAST_END = 0.2  # score of the reference, for thresholds relative to it
 RESAMPLES = 1000
 
 
@@ -89,19 +91,22 @@ def wrong_steps(study, plan, published):
         place = (row["variant"], row["task"], row["arm"], row["seed"])
         run = study / "test" / row["variant"] / row["arm"] / f"{row['task']}-{row['seed']}"
         curves[place] = smooth_curve(run, study)
-    ends = defaultdict(list)
-    for (variant, task, arm, _), curve in curves.items():
-        if arm == plan["reference"]:
-            ends[variant, task].append(curve[-1][1])
-    wrong = {}
-    for threshold in plan["thresholds"]:
+    wrong = {f"steps_to_{threshold}": 0 for threshold in plan["thresholds"]}
+    for row, threshold in itertools.product(published, plan["thresholds"]):
+        unit = reference_end(curves, plan, row) if plan.get("relative_thresholds") else 1.0
+        curve = curves[row["variant"], row["task"], row["arm"], row["seed"]]
+        own = first_reached(curve, threshold * unit) if unit >= LEAST_END else math.nan
         name = f"steps_to_{threshold}"
-        wrong[name] = 0
-        for row in published:
-            unit = statistics.fmean(ends[row["variant"], row["task"]]) if plan.get("relative_thresholds") else 1.0
-            curve = curves[row["variant"], row["task"], row["arm"], row["seed"]]
-            wrong[name] += first_reached(curve, threshold * unit) != float(row[name])
+        wrong[name] += not (own == float(row[name]) or (math.isnan(own) and math.isnan(float(row[name]))))
     return wrong
+
+
+def reference_end(curves, plan, row):
+    """Return where the curves of the reference end, in the mean over the seeds that all arms and tasks have."""
+    places = [(row["variant"], task, arm) for task in plan["tasks"] for arm in plan["arms"]]
+    seeds = set.intersection(*({place[3] for place in curves if place[:3] == each} for each in places))
+    ends = [curves[row["variant"], row["task"], plan["reference"], seed][-1][1] for seed in seeds]
+    return statistics.fmean(ends) if ends else math.nan
 
 
 def middle_half(values):
@@ -126,11 +131,23 @@ def over_tasks(function, *scores):
 
 
 def bootstrap(function, scores, source):
-    """Return the 95% percentile interval of a function of scores by task, resampled within tasks."""
+    """Return the 95% interval of a function of scores by task, resampled within tasks; percentiles are for few runs."""
+    runs = len(scores[0])
+    tail = statistics.NormalDist().cdf(-student(0.975, runs - 1) * math.sqrt(runs / (runs - 1)))
     drawn = sorted(
         over_tasks(function, [[source.choice(task) for _ in task] for task in scores]) for _ in range(RESAMPLES)
     )
-    return drawn[int(0.025 * RESAMPLES)], drawn[int(0.975 * RESAMPLES)]
+    return drawn[round(tail * (RESAMPLES - 1))], drawn[round((1 - tail) * (RESAMPLES - 1))]
+
+
+def student(share, degrees):
+    """Return a quantile of Student's distribution above 0.5, by adding up its density."""
+    scale = math.gamma((degrees + 1) / 2) / math.sqrt(degrees * math.pi) / math.gamma(degrees / 2)
+    x, below, step = 0.0, 0.5, 1e-4
+    while below < share:
+        below += step * scale * (1 + (x + step / 2) ** 2 / degrees) ** (-(degrees + 1) / 2)
+        x += step
+    return x
 
 
 def aggregates(found, plan, variant, arm, tasks):

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from particle_grid.experiments import stats
 from particle_grid.experiments.study.plan import find_plan, read_plan
 from particle_grid.experiments.study.plots import colours
 from particle_grid.experiments.study.report import answer_text, control_text
+from particle_grid.experiments.study.scores import StudyResults
 from particle_grid.experiments.study.summary import with_interval
 from particle_grid.settings.compose import config_folder
 
@@ -35,7 +37,7 @@ def test_a_report_shows_question_figures_and_plan_on_one_page_and_runs_nothing(t
     assert page.index("Too few seeds to tell the arms apart") < page.index("<table>")
     assert page.count("<figcaption>") == 2 * 7
     assert page.count("<td>discrete to gaussian</td>") == 2
-    assert page.count("<td>gaussian</td><td>forage</td><td>unknown</td><td>not shown</td>") == 2
+    assert page.count("<td>gaussian</td><td>forage</td><td>-0.30</td><td>unknown</td><td>not shown</td>") == 2
     assert page.count("<h2>Changes of the gaps</h2>") == 1
     assert page.count("<td>inertial</td><td>gaussian</td>") == 1
     for title in (
@@ -63,38 +65,37 @@ def test_a_plan_without_thresholds_and_chains_is_reported_without_their_figures(
     assert not Path("out/chains.csv").exists()
 
 
-def rows_of(differences):
-    """Return the rows of a summary by the differences of the arms: value, low and high end."""
-    names = ("difference", "difference_low", "difference_high")
-    return [{"arm": arm, **dict(zip(names, found, strict=True))} for arm, found in differences.items()]
+def rows_of(**differences):
+    """Return the rows of a summary by the differences of the arms and their p-values."""
+    return [{"arm": arm, "difference": found, "p_holm": p} for arm, (found, p) in differences.items()]
 
 
 @pytest.mark.parametrize(
     ("snapped", "gaussian", "answer"),
     [
         (
-            (-0.1, -0.2, -0.05),
-            (-0.3, -0.4, -0.2),
+            (-0.1, 0.01),
+            (-0.3, 0.001),
             "Scores compared with discrete, averaged over tasks, which may differ: less: snapped -0.10, gaussian -0.30 "
             "(random actions 0, script 1).",
         ),
         (
-            (0.1, 0.05, 0.2),
-            (0.0, -0.1, 0.1),
+            (0.1, 0.04),
+            (0.0, 0.06),
             "Scores compared with discrete, averaged over tasks, which may differ: more: snapped +0.10; no difference "
             "shown: gaussian +0.00 (random actions 0, script 1).",
         ),
         (
-            (-0.1, np.nan, np.nan),
-            (0.2, np.nan, np.nan),
+            (-0.1, np.nan),
+            (0.2, np.nan),
             "Too few seeds to tell the arms apart (fewer than 5). Differences to discrete: snapped -0.10, "
             "gaussian +0.20.",
         ),
     ],
 )
-def test_the_answer_of_a_study_follows_from_the_intervals_of_the_differences(snapped, gaussian, answer):
+def test_the_answer_of_a_study_follows_from_the_tests_of_the_differences(snapped, gaussian, answer):
     plan = read_plan(find_plan("reduced"))
-    rows = rows_of({"discrete": (0.0, 0.0, 0.0), "snapped": snapped, "gaussian": gaussian})
+    rows = rows_of(discrete=(0.0, 1.0), snapped=snapped, gaussian=gaussian)
     assert answer_text(plan, rows) == answer
 
 
@@ -110,13 +111,27 @@ def test_every_arm_has_a_colour_of_its_own_that_stands_out_from_white(name):
 
 
 @pytest.mark.parametrize(
-    ("same", "verdict"), [(True, "is equivalent to discrete"), (False, "is not shown to be equivalent to discrete")]
+    ("gain", "same", "said"),
+    [
+        (0.0, False, "has the same scores as discrete, in every run."),
+        (0.01, True, "is equivalent to discrete (difference of final scores 0.01 [0.00, 0.02])."),
+        (0.01, False, "is not shown to be equivalent to discrete (difference of final scores 0.01 [0.00, 0.02])."),
+    ],
 )
-def test_the_answer_says_whether_the_null_control_equals_the_reference(same, verdict):
-    rows = [row | {"same_score": same} for row in rows_of({"discrete": (0, 0, 0), "bins3": (0.01, -0.02, 0.03)})]
-    said = control_text(read_plan(find_plan("ladder")), rows)
-    assert said == f" The null control bins3 {verdict} (difference of final scores 0.01 [-0.02, 0.03])."
-    assert control_text(read_plan(find_plan("reduced")), rows) == ""
+def test_the_answer_says_whether_the_null_control_equals_the_reference(gain, same, said):
+    plan = read_plan(find_plan("ladder"))
+    rows = [
+        {"phase": "test", "variant": "kinematic", "arm": arm, "task": task, "seed": seed}
+        | {"sampled": seed + gain * (arm == "bins3")}
+        for arm in plan.arms
+        for task in plan.tasks
+        for seed in plan.seeds
+    ]
+    results = StudyResults(plan, dict.fromkeys(plan.arms, 0), rows, {}, {})
+    overall = [{"arm": "bins3", "same_score": same, "difference": 0.01, "difference_low": 0.0, "difference_high": 0.02}]
+    assert control_text(results, "kinematic", overall) == f" The null control bins3 {said}"
+    plain = replace(results, plan=replace(plan, null_control=""))
+    assert control_text(plain, "kinematic", overall) == ""
 
 
 @pytest.mark.parametrize("runs", [2, 4, 5])

@@ -20,7 +20,6 @@ from particle_grid.experiments.study.scores import (
     learning_curve,
     smoothed,
     steps_to,
-    threshold_levels,
 )
 from particle_grid.experiments.study.summary import step_columns, summary_rows
 from particle_grid.runs.curves import read_scalars
@@ -133,12 +132,21 @@ def test_smoothed_scores_are_means_of_the_last_iterations(scores):
 def test_relative_thresholds_are_shares_of_where_the_reference_ends(tmp_path):
     relative = replace(plan(), thresholds=[0.48], relative_thresholds=True)
     results = finished(tmp_path, {"discrete": 0.1, "gaussian": 0.1}, relative)
-    levels = threshold_levels(relative, results.curves)
-    assert levels == {place: [pytest.approx(0.48 * 0.98, abs=1e-5)] for place in levels}  # the last five: 0.96 to 1
+    for variant in relative.variants:
+        assert results.threshold_unit(variant, "center") == pytest.approx(0.98, abs=1e-5)  # the last five: 0.96 to 1
     assert {row["steps_to_0.48"] for row in results.rows} == {5000.0}  # the mean of 0.46 to 0.50 is above 0.4704
-    assert threshold_levels(plan(), results.curves) == {place: [0.5] for place in levels}
-    lost = {key: curve for key, curve in results.curves.items() if key.arm != "discrete"}
-    assert np.isnan(list(threshold_levels(relative, lost).values())).all()
+    assert replace(results, plan=plan()).threshold_unit("kinematic", "center") == 1
+
+
+@pytest.mark.parametrize("end", [0.1, -1.0, None])
+def test_there_is_no_threshold_relative_to_a_reference_that_learned_nothing_or_is_not_there(tmp_path, end):
+    relative = replace(plan(), relative_thresholds=True)
+    results = finished(tmp_path, {"discrete": 0.1, "gaussian": 0.1}, relative)
+    curves = {key: replace(curve, values=curve.values * (end or 1)) for key, curve in results.curves.items()}
+    rows = results.rows if end else [row for row in results.rows if row["arm"] == "gaussian"]
+    without = replace(results, curves=curves, rows=rows)
+    assert np.isnan(without.threshold_unit("kinematic", "center"))
+    assert np.isnan(steps_to(float("nan"), np.arange(9), np.arange(9.0)))
 
 
 def finished(tmp_path, kl, study=None):
@@ -195,7 +203,12 @@ def test_a_run_that_never_reaches_a_threshold_is_censored_and_shows_no_equivalen
     assert np.isnan(few["ratio_0.5_low"])
 
 
-NEAREST = ("confirm", "ladder", "lattice", "learner")  # plans whose arms all begin with the distribution of discrete moves
+NEAREST = (
+    "confirm",
+    "ladder",
+    "lattice",
+    "learner",
+)  # plans whose arms all begin with the distribution of discrete moves
 
 
 @pytest.mark.parametrize("name", ["confirm", "ladder", "still", "lattice", "rates", "learner", "repeat", "resolution"])

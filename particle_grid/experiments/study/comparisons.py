@@ -2,12 +2,13 @@
 
 import itertools
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from particle_grid.experiments import stats
 from particle_grid.experiments.study.scores import Rows, StudyResults
-from particle_grid.experiments.study.summary import interval_columns, parts, ratio_columns
+from particle_grid.experiments.study.summary import add_corrected, chance, interval_columns, parts, ratio_columns
 
 
 def chain_rows(results: StudyResults) -> Rows:
@@ -15,25 +16,31 @@ def chain_rows(results: StudyResults) -> Rows:
 
     `difference` is that of the final scores. `ratio` is that of the steps to each threshold: more than 1 if the arm
     after the change needs more. A run that never reaches a threshold counts as if its last step did, and the ratio is
-    NaN if no run of either arm does. Runs are not paired: those with the same seed have little in common.
+    NaN if no run of either arm does. Holm's correction is for all changes of a variant, in the rows over all tasks, and
+    for all changes and tasks in the others.
     """
     plan = results.plan
     rows = []
     for variant in results.variants:
         columns = {arm: results.columns(variant, arm) for arm in plan.arms}
+        found = []
         for chain, arms in plan.chains.items():
             for (before, after), (task, part) in itertools.product(itertools.pairwise(arms), parts(results).items()):
                 pair = [{name: x[part] for name, x in columns[arm].items()} for arm in (after, before)]
                 row = {"variant": variant, "chain": chain, "before": before, "after": after, "task": task}
-                rows.append(row | change(pair[0], pair[1], plan.thresholds))
+                found.append(row | change(pair[0], pair[1], plan.thresholds))
+        add_corrected(found)
+        rows += found
     return rows
 
 
 def change(
     after: Mapping[str, np.ndarray], before: Mapping[str, np.ndarray], thresholds: list[float]
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     """Return the columns of a row of `chain_rows` for two arms, given what `StudyResults.columns` has of them."""
-    columns = interval_columns("difference", iqm_difference, after["sampled"], before["sampled"])
+    pair = (after["sampled"], before["sampled"])
+    columns: dict[str, Any] = interval_columns("difference", iqm_difference, *pair)
+    columns["p"] = columns["p_holm"] = chance(iqm_difference, *pair)
     for threshold in thresholds:
         columns |= ratio_columns(threshold, after, before)
     return columns
@@ -48,15 +55,18 @@ def gap_rows(results: StudyResults) -> Rows:
     """Return how variants change the gaps between arms: for each variant but the first and each arm, as `chain_rows`.
 
     `gap` is the arm's mean score less the reference's in that variant, and `change` is this less the same in the first
-    variant: below 0 if the arm falls further behind.
+    variant: below 0 if the arm falls further behind. Each variant has its own scores of 0 and 1. There are no rows
+    without complete seeds of the first variant.
     """
     plan = results.plan
+    first = next(iter(plan.variants))
+    if first not in results.variants:
+        return []
     scores = {variant: {arm: results.matrix(variant, arm) for arm in plan.arms} for variant in results.variants}
     rows = []
     for variant, arm, (task, part) in itertools.product(results.variants[1:], plan.arms, parts(results).items()):
         if arm == plan.reference:
             continue
-        first = results.variants[0]
         pairs = [[scores[each][name][part] for name in (arm, plan.reference)] for each in (variant, first)]
         row = {"variant": variant, "first": first, "arm": arm, "task": task}
         row |= interval_columns("gap", stats.mean_difference, *pairs[0])

@@ -95,7 +95,7 @@ def draw_intervals(figure: Any, plan: Plan, summary: Rows) -> None:
         "iqm": "interquartile mean",
         "mean": "mean",
         "better": f"probability of more than {plan.reference}",
-        "difference": f"paired difference to {plan.reference}",
+        "difference": f"difference to {plan.reference}",
     }
     rows = {row["arm"]: row for row in summary if row["task"] == "all"}
     panels = figure.subplots(1, len(titles), sharey=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from particle_grid.evaluation import web_page
 from particle_grid.experiments.pool import Job
+from particle_grid.experiments.stats import ALPHA
 from particle_grid.experiments.study import plots
 from particle_grid.experiments.study.comparisons import chain_rows, gap_rows
 from particle_grid.experiments.study.plan import TEST, TUNING, Plan, RunKey
@@ -101,7 +102,7 @@ def section(results: StudyResults, summary: Rows, chains: Rows, variant: str, im
         f"{level:.2f} in {task}" for task, level in zip(plan.tasks, results.equal_kl(variant), strict=True)
     )
     pictures = "".join(web_page.captioned(data, caption) for caption, data in images.items())
-    answer = html.escape(answer_text(plan, overall) + control_text(plan, overall))
+    answer = html.escape(answer_text(plan, overall) + control_text(results, variant, overall))
     return f"""<h2>{html.escape(variant)}</h2><p class="answer">{answer}</p>
 {task_table(plan, rows, "iqm")}{aggregate_table(plan, overall)}{pictures}
 {chain_tables(plan, changes)}
@@ -122,10 +123,11 @@ with the actions of {html.escape(plan.reference_scores)} and used for all arms. 
 intervals of a bootstrap stratified by task, and are left out for fewer than {FEWEST} seeds. They say nothing about
 other tasks. Interquartile means are those of each task, averaged over tasks. In a median of steps, runs that never
 reached the threshold count as the slowest; in a ratio of mean steps, they count as if they reached it at their last
-step, which moves the ratio towards 1. {thresholds_text(plan)}p-values are those of a permutation test of mean scores:
-how often chance alone makes such a difference. Holm's method corrects them for all arms and tasks of a variant, and
-those over all tasks for all arms. An arm is equivalent if two one-sided tests show it: difference of scores within
-{SAME_SCORE[1]:g}, ratio of steps between {SAME_STEPS[0]:g} and {SAME_STEPS[1]:g} with all runs at the threshold.</p>
+step, so the true ratio is larger if only runs of the arm do not reach it. {thresholds_text(plan)}p-values are those of
+a permutation test: how often chance alone makes such a difference between arms whose scores have the same distribution.
+Holm's method corrects them for all comparisons of a variant by task, and for all comparisons over all tasks. An arm is
+equivalent if two one-sided tests show it: difference of scores within {SAME_SCORE[1]:g}, ratio of steps between
+{SAME_STEPS[0]:g} and {SAME_STEPS[1]:g} with all runs at the threshold.</p>
 <h2>First actions</h2>{first_actions_table(results)}
 <h2>Tuning</h2>{tuning_table(results)}
 <h2>The plan</h2><pre>{html.escape(plan_text)}</pre>"""
@@ -141,7 +143,8 @@ def gap_section(plan: Plan, gaps: Rows) -> str:
         found = {row["task"]: row for row in gaps if (row["variant"], row["arm"]) == (variant, arm)}
         body.append([variant, arm, *(interval_text(found[task], "change") for task in tasks)])
     return f"""<h2>Changes of the gaps</h2><p>The difference to {html.escape(plan.reference)} in each variant, less that
-in {html.escape(first)}. Below 0, an arm falls further behind; above 0, it catches up.</p>
+in {html.escape(first)}. Below 0, an arm falls further behind; above 0, it catches up. Scores are normalised in each
+variant by itself. If hyperparameters were tuned, it was in {html.escape(first)}.</p>
 {web_page.table(["variant", "arm", *plan.tasks, "mean of tasks"], body)}"""
 
 
@@ -151,30 +154,33 @@ def thresholds_text(plan: Plan) -> str:
         return ""
     return (
         f"Thresholds are shares of the score at which the learning curves of {html.escape(plan.reference)} end, in the "
-        f"mean over its runs. "
+        f"mean over its runs; intervals take this mean as known. "
     )
 
 
-def control_text(plan: Plan, overall: Rows) -> str:
+def control_text(results: StudyResults, variant: str, overall: Rows) -> str:
     """Return whether the null control of a plan equals the reference, or nothing for a plan without one."""
-    for row in overall:
-        if row["arm"] == plan.null_control:
-            score = interval_text(row, "difference")
-            verdict = "is equivalent to" if row["same_score"] else "is not shown to be equivalent to"
-            return f" The null control {row['arm']} {verdict} {plan.reference} (difference of final scores {score})."
-    return ""
+    plan = results.plan
+    if not plan.null_control:
+        return ""
+    if np.array_equal(results.matrix(variant, plan.null_control), results.matrix(variant, plan.reference)):
+        return f" The null control {plan.null_control} has the same scores as {plan.reference}, in every run."
+    row = next(row for row in overall if row["arm"] == plan.null_control)
+    verdict = "is equivalent to" if row["same_score"] else "is not shown to be equivalent to"
+    score = interval_text(row, "difference")
+    return f" The null control {plan.null_control} {verdict} {plan.reference} (difference of final scores {score})."
 
 
 def answer_text(plan: Plan, summary: Rows) -> str:
-    """Return what the differences between the arms and the reference, over all tasks, say in words."""
-    others = {row["arm"]: row for row in summary if row["arm"] != plan.reference}
-    if not all(np.isfinite(row["difference_low"]) for row in others.values()):
+    """Return what the tests of the differences between the arms and the reference, over all tasks, say in words."""
+    others = {row["arm"]: row for row in summary if row["arm"] not in (plan.reference, plan.null_control)}
+    if not all(np.isfinite(row["p_holm"]) for row in others.values()):
         shown = ", ".join(f"{arm} {row['difference']:+z.2f}" for arm, row in others.items())
         return f"Too few seeds to tell the arms apart (fewer than {FEWEST}). Differences to {plan.reference}: {shown}."
     verdicts: dict[str, list[str]] = {"less": [], "more": [], "no difference shown": []}
     for arm, row in others.items():
-        above = "more" if row["difference_low"] > 0 else "no difference shown"
-        verdicts["less" if row["difference_high"] < 0 else above].append(f"{arm} {row['difference']:+z.2f}")
+        found = "less" if row["difference"] < 0 else "more"
+        verdicts[found if row["p_holm"] < ALPHA else "no difference shown"].append(f"{arm} {row['difference']:+z.2f}")
     parts = "; ".join(f"{verdict}: {', '.join(arms)}" for verdict, arms in verdicts.items() if arms)
     return (
         f"Scores compared with {plan.reference}, averaged over tasks, which may differ: {parts} (random actions 0, "

@@ -26,6 +26,7 @@ from particle_grid.support.errors import UserError
 Rows = list[dict[str, Any]]
 ReferenceScores = Mapping[tuple[str, str], Baseline]  # by variant and task
 SMOOTH = 5  # iterations, whose mean score must reach a threshold
+LEAST_END = 0.2  # normalised score of the reference that thresholds can be relative to
 REFERENCE_SCORES = "reference_scores.json"
 OLD_REFERENCE_SCORES = "scales.json"  # name of the same file in earlier versions
 MEASURE_AGAIN = "Remove this file, and the same command measures it again."
@@ -120,7 +121,12 @@ def _scores(folder: RunFolder, results: Results, player: str) -> np.ndarray:
 
 
 def steps_to(threshold: float, steps: np.ndarray, scores: np.ndarray) -> float:
-    """Return the first step at which the mean score of the last SMOOTH iterations reaches a threshold, or infinity."""
+    """Return the first step at which the mean score of the last SMOOTH iterations reaches a threshold, or infinity.
+
+    It is NaN for a threshold of NaN.
+    """
+    if np.isnan(threshold):
+        return float("nan")
     if len(scores) < SMOOTH or np.isnan(scores).any():
         return float("inf")
     reached = np.flatnonzero(smoothed(scores)[SMOOTH - 1 :] >= threshold)
@@ -132,7 +138,8 @@ class StudyResults:
     """What the finished runs of a study scored.
 
     chosen: by arm, the number of the trial whose hyperparameters were tested. rows: one for each run, as in
-    results.csv: the fields of its key, its scores, its steps to each threshold (infinite if never), its minutes.
+    results.csv: the fields of its key, its scores, its steps to each threshold (infinite if never, NaN if there is no
+    such threshold), its minutes.
     curves: normalised, by run. kl: f64[iterations] by run, see `cumulative_kl`.
     """
 
@@ -159,6 +166,18 @@ class StudyResults:
         return [
             seed for seed in self.plan.seeds if all((variant, arm, task, seed) in self.tests for arm, task in pairs)
         ]
+
+    def threshold_unit(self, variant: str, task: str) -> float:
+        """Return the normalised score that a threshold of 1 stands for.
+
+        It is 1, or, if thresholds are relative, where the curves of the reference end, in the mean over the complete
+        seeds: NaN if that is less than LEAST_END, so that thresholds would be hard to tell from chance.
+        """
+        if not self.plan.relative_thresholds:
+            return 1.0
+        keys = [self.test_key(variant, self.plan.reference, task, seed) for seed in self.complete_seeds(variant)]
+        ends = [smoothed(self.curves[key].values)[-1] for key in keys]
+        return float(np.mean(ends)) if ends and np.mean(ends) >= LEAST_END else float("nan")
 
     def matrix(self, variant: str, arm: str, key: str = "sampled") -> np.ndarray:
         """Return a column of the test results of an arm, f64[tasks, runs], with one run for each complete seed."""
@@ -207,37 +226,18 @@ def collect(
         if not job.done:
             continue
         reference = reference_scores[key.variant, key.task]
-        results = job.folder.read_results()
+        record = job.folder.read_results()
         scalars = read_scalars(job.folder)
-        curve = learning_curve(reference, scalars, job.folder, results)
+        curve = learning_curve(reference, scalars, job.folder, record)
         kl[key] = cumulative_kl(scalars)
-        scores = {player: final_score(reference, job.folder, results, player) for player in ("sampled", "greedy")}
+        scores = {player: final_score(reference, job.folder, record, player) for player in ("sampled", "greedy")}
         time = {"steps": int(curve.steps[-1]), "minutes": curve.minutes, "kl": float(kl[key][-1])}
         rows[key] = key._asdict() | scores | time
         curves[key] = curve
-    levels = threshold_levels(plan, curves)
+    results = StudyResults(plan, chosen, list(rows.values()), curves, kl)
+    units = {place: results.threshold_unit(*place) for place in itertools.product(plan.variants, plan.tasks)}
     for key, curve in curves.items():
-        for threshold, level in zip(plan.thresholds, levels[key.variant, key.task], strict=True):
+        for threshold in plan.thresholds:
+            level = threshold * units[key.variant, key.task]
             rows[key][f"steps_to_{threshold}"] = steps_to(level, curve.steps, curve.values)
-    return StudyResults(plan, chosen, list(rows.values()), curves, kl)
-
-
-def threshold_levels(plan: Plan, curves: Mapping[RunKey, Curve]) -> dict[tuple[str, str], list[float]]:
-    """Return the normalised scores that the thresholds of a plan stand for, by variant and task.
-
-    If they are relative to the reference, they are shares of where its curves end in the test, in the mean over its
-    runs. They are NaN, which no run reaches, if it has none or ends no better than random actions.
-    """
-    levels = {}
-    for variant, task in itertools.product(plan.variants, plan.tasks):
-        end = 1.0
-        if plan.relative_thresholds:
-            place = (TEST, variant, plan.reference, task)
-            ends = [
-                smoothed(curve.values)[-1]
-                for key, curve in curves.items()
-                if (key.phase, key.variant, key.arm, key.task) == place
-            ]
-            end = float(np.mean(ends)) if ends else 0.0
-        levels[variant, task] = [threshold * end if end > 0 else float("nan") for threshold in plan.thresholds]
-    return levels
+    return results

@@ -15,7 +15,11 @@ SAME_STEPS = (0.8, 1.25)  # ratios of steps that count as equivalent
 
 
 def summary_rows(results: StudyResults) -> Rows:
-    """Return aggregates with 95% intervals: for each variant and arm a row over all tasks, and one per task."""
+    """Return aggregates with 95% intervals: for each variant and arm a row over all tasks, and one per task.
+
+    Holm's correction is for all arms of a variant in the rows over all tasks, and for all arms and tasks in the others.
+    The null control is left out, because it is known before that it equals the reference.
+    """
     plan = results.plan
     rows = []
     for variant in results.variants:
@@ -27,7 +31,7 @@ def summary_rows(results: StudyResults) -> Rows:
             mine, theirs = ({name: x[part] for name, x in columns[each].items()} for each in (arm, plan.reference))
             row = {"variant": variant, "arm": arm, "task": task, "runs": mine["sampled"].size}
             found.append(row | compared(mine, theirs, plan.thresholds))
-        add_corrected(found, plan.reference)
+        add_corrected([row for row in found if row["arm"] not in (plan.reference, plan.null_control)])
         rows += found
     return rows
 
@@ -45,42 +49,31 @@ def compared(
     row |= interval_columns("greedy_minus_sampled", stats.mean, mine["greedy"] - mine["sampled"])
     row |= interval_columns("score_at_equal_kl", stats.interquartile_mean, mine["at_kl"])
     row["same_score"] = _equivalent(stats.mean_difference, mine["sampled"], reference["sampled"], SAME_SCORE)
-    row["p"] = chance(mine["sampled"], reference["sampled"])
+    row["p"] = row["p_holm"] = chance(stats.mean_difference, mine["sampled"], reference["sampled"])
     for threshold in thresholds:
         row |= step_columns(threshold, mine, reference)
     return row
 
 
-def chance(x: np.ndarray, y: np.ndarray) -> float:
-    """Return the p-value of the difference of two arms' mean scores; NaN for fewer than FEWEST runs per task."""
-    if x.shape[-1] < FEWEST:
-        return float("nan")
-    return stats.permutation_test(stats.mean_difference, x, y)
+def chance(statistic: stats.Statistic, x: np.ndarray, y: np.ndarray) -> float:
+    """Return the p-value of a difference between two arms; NaN for fewer than FEWEST runs per task, or with gaps."""
+    return stats.permutation_test(statistic, x, y) if _suffice(x, y) else float("nan")
 
 
-def add_corrected(rows: Rows, reference: str) -> None:
-    """Add to the rows of a variant their p-values after Holm's correction.
-
-    All comparisons of an arm with the reference on a task are one family, and those over all tasks are another.
-    """
+def add_corrected(rows: Rows) -> None:
+    """Set the p-values of rows after Holm's correction: of those over all tasks, and of those by task."""
     for overall in (True, False):
-        family = [row for row in rows if row["arm"] != reference and (row["task"] == "all") == overall]
+        family = [row for row in rows if (row["task"] == "all") == overall]
         for row, p in zip(family, stats.holm([row["p"] for row in family]), strict=True):
             row["p_holm"] = p
-    for row in rows:
-        row.setdefault("p_holm", float("nan"))  # of the reference
 
 
 def aggregates(scores: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
     """Return aggregates of an arm's scores, f64[tasks, runs], alone and against the reference's, with intervals."""
-
-    def difference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return stats.paired_difference(x, y).mean(-1)
-
     columns = interval_columns("iqm", stats.interquartile_mean, scores)
     columns |= interval_columns("mean", stats.mean, scores)
     columns |= interval_columns("better", stats.probability_of_improvement, scores, reference)
-    return columns | interval_columns("difference", difference, scores, reference, paired=True)
+    return columns | interval_columns("difference", stats.mean_difference, scores, reference)
 
 
 def step_columns(
@@ -88,7 +81,7 @@ def step_columns(
 ) -> dict[str, Any]:
     """Return how long an arm takes to reach a threshold: by itself, and as a ratio to the reference.
 
-    With censored runs, the ratio is nearer to 1 than the true one, so it shows no equivalence.
+    If a run of either does not reach it, the ratio shows no equivalence.
     """
     reached = mine[f"steps_to_{threshold}"]
     columns: dict[str, Any] = {
@@ -116,25 +109,27 @@ def ratio_columns(
 
 
 def _equivalent(statistic: stats.Statistic, x: np.ndarray, y: np.ndarray, bounds: tuple[float, float]) -> bool:
-    """Return whether two arms are shown to be equivalent, which fewer than FEWEST runs per task cannot show."""
-    return x.shape[-1] >= FEWEST and stats.is_equivalent(statistic, x, y, bounds=bounds)
+    """Return whether two arms are shown to be equivalent, which few runs or gaps cannot show."""
+    return _suffice(x, y) and stats.is_equivalent(statistic, x, y, bounds=bounds)
 
 
-def interval_columns(
-    name: str, statistic: stats.Statistic, *scores: np.ndarray, paired: bool = False
-) -> dict[str, np.ndarray]:
+def _suffice(*scores: np.ndarray) -> bool:
+    """Return whether there are enough runs per task, without gaps, for an interval or a test."""
+    return all(x.shape[-1] >= FEWEST and bool(np.isfinite(x).all()) for x in scores)
+
+
+def interval_columns(name: str, statistic: stats.Statistic, *scores: np.ndarray) -> dict[str, np.ndarray]:
     """Return the value of a statistic and the ends of its interval as columns of the summary."""
-    value, low, high = with_interval(statistic, *scores, paired=paired)
+    value, low, high = with_interval(statistic, *scores)
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
-def with_interval(statistic: stats.Statistic, *scores: np.ndarray, paired: bool = False) -> np.ndarray:
+def with_interval(statistic: stats.Statistic, *scores: np.ndarray) -> np.ndarray:
     """Return the value of a statistic, and the low and the high end of its interval, f64[3, ...].
 
-    With fewer than FEWEST runs per task the ends are NaN, because a bootstrap of so few runs is too narrow; likewise if
-    scores are missing.
+    The ends are NaN with fewer than FEWEST runs per task, whose bootstrap is too narrow, and if scores are missing.
     """
     value = statistic(*scores)
-    if min(x.shape[-1] for x in scores) < FEWEST or not all(np.isfinite(x).all() for x in scores):
+    if not _suffice(*scores):
         return np.array([value, np.full_like(value, np.nan), np.full_like(value, np.nan)])
-    return np.array([value, *stats.interval(statistic, *scores, paired=paired)])
+    return np.array([value, *stats.interval(statistic, *scores)])

@@ -30,14 +30,16 @@ def chain_tables(plan: Plan, changes: Rows) -> str:
         return ""
     tasks = [*plan.tasks, "all"]
     header = ["change", *plan.tasks, "mean of tasks", *(f"ratio of steps to {each}" for each in plan.thresholds)]
-    text = "<h3>Single changes</h3><p>Differences of interquartile means, and of unpaired runs.</p>"
+    text = "<h3>Single changes</h3><p>Differences of interquartile means, each with its p-value.</p>"
     for chain, arms in plan.chains.items():
         body = []
         for pair in itertools.pairwise(arms):
             found = {
                 row["task"]: row for row in changes if (row["chain"], row["before"], row["after"]) == (chain, *pair)
             }
-            cells = [interval_text(found[task], "difference") for task in tasks]
+            cells = [
+                interval_text(found[task], "difference") + f", p {p_text(found[task]['p_holm'])}" for task in tasks
+            ]
             cells += [interval_text(found["all"], f"ratio_{threshold}") for threshold in plan.thresholds]
             body.append([" to ".join(pair), *cells])
         text += f"<h4>{html.escape(chain)}</h4>{web_page.table(header, body)}"
@@ -49,18 +51,19 @@ def equivalence_table(plan: Plan, rows: Rows) -> str:
 
     Opposite differences on two tasks may cancel, so the mean of tasks shows less than each task by itself.
     """
-    header = ["arm", "task", f"p of no difference to {plan.reference}", "same final score"]
+    header = ["arm", "task", f"difference to {plan.reference}", "p of no difference", "same final score"]
     for threshold in plan.thresholds:
-        header += [f"ratio of steps to {threshold}", "same steps"]
+        header += [f"ratio of steps to {threshold}", "runs that get there", "same steps"]
     body = []
     for row in rows:
         if row["arm"] == plan.reference:
             continue
         arm = row["arm"] + (" (null control)" if row["arm"] == plan.null_control else "")
         cells = [arm, "mean of tasks" if row["task"] == "all" else row["task"]]
-        cells += [p_text(row["p_holm"]), shown(row["same_score"])]
+        cells += [interval_text(row, "difference"), p_text(row["p_holm"]), shown(row["same_score"])]
         for threshold in plan.thresholds:
-            cells += [interval_text(row, f"ratio_{threshold}"), shown(row[f"same_steps_{threshold}"])]
+            cells += [interval_text(row, f"ratio_{threshold}"), f"{row[f'reached_{threshold}']:.0%}"]
+            cells.append(shown(row[f"same_steps_{threshold}"]))
         body.append(cells)
     return web_page.table(header, body)
 
@@ -69,7 +72,7 @@ def p_text(p: float) -> str:
     """Return a p-value as text."""
     if np.isnan(p):
         return "unknown"
-    return f"{p:.3f}" if p >= 0.001 else "below 0.001"
+    return f"{p:.3f}" if p >= 0.0005 else "below 0.001"
 
 
 def shown(equivalent: bool) -> str:
@@ -89,13 +92,22 @@ def interval_text(row: dict[str, Any], name: str) -> str:
 def steps_text(row: dict[str, Any], threshold: float) -> str:
     """Return the median steps to a threshold, and the share of runs that reached it."""
     steps = row[f"steps_to_{threshold}"]
+    if np.isnan(steps):
+        return "unknown"
     share = f"({row[f'reached_{threshold}']:.0%})"
     return f"{steps / 1e6:.2f}M {share}" if np.isfinite(steps) else f"never {share}"
 
 
 def aggregate_table(plan: Plan, summary: Rows) -> str:
     """Return the table of aggregates over all tasks, with a row for each arm."""
-    header = ["arm", "runs", "interquartile mean", "mean", f"P(more than {plan.reference})", "paired difference"]
+    header = [
+        "arm",
+        "runs",
+        "interquartile mean",
+        "mean",
+        f"P(more than {plan.reference})",
+        f"difference to {plan.reference}",
+    ]
     header += [f"median steps to {threshold} (share)" for threshold in plan.thresholds]
     body = []
     for row in summary:
