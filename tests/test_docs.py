@@ -75,6 +75,17 @@ def parameters(task):
     return {name: (default, limits) for name, default, limits in PARAMETER.findall(text)}
 
 
+def test_the_study_as_one_page_needs_no_other_file_and_its_links_lead_somewhere(monkeypatch):
+    monkeypatch.syspath_prepend(DOCS)
+    text = (DOCS / "study.md").read_text("utf-8")
+    page = importlib.import_module("paper").page(text)
+    assert page.count('<img src="data:image/png;base64,') == text.count("\n![") > 0
+    assert not re.search(r'(src|href)="(?!data:|#|https?://)', page)
+    anchors = set(re.findall(r'id="([^"]+)"', page))
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= anchors
+    assert len(anchors) == len(re.findall(r"(?m)^##+ ", re.sub(r"(?s)```.*?```", "", text)))
+
+
 @pytest.mark.parametrize("task", tasks.names())
 def test_the_page_of_a_task_lists_its_parameters_with_their_defaults(task):
     listed = {name: default for name, (default, _) in parameters(task).items()}
