@@ -21,6 +21,7 @@ from particle_grid.learn.fast.loss import (
     random_minibatch,
     torch_results,
 )
+from particle_grid.learn.heads.numbers import log_std_bounds
 from tests.cases import needs_jit
 
 pytestmark = needs_jit("the kernels use machine instructions")
@@ -34,6 +35,13 @@ MAKE = {
     "snapped": lambda: heads.SnappedHead(1, *BOUNDS),
     "beta": lambda: heads.BetaHead(2),
     "hurdle": lambda: heads.HurdleHead(2),
+    "jitter": lambda: heads.JitterHead(2, 4),
+    "probit": lambda: heads.ProbitHead(2, log_std_bounds(*BOUNDS), False),
+    "probit, shared": lambda: heads.ProbitHead(3, log_std_bounds(*BOUNDS), True),
+    "capg": lambda: heads.ClippedHead(3, log_std_bounds(*BOUNDS), False),
+    "capg, shared": lambda: heads.ClippedHead(2, log_std_bounds(*BOUNDS), True),
+    "snapped, moves": lambda: heads.SnappedMovesHead(2, *BOUNDS),
+    "mixture": lambda: heads.MixtureHead(2),
 }
 
 
@@ -328,7 +336,8 @@ def test_an_edited_head_is_not_replaced_by_a_kernel_that_differs(monkeypatch, na
 
 
 def test_an_edited_bound_of_the_standard_deviation_is_noticed(monkeypatch):
-    monkeypatch.setattr(heads.GaussianHead, "_log_std", lambda self, raw: self.middle + self.reach * raw.sin())
+    sine = property(lambda self: self.bounds.middle + self.bounds.reach * self.raw_log_std.sin())
+    monkeypatch.setattr(heads.GaussianHead, "log_std", sine)
     assert fused_loss(MAKE["gaussian"]())[0] is None
 
 

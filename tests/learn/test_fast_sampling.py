@@ -17,7 +17,7 @@ from tests.cases import needs_jit
 from tests.learn.test_fast_loss import BOUNDS, MAKE
 
 pytestmark = needs_jit("the kernels use machine instructions")
-SAMPLED = [name for name in MAKE if name != "beta"]
+SAMPLED = ("categorical", "unequal", "bins", "gaussian", "squashed", "snapped", "hurdle")  # have a kernel for sampling
 
 
 def lively(name):
@@ -48,16 +48,20 @@ def test_samples_and_log_probabilities_equal_the_heads(name, n, scale, seed):
     assert torch.equal(generator.get_state(), after.get_state())
 
 
-@pytest.mark.parametrize("name", SAMPLED)
+@pytest.mark.parametrize("name", MAKE)
 def test_the_first_ratio_is_one(name):
     """The loss computes the log-probability that was stored with the sample, up to rounding."""
     head = lively(name)
     out = torch.randn(5, 24, head.outputs + 1)
-    samples, logp = FusedSampler(head)(out.view(120, -1)[:, :-1], torch.Generator().manual_seed(0))
+    sample = FusedSampler(head) if name in SAMPLED else head.sample
+    with torch.no_grad():
+        samples, logp = sample(out.view(120, -1)[:, :-1], torch.Generator().manual_seed(0))
     columns = [samples.view(5, 24, -1), logp.view(5, 24), torch.randn(5, 24), torch.randn(5, 24)]
     arrays = [x.numpy() for x in (*columns, torch.zeros(5, 24, dtype=torch.bool))]
     agents = np.arange(24)
-    loss = FusedLoss(head).minibatch(agents, *arrays, clip=2e-6, value_coef=0.5, entropy_coef=0.01)
+    loss = FusedLoss(head).minibatch(
+        agents, *arrays, clip=2e-6 if name in SAMPLED else 2e-5, value_coef=0.5, entropy_coef=0.01
+    )
     sums = loss.chunk(out.numpy(), agents, np.empty_like(out.numpy()))
     assert sums[CLIP_FRACTION] == 0
     assert abs(sums[KL]) < 1e-6

@@ -18,8 +18,11 @@ from torch import Tensor
 from particle_grid.learn import heads, ppo
 from particle_grid.learn.fast.kernels import loss_parts, losses
 from particle_grid.learn.fast.kernels.hurdle import hurdle_loss
-from particle_grid.learn.heads import CategoricalHead, GaussianHead, Head
+from particle_grid.learn.fast.kernels.mixture import mixture_loss
+from particle_grid.learn.fast.kernels.normal_moves import CLIPPED, PROBIT, SNAPPED_MOVES, moves_loss
+from particle_grid.learn.heads import CategoricalHead, Head
 from particle_grid.learn.heads.normal import NODES, WEIGHTS
+from particle_grid.learn.heads.numbers import Bounds
 
 TOLERANCE = 1e-4  # relative difference of a kernel from its definition
 Results = dict[str, Tensor]
@@ -33,7 +36,13 @@ KERNELS = {
     heads.SquashedHead: losses.normal_loss,
     heads.BetaHead: losses.beta_loss,
     heads.HurdleHead: hurdle_loss,
+    heads.JitterHead: losses.categorical_loss,
+    heads.MixtureHead: mixture_loss,
+    heads.ProbitHead: moves_loss,
+    heads.ClippedHead: moves_loss,
+    heads.SnappedMovesHead: moves_loss,
 }
+KINDS = {heads.ProbitHead: PROBIT, heads.ClippedHead: CLIPPED, heads.SnappedMovesHead: SNAPPED_MOVES}
 
 
 def moments(
@@ -84,8 +93,8 @@ class MinibatchLoss:
             agents: i64[n].
             d_out: f32[T, P, K + 1], overwritten by the gradient of out.
         """
-        own = self.head.components if isinstance(self.head, GaussianHead) else 0
-        sums = np.empty(loss_parts.SUMS + own)
+        shared = shared_deviation(self.head)
+        sums = np.empty(loss_parts.SUMS + (len(shared[0]) if shared else 0))
         KERNELS[type(self.head)](out, agents, *self.columns, self.numbers, self.parameters, d_out, sums)
         return sums
 
@@ -96,22 +105,23 @@ class MinibatchLoss:
             sums: of all chunks, in order.
         """
         whole = np.array(sums).sum(0)
-        if isinstance(self.head, GaussianHead) and self.head.raw_log_std.requires_grad:
-            self._set_gradient(self.head, whole[loss_parts.SUMS :])
+        shared = shared_deviation(self.head)
+        if shared and shared[0].requires_grad:
+            self._set_gradient(*shared, whole[loss_parts.SUMS :])
         statistics = dict(zip(STATISTICS, whole.tolist(), strict=False))  # followed by the gradients
         _, _, _, _, value_coef, entropy_coef, _ = self.numbers.tolist()
         loss = statistics["loss/policy"] + value_coef * statistics["loss/value"]
         return loss - entropy_coef * statistics["policy/entropy"], statistics
 
     @staticmethod
-    def _set_gradient(head: GaussianHead, d_log_std: np.ndarray) -> None:
+    def _set_gradient(raw: Tensor, bounds: Bounds, d_log_std: np.ndarray) -> None:
         """Set the gradient of the parameter from which the log standard deviations derive."""
-        slope = head.reach * (1 - np.tanh(head.raw_log_std.detach().numpy()) ** 2)
+        slope = bounds.reach * (1 - np.tanh(raw.detach().numpy()) ** 2)
         gradient = torch.from_numpy((d_log_std * slope).astype(np.float32))
-        if head.raw_log_std.grad is None:
-            head.raw_log_std.grad = gradient
+        if raw.grad is None:
+            raw.grad = gradient
         else:
-            head.raw_log_std.grad.copy_(gradient)
+            raw.grad.copy_(gradient)
 
 
 class FusedLoss:
@@ -148,15 +158,26 @@ class FusedLoss:
 
     def _parameters(self) -> np.ndarray:
         """Return what the kernel needs of the head."""
-        if isinstance(self.head, CategoricalHead):
-            return np.array(self.head.nvec, np.int64)
-        if not isinstance(self.head, GaussianHead):
-            return np.zeros(0, np.float32)
+        head = self.head
+        if isinstance(head, CategoricalHead):
+            width = head.width if isinstance(head, heads.JitterHead) else 0.0
+            return np.array([*head.nvec, *(width for _ in head.nvec)])
+        if isinstance(head, heads.MixtureHead):
+            return np.concatenate([head.get_buffer("points").numpy(), head.get_buffer("weights").numpy()])
+        shared = shared_deviation(head)
         with torch.no_grad():
-            log_std = self.head.log_std.numpy()
-        if type(self.head) is not heads.SquashedHead:
-            return log_std
-        return np.concatenate([log_std, NODES, WEIGHTS]).astype(np.float32)
+            log_std = shared[1].log_std(shared[0]).numpy() if shared else np.zeros(0, np.float32)
+        if isinstance(head, heads.ProbitHead | heads.ClippedHead | heads.SnappedMovesHead):
+            return np.array([KINDS[type(head)], *head.bounds, *log_std], np.float32)
+        quadrature = [NODES, WEIGHTS] if type(head) is heads.SquashedHead else []
+        return np.concatenate([log_std, *quadrature]).astype(np.float32)
+
+
+def shared_deviation(head: Head) -> tuple[Tensor, Bounds] | None:
+    """Return the parameter and the bounds of log standard deviations that all observations share, if a head has one."""
+    if isinstance(head, heads.GaussianHead | heads.ProbitHead | heads.ClippedHead) and head.raw_log_std is not None:
+        return head.raw_log_std, head.bounds
+    return None
 
 
 def fused_loss(head: Head) -> tuple[FusedLoss | None, str]:

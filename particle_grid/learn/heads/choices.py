@@ -148,7 +148,7 @@ class JitterHead(BinsHead):
     def log_prob_and_entropy(self, out: Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
         """Return the log-density of a sample f32[..., A], and its entropy in nats, both f32[...]."""
         choice = ((sample + 1) / self.width).round()
-        inside = ((choice >= 0) & (choice < self.nvec[0])).all(-1)
+        inside = (sample.abs() <= 1 + self.width / 2).all(-1)
         logp, entropy = super().log_prob_and_entropy(out, choice.clamp(0, self.nvec[0] - 1))
         volume = self.components * math.log(self.width)
         return (logp - volume).masked_fill(~inside, -torch.inf), entropy + volume

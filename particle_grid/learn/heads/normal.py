@@ -30,20 +30,15 @@ class GaussianHead(nn.Module):
 
     def __init__(self, components: int, log_std_min: float, log_std_max: float, log_std_init: float) -> None:
         super().__init__()
-        bounds = log_std_bounds(log_std_min, log_std_max, log_std_init)
-        self.middle = bounds.middle
-        self.reach = bounds.reach
+        self.bounds = log_std_bounds(log_std_min, log_std_max, log_std_init)
         self.components = components
         self.outputs = components
-        self.raw_log_std = nn.Parameter(torch.full((self.outputs,), bounds.start))
+        self.raw_log_std = nn.Parameter(torch.full((self.outputs,), self.bounds.start))
 
     @property
     def log_std(self) -> Tensor:
         """Return the logarithm of the standard deviations, f32[A], within its bounds."""
-        return self._log_std(self.raw_log_std)
-
-    def _log_std(self, raw: Tensor) -> Tensor:
-        return self.middle + self.reach * torch.tanh(raw)
+        return self.bounds.log_std(self.raw_log_std)
 
     def sample(self, out: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return samples f32[..., A] and their log-probability f32[...]."""
@@ -85,7 +80,7 @@ class GaussianHead(nn.Module):
         normal = normal_quantiles()
 
         def spread(raw: float) -> float:
-            return float(action_rms(self.to_action(normal * self._log_std(torch.tensor(raw)).exp()), moves))
+            return float(action_rms(self.to_action(normal * self.bounds.log_std(torch.tensor(raw)).exp()), moves))
 
         nn.init.constant_(self.raw_log_std, solve(spread, rms, -3, 3))
         return torch.zeros(self.outputs)

@@ -1,4 +1,4 @@
-"""Exponential, logarithm and gamma function in float32.
+"""Exponential, hyperbolic tangent, logarithm and gamma function in float32.
 
 They consist of arithmetic and shifts of bits, so that loops of them are vectorised.
 """
@@ -57,6 +57,14 @@ def exp(x):
     p = (f(1.9875691500e-4) * r + f(1.3981999507e-3)) * r + f(8.3334519073e-3)
     p = ((p * r + f(4.1665795894e-2)) * r + f(1.6666665459e-1)) * r + f(5.0000001201e-1)
     return (p * r * r + r + ONE) * _power_of_two(n)
+
+
+@math_kernel
+def tanh(x):
+    """Return the hyperbolic tangent."""
+    e = exp(np.float32(-2) * abs(x))
+    t = (ONE - e) / (ONE + e)
+    return t if x > np.float32(0) else -t
 
 
 @math_kernel

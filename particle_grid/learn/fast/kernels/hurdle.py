@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from particle_grid.learn.fast.kernels.elementary import exp, log
+from particle_grid.learn.fast.kernels.elementary import exp, log, tanh
 from particle_grid.learn.fast.kernels.loss_parts import (
     BLOCK,
     D_LOGP,
@@ -36,14 +36,6 @@ SHIFT = np.float32(hurdle.SHIFT)
 F32_2 = np.float32(2)
 # Places in an array for one component. The outputs are replaced by the gradient of the density.
 X_LOCATION, X_SCALE, SAMPLE, H_LOCATION, H_SCALE, DENSITY, SPREAD, DENSITY_ROWS = (k * BLOCK for k in range(8))
-
-
-@math_kernel
-def tanh(x):
-    """Return the hyperbolic tangent."""
-    e = exp(-F32_2 * abs(x))
-    t = (F32_1 - e) / (F32_1 + e)
-    return t if x > F32_0 else -t
 
 
 @math_kernel

@@ -113,6 +113,13 @@ def dot(x, y):
 
 
 @math_kernel
+def add_row(x, total):
+    """Add x to total."""
+    for k in range(len(total)):
+        total[k] += x[k]
+
+
+@math_kernel
 def value_terms(count, value, rows, coef, d_value, sums):
     """Add the value loss, given values f32[BLOCK], and write their gradient."""
     weight, returns = rows[WEIGHT][:count], rows[RETURNS][:count]

@@ -35,6 +35,7 @@ from particle_grid.learn.fast.kernels.loss_parts import (
     SUMS,
     VALUE_COEF,
     WEIGHT,
+    add_row,
     dot,
     gather,
     scatter,
@@ -100,12 +101,30 @@ def choice_gradient(count, logp_all, p, taken, rows, entropy, coef, d):
 
 
 @math_kernel
+def choices(count, taken, number, width, choice):
+    """Write which of a number of choices, evenly spread from -1 to 1, each sample belongs to, i32[BLOCK]."""
+    if width > F32_0:
+        for k in range(count):
+            nearest = np.floor((taken[k] + F32_1) / width + HALF)
+            choice[k] = np.int32(min(max(nearest, F32_0), np.float32(number - 1)))
+    else:
+        for k in range(count):
+            choice[k] = np.int32(taken[k])
+
+
+@math_kernel
 def categorical_loss(out, agents, samples, old_logp, advantage, returns, truncations, numbers, parameters, d_out, sums):
-    """Compute the loss of `CategoricalHead` and `BinsHead`: see this module. Parameters: nvec i64[A]."""
+    """Compute the loss of `CategoricalHead`, `BinsHead` and `JitterHead`: see this module.
+
+    Parameters: f64[2 A], the numbers of choices, and how wide the noise around them is; 0 if samples are choices.
+    """
+    components = samples.shape[2]
     x = np.empty((out.shape[2], BLOCK), np.float32)
     p = np.empty_like(x)
-    taken = np.empty((samples.shape[2], BLOCK), samples.dtype)
-    entropy = np.empty((samples.shape[2], BLOCK), np.float32)
+    taken = np.empty((components, BLOCK), samples.dtype)
+    choice = np.empty((components, BLOCK), np.int32)
+    entropy = np.empty((components, BLOCK), np.float32)
+    ones = np.ones(BLOCK, np.float32)
     rows = np.empty((ROWS, BLOCK), np.float32)
     share = np.float32(numbers[SHARE])
     coef = np.float32(numbers[ENTROPY_COEF])
@@ -117,18 +136,23 @@ def categorical_loss(out, agents, samples, old_logp, advantage, returns, truncat
         )  # fmt: skip
         weight, logp = rows[WEIGHT][:count], rows[LOGP][:count]
         at = 0
-        for a in range(len(parameters)):
-            end = at + parameters[a]
+        for a in range(components):
+            end = at + int(parameters[a])
+            width = np.float32(parameters[components + a])
             log_softmax(count, x[at:end], p[at:end])
+            choices(count, taken[a], end - at, width, choice[a])
             h = entropy[a][:count]
-            sums[ENTROPY] += choice_terms(count, x[at:end], p[at:end], taken[a], weight, logp, h)
+            sums[ENTROPY] += choice_terms(count, x[at:end], p[at:end], choice[a], weight, logp, h)
+            if width > F32_0:
+                logp -= log(width)
+                sums[ENTROPY] += log(width) * dot(weight, ones[:count])
             at = end
         surrogate(count, rows, numbers, sums)
         value_terms(count, x[at], rows, np.float32(numbers[VALUE_COEF]), x[at], sums)
         at = 0
-        for a in range(len(parameters)):
-            end = at + parameters[a]
-            choice_gradient(count, x[at:end], p[at:end], taken[a], rows, entropy[a], coef, x[at:end])
+        for a in range(components):
+            end = at + int(parameters[a])
+            choice_gradient(count, x[at:end], p[at:end], choice[a], rows, entropy[a], coef, x[at:end])
             at = end
         scatter(first, count, x, d_out)
 
@@ -259,12 +283,6 @@ def _beta_terms(count, z):
 
 
 @math_kernel
-def _add_row(x, total):
-    for k in range(len(total)):
-        total[k] += x[k]
-
-
-@math_kernel
 def _beta_gradient(count, rows, coef, h, d):
     """Combine gradients of log-probability and entropy, d and h f32[BLOCK], to that of the loss, in d."""
     weight, d_logp = rows[WEIGHT][:count], rows[D_LOGP][:count]
@@ -301,8 +319,8 @@ def beta_loss(out, agents, samples, old_logp, advantage, returns, truncations, n
             x[b] = z[X_BETA:SAMPLE]
             h[a] = z[H_ALPHA:H_BETA]
             h[b] = z[H_BETA:BETA_LOGP]
-            _add_row(z[BETA_LOGP:BETA_ENTROPY], rows[LOGP][:count])
-            _add_row(z[BETA_ENTROPY:BETA_ROWS], entropy)
+            add_row(z[BETA_LOGP:BETA_ENTROPY], rows[LOGP][:count])
+            add_row(z[BETA_ENTROPY:BETA_ROWS], entropy)
         sums[ENTROPY] += dot(rows[WEIGHT][:count], entropy)
         surrogate(count, rows, numbers, sums)
         for j in range(2 * components):
