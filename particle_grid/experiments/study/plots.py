@@ -1,7 +1,7 @@
 """The figures of a study."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +182,7 @@ def draw_waterfall(panel: Any, arms: Sequence[str], levels: Sequence[float], cha
 def draw_steps(figure: Any, results: StudyResults, variant: str) -> None:
     """Draw the share of the runs that have reached each threshold by each step."""
     plan = results.plan
-    figure.set_size_inches(3.2 * len(plan.tasks), 2.6 * len(plan.thresholds))
+    figure.set_size_inches(3.2 * len(plan.tasks) + 1.3, 2.6 * len(plan.thresholds))
     panels = figure.subplots(len(plan.thresholds), len(plan.tasks), squeeze=False)
     for arm, colour in colours(plan).items():
         columns = results.columns(variant, arm)
@@ -197,39 +197,50 @@ def draw_steps(figure: Any, results: StudyResults, variant: str) -> None:
         row_of_panels[0].set_ylabel(f"share of runs at {threshold}")
         for panel, task in zip(row_of_panels, plan.tasks, strict=True):
             panel.set(title=task, xlabel="million agent-steps", ylim=(-0.02, 1.02))
-    panels[0, 0].legend(fontsize=7)
+    draw_legend(figure, panels[0, 0])
 
 
 def draw_kl(figure: Any, results: StudyResults, variant: str) -> None:
     """Draw the median score over the cumulative KL divergence, up to what all seeds of an arm reach."""
-    plan = results.plan
-    figure.set_size_inches(3.2 * len(plan.tasks), 3.2)
-    panels = figure.subplots(1, len(plan.tasks), squeeze=False)[0]
-    for panel, task in zip(panels, plan.tasks, strict=True):
-        for arm, colour in colours(plan).items():
-            keys = [results.test_key(variant, arm, task, seed) for seed in results.complete_seeds(variant)]
-            x = np.linspace(0, min(results.kl[key][-1] for key in keys), POINTS)
-            y = [np.interp(x, results.kl[key], smoothed(results.curves[key].values)) for key in keys]
-            panel.plot(x, np.median(y, 0), color=colour, label=arm)
-        panel.set(title=task, xlabel="cumulative KL divergence (nats)")
-    panels[0].set_ylabel("normalised score")
-    panels[0].legend(fontsize=7)
+    panels = score_panels(figure, results.plan, "cumulative KL divergence (nats)")
+    for panel, task, arm, colour in curves_to_draw(results.plan, panels):
+        keys = [results.test_key(variant, arm, task, seed) for seed in results.complete_seeds(variant)]
+        x = np.linspace(0, min(results.kl[key][-1] for key in keys), POINTS)
+        y = [np.interp(x, results.kl[key], smoothed(results.curves[key].values)) for key in keys]
+        panel.plot(x, np.median(y, 0), color=colour, label=arm)
+    draw_legend(figure, panels[0])
 
 
 def draw_curves(figure: Any, results: StudyResults, variant: str) -> None:
     """Draw learning curves: the median over seeds, and the range of the middle half."""
-    plan = results.plan
-    figure.set_size_inches(3.2 * len(plan.tasks), 3.2)
-    seeds = results.complete_seeds(variant)
-    panels = figure.subplots(1, len(plan.tasks), squeeze=False)[0]
+    panels = score_panels(figure, results.plan, "million agent-steps")
+    for panel, task, arm, colour in curves_to_draw(results.plan, panels):
+        keys = [results.test_key(variant, arm, task, seed) for seed in results.complete_seeds(variant)]
+        curves = [results.curves[key] for key in keys]
+        x = np.linspace(0, min(curve.steps[-1] for curve in curves), POINTS)
+        y = np.array([np.interp(x, curve.steps, curve.values) for curve in curves])  # [seeds, POINTS]
+        panel.plot(x / 1e6, np.median(y, 0), color=colour, label=arm)
+        panel.fill_between(x / 1e6, *np.quantile(y, [0.25, 0.75], axis=0), color=colour, alpha=0.15, linewidth=0)
+    draw_legend(figure, panels[0])
+
+
+def score_panels(figure: Any, plan: Plan, x_label: str) -> Sequence[Any]:
+    """Return a panel for each task, with room for a legend beside them."""
+    figure.set_size_inches(3.2 * len(plan.tasks) + 1.3, 3.2)
+    panels: Sequence[Any] = figure.subplots(1, len(plan.tasks), squeeze=False)[0]
+    for panel, task in zip(panels, plan.tasks, strict=True):
+        panel.set(title=task, xlabel=x_label)
+    panels[0].set_ylabel("normalised score")
+    return panels
+
+
+def curves_to_draw(plan: Plan, panels: Sequence[Any]) -> Iterator[tuple[Any, str, str, str]]:
+    """Yield panel, task, arm and colour of each curve."""
     for panel, task in zip(panels, plan.tasks, strict=True):
         for arm, colour in colours(plan).items():
-            keys = [results.test_key(variant, arm, task, seed) for seed in seeds]
-            curves = [results.curves[key] for key in keys]
-            x = np.linspace(0, min(curve.steps[-1] for curve in curves), POINTS)
-            y = np.array([np.interp(x, curve.steps, curve.values) for curve in curves])  # [seeds, POINTS]
-            panel.plot(x / 1e6, np.median(y, 0), color=colour, label=arm)
-            panel.fill_between(x / 1e6, *np.quantile(y, [0.25, 0.75], axis=0), color=colour, alpha=0.15, linewidth=0)
-        panel.set(title=task, xlabel="million agent-steps")
-    panels[0].set_ylabel("normalised score")
-    panels[0].legend(fontsize=8)
+            yield panel, task, arm, colour
+
+
+def draw_legend(figure: Any, panel: Any) -> None:
+    """Draw the legend of a panel beside all panels, where it hides no curve."""
+    figure.legend(*panel.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
