@@ -3,6 +3,7 @@
 The page is docs/study.md. Links to other files of the repository become plain text, because the page may be anywhere.
 """
 
+import html
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from particle_grid.evaluation import web_page
 from particle_grid.support import atomic
 
 DOCS = Path(__file__).parent
-OUT = Path("outputs") / "study.html"
+OUT = DOCS.parent / "outputs" / "study.html"
 TITLE = re.compile(r"# (.+)\n")
 PICTURE = re.compile(r'<p><img src="([^"]+)" alt="([^"]*)" ?/?></p>')
 LINK = re.compile(r'<a href="(?!https?://|#)[^"]*">(.*?)</a>', re.DOTALL)
@@ -39,7 +40,7 @@ def page(text: str) -> str:
 
 def picture(source: str, caption: str) -> str:
     """Return a picture of the documentation, with its caption."""
-    return f"<figure>{web_page.image((DOCS / source).read_bytes(), '')}<figcaption>{caption}</figcaption></figure>"
+    return web_page.captioned((DOCS / source).read_bytes(), html.unescape(caption))
 
 
 def heading(found: re.Match[str]) -> str:

@@ -88,7 +88,7 @@ def interval(
     """Return the low and the high end of a confidence interval, each of the shape of the statistic.
 
     They are percentiles of a bootstrap stratified by task: each resample has as many runs of each task as the scores.
-    Percentiles are further out than the level says, because few runs have a spread that is too small and uncertain
+    The percentiles are moved outwards, because the spread of few runs is uncertain and, on average, too small
     (Hesterberg, "What Teachers Should Know About the Bootstrap", 2015). For the mean of one task they are right, except
     that five runs have no resamples far enough out: a 95% interval then holds in 0.91 of all cases. For the mean of
     several tasks they are slightly too far out.

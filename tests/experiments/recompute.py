@@ -143,7 +143,8 @@ def bootstrap(function, scores, source):
 def student(share, degrees):
     """Return a quantile of Student's distribution above 0.5, by adding up its density."""
     scale = math.gamma((degrees + 1) / 2) / math.sqrt(degrees * math.pi) / math.gamma(degrees / 2)
-    x, below, step = 0.0, 0.5, 1e-4
+    x, step = 0.0, 1e-4
+    below = 0.5
     while below < share:
         below += step * scale * (1 + (x + step / 2) ** 2 / degrees) ** (-(degrees + 1) / 2)
         x += step

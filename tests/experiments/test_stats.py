@@ -120,7 +120,7 @@ def test_equivalence_is_seldom_claimed_of_arms_that_differ_by_a_bound(sign):
         x = generator.normal([[0.0], [5.0]], 0.05, (2, 10)) + sign * 0.05
         y = generator.normal([[0.0], [5.0]], 0.05, (2, 10))
         claimed += stats.is_equivalent(stats.mean_difference, x, y, bounds=(-0.05, 0.05), resamples=300, seed=k)
-    assert claimed / 300 < 0.1  # 0.05, except that percentile intervals of few runs are slightly too narrow
+    assert claimed / 300 < 0.07  # at most 0.05, up to chance
 
 
 def test_equivalence_of_equal_arms_is_shown_by_many_runs_and_not_by_few_noisy_ones():

@@ -16,7 +16,7 @@ def chain_rows(results: StudyResults) -> Rows:
 
     `difference` is that of the final scores. `ratio` is that of the steps to each threshold: more than 1 if the arm
     after the change needs more. A run that never reaches a threshold counts as if its last step did, and the ratio is
-    NaN if no run of either arm does. Holm's correction is for all changes of a variant, in the rows over all tasks, and
+    NaN if no run of either arm does. Holm's correction is for all changes of a variant in the rows over all tasks, and
     for all changes and tasks in the others.
     """
     plan = results.plan
@@ -55,8 +55,8 @@ def gap_rows(results: StudyResults) -> Rows:
     """Return how variants change the gaps between arms: for each variant but the first and each arm, as `chain_rows`.
 
     `gap` is the arm's mean score less the reference's in that variant, and `change` is this less the same in the first
-    variant: below 0 if the arm falls further behind. Each variant has its own scores of 0 and 1. There are no rows
-    without complete seeds of the first variant.
+    variant: below 0 if the arm does worse against the reference. Each variant has its own scores of 0 and 1. There are
+    no rows without complete seeds of the first variant.
     """
     plan = results.plan
     first = next(iter(plan.variants))

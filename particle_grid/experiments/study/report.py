@@ -51,7 +51,7 @@ def missing_runs(jobs: Mapping[RunKey, Job], results: StudyResults) -> list[str]
         complete = results.complete_seeds(variant)
         seeds += [f"seed {seed} in {variant}" for seed in plan.seeds if seed not in complete]
     if seeds:
-        said.append(f"Left out of all tables and figures, for all arms, to keep pairs complete: {', '.join(seeds)}.")
+        said.append(f"Left out of all tables and figures, so that all arms have the same seeds: {', '.join(seeds)}.")
     if variants := [variant for variant in plan.variants if variant not in results.variants]:
         said.append(
             f"Without tables, because fewer than two seeds have a finished run of every arm and task: "
@@ -125,9 +125,9 @@ other tasks. Interquartile means are those of each task, averaged over tasks. In
 reached the threshold count as the slowest; in a ratio of mean steps, they count as if they reached it at their last
 step, so the true ratio is larger if only runs of the arm do not reach it. {thresholds_text(plan)}p-values are those of
 a permutation test: how often chance alone makes such a difference between arms whose scores have the same distribution.
-Holm's method corrects them for all comparisons of a variant by task, and for all comparisons over all tasks. An arm is
-equivalent if two one-sided tests show it: difference of scores within {SAME_SCORE[1]:g}, ratio of steps between
-{SAME_STEPS[0]:g} and {SAME_STEPS[1]:g} with all runs at the threshold.</p>
+Holm's method corrects them for all arms and tasks of a variant, and separately for all arms over all tasks; likewise
+for single changes. An arm is equivalent if two one-sided tests show it: difference of scores within {SAME_SCORE[1]:g},
+ratio of steps between {SAME_STEPS[0]:g} and {SAME_STEPS[1]:g} with all runs at the threshold.</p>
 <h2>First actions</h2>{first_actions_table(results)}
 <h2>Tuning</h2>{tuning_table(results)}
 <h2>The plan</h2><pre>{html.escape(plan_text)}</pre>"""
@@ -143,7 +143,7 @@ def gap_section(plan: Plan, gaps: Rows) -> str:
         found = {row["task"]: row for row in gaps if (row["variant"], row["arm"]) == (variant, arm)}
         body.append([variant, arm, *(interval_text(found[task], "change") for task in tasks)])
     return f"""<h2>Changes of the gaps</h2><p>The difference to {html.escape(plan.reference)} in each variant, less that
-in {html.escape(first)}. Below 0, an arm falls further behind; above 0, it catches up. Scores are normalised in each
+in {html.escape(first)}. Below 0, an arm does worse against it there; above 0, better. Scores are normalised in each
 variant by itself. If hyperparameters were tuned, it was in {html.escape(first)}.</p>
 {web_page.table(["variant", "arm", *plan.tasks, "mean of tasks"], body)}"""
 

@@ -161,11 +161,9 @@ class StudyResults:
         return [variant for variant in self.plan.variants if len(self.complete_seeds(variant)) > 1]
 
     def complete_seeds(self, variant: str) -> list[int]:
-        """Return the seeds for which every arm has finished every task. Only these are compared, as pairs."""
-        pairs = list(itertools.product(self.plan.arms, self.plan.tasks))
-        return [
-            seed for seed in self.plan.seeds if all((variant, arm, task, seed) in self.tests for arm, task in pairs)
-        ]
+        """Return the seeds for which every arm has finished every task. Only these are compared."""
+        runs = list(itertools.product(self.plan.arms, self.plan.tasks))
+        return [seed for seed in self.plan.seeds if all((variant, arm, task, seed) in self.tests for arm, task in runs)]
 
     def threshold_unit(self, variant: str, task: str) -> float:
         """Return the normalised score that a threshold of 1 stands for.

@@ -51,7 +51,7 @@ def equivalence_table(plan: Plan, rows: Rows) -> str:
 
     Opposite differences on two tasks may cancel, so the mean of tasks shows less than each task by itself.
     """
-    header = ["arm", "task", f"difference to {plan.reference}", "p of no difference", "same final score"]
+    header = ["arm", "task", f"difference to {plan.reference}", "p-value, corrected", "same final score"]
     for threshold in plan.thresholds:
         header += [f"ratio of steps to {threshold}", "runs that get there", "same steps"]
     body = []
@@ -60,7 +60,11 @@ def equivalence_table(plan: Plan, rows: Rows) -> str:
             continue
         arm = row["arm"] + (" (null control)" if row["arm"] == plan.null_control else "")
         cells = [arm, "mean of tasks" if row["task"] == "all" else row["task"]]
-        cells += [interval_text(row, "difference"), p_text(row["p_holm"]), shown(row["same_score"])]
+        cells += [
+            interval_text(row, "difference"),
+            "" if row["arm"] == plan.null_control else p_text(row["p_holm"]),
+            shown(row["same_score"]),
+        ]
         for threshold in plan.thresholds:
             cells += [interval_text(row, f"ratio_{threshold}"), f"{row[f'reached_{threshold}']:.0%}"]
             cells.append(shown(row[f"same_steps_{threshold}"]))

@@ -113,10 +113,19 @@ def dot(x, y):
 
 
 @math_kernel
-def add_row(x, total):
-    """Add x to total."""
-    for k in range(len(total)):
-        total[k] += x[k]
+def total(x):
+    """Return the sum."""
+    whole = F32_0
+    for k in range(len(x)):
+        whole += x[k]
+    return whole
+
+
+@math_kernel
+def add_row(x, sums):
+    """Add x to sums, element by element."""
+    for k in range(len(sums)):
+        sums[k] += x[k]
 
 
 @math_kernel

@@ -40,6 +40,7 @@ from particle_grid.learn.fast.kernels.loss_parts import (
     gather,
     scatter,
     surrogate,
+    total,
     value_terms,
 )
 from particle_grid.support.jit import math_kernel
@@ -52,7 +53,7 @@ OFFSET = HALF_LOG_2PI - np.float32(4) + LN_2  # LN_2: actions are twice as far a
 def log_softmax(count, logits, p):
     """Replace logits f32[choices, BLOCK] by log-probabilities, and write probabilities to p."""
     largest = np.empty(BLOCK, np.float32)[:count]
-    total = np.zeros(BLOCK, np.float32)[:count]
+    scale = np.zeros(BLOCK, np.float32)[:count]
     largest[:] = logits[0][:count]
     for j in range(1, len(logits)):
         row = logits[j][:count]
@@ -62,15 +63,15 @@ def log_softmax(count, logits, p):
         row, e = logits[j][:count], p[j][:count]
         for k in range(len(row)):
             e[k] = exp(row[k] - largest[k])
-            total[k] += e[k]
-    for k in range(len(total)):
-        largest[k] += log(total[k])
-        total[k] = F32_1 / total[k]
+            scale[k] += e[k]
+    for k in range(len(scale)):
+        largest[k] += log(scale[k])
+        scale[k] = F32_1 / scale[k]
     for j in range(len(logits)):
         row, e = logits[j][:count], p[j][:count]
         for k in range(len(row)):
             row[k] -= largest[k]
-            e[k] *= total[k]
+            e[k] *= scale[k]
 
 
 @math_kernel
@@ -102,7 +103,10 @@ def choice_gradient(count, logp_all, p, taken, rows, entropy, coef, d):
 
 @math_kernel
 def choices(count, taken, number, width, choice):
-    """Write which of a number of choices, evenly spread from -1 to 1, each sample belongs to, i32[BLOCK]."""
+    """Write which of a number of choices, evenly spread from -1 to 1, each sample belongs to, i32[BLOCK].
+
+    If width is 0, samples are the choices. Otherwise they are up to half of it from the value of their choice.
+    """
     if width > F32_0:
         for k in range(count):
             nearest = np.floor((taken[k] + F32_1) / width + HALF)
@@ -124,7 +128,6 @@ def categorical_loss(out, agents, samples, old_logp, advantage, returns, truncat
     taken = np.empty((components, BLOCK), samples.dtype)
     choice = np.empty((components, BLOCK), np.int32)
     entropy = np.empty((components, BLOCK), np.float32)
-    ones = np.ones(BLOCK, np.float32)
     rows = np.empty((ROWS, BLOCK), np.float32)
     share = np.float32(numbers[SHARE])
     coef = np.float32(numbers[ENTROPY_COEF])
@@ -141,11 +144,10 @@ def categorical_loss(out, agents, samples, old_logp, advantage, returns, truncat
             width = np.float32(parameters[components + a])
             log_softmax(count, x[at:end], p[at:end])
             choices(count, taken[a], end - at, width, choice[a])
-            h = entropy[a][:count]
-            sums[ENTROPY] += choice_terms(count, x[at:end], p[at:end], choice[a], weight, logp, h)
+            sums[ENTROPY] += choice_terms(count, x[at:end], p[at:end], choice[a], weight, logp, entropy[a][:count])
             if width > F32_0:
                 logp -= log(width)
-                sums[ENTROPY] += log(width) * dot(weight, ones[:count])
+                sums[ENTROPY] += log(width) * total(weight)
             at = end
         surrogate(count, rows, numbers, sums)
         value_terms(count, x[at], rows, np.float32(numbers[VALUE_COEF]), x[at], sums)
@@ -218,7 +220,6 @@ def normal_loss(out, agents, samples, old_logp, advantage, returns, truncations,
     x = np.empty((out.shape[2], BLOCK), np.float32)
     d = np.empty_like(x)
     taken = np.empty((components, BLOCK), samples.dtype)
-    ones = np.ones(BLOCK, np.float32)
     rows = np.empty((ROWS, BLOCK), np.float32)
     share = np.float32(numbers[SHARE])
     coef = np.float32(numbers[ENTROPY_COEF])
@@ -234,7 +235,7 @@ def normal_loss(out, agents, samples, old_logp, advantage, returns, truncations,
         for a in range(components):
             _normal_logp(count, x[a], taken[a], parameters[a], rows[LOGP])
         surrogate(count, rows, numbers, sums)
-        valid = dot(weight, ones[:count])
+        valid = total(weight)
         for a in range(components):
             log_std = parameters[a]
             sums[ENTROPY] += valid * (log_std + HALF_LOG_2PI + HALF)

@@ -162,10 +162,13 @@ def _gradient(count, rows, coef, z):
 
 
 @math_kernel
-def _logit_gradient(count, p, own, first, second, third, d):
-    """Write the gradient of a logit, given those of all log-weights."""
-    for k in range(count):
-        d[k] = own[k] - p[k] * (first[k] + second[k] + third[k])
+def _output_gradients(count, p, z, d):
+    """Write the gradients of a component's outputs, d f32[OUTPUTS, BLOCK], given those of its distributions."""
+    for j in range(COUNT):
+        d[COUNT + j] = z[j, G_MEAN:G_LOG_STD]
+        d[2 * COUNT + j] = z[j, G_LOG_STD:PLACES]
+        for k in range(count):
+            d[j, k] = z[j, k + G] - p[j, k] * (z[0, k + G] + z[1, k + G] + z[2, k + G])
 
 
 @math_kernel
@@ -203,11 +206,6 @@ def mixture_loss(out, agents, samples, old_logp, advantage, returns, truncations
         for a in range(components):
             for j in range(COUNT):
                 _gradient(count, rows, coef, z[a, j])
-                x[a * OUTPUTS + COUNT + j] = z[a, j, G_MEAN:G_LOG_STD]
-                x[a * OUTPUTS + 2 * COUNT + j] = z[a, j, G_LOG_STD:PLACES]
-            each = (z[a, 0, G:G_MEAN], z[a, 1, G:G_MEAN], z[a, 2, G:G_MEAN])
-            for j in range(COUNT):
-                own = z[a, j, G:G_MEAN]
-                _logit_gradient(count, p[a * COUNT + j], own, each[0], each[1], each[2], x[a * OUTPUTS + j])
+            _output_gradients(count, p[a * COUNT : (a + 1) * COUNT], z[a], x[a * OUTPUTS : (a + 1) * OUTPUTS])
         value_terms(count, x[-1], rows, np.float32(numbers[VALUE_COEF]), x[-1], sums)
         scatter(first, count, x, d_out)

@@ -1,7 +1,7 @@
 """The loss for normal distributions whose likelihood or entropy is that of executed moves. Arguments: see `losses`.
 
-The heads are `ProbitHead`, `ClippedHead` and `SnappedMovesHead`. What their distributions have beyond the normal one
-are masses below, between and above two edges.
+The heads are `ProbitHead`, `ClippedHead` and `SnappedMovesHead`. Their distributions have probability masses below,
+between and above two edges.
 """
 
 import numpy as np
@@ -27,6 +27,7 @@ from particle_grid.learn.fast.kernels.loss_parts import (
     gather,
     scatter,
     surrogate,
+    total,
     value_terms,
 )
 from particle_grid.support.jit import math_kernel
@@ -161,7 +162,7 @@ def _clipped_logp(count, z):
 
 
 @math_kernel
-def _normal_logp(count, z):
+def _sample_logp(count, z):
     """Compute the log-density of a normal sample."""
     for k in range(count):
         inverse = exp(-z[k + LOG_STD])
@@ -186,6 +187,20 @@ def _times(count, factor, d):
 
 
 @math_kernel
+def _terms(count, kind, z):
+    """Compute log-probability and entropy of a component, and their gradients."""
+    if kind == CLIPPED:
+        _clipped_logp(count, z)
+        _clipped_entropy(count, z)
+    elif kind == PROBIT:
+        _move_logp(count, z)
+        _move_entropy(count, z)
+    else:
+        _sample_logp(count, z)
+        _move_entropy(count, z)
+
+
+@math_kernel
 def moves_loss(out, agents, samples, old_logp, advantage, returns, truncations, numbers, parameters, d_out, sums):
     """Compute the loss of `ProbitHead`, `ClippedHead` or `SnappedMovesHead`: see this module.
 
@@ -194,11 +209,9 @@ def moves_loss(out, agents, samples, old_logp, advantage, returns, truncations, 
     """
     components = samples.shape[2]
     shared = out.shape[2] == components + 1
-    kind = int(parameters[0])
     x = np.empty((out.shape[2], BLOCK), np.float32)
     z = np.empty((components, PLACES), np.float32)
     taken = np.empty((components, BLOCK), samples.dtype)
-    ones = np.ones(BLOCK, np.float32)
     rows = np.empty((ROWS, BLOCK), np.float32)
     share = np.float32(numbers[SHARE])
     coef = np.float32(numbers[ENTROPY_COEF])
@@ -208,8 +221,7 @@ def moves_loss(out, agents, samples, old_logp, advantage, returns, truncations, 
         gather(
             first, count, out, agents, samples, old_logp, advantage, returns, truncations, share, x, taken, rows
         )  # fmt: skip
-        entropy = rows[SPARE][:count]
-        entropy[:] = F32_0
+        rows[SPARE] = F32_0
         for a in range(components):
             z[a, LOCATION:LOG_STD] = x[a]
             z[a, SAMPLE:P] = taken[a]
@@ -217,26 +229,17 @@ def moves_loss(out, agents, samples, old_logp, advantage, returns, truncations, 
                 z[a, LOG_STD:SLOPE] = parameters[4 + a]
             else:
                 _deviations(count, x[components + a], parameters[1], parameters[2], parameters[3], z[a])
-            if kind == PROBIT:
-                _move_logp(count, z[a])
-            elif kind == CLIPPED:
-                _clipped_logp(count, z[a])
-            else:
-                _normal_logp(count, z[a])
-            if kind == CLIPPED:
-                _clipped_entropy(count, z[a])
-            else:
-                _move_entropy(count, z[a])
+            _terms(count, int(parameters[0]), z[a])
             add_row(z[a, P:H], rows[LOGP][:count])
-            add_row(z[a, H:P_LOCATION], entropy)
-        sums[ENTROPY] += dot(rows[WEIGHT][:count], entropy)
+            add_row(z[a, H:P_LOCATION], rows[SPARE][:count])
+        sums[ENTROPY] += dot(rows[WEIGHT][:count], rows[SPARE][:count])
         surrogate(count, rows, numbers, sums)
         for a in range(components):
             _gradient(count, rows, coef, z[a, P_LOCATION:P_LOG_STD], z[a, H_LOCATION:H_LOG_STD], x[a])
             d = z[a, LOG_STD:SLOPE] if shared else x[components + a]
             _gradient(count, rows, coef, z[a, P_LOG_STD:H_LOCATION], z[a, H_LOG_STD:PLACES], d)
             if shared:
-                sums[SUMS + a] += dot(ones[:count], d[:count])
+                sums[SUMS + a] += total(d[:count])
             else:
                 _times(count, z[a, SLOPE:SAMPLE], d)
         value_terms(count, x[-1], rows, np.float32(numbers[VALUE_COEF]), x[-1], sums)
