@@ -181,9 +181,9 @@ def _gradient(count, rows, coef, p, h, d):
 
 
 @math_kernel
-def _times(count, factor, d):
+def _product(count, x, y, result):
     for k in range(count):
-        d[k] *= factor[k]
+        result[k] = x[k] * y[k]
 
 
 @math_kernel
@@ -218,9 +218,7 @@ def moves_loss(out, agents, samples, old_logp, advantage, returns, truncations, 
     sums[:] = 0
     for first in range(0, out.shape[0] * out.shape[1], BLOCK):
         count = min(BLOCK, out.shape[0] * out.shape[1] - first)
-        gather(
-            first, count, out, agents, samples, old_logp, advantage, returns, truncations, share, x, taken, rows
-        )  # fmt: skip
+        gather(first, count, out, agents, samples, old_logp, advantage, returns, truncations, share, x, taken, rows)
         rows[SPARE] = F32_0
         for a in range(components):
             z[a, LOCATION:LOG_STD] = x[a]
@@ -236,11 +234,10 @@ def moves_loss(out, agents, samples, old_logp, advantage, returns, truncations, 
         surrogate(count, rows, numbers, sums)
         for a in range(components):
             _gradient(count, rows, coef, z[a, P_LOCATION:P_LOG_STD], z[a, H_LOCATION:H_LOG_STD], x[a])
-            d = z[a, LOG_STD:SLOPE] if shared else x[components + a]
-            _gradient(count, rows, coef, z[a, P_LOG_STD:H_LOCATION], z[a, H_LOG_STD:PLACES], d)
+            _gradient(count, rows, coef, z[a, P_LOG_STD:H_LOCATION], z[a, H_LOG_STD:PLACES], z[a, LOG_STD:SLOPE])
             if shared:
-                sums[SUMS + a] += total(d[:count])
+                sums[SUMS + a] += total(z[a, LOG_STD : LOG_STD + count])
             else:
-                _times(count, z[a, SLOPE:SAMPLE], d)
+                _product(count, z[a, LOG_STD:SLOPE], z[a, SLOPE:SAMPLE], x[components + a])
         value_terms(count, x[-1], rows, np.float32(numbers[VALUE_COEF]), x[-1], sums)
         scatter(first, count, x, d_out)
