@@ -22,6 +22,7 @@ from particle_grid.experiments.study.scores import (
     steps_to,
 )
 from particle_grid.experiments.study.summary import step_columns, summary_rows
+from particle_grid.experiments.study.tables import share_text, steps_text
 from particle_grid.runs.curves import read_scalars
 from particle_grid.runs.folder import RunFolder
 from tests.experiments.fakes import UNIT, write_curve, write_results
@@ -201,6 +202,16 @@ def test_a_run_that_never_reaches_a_threshold_is_censored_and_shows_no_equivalen
     few = step_columns(0.5, columns_of([500.0, 501]), columns_of([500.0, 501]))
     assert few["same_steps_0.5"] is False
     assert np.isnan(few["ratio_0.5_low"])
+
+
+def test_a_threshold_that_does_not_exist_has_no_steps_no_share_and_no_ratio():
+    nothing = columns_of([np.nan] * 5)
+    found = step_columns(0.5, nothing, nothing)
+    assert np.isnan([found["steps_to_0.5"], found["reached_0.5"], found["ratio_0.5"]]).all()
+    assert found["same_steps_0.5"] is False
+    assert steps_text(found, 0.5) == share_text(found["reached_0.5"]) == "unknown"
+    row = step_columns(0.5, columns_of([400.0, 500.0, np.inf, np.inf, 300.0]), columns_of([1.0] * 5))
+    assert (steps_text(row, 0.5), share_text(row["reached_0.5"])) == ("0.00M (60%)", "60%")
 
 
 NEAREST = (

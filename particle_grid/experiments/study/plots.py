@@ -190,6 +190,8 @@ def draw_steps(figure: Any, results: StudyResults, variant: str) -> None:
             for k, panel in enumerate(row_of_panels):
                 last = columns["steps"][k].max()
                 reached = np.sort(columns[f"steps_to_{threshold}"][k])
+                if np.isnan(reached).any():  # there is no such threshold
+                    continue
                 x = [0, *np.minimum(reached, last), last]
                 y = np.array([0, *np.cumsum(np.isfinite(reached)), np.isfinite(reached).sum()]) / len(reached)
                 panel.step(np.array(x) / 1e6, y, where="post", color=colour, label=arm)

@@ -12,7 +12,7 @@ from particle_grid.experiments.stats import ALPHA
 from particle_grid.experiments.study import plots
 from particle_grid.experiments.study.comparisons import chain_rows, gap_rows
 from particle_grid.experiments.study.plan import TEST, TUNING, Plan, RunKey
-from particle_grid.experiments.study.scores import Rows, StudyResults
+from particle_grid.experiments.study.scores import LEAST_END, Rows, StudyResults
 from particle_grid.experiments.study.summary import FEWEST, SAME_SCORE, SAME_STEPS, summary_rows
 from particle_grid.experiments.study.tables import (
     aggregate_table,
@@ -154,7 +154,7 @@ def thresholds_text(plan: Plan) -> str:
         return ""
     return (
         f"Thresholds are shares of the score at which the learning curves of {html.escape(plan.reference)} end, in the "
-        f"mean over its runs; intervals take this mean as known. "
+        f"mean over its runs; intervals take this mean as known. There are none where it is below {LEAST_END}. "
     )
 
 

@@ -81,12 +81,12 @@ def step_columns(
 ) -> dict[str, Any]:
     """Return how long an arm takes to reach a threshold: by itself, and as a ratio to the reference.
 
-    If a run of either does not reach it, the ratio shows no equivalence.
+    If a run of either does not reach it, the ratio shows no equivalence. All are NaN if there is no such threshold.
     """
     reached = mine[f"steps_to_{threshold}"]
     columns: dict[str, Any] = {
         f"steps_to_{threshold}": float(np.median(reached)),
-        f"reached_{threshold}": float(np.isfinite(reached).mean()),
+        f"reached_{threshold}": float(np.where(np.isnan(reached), np.nan, np.isfinite(reached)).mean()),
     }
     theirs = reference[f"steps_to_{threshold}"]
     ratio = ratio_columns(threshold, mine, reference)

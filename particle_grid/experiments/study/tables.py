@@ -66,10 +66,15 @@ def equivalence_table(plan: Plan, rows: Rows) -> str:
             shown(row["same_score"]),
         ]
         for threshold in plan.thresholds:
-            cells += [interval_text(row, f"ratio_{threshold}"), f"{row[f'reached_{threshold}']:.0%}"]
+            cells += [interval_text(row, f"ratio_{threshold}"), share_text(row[f"reached_{threshold}"])]
             cells.append(shown(row[f"same_steps_{threshold}"]))
         body.append(cells)
     return web_page.table(header, body)
+
+
+def share_text(share: float) -> str:
+    """Return a share as text."""
+    return "unknown" if np.isnan(share) else f"{share:.0%}"
 
 
 def p_text(p: float) -> str:
@@ -98,7 +103,7 @@ def steps_text(row: dict[str, Any], threshold: float) -> str:
     steps = row[f"steps_to_{threshold}"]
     if np.isnan(steps):
         return "unknown"
-    share = f"({row[f'reached_{threshold}']:.0%})"
+    share = f"({share_text(row[f'reached_{threshold}'])})"
     return f"{steps / 1e6:.2f}M {share}" if np.isfinite(steps) else f"never {share}"
 
 
