@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from particle_grid.experiments import stats
 from particle_grid.experiments.study.comparisons import chain_rows, gap_rows
 from particle_grid.experiments.study.plan import find_plan, read_plan
 from particle_grid.experiments.study.scores import StudyResults
+from particle_grid.experiments.study.summary import summary_rows
 
 ARMS = ("discrete", "snapped", "gaussian")
 CHAINS = {"there": list(ARMS), "back": list(reversed(ARMS))}
@@ -85,3 +87,20 @@ def test_the_change_of_a_gap_is_that_of_the_difference_to_the_reference():
         assert found[task]["change_low"] < found[task]["change"] < found[task]["change_high"]
     assert found["center"]["change_high"] < -0.3
     assert found["forage"]["change_low"] < 0 < found["forage"]["change_high"]
+
+
+def test_p_values_are_corrected_for_all_arms_and_tasks_but_not_for_the_null_control(monkeypatch):
+    monkeypatch.setattr(StudyResults, "scores_at_kl", StudyResults.matrix)
+    scores = np.random.default_rng(0).normal([[[0.0]], [[0.0]], [[0.5]]], 0.5, (3, 2, 9))
+    scores[1] = scores[0]  # the null control
+    found = results(scores, np.full((3, 2, 9), 500.0))
+    found = replace(found, plan=replace(found.plan, arms=found.plan.arms | {"beta": found.plan.arms["gaussian"]}))
+    copies = [row | {"arm": "beta", "sampled": 0.7 * row["sampled"]} for row in found.rows if row["arm"] == "gaussian"]
+    plan = replace(found.plan, null_control="snapped")
+    rows = summary_rows(replace(found, plan=plan, rows=[*found.rows, *copies], chosen=dict.fromkeys(plan.arms, 0)))
+    for tasks in (["all"], ["center", "forage"]):
+        family = [row for row in rows if row["task"] in tasks and row["arm"] in ("gaussian", "beta")]
+        assert len(family) == 2 * len(tasks)
+        assert [row["p_holm"] for row in family] == stats.holm([row["p"] for row in family])
+        assert all(0 < row["p"] < 1 for row in family)
+    assert {row["p_holm"] for row in rows if row["arm"] in ("discrete", "snapped")} == {1.0}
