@@ -121,7 +121,7 @@ def test_the_report_and_the_exit_code_tell_which_runs_failed_and_what_is_left_ou
         "Failed in the tuning phase, of 2 runs per arm: discrete 1, gaussian 0.",
         "Failed in the test phase, of 12 runs per arm: discrete 0, gaussian 1.",
         "Trials that could not be chosen because one of their runs is missing: trial 1 of discrete.",
-        "Left out of all tables and figures, for all arms, to keep pairs complete: seed 1 in inertial.",
+        "Left out of all tables and figures, so that all arms have the same seeds: seed 1 in inertial.",
     ]
     said = capsys.readouterr()
     page = Path("out/report.html").read_text()
@@ -145,7 +145,7 @@ def test_the_report_of_an_unfinished_study_says_what_is_missing(trained, capsys)
     assert trained(plan, "--out", "out", "--report") == 0
     for text in (capsys.readouterr().out, Path("out/report.html").read_text()):
         assert "Not finished yet in the test phase, of 12 runs per arm: discrete 0, gaussian 1." in text
-        assert "to keep pairs complete: seed 2 in kinematic." in text
+        assert "so that all arms have the same seeds: seed 2 in kinematic." in text
 
 
 def test_test_runs_with_hyperparameters_that_were_not_chosen_are_refused(trained, capsys):
